@@ -1,0 +1,50 @@
+# make setup | demo | test | faults | lint | clean; every target installs what it needs, once.
+PYTHON ?= python3
+VENV := .venv
+S3_VENV := .venv-s3
+BIN := $(VENV)/bin
+OUT ?= demo-out
+PIP_FLAGS := --quiet --disable-pip-version-check
+export SWIFT_VENV := $(CURDIR)/$(S3_VENV)
+export RAY_AUTH_MODE ?= disabled
+
+.PHONY: setup demo test unit faults lint format clean
+
+setup: $(VENV)/.installed $(S3_VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "stylemill needs Python 3.11 or newer; say make PYTHON=/path/to/python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[demo,dev]'
+	@touch $@
+
+# A real S3 service for the tests, apart from the project's own packages.
+$(S3_VENV)/.installed: tests/tools/constraints-s3.txt
+	test -x $(S3_VENV)/bin/python || $(PYTHON) -m venv $(S3_VENV)
+	$(S3_VENV)/bin/python -m pip install $(PIP_FLAGS) -c $< swift
+	@touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/stylemill demo --out $(OUT)
+
+test: setup
+	$(BIN)/python -m pytest -m 'not slow'
+
+unit: $(VENV)/.installed
+	$(BIN)/python -m pytest tests/unit
+
+faults: setup
+	$(BIN)/python -m pytest tests/faults
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) $(S3_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

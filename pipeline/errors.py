@@ -1,0 +1,65 @@
+"""The shapes that failures take: user mistakes, bad samples, broken infrastructure."""
+
+from __future__ import annotations
+
+
+class StylemillError(Exception):
+    """Root of every error that this project raises on purpose."""
+
+
+class ConfigError(StylemillError):
+    """A user's mistake, found before Ray starts.
+
+    Args:
+        field: name of the flag or config field at fault, without dashes (``style_image``).
+        value: what the user gave; shown with ``repr`` (never pass a secret).
+        problem: what is wrong with it, without a full stop.
+        cure: what the user can do about it, without a full stop.
+    """
+
+    def __init__(self, field: str, value: object, problem: str, cure: str) -> None:
+        self.field = field
+        self.value = value
+        self.problem = problem
+        self.cure = cure
+        super().__init__(field, value, problem, cure)
+
+    def __str__(self) -> str:
+        return " ".join(f"{self.field}={self.value!r}: {self.problem}; {self.cure}".split())
+
+
+class ImageError(StylemillError):
+    """One source could not be done: becomes a row with status ``failed``, never a failed job.
+
+    Args:
+        error_type: short CamelCase name for the manifest's ``error_type`` column (``Truncated``).
+        message: one sentence with the figures that matter.
+    """
+
+    def __init__(self, error_type: str, message: str) -> None:
+        self.error_type = error_type
+        self.message = message
+        super().__init__(error_type, message)
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class NotAnImage(ImageError):
+    """The source is by its content no image: becomes a row with status ``skipped`` and a reason."""
+
+
+class StorageError(StylemillError):
+    """Storage failed beyond the bounded retries: stops the job, which can be resumed."""
+
+
+class ObjectNotFound(StorageError):
+    """No object at this location."""
+
+
+class CheckpointError(StylemillError):
+    """A checkpoint is missing, torn, or belongs to another run."""
+
+
+class RunConflict(StylemillError):
+    """Another process holds this run, or committed it meanwhile."""
