@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pipeline.errors import ConfigError, ObjectNotFound
+from pipeline.nn.transformer_net import Architecture, TransformerNet
+from pipeline.style_model import (
+    FORMAT,
+    StyleModel,
+    from_bytes,
+    load_style_header,
+    load_style_model,
+    read_header,
+    save_style_model,
+    to_bytes,
+)
+
+
+class FolderStore:
+    """A real store of bytes in a folder; the model needs nothing else of a storage."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def read_bytes(self, uri):
+        path = self.folder / uri
+        if not path.exists():
+            raise ObjectNotFound(uri)
+        return path.read_bytes()
+
+    def write_bytes(self, uri, data):
+        (self.folder / uri).write_bytes(data)
+
+
+def make_model(**changes) -> StyleModel:
+    architecture = Architecture(width=0.125, upsampling="bilinear")
+    network = TransformerNet(architecture)
+    network.init_weights(seed=3)
+    model = StyleModel(
+        name="starry", version="1", architecture=architecture, state_dict=network.state_dict(),
+        metadata={"steps": 5, "style": "café ★", "input_scale": 255.0, "nested": {"a": [1, None]}},
+    )  # fmt: skip
+    return replace(model, **changes)
+
+
+def tampered(data: bytes, change) -> bytes:
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    change(header)
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
+
+
+def test_a_saved_model_comes_back_whole(tmp_path):
+    store = FolderStore(tmp_path)
+    saved = save_style_model(store, "style.safetensors", make_model())
+    loaded = load_style_model(store, "style.safetensors")
+    assert (loaded.name, loaded.version, loaded.architecture) == ("starry", "1", saved.architecture)
+    assert loaded.metadata == saved.metadata
+    assert loaded.state_dict.keys() == saved.state_dict.keys()
+    assert all(torch.equal(loaded.state_dict[key], saved.state_dict[key]) for key in saved.state_dict)
+    digest = hashlib.sha256((tmp_path / "style.safetensors").read_bytes()).hexdigest()
+    assert loaded.sha256 == saved.sha256 == digest == load_style_header(store, "style.safetensors").sha256
+
+
+def test_equal_models_give_equal_bytes_in_other_processes_too():
+    code = (
+        "import sys; sys.path.insert(0, '.'); from pipeline.style_model import from_bytes, to_bytes;"
+        "data = sys.stdin.buffer.read(); sys.stdout.buffer.write(to_bytes(from_bytes(data, source='-')))"
+    )
+    data = to_bytes(make_model())
+    reordered = make_model(state_dict=dict(reversed(make_model().state_dict.items())))
+    assert to_bytes(reordered) == data
+    done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, check=True)
+    assert done.stdout == data
+
+
+def test_other_readers_of_safetensors_understand_the_file(tmp_path):
+    from safetensors import safe_open
+
+    (tmp_path / "style.safetensors").write_bytes(to_bytes(make_model()))
+    with safe_open(tmp_path / "style.safetensors", framework="pt") as file:
+        assert file.metadata()["format"] == FORMAT
+        assert set(file.keys()) == set(make_model().state_dict)
+
+
+def test_network_is_rebuilt_with_its_own_weights_and_no_random_draw():
+    model = make_model()
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    network = model.build_network()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not network.training
+    original = TransformerNet(model.architecture)
+    original.load_state_dict(model.state_dict)
+    image_NCHW = torch.randn(1, 3, 20, 24)
+    with torch.no_grad():
+        assert torch.equal(network(image_NCHW), original(image_NCHW))
+        network.stem.conv.weight.zero_()
+    assert model.state_dict["stem.conv.weight"].abs().sum() > 0
+
+
+def test_header_is_read_without_torch(tmp_path):
+    (tmp_path / "m").write_bytes(to_bytes(make_model()))
+    code = (
+        "import sys, pathlib; from pipeline.style_model import read_header;"
+        "h = read_header(pathlib.Path(sys.argv[1]).read_bytes(), source='m');"
+        "assert 'torch' not in sys.modules; print(h.name, h.architecture['width'])"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "m")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "starry 0.125\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\x00" * 7, b"\x00" * 64, b"PK\x03\x04 a zip archive", b"\xff" * 100, to_bytes(make_model())[:300],
+     (2).to_bytes(8, "little") + b"[]", (100_000).to_bytes(8, "little") + b"[" * 100_000],
+)  # fmt: skip
+def test_bytes_that_are_no_style_model(data):
+    with pytest.raises(ConfigError, match=r"m\.bin.*not a style model") as caught:
+        from_bytes(data, source="m.bin")
+    assert caught.value.field == "model"
+
+
+def test_safetensors_of_somebody_else():
+    import safetensors.torch
+
+    with pytest.raises(ConfigError, match="not a style model"):
+        from_bytes(safetensors.torch.save({"a": torch.zeros(1)}), source="m")
+    foreign = safetensors.torch.save({"a": torch.zeros(1)}, metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match="unknown format 'pt'"):
+        read_header(foreign, source="m")
+
+
+def _without(key):
+    def change(header):
+        del header["__metadata__"][key]
+
+    return change
+
+
+def _with_architecture(text):
+    def change(header):
+        header["__metadata__"]["architecture"] = text
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [_without("name"), _without("metadata"), _with_architecture("{"), _with_architecture("[]"),
+     _with_architecture('{"width": 9}'), _with_architecture('{"depth": 9}'),
+     _with_architecture('{"width": 0.25}')],
+)  # fmt: skip
+def test_damaged_headers(change):
+    with pytest.raises(ConfigError, match="style model"):
+        from_bytes(tampered(to_bytes(make_model()), change), source="m")
+
+
+def test_damaged_weights():
+    weights = make_model().state_dict
+    broken = dict(weights, **{"stem.conv.bias": torch.full_like(weights["stem.conv.bias"], float("nan"))})
+    with pytest.raises(ConfigError, match=r"stem\.conv\.bias holds values that are not finite"):
+        from_bytes(to_bytes(make_model(state_dict=broken)), source="m")
+    del broken["stem.conv.bias"]
+    with pytest.raises(ConfigError, match="too few"):
+        from_bytes(to_bytes(make_model(state_dict=broken)), source="m")
+    with pytest.raises(ConfigError, match="damaged"):
+        from_bytes(to_bytes(make_model())[:-4], source="m")
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(ConfigError, match=r"absent.*does not exist"):
+        load_style_model(FolderStore(tmp_path), "absent")
