@@ -57,6 +57,14 @@ class ObjectNotFound(StorageError):
     """No object at this location."""
 
 
+class AccessDenied(StorageError):
+    """The store refuses this one object to these credentials."""
+
+
+class PathConflict(StorageError):
+    """The store cannot hold an object of this name: too long, or a file stands where a directory is needed."""
+
+
 class CheckpointError(StylemillError):
     """A checkpoint is missing, torn, or belongs to another run."""
 

@@ -1,0 +1,310 @@
+"""Frozen dataclasses <-> YAML files and command-line flags.
+
+A config is a frozen keyword-only dataclass beside its owner, each field followed by a docstring that becomes the
+flag's help. YAML scalars are read as plain strings and typed by the field, exactly as flags are: so ``1:4`` stays
+text, ``1e-3`` is a number, and a mistake in a file reads like a mistake in a flag. argparse does the parsing; only the
+mapping from dataclasses is written here, because the ready-made mappers miss dashes, repeated list flags and
+one-line errors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import hashlib
+import inspect
+import json
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin
+
+import yaml
+
+from pipeline.errors import ConfigError
+
+ConfigT = TypeVar("ConfigT")
+
+_TRUE = {"true", "yes", "on", "1"}
+_FALSE = {"false", "no", "off", "0"}
+_NONE = {"", "null", "none", "~"}
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML whose scalars all stay strings; the field decides what they mean."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (replaces the parent's table)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises ConfigError instead of printing the usage and leaving."""
+
+    def error(self, message: str) -> NoReturn:
+        """Turn argparse's complaint into one line."""
+        raise ConfigError("command line", self.prog, message, f"see {self.prog} --help")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Leaf:
+    """One settable value: its path of field names, type, default and help."""
+
+    path: tuple[str, ...]
+    annotation: Any
+    default: Any
+    help: str
+
+    @property
+    def name(self) -> str:
+        return ".".join(self.path)
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+
+def field_docs(config_type: type) -> dict[str, str]:
+    """Return the docstring under each field of a dataclass, inherited ones included."""
+    docs: dict[str, str] = {}
+    for owner in reversed(config_type.__mro__):
+        if not dataclasses.is_dataclass(owner):
+            continue
+        body = ast.parse(inspect.cleandoc("\n" + inspect.getsource(owner))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for statement, following in zip(body.body, body.body[1:], strict=False):
+            if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)):
+                continue
+            if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
+                docs[statement.target.id] = " ".join(str(following.value.value).split())
+    return docs
+
+
+def _leaves(config_type: type, prefix: tuple[str, ...] = (), with_docs: bool = False) -> Iterator[_Leaf]:
+    hints = typing.get_type_hints(config_type)
+    docs = field_docs(config_type) if with_docs else {}
+    for field in dataclasses.fields(config_type):
+        annotation = hints[field.name]
+        path = (*prefix, field.name)
+        if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
+            yield from _leaves(annotation, path, with_docs)
+            continue
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        yield _Leaf(path, annotation, default, docs.get(field.name, ""))
+
+
+def _strip_optional(annotation: Any) -> tuple[Any, bool]:
+    if get_origin(annotation) in (typing.Union, types.UnionType):
+        members = [member for member in get_args(annotation) if member is not type(None)]
+        return members[0], len(members) < len(get_args(annotation))
+    return annotation, False
+
+
+def _is_list(annotation: Any) -> bool:
+    return get_origin(_strip_optional(annotation)[0]) is tuple
+
+
+def _convert(leaf: _Leaf, value: Any) -> Any:
+    """Return ``value`` (a string, or a list of strings) as the leaf's type; raise ConfigError otherwise."""
+    annotation, optional = _strip_optional(leaf.annotation)
+    if value is None or (optional and isinstance(value, str) and value.strip().lower() in _NONE):
+        if optional:
+            return None
+        raise ConfigError(leaf.name, value, "a value is missing", f"give one with {leaf.flag}")
+    if get_origin(annotation) is tuple:
+        items = [value] if isinstance(value, str) else value
+        if not isinstance(items, Sequence) or not all(isinstance(item, str) for item in items):
+            raise ConfigError(leaf.name, value, "is not a list of strings", "write one value or a YAML list")
+        return tuple(items)
+    if not isinstance(value, str):
+        raise ConfigError(leaf.name, value, "is not a single value", f"write one, as for {leaf.flag}")
+    return _convert_scalar(leaf.name, annotation, value)
+
+
+def _convert_scalar(name: str, annotation: Any, text: str) -> Any:
+    if get_origin(annotation) is Literal:
+        choices = get_args(annotation)
+        if text not in choices:
+            raise ConfigError(name, text, "is not a choice", "use one of " + ", ".join(map(str, choices)))
+        return text
+    if annotation is bool:
+        if text.lower() not in _TRUE | _FALSE:
+            raise ConfigError(name, text, "is neither true nor false", "write true or false")
+        return text.lower() in _TRUE
+    if annotation in (int, float):
+        try:
+            return annotation(text.replace("_", ""))
+        except ValueError:
+            kind = "a whole number" if annotation is int else "a number"
+            raise ConfigError(name, text, f"is not {kind}", f"write {kind}") from None
+    if annotation is str:
+        return text
+    raise TypeError(f"{name}: fields of type {annotation!r} are not supported in a config")
+
+
+def _flatten(config_type: type, tree: Any, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """Return the values of a YAML mapping by field path; raise ConfigError at the first unknown field."""
+    where = ".".join(prefix) or "config"
+    if not isinstance(tree, Mapping):
+        raise ConfigError(where, tree, "is not a mapping", "write `field: value` lines")
+    hints = typing.get_type_hints(config_type)
+    names = [field.name for field in dataclasses.fields(config_type)]
+    values: dict[tuple[str, ...], Any] = {}
+    for raw_name, value in tree.items():
+        name = str(raw_name).replace("-", "_")
+        if name not in names:
+            raise ConfigError(".".join((*prefix, name)), value, "is no field here", "use one of " + ", ".join(names))
+        annotation = hints[name]
+        if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
+            values.update(_flatten(annotation, value, (*prefix, name)))
+        else:
+            values[(*prefix, name)] = value
+    return values
+
+
+def _build(config_type: type[ConfigT], values: Mapping[tuple[str, ...], Any], prefix: tuple[str, ...] = ()) -> ConfigT:
+    arguments: dict[str, Any] = {}
+    hints = typing.get_type_hints(config_type)
+    for field in dataclasses.fields(config_type):  # type: ignore[arg-type]
+        path = (*prefix, field.name)
+        annotation = hints[field.name]
+        if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
+            arguments[field.name] = _build(annotation, values, path)
+        elif path in values:
+            arguments[field.name] = values[path]
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            flag = "--" + ".".join(path).replace("_", "-")
+            raise ConfigError(".".join(path), None, "is required", f"give {flag}, or the field in --config")
+    return config_type(**arguments)
+
+
+def from_mapping(config_type: type[ConfigT], tree: Mapping[str, Any]) -> ConfigT:
+    """Build a config from a mapping as YAML gives it (scalars as strings or plain values).
+
+    Raises:
+        ConfigError: an unknown field, a value of the wrong type, a missing required field.
+    """
+    leaves = {leaf.path: leaf for leaf in _leaves(config_type)}
+    values = _flatten(config_type, _stringify(tree))
+    return _build(config_type, {path: _convert(leaves[path], value) for path, value in values.items()})
+
+
+def _stringify(tree: Any) -> Any:
+    if isinstance(tree, Mapping):
+        return {key: _stringify(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_stringify(value) for value in tree]
+    if isinstance(tree, bool):
+        return str(tree).lower()
+    return tree if tree is None or isinstance(tree, str) else str(tree)
+
+
+def parse_yaml(text: str, *, source: str) -> Mapping[str, Any]:
+    """Read a YAML mapping whose scalars stay strings.
+
+    Raises:
+        ConfigError: not YAML, or not a mapping.
+    """
+    try:
+        tree = yaml.load(text, Loader=_PlainLoader)  # noqa: S506 (a SafeLoader with fewer types)
+    except yaml.YAMLError as error:
+        problem = " ".join(str(error).split())
+        raise ConfigError("config", source, f"is not valid YAML ({problem})", "correct the file") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, Mapping):
+        raise ConfigError("config", source, "is not a YAML mapping", "write `field: value` lines")
+    return tree
+
+
+def add_flags(parser: argparse.ArgumentParser, config_type: type) -> None:
+    """Add one flag per field of ``config_type``: dashes for underscores, dots for nesting."""
+    for leaf in _leaves(config_type, with_docs=True):
+        annotation, _ = _strip_optional(leaf.annotation)
+        options: dict[str, Any] = {"dest": leaf.name, "default": None, "help": _help(leaf)}
+        if annotation is bool:
+            options.update(nargs="?", const="true", metavar="true|false")
+        elif get_origin(annotation) is Literal:
+            options["metavar"] = "|".join(map(str, get_args(annotation)))
+        else:
+            options["metavar"] = leaf.path[-1].upper()
+        if _is_list(leaf.annotation):
+            options["action"] = "append"
+        parser.add_argument(leaf.flag, **options)
+
+
+def _help(leaf: _Leaf) -> str:
+    text = leaf.help.replace("%", "%%")
+    if leaf.default is dataclasses.MISSING:
+        return f"{text} (required)"
+    return text if leaf.default in (None, (), "") else f"{text} (default: {leaf.default})".replace("%%%%", "%%")
+
+
+def make_parser(prog: str, description: str) -> argparse.ArgumentParser:
+    """Return an argument parser that raises ConfigError and never abbreviates flags."""
+    return _Parser(prog=prog, description=description, allow_abbrev=False)
+
+
+def from_flags(config_type: type[ConfigT], flags: Mapping[str, Any], tree: Mapping[str, Any]) -> ConfigT:
+    """Build a config from a YAML mapping overridden by parsed flags; list flags append to the file's list.
+
+    Args:
+        config_type: the dataclass to build.
+        flags: dotted field name -> string, list of strings, or None where the flag was not given.
+        tree: as ``parse_yaml`` gives it.
+
+    Raises:
+        ConfigError: as in ``from_mapping``.
+    """
+    leaves = {leaf.path: leaf for leaf in _leaves(config_type)}
+    merged = {path: _convert(leaves[path], value) for path, value in _flatten(config_type, _stringify(tree)).items()}
+    for path, leaf in leaves.items():
+        given = flags.get(leaf.name)
+        if given is None:
+            continue
+        value = _convert(leaf, given)
+        merged[path] = (*merged.get(path, ()), *value) if _is_list(leaf.annotation) and value else value
+    return _build(config_type, merged)
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """Return a config as plain nested dicts, lists and scalars, in field order."""
+    return _plain(dataclasses.asdict(config))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def to_yaml(config: Any) -> str:
+    """Return a config as YAML that ``from_flags`` reads back to an equal config."""
+    return yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True)
+
+
+def digest(values: Mapping[str, Any]) -> str:
+    """Return the SHA-256 (64 hex digits) of a mapping of JSON values, independent of key order."""
+    text = json.dumps(values, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def parse_size(field: str, text: str) -> int:
+    """Return a size such as ``5GiB``, ``512MB`` or ``1000`` in bytes.
+
+    Raises:
+        ConfigError: the text is no size.
+    """
+    units = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+    number = text.strip().rstrip("BKMGIbkmgi ")
+    unit = text.strip()[len(number) :].strip().lower()
+    try:
+        size = float(number) * units[unit]
+    except (ValueError, KeyError):
+        raise ConfigError(field, text, "is not a size", "write for example 5GiB or 512MB") from None
+    if size <= 0 or size != size or size == float("inf"):
+        raise ConfigError(field, text, "is not above zero", "write for example 5GiB or 512MB")
+    return int(size)

@@ -1,0 +1,157 @@
+"""Files of this machine as a store: atomic writes, exclusive creates, ordered streaming listings."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat as stat_module
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.errors import AccessDenied, ObjectNotFound, PathConflict, StorageError
+from pipeline.storage.object_stat import ObjectStat
+from pipeline.storage.retry import TransientError
+
+TEMPORARY_PREFIX = ".stylemill-tmp-"
+"""Names of files that are being written; a listing leaves them out, ``manifest gc`` removes old ones."""
+
+_TRANSIENT = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.EIO, errno.EMFILE}
+_CONFLICT = {errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EILSEQ}
+
+
+class LocalStore:
+    """The operating system's files. Locations are absolute paths."""
+
+    def read(self, path: str) -> bytes:
+        """Return the whole content of a file."""
+        with _translated(path):
+            return Path(path).read_bytes()
+
+    def read_head(self, path: str, size_bytes: int) -> bytes:
+        """Return at most the first ``size_bytes`` of a file."""
+        with _translated(path), Path(path).open("rb") as file:
+            return file.read(size_bytes)
+
+    def write(self, path: str, data: bytes, *, durable: bool = False) -> None:
+        """Replace a file in one step: readers see the old content or the new one, never a part."""
+        with _translated(path), _temporary(path, data, durable) as temporary:
+            Path(temporary).replace(path)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write a file in one step unless it exists; tell whether it was written."""
+        with _translated(path), _temporary(path, data, True) as temporary:
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
+            return True
+
+    def stat(self, path: str) -> ObjectStat:
+        """Return size and etag of a file."""
+        with _translated(path):
+            found = Path(path).stat()
+            if not stat_module.S_ISREG(found.st_mode):
+                raise ObjectNotFound(f"{path} is no file")
+            return ObjectStat(path, Path(path).name, found.st_size, _etag(found))
+
+    def list_objects(self, root: str, after: str = "") -> Iterator[ObjectStat]:
+        """Yield every file below a directory in order of key, holding one directory level at a time.
+
+        Symbolic links to files are followed, those to directories are reported and not followed (they may form loops);
+        devices, pipes and sockets are reported, since opening one may block for ever.
+        """
+        yield from _walk(root, "", after)
+
+    def delete(self, path: str) -> None:
+        """Remove a file; one that is gone already is fine."""
+        with _translated(path):
+            Path(path).unlink(missing_ok=True)
+
+
+def _etag(found: os.stat_result) -> str:
+    return f"{found.st_mtime_ns:x}-{found.st_size:x}"
+
+
+def _walk(directory: str, prefix: str, after: str) -> Iterator[ObjectStat]:
+    with _translated(directory):
+        entries = [(_sort_key(entry), entry) for entry in os.scandir(directory)]
+    entries.sort(key=lambda pair: pair[0])
+    for sort_key, entry in entries:
+        if entry.name.startswith(TEMPORARY_PREFIX):
+            continue
+        key = prefix + sort_key
+        if sort_key.endswith("/"):
+            if not after or key > after or after.startswith(key):
+                yield from _walk(entry.path, key, after)
+        elif key > after:
+            found = _stat_entry(entry, key)
+            if found is not None:
+                yield found
+
+
+def _sort_key(entry: os.DirEntry[str]) -> str:
+    return entry.name + "/" if entry.is_dir(follow_symlinks=False) else entry.name
+
+
+def _stat_entry(entry: os.DirEntry[str], key: str) -> ObjectStat | None:
+    uri = entry.path
+    try:
+        entry.name.encode()
+    except UnicodeEncodeError:
+        key, uri = (os.fsencode(text).decode("utf-8", "backslashreplace") for text in (key, uri))
+        return ObjectStat(uri, key, 0, "", "NameNotUtf8", "the file name is not valid UTF-8; rename it")
+    try:
+        found = entry.stat()
+    except FileNotFoundError:
+        if entry.is_symlink():
+            return ObjectStat(uri, key, 0, "", "BrokenLink", "the symbolic link points to nothing")
+        return None  # removed between listing and stat: it was never a source
+    except OSError as error:
+        return ObjectStat(uri, key, 0, "", "BrokenLink", f"the link cannot be followed: {error.strerror}")
+    if stat_module.S_ISDIR(found.st_mode):
+        problem = "a symbolic link to a directory is not followed; give the directory itself as input"
+        return ObjectStat(uri, key, 0, "", "DirectoryLink", problem)
+    if not stat_module.S_ISREG(found.st_mode):
+        return ObjectStat(uri, key, 0, "", "SpecialFile", "a device, pipe or socket is not read")
+    return ObjectStat(uri, key, found.st_size, _etag(found))
+
+
+@contextlib.contextmanager
+def _temporary(path: str, data: bytes, durable: bool) -> Iterator[str]:
+    """Yield the name of a file beside ``path`` that holds ``data``; it is gone afterwards unless renamed."""
+    directory = Path(path).parent
+    temporary = str(directory / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}")
+    try:
+        try:
+            file = open(temporary, "xb")  # noqa: SIM115, PTH123
+        except FileNotFoundError:
+            directory.mkdir(parents=True, exist_ok=True)
+            file = open(temporary, "xb")  # noqa: SIM115, PTH123
+        with file:
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        yield temporary
+    finally:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            os.unlink(temporary)  # noqa: PTH108
+
+
+@contextlib.contextmanager
+def _translated(path: str) -> Iterator[None]:
+    """Raise this project's errors for the operating system's."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ObjectNotFound(f"{path} does not exist") from error
+    except PermissionError as error:
+        raise AccessDenied(f"{path}: permission denied") from error
+    except OSError as error:
+        if error.errno in _CONFLICT:
+            raise PathConflict(f"{path}: {error.strerror}") from error
+        if error.errno in _TRANSIENT:
+            raise TransientError(f"{path}: {error.strerror}") from error
+        raise StorageError(f"{path}: {error.strerror or error}") from error

@@ -1,0 +1,51 @@
+"""The one layer that retries: exponential backoff with full jitter under a total deadline."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from pipeline.errors import StorageError
+
+log = logging.getLogger(__name__)
+ResultT = TypeVar("ResultT")
+
+FIRST_DELAY_S = 0.1
+LONGEST_DELAY_S = 10.0
+
+
+class TransientError(Exception):
+    """A storage fault that may pass: throttling, a reset, a timeout, a truncated body."""
+
+
+def with_retries(operation: Callable[[], ResultT], *, what: str, deadline_s: float) -> ResultT:
+    """Call ``operation`` until it stops raising TransientError or the deadline passes.
+
+    Args:
+        operation: called without arguments; must be safe to repeat.
+        what: names the operation and its location in messages.
+        deadline_s: seconds from the first call after which no new attempt starts.
+
+    Raises:
+        StorageError: the last transient fault, once the deadline has passed.
+
+    Source: "full jitter", Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+    """
+    start_s = time.monotonic()
+    attempt = 0
+    while True:
+        try:
+            return operation()
+        except TransientError as error:
+            attempt += 1
+            delay_s = random.uniform(0, min(LONGEST_DELAY_S, FIRST_DELAY_S * 2**attempt))  # noqa: S311
+            spent_s = time.monotonic() - start_s
+            if spent_s + delay_s > deadline_s:
+                raise StorageError(
+                    f"{what} failed {attempt} times in {spent_s:.0f} s, last: {error}; run the same command again to resume"
+                ) from error
+            log.info("%s: %s; attempt %d follows in %.1f s", what, error, attempt + 1, delay_s)
+            time.sleep(delay_s)

@@ -1,0 +1,149 @@
+"""The one seam to storage: whole objects in and out, by location, with the one layer of retries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol, TypeVar
+
+from pipeline.errors import ObjectNotFound
+from pipeline.storage.object_stat import ObjectStat
+from pipeline.storage.options import StorageOptions
+from pipeline.storage.retry import TransientError, with_retries
+from pipeline.storage.uri import resolve, scheme
+
+ResultT = TypeVar("ResultT")
+
+
+class Store(Protocol):
+    """What each kind of store can do; operations raise TransientError where a repeat may help."""
+
+    def read(self, path: str) -> bytes: ...
+    def read_head(self, path: str, size_bytes: int) -> bytes: ...
+    def write(self, path: str, data: bytes, *, durable: bool = False) -> None: ...
+    def create(self, path: str, data: bytes) -> bool: ...
+    def stat(self, path: str) -> ObjectStat: ...
+    def list_objects(self, root: str, after: str = "") -> Iterator[ObjectStat]: ...
+    def delete(self, path: str) -> None: ...
+
+
+class Storage:
+    """Objects by location. Cheap to build and to pickle: connections are opened by the process that needs them.
+
+    Every method raises ``ObjectNotFound``, ``AccessDenied``, ``PathConflict``, or ``StorageError`` once the retries
+    are used up.
+
+    Args:
+        options: endpoint, region, profile and bounds.
+    """
+
+    def __init__(self, options: StorageOptions | None = None) -> None:
+        self.options = options or StorageOptions()
+        self._stores: dict[str, Store] = {}
+
+    def __reduce__(self) -> tuple[type[Storage], tuple[StorageOptions]]:
+        return Storage, (self.options,)
+
+    def read_bytes(self, uri: str) -> bytes:
+        """Return the whole content of an object."""
+        store, path = self._locate(uri)
+        return self._retried(lambda: store.read(path), f"reading {path}")
+
+    def read_head(self, uri: str, size_bytes: int) -> bytes:
+        """Return at most the first ``size_bytes`` of an object."""
+        store, path = self._locate(uri)
+        return self._retried(lambda: store.read_head(path, size_bytes), f"reading {path}")
+
+    def write_bytes(self, uri: str, data: bytes, *, durable: bool = False) -> None:
+        """Replace an object in one step: it is never seen in part.
+
+        Args:
+            uri: where.
+            data: the whole content.
+            durable: also force it to the disk of a local file system before returning.
+        """
+        store, path = self._locate(uri)
+        self._retried(lambda: store.write(path, data, durable=durable), f"writing {path}")
+
+    def create_bytes(self, uri: str, data: bytes) -> bool:
+        """Write an object unless one exists there; tell whether this call's content stands there now.
+
+        A create whose answer was lost is settled by reading: equal content counts as written.
+        """
+        store, path = self._locate(uri)
+        doubtful = False
+
+        def create() -> bool:
+            nonlocal doubtful
+            try:
+                created = store.create(path, data)
+            except TransientError:
+                doubtful = True
+                raise
+            return created or (doubtful and store.read(path) == data)
+
+        return self._retried(create, f"creating {path}")
+
+    def stat(self, uri: str) -> ObjectStat:
+        """Return size and etag of an object."""
+        store, path = self._locate(uri)
+        return self._retried(lambda: store.stat(path), f"looking at {path}")
+
+    def exists(self, uri: str) -> bool:
+        """Tell whether there is an object at a location."""
+        try:
+            self.stat(uri)
+        except ObjectNotFound:
+            return False
+        return True
+
+    def list_objects(self, prefix_uri: str, after: str = "") -> Iterator[ObjectStat]:
+        """Yield the objects below a prefix in order of key; a fault continues the listing after the last key.
+
+        Args:
+            prefix_uri: the prefix or directory; keys are relative to it.
+            after: yield keys greater than this one.
+        """
+        store, root = self._locate(prefix_uri)
+        listing = store.list_objects(root, after)
+        last = after
+
+        def advance() -> ObjectStat | None:
+            nonlocal listing
+            try:
+                return next(listing, None)
+            except TransientError:
+                listing = store.list_objects(root, last)
+                raise
+
+        while (found := self._retried(advance, f"listing {root}")) is not None:
+            last = found.key
+            yield found
+
+    def delete(self, uri: str) -> None:
+        """Remove an object; one that is gone already is fine."""
+        store, path = self._locate(uri)
+        self._retried(lambda: store.delete(path), f"deleting {path}")
+
+    def _retried(self, operation: Callable[[], ResultT], what: str) -> ResultT:
+        return with_retries(operation, what=what, deadline_s=self.options.retry_deadline_s)
+
+    def _locate(self, uri: str) -> tuple[Store, str]:
+        path = resolve(uri)
+        protocol = scheme(path)
+        if protocol not in self._stores:
+            self._stores[protocol] = _open_store(protocol, self.options)
+        return self._stores[protocol], path
+
+
+def _open_store(protocol: str, options: StorageOptions) -> Store:
+    if protocol == "file":
+        from pipeline.storage.local import LocalStore
+
+        return LocalStore()
+    if protocol in ("s3", "s3a"):
+        from pipeline.storage.s3 import S3Store
+
+        return S3Store(options)
+    from pipeline.storage.generic import FsspecStore
+
+    return FsspecStore(protocol)

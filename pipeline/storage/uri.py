@@ -1,0 +1,77 @@
+"""Locations as text: never percent-encoded, always ``str``."""
+
+from __future__ import annotations
+
+import posixpath
+from pathlib import Path
+
+from pipeline.errors import ConfigError
+
+MAGIC = frozenset("*?[")
+
+
+def scheme(uri: str) -> str:
+    """Return the scheme of a location (``s3``), or ``file`` for a bare path."""
+    head, separator, _ = uri.partition("://")
+    return head.lower() if separator and head.isidentifier() else "file"
+
+
+def resolve(uri: str) -> str:
+    """Return a location in its one spelling: bare paths and ``file://`` become absolute paths, no trailing slash.
+
+    Raises:
+        ConfigError: an empty location, or one that carries credentials.
+    """
+    if not uri:
+        raise ConfigError("location", uri, "is empty", "write a path or a URI such as s3://bucket/prefix")
+    if scheme(uri) == "file":
+        path = uri[len("file://") :] if uri.startswith("file://") else uri
+        return str(Path(path).expanduser().absolute()) if ".." not in Path(path).parts else str(Path(path).resolve())
+    head, _, rest = uri.partition("://")
+    authority = rest.split("/", 1)[0]
+    if "@" in authority and head.lower() not in ("abfs", "abfss"):
+        cure = "leave it out and set the credentials in the environment"
+        raise ConfigError("location", f"{head}://***@{authority.split('@')[-1]}", "carries a credential", cure)
+    return f"{head.lower()}://{rest.rstrip('/')}"
+
+
+def join(uri: str, *parts: str) -> str:
+    """Append path parts to a location; nothing is encoded, ``..`` is not resolved."""
+    return "/".join((uri.rstrip("/"), *(part.strip("/") for part in parts)))
+
+
+def parent(uri: str) -> str:
+    """Return the location one level up."""
+    return uri.rstrip("/").rpartition("/")[0] or "/"
+
+
+def name(uri: str) -> str:
+    """Return the last component of a location."""
+    return posixpath.basename(uri.rstrip("/"))
+
+
+def is_glob(uri: str) -> bool:
+    """Tell whether a location holds glob characters."""
+    return any(character in MAGIC for character in uri)
+
+
+def is_inside(uri: str, root: str) -> bool:
+    """Tell whether ``uri`` is ``root`` or lies below it (both resolved)."""
+    return uri == root or uri.startswith(root.rstrip("/") + "/")
+
+
+def key_problem(key: str) -> str | None:
+    """Return why a key cannot be mirrored safely under the output root, or None.
+
+    Keys are relative POSIX paths without ``.``, ``..``, empty components or NUL.
+    """
+    if key.startswith("/"):
+        return "the key is absolute"
+    components = key.split("/")
+    if ".." in components or "." in components:
+        return "the key contains a '.' or '..' component"
+    if "" in components:
+        return "the key contains an empty component"
+    if "\0" in key:
+        return "the key contains a NUL"
+    return None
