@@ -103,7 +103,8 @@ class ResidualBlock(nn.Module):
 class TransformerNet(nn.Module):
     """Johnson's image transformation network with instance norm and resize-convolutions.
 
-    Keys of the ``state_dict`` name the block and its part: ``down1.conv.weight``, ``residual3.block2.norm.bias``.
+    Keys of the ``state_dict`` name the block and its part: ``down1.conv.weight``,
+    ``residual3.block2.norm.bias``.
 
     Source: Johnson et al. 2016, arXiv:1603.08155; Ulyanov et al. 2016, arXiv:1607.08022 (instance norm).
     """
