@@ -1,0 +1,1 @@
+"""Bytes of any image to pixels and back, with what must survive."""

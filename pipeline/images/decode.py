@@ -1,0 +1,129 @@
+"""Bytes of any image to upright 8-bit sRGB, or a typed reason why not."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from PIL import Image, ImageFile
+
+from pipeline.errors import ImageError
+from pipeline.images.metadata import orientation_of, read_metadata
+from pipeline.images.not_an_image import describe
+from pipeline.images.options import DecodeOptions
+from pipeline.images.orientation import upright
+from pipeline.images.pixels import convert
+from pipeline.images.plugins import open_image
+from pipeline.images.sniff import SNIFF_BYTES, sniff
+from pipeline.images.source_image import SourceImage
+
+
+def decode(data: bytes, options: DecodeOptions) -> SourceImage:
+    """Decode one source in this process.
+
+    What the bytes are is judged by their content alone. For bytes from strangers use ``IsolatedDecoder``.
+
+    Args:
+        data: the whole file.
+        options: limits, and which frames are wanted.
+
+    Raises:
+        ImageError: this image cannot be done: ``EmptyFile``, ``TooLarge``, ``TooManyPixels``, ``Truncated``,
+            ``Corrupt``, ``UnsupportedFormat``, ``DecoderMemory``.
+        NotAnImage: the bytes are no image: ``Html``, ``Text``, ``Archive``, ``UnknownContent`` ...
+    """
+    image_format = recognise(data, options)
+    try:
+        image = open_image(data, image_format)
+        _check_pixels(image.size, options)
+        return _decode_opened(image, image_format, options)
+    except ImageError:
+        raise
+    except MemoryError as error:
+        raise ImageError(
+            "DecoderMemory", f"decoding this {image_format.upper()} took more memory than allowed"
+        ) from error
+    except Exception as error:
+        # Whatever a plugin raises on hostile bytes is this image's fault.
+        raise _typed(error, image_format) from error
+
+
+def recognise(data: bytes, options: DecodeOptions) -> str:
+    """Return the format of a file by its content, after the checks that need no decoder.
+
+    Raises:
+        ImageError: ``EmptyFile`` or ``TooLarge``.
+        NotAnImage: no image format.
+    """
+    if not data:
+        raise ImageError("EmptyFile", "the file is empty: it has 0 bytes")
+    if len(data) > options.max_source_bytes:
+        raise ImageError(
+            "TooLarge", f"{len(data):,} bytes are more than max_source_bytes = {options.max_source_bytes:,}"
+        )
+    image_format = sniff(data[:SNIFF_BYTES])
+    if image_format is None:
+        raise describe(data)
+    return image_format
+
+
+def _check_pixels(size: tuple[int, int], options: DecodeOptions) -> None:
+    width_px, height_px = size
+    if width_px <= 0 or height_px <= 0:
+        raise ImageError("Corrupt", f"its header says {width_px} x {height_px} px, which is no picture")
+    if width_px * height_px > options.max_pixels:
+        raise ImageError(
+            "TooManyPixels",
+            f"{width_px} x {height_px} = {width_px * height_px:,} px are more than "
+            f"max_pixels = {options.max_pixels:,}",
+        )
+
+
+def _decode_opened(image: ImageFile.ImageFile, image_format: str, options: DecodeOptions) -> SourceImage:
+    image.load()
+    _check_pixels(image.size, options)
+    info: dict[Any, Any] = image.info
+    orientation = orientation_of(image, image_format)
+    metadata = read_metadata(image, orientation)
+    profile = info.get("icc_profile")
+    source_mode = image.mode
+    pixels = convert(image, profile)
+    return SourceImage(
+        image_HWC=upright(pixels.image_HWC, orientation),
+        alpha_HW=None if pixels.alpha_HW is None else upright(pixels.alpha_HW, orientation),
+        source_format=image_format,
+        source_mode=source_mode,
+        had_profile=bool(profile),
+        metadata=metadata,
+        notes=tuple(pixels.notes),
+    )
+
+
+_TRUNCATED: Final = re.compile(
+    r"truncat|not enough (?:image )?data|unexpected end|end of (?:file|stream|data)"
+    r"|buffer is not large enough|requires a buffer|unpack requires|bytes not processed|no more|premature|index out of range",
+    re.IGNORECASE,
+)
+_UNSUPPORTED: Final = re.compile(
+    r"unsupported|not supported|unknown (?:pixel|image|data|raw) ?mode|cannot (?:handle|decode) this"
+    r"|not (?:yet )?implemented|decoder .* not available|unrecognized|unknown (?:compression|data organization)",
+    re.IGNORECASE,
+)
+
+
+def _typed(error: Exception, image_format: str) -> ImageError:
+    """Turn what a plugin raised into a type and a sentence."""
+    text = " ".join(str(error).split())[:300]
+    name = image_format.upper()
+    if isinstance(error, Image.DecompressionBombError):
+        return ImageError("TooManyPixels", text)
+    if isinstance(error, EOFError) or _TRUNCATED.search(text):
+        return ImageError(
+            "Truncated", f"the {name} data ends too early or is cut off inside ({text or 'end of file'})"
+        )
+    if isinstance(error, NotImplementedError) or _UNSUPPORTED.search(text):
+        return ImageError("UnsupportedFormat", f"this kind of {name} is not read ({text})")
+    detail = text if not isinstance(error, KeyError | IndexError | AttributeError | AssertionError) else ""
+    return ImageError(
+        "Corrupt", f"the {name} data is damaged ({type(error).__name__}{': ' + detail if detail else ''})"
+    )

@@ -1,0 +1,92 @@
+"""What a user may choose about reading and writing images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from pipeline.errors import ConfigError
+
+Animation = Literal["first", "all"]
+OutputFormat = Literal["same", "jpeg", "png", "webp"]
+KeepMetadata = Literal["none", "copyright", "all"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeOptions:
+    """How sources are read, and where reading stops."""
+
+    max_pixels: int = 200_000_000
+    """Largest source, in pixels (width x height, all frames together for animations); a larger one fails
+    with TooManyPixels before it is decoded."""
+
+    max_source_bytes: int = 1 << 30
+    """Largest source file in bytes; a larger one fails with TooLarge before it is read."""
+
+    animation: Animation = "first"
+    """Animated sources: repaint the first frame only, or all frames and keep their timing."""
+
+    isolate_decoding: bool = True
+    """Decode in a child process, so that a crash or a hang inside an image library costs one row; switch it
+    off only for sources that you made yourself."""
+
+    decode_timeout_s: float = 60.0
+    """Seconds after which decoding one image is given up with DecodeTimeout (isolated decoding only)."""
+
+    decoder_memory_bytes: int = 4 << 30
+    """Address space in bytes that the decoding child process may take; an image that wants more fails with
+    DecoderMemory (isolated decoding only)."""
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ConfigError: a value out of range.
+        """
+        _at_least("max_pixels", self.max_pixels, 1)
+        _at_least("max_source_bytes", self.max_source_bytes, 1)
+        _one_of("animation", self.animation, get_args(Animation))
+        if not 0 < self.decode_timeout_s < float("inf"):
+            raise ConfigError(
+                "decode_timeout_s",
+                self.decode_timeout_s,
+                "is no time limit",
+                "give seconds above 0, such as 60",
+            )
+        _at_least("decoder_memory_bytes", self.decoder_memory_bytes, 512 << 20)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeOptions:
+    """How results are written."""
+
+    format: OutputFormat = "same"
+    """Container of the results: that of the source where it can be written, or always the one named."""
+
+    quality: int = 90
+    """Quality of lossy containers (JPEG, WebP, AVIF), 1 to 100."""
+
+    keep_metadata: KeepMetadata = "copyright"
+    """What of the source's metadata goes into the result: nothing, the names of author and copyright holder,
+    or everything except the place (GPS), embedded previews and maker notes, which never do."""
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ConfigError: a value out of range.
+        """
+        _one_of("format", self.format, get_args(OutputFormat))
+        _one_of("keep_metadata", self.keep_metadata, get_args(KeepMetadata))
+        if not 1 <= self.quality <= 100:
+            raise ConfigError("quality", self.quality, "is out of range", "give a number from 1 to 100")
+
+
+def _at_least(field: str, value: int, least: int) -> None:
+    if value < least:
+        raise ConfigError(field, value, "is too small", f"give at least {least}")
+
+
+def _one_of(field: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(field, value, "is not known", f"choose one of {', '.join(choices)}")

@@ -1,0 +1,170 @@
+"""What a file is by its first bytes, whatever its name says."""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import Final
+
+SNIFF_BYTES: Final = 4096
+"""Bytes from the start of a file that are enough for every judgement here."""
+
+_MAGIC: Final[tuple[tuple[bytes, str], ...]] = (
+    (b"\xff\xd8\xff", "jpeg"),
+    (b"\x89PNG\r\n\x1a\n", "png"),
+    (b"GIF87a", "gif"),
+    (b"GIF89a", "gif"),
+    (b"II*\x00", "tiff"),
+    (b"MM\x00*", "tiff"),
+    (b"II+\x00", "tiff"),
+    (b"MM\x00+", "tiff"),
+    (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "jpeg2000"),
+    (b"\xff\x4f\xff\x51", "jpeg2000"),
+    (b"8BPS", "psd"),
+    (b"qoif", "qoi"),
+    (b"DDS ", "dds"),
+    (b"icns", "icns"),
+    (b"\x59\xa6\x6a\x95", "sun"),
+    (b"/* XPM */", "xpm"),
+    # Known, and not read.
+    (b"\xff\x0a", "jxl"),
+    (b"\x00\x00\x00\x0cJXL \r\n\x87\n", "jxl"),
+    (b"II\xbc\x01", "jpegxr"),
+    (b"v/1\x01", "exr"),
+    (b"#?RADIANCE", "hdr"),
+    (b"#?RGBE", "hdr"),
+    (b"%!PS", "eps"),
+    (b"\xc5\xd0\xd3\xc6", "eps"),
+    (b"SIMPLE  =", "fits"),
+    (b"AT&TFORM", "djvu"),
+    (b"gimp xcf", "xcf"),
+    (b"\xd7\xcd\xc6\x9a", "wmf"),
+    (b"BPG\xfb", "bpg"),
+    (b"FLIF", "flif"),
+    (b"\x97JB2\r\n\x1a\n", "jbig2"),
+    (b"FUJIFILMCCD-RAW", "raw"),
+    (b"IIU\x00", "raw"),
+    (b"IIRO", "raw"),
+    (b"IIRS", "raw"),
+    (b"MMOR", "raw"),
+    (b"II\x1a\x00\x00\x00HEAPCCDR", "raw"),
+    (b"FOVb", "raw"),
+    (b"\x00MRM", "raw"),
+    (b"id=ImageMagick", "miff"),
+    (b"\x8aMNG\r\n\x1a\n", "mng"),
+    (b"\x8bJNG\r\n\x1a\n", "jng"),
+    (b"\xabKTX ", "ktx"),
+    (b"SDPX", "dpx"),
+    (b"XPDS", "dpx"),
+    (b"\x80\x2a\x5f\xd7", "cineon"),
+)
+
+READABLE: Final[frozenset[str]] = frozenset(
+    ("jpeg", "png", "gif", "tiff", "jpeg2000", "webp", "avif", "heif", "bmp", "ico", "cur", "ppm", "psd")
+    + ("qoi", "dds", "icns", "sun", "sgi", "pcx", "tga", "xbm", "xpm")
+)
+"""Formats that are decoded; ``heif`` only with the extra of that name."""
+
+
+def sniff(head: bytes) -> str | None:
+    """Return the name of the image format that these bytes begin, or None.
+
+    Args:
+        head: the first ``SNIFF_BYTES`` of a file, or all of it.
+
+    Returns:
+        A name in ``READABLE``, another image format that is known but not read (``eps``,
+        ``svg``, ``raw`` ...), or None for anything that is no image.
+    """
+    for magic, name in _MAGIC:
+        if head.startswith(magic):
+            return "raw" if name == "tiff" and head[8:10] == b"CR" else name
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "webp"
+    if head[4:8] == b"ftyp":
+        return _sniff_iso(head)
+    if head[128:132] == b"DICM":
+        return "dicom"
+    return _sniff_weak(head) or ("svg" if is_svg(head) else None)
+
+
+def is_svg(head: bytes) -> bool:
+    """Tell whether these bytes begin an SVG drawing."""
+    text = head[:SNIFF_BYTES].lstrip(b"\xef\xbb\xbf \t\r\n")
+    if not text.startswith(b"<"):
+        return False
+    return (
+        re.match(
+            rb"(?s)(?:\s*<(?:\?.*?\?|!--.*?--|!DOCTYPE[^>\[]*(?:\[.*?\])?)\s*>)*\s*<(?:\w+:)?svg[\s>]", text
+        )
+        is not None
+    )
+
+
+def _sniff_iso(head: bytes) -> str | None:
+    """Tell pictures from films among ISO base media files by their brands."""
+    size = min(int.from_bytes(head[:4], "big"), len(head), 256)
+    brands = [head[8:12], *(head[at : at + 4] for at in range(16, size - 3, 4))]
+    if brands[0] == b"crx ":
+        return "raw"
+    if any(brand in (b"avif", b"avis") for brand in brands):
+        return "avif"
+    heif = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
+    if brands[0] in heif or any(brand in heif[:8] for brand in brands):
+        return "heif"
+    return None
+
+
+def _sniff_weak(head: bytes) -> str | None:  # noqa: PLR0911 - one line a format reads best
+    """Recognise formats whose signature is too short to be trusted without a look at the header."""
+    if head[:2] == b"BM" and len(head) >= 18 and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
+        return "bmp"
+    if head[:1] == b"P" and re.match(rb"P(?:[1-6fF]\s|7\n|0CMYK\s|yRGBA\s|yCMYK\s)", head):
+        return "ppm"
+    if _is_icon(head):
+        return "ico" if head[2] == 1 else "cur"
+    if (
+        head[:2] == b"\x01\xda"
+        and len(head) >= 12
+        and head[2] < 2
+        and head[3] in (1, 2)
+        and head[5] in (1, 2, 3)
+    ):
+        return "sgi"
+    if len(head) >= 128 and head[0] == 10 and head[1] in (0, 2, 3, 4, 5) and head[2] < 2 and head[64] == 0:
+        return "pcx"
+    if head[:4] == b"\x01\x00\x00\x00" and head[40:44] == b" EMF":
+        return "emf"
+    if re.match(rb"(?:/\*.{0,200}?\*/)?\s*#define[ \t]+\S+_width[ \t]+\d+", head[:512], re.DOTALL):
+        return "xbm"
+    return "tga" if _is_tga(head) else None
+
+
+_BMP_HEADERS: Final = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
+
+
+def _is_icon(head: bytes) -> bool:
+    """An icon's first entry has a zero in the middle, and its picture lies behind the directory."""
+    return (
+        len(head) >= 22
+        and head[:4] in (b"\x00\x00\x01\x00", b"\x00\x00\x02\x00")
+        and 0 < int.from_bytes(head[4:6], "little") < 256
+        and head[9] == 0
+        and int.from_bytes(head[18:22], "little") >= 22
+    )
+
+
+def _is_tga(head: bytes) -> bool:
+    """TGA has no signature: every field of the header must make sense."""
+    if len(head) < 18:
+        return False
+    _, map_type, kind, map_start, map_length, map_bits, _, _, width, height, bits, descriptor = struct.unpack(
+        "<BBBHHBHHHHBB", head[:18]
+    )
+    if kind not in (1, 2, 3, 9, 10, 11) or not width or not height or descriptor & 0xC0:
+        return False
+    if kind in (1, 9):
+        return bool(map_type == 1 and map_length and map_bits in (15, 16, 24, 32) and bits == 8)
+    if map_type or map_start or map_length or map_bits:
+        return False
+    return bits in ((15, 16, 24, 32) if kind in (2, 10) else (8, 16))
