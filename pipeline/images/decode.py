@@ -101,12 +101,14 @@ def _decode_opened(image: ImageFile.ImageFile, image_format: str, options: Decod
 
 _TRUNCATED: Final = re.compile(
     r"truncat|not enough (?:image )?data|unexpected end|end of (?:file|stream|data)"
-    r"|buffer is not large enough|requires a buffer|unpack requires|bytes not processed|no more|premature|index out of range",
+    r"|buffer is not large enough|requires a buffer|unpack requires|bytes not processed"
+    r"|no more|premature|index out of range",
     re.IGNORECASE,
 )
 _UNSUPPORTED: Final = re.compile(
     r"unsupported|not supported|unknown (?:pixel|image|data|raw) ?mode|cannot (?:handle|decode) this"
-    r"|not (?:yet )?implemented|decoder .* not available|unrecognized|unknown (?:compression|data organization)",
+    r"|not (?:yet )?implemented|decoder .* not available|unrecognized"
+    r"|unknown (?:compression|data organization)",
     re.IGNORECASE,
 )
 

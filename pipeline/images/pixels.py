@@ -75,7 +75,8 @@ def _from_deep(image: Image.Image) -> tuple[Image.Image, np.ndarray | None, str 
     """Scale one channel of more than 8 bits to 8.
 
     16-bit integers span 0 to 65535. 32-bit integers and floats have no agreed range: values within
-    0..1 (floats), 0..255 or 0..65535 count as that range, anything else is stretched from its minimum to its maximum.
+    0..1 (floats), 0..255 or 0..65535 count as that range, anything else is stretched from its
+    minimum to its maximum.
     """
     values_HW = np.asarray(image)
     alpha_HW = None

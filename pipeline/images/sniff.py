@@ -60,8 +60,23 @@ _MAGIC: Final[tuple[tuple[bytes, str], ...]] = (
 )
 
 READABLE: Final[frozenset[str]] = frozenset(
-    ("jpeg", "png", "gif", "tiff", "jpeg2000", "webp", "avif", "heif", "bmp", "ico", "cur", "ppm", "psd")
-    + ("qoi", "dds", "icns", "sun", "sgi", "pcx", "tga", "xbm", "xpm")
+    {
+        "jpeg",
+        "png",
+        "gif",
+        "tiff",
+        "jpeg2000",
+        "webp",
+        "avif",
+        "heif",
+        "bmp",
+        "ico",
+        "cur",
+        "ppm",
+        "psd",
+        "qoi",
+    }
+    | {"dds", "icns", "sun", "sgi", "pcx", "tga", "xbm", "xpm"}
 )
 """Formats that are decoded; ``heif`` only with the extra of that name."""
 

@@ -1,0 +1,165 @@
+"""What a user may change about a result: how strong, whose colours, how large, how coarse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image
+
+from pipeline.images.source_image import Frame, SourceImage
+
+_STRIP_PIXELS = 1 << 20
+_LEAST_NETWORK_PX = 16
+
+
+def blend(source_HWC: np.ndarray, result_HWC: np.ndarray, strength: float) -> np.ndarray:
+    """Mix the source with the result.
+
+    Args:
+        source_HWC: (H, W, 3) uint8.
+        result_HWC: (H, W, 3) uint8, of the same size.
+        strength: 0 gives the source back and 1 the result, both bit for bit; what lies between is rounded to
+            1/256 of the way.
+
+    Returns:
+        (H, W, 3) uint8; one of the arguments itself at both ends.
+    Raises:
+        ValueError: the sizes differ or the strength is out of range.
+    """
+    _check_same_size(source_HWC, result_HWC)
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength {strength} is not between 0 and 1")
+    weight = round(strength * 256)
+    if weight == 0 or strength == 0:
+        return source_HWC
+    if weight == 256:
+        return result_HWC
+    mixed_HWC = np.empty_like(result_HWC)
+    for rows in _strips(result_HWC):
+        # At most 255 * 256 + 128 < 2**16.
+        strip = source_HWC[rows] * np.uint16(256 - weight)
+        strip += result_HWC[rows] * np.uint16(weight)
+        strip += np.uint16(128)
+        strip >>= np.uint16(8)
+        mixed_HWC[rows] = strip
+    return mixed_HWC
+
+
+def preserve_color(source_HWC: np.ndarray, result_HWC: np.ndarray) -> np.ndarray:
+    """Return the luminance of the result with the chroma of the source.
+
+    Args:
+        source_HWC: (H, W, 3) uint8.
+        result_HWC: (H, W, 3) uint8, of the same size.
+
+    Returns:
+        (H, W, 3) uint8. Colours that leave the gamut are clipped.
+    Source: Gatys et al. 2016, arXiv:1606.05897, section 3.2 (luminance-only transfer), in the YCbCr of JFIF.
+    """
+    _check_same_size(source_HWC, result_HWC)
+    colored_HWC = np.empty_like(result_HWC)
+    for rows in _strips(result_HWC):
+        _, blue, red = Image.fromarray(source_HWC[rows]).convert("YCbCr").split()
+        luminance = Image.fromarray(result_HWC[rows]).convert("YCbCr").getchannel(0)
+        colored_HWC[rows] = Image.merge("YCbCr", (luminance, blue, red)).convert("RGB")
+    return colored_HWC
+
+
+def limit_size(source: SourceImage, max_size_px: int | None) -> SourceImage:
+    """Make a source smaller if a side of it is longer than allowed; its shape is kept.
+
+    Args:
+        source: with its alpha and frames, which shrink along.
+        max_size_px: longest side allowed, None for no limit.
+
+    Returns:
+        The source itself where nothing had to be done.
+    """
+    if max_size_px is None or max(source.width_px, source.height_px) <= max_size_px:
+        return source
+    width_px, height_px = scaled_size(
+        source.width_px, source.height_px, max_size_px / max(source.width_px, source.height_px), least_px=1
+    )
+    frames = tuple(
+        Frame(
+            image_HWC=resize(frame.image_HWC, width_px, height_px),
+            alpha_HW=None if frame.alpha_HW is None else resize(frame.alpha_HW, width_px, height_px),
+            duration_ms=frame.duration_ms,
+        )
+        for frame in source.frames
+    )
+    return replace(
+        source,
+        image_HWC=resize(source.image_HWC, width_px, height_px),
+        alpha_HW=None if source.alpha_HW is None else resize(source.alpha_HW, width_px, height_px),
+        frames=frames,
+        notes=(*source.notes, f"scaled down from {source.width_px} x {source.height_px} px"),
+    )
+
+
+def network_size(width_px: int, height_px: int, texture_scale: float) -> tuple[int, int]:
+    """Return the size at which the network must see a picture for strokes ``texture_scale`` times as large.
+
+    A network paints strokes of a fixed number of pixels. Shown a picture at half its size, it paints strokes
+    that are twice as large once the result is brought back: scale 2 wants half the size, 0.5 the double.
+
+    Args:
+        width_px: of the picture.
+        height_px: of the picture.
+        texture_scale: above 0; 1 changes nothing.
+    """
+    if texture_scale == 1:
+        return width_px, height_px
+    return scaled_size(width_px, height_px, 1 / texture_scale, least_px=_LEAST_NETWORK_PX)
+
+
+def texture_scale_for(width_px: int, height_px: int, reference_px: int) -> float:
+    """Return the scale at which a picture looks as if painted with its longest side at ``reference_px``.
+
+    With the same reference, a 4K image and its thumbnail come out alike.
+    """
+    return max(width_px, height_px) / reference_px
+
+
+def scaled_size(width_px: int, height_px: int, factor: float, *, least_px: int) -> tuple[int, int]:
+    """Return a size times a factor, rounded, neither side under ``least_px`` (unless it was)."""
+    return (
+        max(round(width_px * factor), min(width_px, least_px)),
+        max(round(height_px * factor), min(height_px, least_px)),
+    )
+
+
+def resize(array: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
+    """Resample a picture or its alpha with a Lanczos filter.
+
+    Args:
+        array: (H, W, 3) uint8, (H, W) uint8 or (H, W) uint16.
+        width_px: of the result.
+        height_px: of the result.
+
+    Returns:
+        The same kind of array; the array itself if it has that size already.
+    """
+    if array.shape[:2] == (height_px, width_px):
+        return array
+    if array.dtype == np.uint16:
+        wide = Image.fromarray(array.astype(np.float32)).resize(
+            (width_px, height_px), Image.Resampling.LANCZOS
+        )
+        return np.clip(np.rint(np.asarray(wide)), 0, 65535).astype(np.uint16)
+    return np.asarray(Image.fromarray(array).resize((width_px, height_px), Image.Resampling.LANCZOS))
+
+
+def _strips(image_HWC: np.ndarray) -> Iterator[slice]:
+    """Walk a picture in strips of rows, so that temporaries stay in the cache however large it is."""
+    height, width = image_HWC.shape[:2]
+    step = max(1, _STRIP_PIXELS // width)
+    for first in range(0, height, step):
+        yield slice(first, first + step)
+
+
+def _check_same_size(source_HWC: np.ndarray, result_HWC: np.ndarray) -> None:
+    if source_HWC.shape != result_HWC.shape:
+        raise ValueError(f"source {source_HWC.shape} and result {result_HWC.shape} differ in size")

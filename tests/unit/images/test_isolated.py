@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.errors import ImageError, NotAnImage
+from pipeline.images.decode import decode
+from pipeline.images.isolated import IsolatedDecoder
+from pipeline.images.options import DecodeOptions
+from pipeline.images.source_image import SourceImage
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def jpeg(width: int = 31, height: int = 17, seed: int = 0) -> bytes:
+    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def decoder() -> Iterator[IsolatedDecoder]:
+    with IsolatedDecoder(DecodeOptions(decode_timeout_s=30)) as isolated:
+        yield isolated
+
+
+def child_pid(decoder: IsolatedDecoder) -> int:
+    return decoder._thread.submit(decoder._living_child).result()._process.pid
+
+
+def wait_for_sleep(pid: int) -> None:
+    """Wait until a process that was stopped has stopped."""
+    while Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "T":
+        time.sleep(0.005)
+
+
+def kill_inside_a_request(decoder: IsolatedDecoder, data: bytes, number: int) -> Future[SourceImage]:
+    """Have the child die of a signal after it was given an image and before it has answered."""
+    pid = child_pid(decoder)
+    os.kill(pid, signal.SIGSTOP)
+    wait_for_sleep(pid)
+    future = decoder.submit(data)
+    time.sleep(0.05)
+    os.kill(pid, number)
+    os.kill(pid, signal.SIGCONT)
+    return future
+
+
+def test_it_decodes_as_the_plain_decoder_does(decoder: IsolatedDecoder) -> None:
+    for size in ((1, 1), (31, 17), (640, 480), (1500, 1100), (3, 4)):
+        data = jpeg(*size)
+        there, here = decoder.decode(data), decode(data, DecodeOptions())
+        np.testing.assert_array_equal(there.image_HWC, here.image_HWC)
+        assert (there.source_format, there.metadata, there.notes) == (
+            here.source_format,
+            here.metadata,
+            here.notes,
+        )
+
+
+def test_pixels_stay_when_the_next_image_is_decoded(decoder: IsolatedDecoder) -> None:
+    first = decoder.decode(jpeg(seed=1))
+    before = first.image_HWC.copy()
+    decoder.decode(jpeg(seed=2))
+    np.testing.assert_array_equal(first.image_HWC, before)
+
+
+def test_errors_come_across_with_type_and_sentence(decoder: IsolatedDecoder) -> None:
+    with pytest.raises(ImageError) as truncated:
+        decoder.decode(jpeg(200, 200)[:2000])
+    assert truncated.value.error_type == "Truncated"
+    with pytest.raises(NotAnImage, match="HTML"):
+        decoder.decode(b"<!DOCTYPE html><html><body>404</body></html>")
+    with pytest.raises(ImageError, match="0 bytes"):
+        decoder.decode(b"")
+
+
+def test_many_threads_share_one_decoder(decoder: IsolatedDecoder) -> None:
+    data = [jpeg(20 + n, 30, seed=n) for n in range(12)]
+    results: dict[int, SourceImage] = {}
+
+    def work(n: int) -> None:
+        results[n] = decoder.decode(data[n])
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for n in range(12):
+        np.testing.assert_array_equal(results[n].image_HWC, decode(data[n], DecodeOptions()).image_HWC)
+
+
+def test_a_crash_costs_that_image_alone(decoder: IsolatedDecoder) -> None:
+    future = kill_inside_a_request(decoder, jpeg(), signal.SIGSEGV)
+    with pytest.raises(ImageError) as crash:
+        future.result()
+    assert crash.value.error_type == "DecoderCrash"
+    assert "SIGSEGV" in crash.value.message
+    assert decoder.decode(jpeg()).width_px == 31
+
+
+def test_an_image_is_not_blamed_for_a_child_that_others_used_before(decoder: IsolatedDecoder) -> None:
+    decoder.decode(jpeg(seed=5))
+    assert kill_inside_a_request(decoder, jpeg(), signal.SIGSEGV).result().width_px == 31
+
+
+def test_a_child_killed_between_images_is_nobodys_fault(decoder: IsolatedDecoder) -> None:
+    pid = child_pid(decoder)
+    os.kill(pid, signal.SIGKILL)
+    assert decoder.decode(jpeg()).width_px == 31
+    assert child_pid(decoder) != pid
+
+
+def test_a_hang_is_given_up() -> None:
+    with IsolatedDecoder(DecodeOptions(decode_timeout_s=0.5)) as decoder:
+        pid = child_pid(decoder)
+        os.kill(pid, signal.SIGSTOP)
+        with pytest.raises(ImageError) as hang:
+            decoder.decode(jpeg())
+        assert hang.value.error_type == "DecodeTimeout"
+        assert "0.5 s" in hang.value.message
+        assert not Path(f"/proc/{pid}").exists()
+        assert decoder.decode(jpeg()).width_px == 31
+
+
+def test_an_image_that_wants_too_much_memory_fails_alone() -> None:
+    buffer = io.BytesIO()
+    Image.new("L", (20_000, 9_000)).save(buffer, "PNG", compress_level=1)
+    with IsolatedDecoder(DecodeOptions(decoder_memory_bytes=512 << 20)) as decoder:
+        for _ in range(2):
+            with pytest.raises(ImageError) as memory:
+                decoder.decode(buffer.getvalue())
+            assert memory.value.error_type == "DecoderMemory"
+            assert decoder.decode(jpeg()).width_px == 31
+
+
+def test_large_pixels_come_across_and_are_given_back(decoder: IsolatedDecoder) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (6000, 5000), (1, 2, 3)).save(buffer, "PNG", compress_level=1)
+    source = decoder.decode(buffer.getvalue())
+    assert (source.image_HWC.reshape(-1, 3) == (1, 2, 3)).all()
+    assert decoder._child is not None
+    assert os.fstat(decoder._child._pixels_fd).st_blocks * 512 < 1 << 20
+    assert decoder.decode(jpeg()).width_px == 31
+
+
+def test_the_child_sees_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
+    with IsolatedDecoder(DecodeOptions()) as decoder:
+        assert b"hidden" not in Path(f"/proc/{child_pid(decoder)}/environ").read_bytes()
+
+
+def test_close_leaves_no_process_and_no_open_file() -> None:
+    before = set(Path("/proc/self/fd").iterdir())
+    decoder = IsolatedDecoder(DecodeOptions())
+    decoder.decode(jpeg())
+    pid = child_pid(decoder)
+    decoder.close()
+    assert not Path(f"/proc/{pid}").exists()
+    assert set(Path("/proc/self/fd").iterdir()) <= before
+
+
+def test_the_child_dies_with_a_parent_that_was_killed() -> None:
+    script = f"""
+        import sys, time
+        sys.path.insert(0, {str(ROOT)!r})
+        from pipeline.images.isolated import IsolatedDecoder
+        from pipeline.images.options import DecodeOptions
+        decoder = IsolatedDecoder(DecodeOptions())
+        print(decoder._thread.submit(decoder._living_child).result()._process.pid, flush=True)
+        time.sleep(600)
+    """
+    parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    os.kill(pid, signal.SIGSTOP)  # busy inside a decoder, it would not notice the closed socket either
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_without_isolation_there_is_no_child() -> None:
+    with IsolatedDecoder(DecodeOptions(isolate_decoding=False)) as decoder:
+        assert decoder.decode(jpeg()).width_px == 31
+        assert decoder._child is None
