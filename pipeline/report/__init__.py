@@ -1,0 +1,1 @@
+"""Pages about runs: one self-contained HTML file each, readable without a network."""

@@ -1,0 +1,78 @@
+"""Figures, durations and hostile names as text for people."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+_INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a figure with so many significant digits, thousands apart; a dash for none.
+
+    ``0.001234 -> 0.00123``, ``12345.6 -> 12,346``.
+    """
+    if value is None or not math.isfinite(value):
+        return "–"
+    if value == 0:
+        return "0"
+    exponent = math.floor(math.log10(abs(value)))
+    if exponent < -5:
+        return f"{value:.{digits - 1}e}"
+    return f"{value:,.{max(0, digits - 1 - exponent)}f}"
+
+
+def count(value: int) -> str:
+    """Return a whole number with thousands apart."""
+    return f"{value:,}"
+
+
+def size(num_bytes: float | None) -> str:
+    """Return a number of bytes in the binary unit that leaves one to four digits before the point."""
+    if num_bytes is None:
+        return "–"
+    value = float(num_bytes)
+    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
+        if abs(value) < 1024.0 or unit == "TiB":
+            break
+        value /= 1024.0
+    return f"{value:,.0f} {unit}" if unit == "bytes" or value >= 100 else f"{value:,.1f} {unit}"
+
+
+def duration(seconds: float | None) -> str:
+    """Return seconds as people say them: ``0.4 s``, ``48 s``, ``3 min 07 s``, ``2 h 05 min``."""
+    if seconds is None or not math.isfinite(seconds):
+        return "–"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def visible(text: object, limit: int = 240) -> str:
+    r"""Return text on one line in which every character can be seen, shortened in the middle.
+
+    Control, bidirectional, zero-width and lone surrogate characters become ``\u202e``: a name can
+    neither hide its suffix nor turn the sentence around it. HTML is escaped by the template, not here.
+    """
+    shown = "".join(
+        f"\\u{ord(character):04x}" if unicodedata.category(character) in _INVISIBLE else character
+        for character in str(text)
+    )
+    if len(shown) <= limit:
+        return shown
+    head = limit * 2 // 3
+    return f"{shown[:head]} … {shown[-(limit - head - 3) :]}"
+
+
+def redacted(text: object) -> str:
+    """Return text in which ``scheme://user:password@host`` has lost its credentials."""
+    return _CREDENTIALS.sub("***@", str(text))

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import base64
+import io
+
+import pytest
+from PIL import Image
+
+from pipeline.report.pictures import embed, flatten, palette
+
+
+def _decoded(picture):
+    head, _, text = picture.data_uri.partition(",")
+    assert head == "data:image/webp;base64"
+    return Image.open(io.BytesIO(base64.b64decode(text)))
+
+
+def test_a_large_picture_is_scaled_and_keeps_its_shape(encoded):
+    picture = embed(encoded((1600, 800), image_format="JPEG"), alt="a", max_side_px=320)
+    assert (picture.width_px, picture.height_px) == (320, 160)
+    assert _decoded(picture).size == (320, 160)
+
+
+def test_a_small_picture_keeps_its_size(encoded):
+    assert _decoded(embed(encoded((33, 17)), alt="a")).size == (33, 17)
+
+
+def test_orientation_is_obeyed(encoded):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = embed(encoded((200, 100), image_format="JPEG", exif=exif.tobytes()), alt="a")
+    assert (picture.width_px, picture.height_px) == (100, 200)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_every_mode_becomes_rgb(encoded, mode):
+    assert _decoded(embed(encoded(mode=mode), alt="a")).mode == "RGB"
+
+
+def test_transparent_is_white():
+    clear = Image.new("RGBA", (4, 4), (200, 0, 0, 0))
+    assert flatten(clear).getpixel((1, 1)) == (255, 255, 255)
+
+
+def test_what_is_no_picture_is_an_error():
+    with pytest.raises(OSError, match="cannot identify"):
+        embed(b"<html>", alt="a")
+
+
+def test_palette_finds_the_colours_dark_to_light():
+    image = Image.new("RGB", (90, 30), (10, 20, 120))
+    image.paste((250, 240, 200), (30, 0, 60, 30))
+    image.paste((180, 30, 20), (60, 0, 90, 30))
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    assert palette(buffer.getvalue(), num_colours=3) == ("#0a1478", "#b41e14", "#faf0c8")
