@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from PIL import Image
-
-from pipeline.images.source_image import Frame, SourceImage
 
 _STRIP_PIXELS = 1 << 20
 _LEAST_NETWORK_PX = 16
@@ -67,36 +64,33 @@ def preserve_color(source_HWC: np.ndarray, result_HWC: np.ndarray) -> np.ndarray
     return colored_HWC
 
 
-def limit_size(source: SourceImage, max_size_px: int | None) -> SourceImage:
-    """Make a source smaller if a side of it is longer than allowed; its shape is kept.
+def limit_size(image_HWC: np.ndarray, max_size_px: int | None) -> np.ndarray:
+    """Make a picture smaller if a side of it is longer than allowed; its shape is kept.
 
     Args:
-        source: with its alpha and frames, which shrink along.
+        image_HWC: (H, W, 3) uint8.
         max_size_px: longest side allowed, None for no limit.
 
     Returns:
-        The source itself where nothing had to be done.
+        The picture itself where nothing had to be done. ``encode`` scales alpha along.
     """
-    if max_size_px is None or max(source.width_px, source.height_px) <= max_size_px:
-        return source
-    width_px, height_px = scaled_size(
-        source.width_px, source.height_px, max_size_px / max(source.width_px, source.height_px), least_px=1
-    )
-    frames = tuple(
-        Frame(
-            image_HWC=resize(frame.image_HWC, width_px, height_px),
-            alpha_HW=None if frame.alpha_HW is None else resize(frame.alpha_HW, width_px, height_px),
-            duration_ms=frame.duration_ms,
-        )
-        for frame in source.frames
-    )
-    return replace(
-        source,
-        image_HWC=resize(source.image_HWC, width_px, height_px),
-        alpha_HW=None if source.alpha_HW is None else resize(source.alpha_HW, width_px, height_px),
-        frames=frames,
-        notes=(*source.notes, f"scaled down from {source.width_px} x {source.height_px} px"),
-    )
+    height_px, width_px = image_HWC.shape[:2]
+    if max_size_px is None or max(width_px, height_px) <= max_size_px:
+        return image_HWC
+    return resize(image_HWC, *scaled_size(width_px, height_px, max_size_px / max(width_px, height_px), least_px=1))
+
+
+def at_scale(image_HWC: np.ndarray, texture_scale: float, stylize: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Run a network on a picture at another size and bring the result back to the picture's size.
+
+    Args:
+        image_HWC: (H, W, 3) uint8.
+        texture_scale: how many times as large the strokes shall be; see ``network_size``.
+        stylize: the network: (H, W, 3) uint8 to the same.
+    """
+    height_px, width_px = image_HWC.shape[:2]
+    scaled_HWC = resize(image_HWC, *network_size(width_px, height_px, texture_scale))
+    return resize(stylize(scaled_HWC), width_px, height_px)
 
 
 def network_size(width_px: int, height_px: int, texture_scale: float) -> tuple[int, int]:
@@ -145,9 +139,7 @@ def resize(array: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
     if array.shape[:2] == (height_px, width_px):
         return array
     if array.dtype == np.uint16:
-        wide = Image.fromarray(array.astype(np.float32)).resize(
-            (width_px, height_px), Image.Resampling.LANCZOS
-        )
+        wide = Image.fromarray(array.astype(np.float32)).resize((width_px, height_px), Image.Resampling.LANCZOS)
         return np.clip(np.rint(np.asarray(wide)), 0, 65535).astype(np.uint16)
     return np.asarray(Image.fromarray(array).resize((width_px, height_px), Image.Resampling.LANCZOS))
 

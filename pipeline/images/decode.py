@@ -74,8 +74,7 @@ def _check_pixels(size: tuple[int, int], options: DecodeOptions) -> None:
     if width_px * height_px > options.max_pixels:
         raise ImageError(
             "TooManyPixels",
-            f"{width_px} x {height_px} = {width_px * height_px:,} px are more than "
-            f"max_pixels = {options.max_pixels:,}",
+            f"{width_px} x {height_px} = {width_px * height_px:,} px are more than max_pixels = {options.max_pixels:,}",
         )
 
 
@@ -120,9 +119,7 @@ def _typed(error: Exception, image_format: str) -> ImageError:
     if isinstance(error, Image.DecompressionBombError):
         return ImageError("TooManyPixels", text)
     if isinstance(error, EOFError) or _TRUNCATED.search(text):
-        return ImageError(
-            "Truncated", f"the {name} data ends too early or is cut off inside ({text or 'end of file'})"
-        )
+        return ImageError("Truncated", f"the {name} data ends too early or is cut off inside ({text or 'end of file'})")
     if isinstance(error, NotImplementedError) or _UNSUPPORTED.search(text):
         return ImageError("UnsupportedFormat", f"this kind of {name} is not read ({text})")
     detail = text if not isinstance(error, KeyError | IndexError | AttributeError | AssertionError) else ""

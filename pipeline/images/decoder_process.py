@@ -68,9 +68,7 @@ def _answer(data: bytes, options: DecodeOptions, pixels: SharedMemory) -> dict[s
     except ImageError as error:
         return pack_error(error)
     except MemoryError:
-        return pack_error(
-            ImageError("DecoderMemory", "its pixels take more memory than decoder_memory_bytes")
-        )
+        return pack_error(ImageError("DecoderMemory", "its pixels take more memory than decoder_memory_bytes"))
     return header
 
 

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
+from pipeline.errors import ImageError
+from pipeline.images import containers
+from pipeline.images.controls import resize
 from pipeline.images.options import EncodeOptions
-from pipeline.images.profile import srgb_profile
+from pipeline.images.palette import to_palette
+from pipeline.images.png16 import write_png16
 from pipeline.images.source_image import SourceImage
 
-_WRITTEN: Final = {
-    "jpeg": "JPEG",
-    "png": "PNG",
-    "webp": "WEBP",
-    "tiff": "TIFF",
-    "gif": "GIF",
-    "avif": "AVIF",
-    "jpeg2000": "JPEG2000",
-    "bmp": "BMP",
-    "ppm": "PPM",
-    "tga": "TGA",
-}
 _WITHOUT_ALPHA: Final = ("jpeg", "bmp", "ppm")
 
 
@@ -48,11 +41,6 @@ class EncodedImage:
     """Sentences for the manifest row: what it became, what was lost."""
 
 
-def output_format(source: SourceImage, options: EncodeOptions) -> str:
-    """Return the format in which the result for this source is written."""
-    return output_format_of(source.source_format, has_alpha=source.alpha_HW is not None, options=options)
-
-
 def output_format_of(source_format: str, *, has_alpha: bool, options: EncodeOptions) -> str:
     """Return the format in which a result is written.
 
@@ -60,46 +48,99 @@ def output_format_of(source_format: str, *, has_alpha: bool, options: EncodeOpti
     """
     if options.format != "same":
         return options.format
-    if source_format in _WRITTEN:
+    if source_format in containers.PILLOW_NAMES:
         return source_format
     return "jpeg" if source_format == "heif" and not has_alpha else "png"
 
 
 def encode(image_HWC: np.ndarray, source: SourceImage, options: EncodeOptions) -> EncodedImage:
-    """Write a result.
+    """Write one repainted picture.
+
+    The bytes depend on the arguments alone.
 
     Args:
-        image_HWC: (H, W, 3) uint8 sRGB; of the source's size, or smaller (alpha is scaled along).
+        image_HWC: (H, W, 3) uint8 sRGB; of the source's size, or of another to which alpha is scaled.
         source: where the result comes from: its format, alpha and metadata.
         options: format, quality, what metadata is kept.
 
     Raises:
         ImageError: ``EncodeFailed``: the container cannot hold the picture (a WebP is at most 16383 px wide).
     """
-    name = output_format(source, options)
-    notes = []
+    name = output_format_of(source.source_format, has_alpha=source.alpha_HW is not None, options=options)
+    notes = _notes_on_format(name, source, options)
+    if source.alpha_HW is not None and source.alpha_HW.dtype == np.uint16 and name == "png":
+        alpha_HW = resize(source.alpha_HW, image_HWC.shape[1], image_HWC.shape[0])
+        data = write_png16(image_HWC, alpha_HW, containers.png_chunks(source, options))
+    else:
+        picture = _with_alpha(image_HWC, source.alpha_HW, name, notes)
+        if name == "gif":
+            picture, reduced = to_palette(picture)
+            notes += ["reduced to 256 colours because GIF holds no more"] * reduced
+        data = _save(picture, name, containers.parameters(name, source, options))
+    return _encoded(data, name, image_HWC, source, notes)
+
+
+def encode_frames(frames_HWC: Sequence[np.ndarray], source: SourceImage, options: EncodeOptions) -> EncodedImage:
+    """Write the repainted frames of an animation with the source's timing, transparency and number of loops.
+
+    Args:
+        frames_HWC: one (H, W, 3) uint8 sRGB picture for each of ``source.frames``.
+        source: the animation.
+        options: format, quality, what metadata is kept; JPEG holds the first frame only, and says so.
+
+    Raises:
+        ImageError: ``EncodeFailed``: the container cannot hold the animation.
+        ValueError: the number of frames is not the source's.
+    """
+    if len(frames_HWC) != len(source.frames):
+        raise ValueError(f"{len(frames_HWC)} pictures for {len(source.frames)} frames")
+    name = output_format_of(source.source_format, has_alpha=source.alpha_HW is not None, options=options)
+    if name not in containers.ANIMATED:
+        encoded = encode(frames_HWC[0], source, options)
+        lost = f"first of {len(frames_HWC)} frames because {name.upper()} holds no animation"
+        return EncodedImage(**(vars(encoded) | {"notes": (*encoded.notes, lost)}))
+    notes = _notes_on_format(name, source, options)
+    pictures = [
+        _with_alpha(image_HWC, frame.alpha_HW, name, notes)
+        for image_HWC, frame in zip(frames_HWC, source.frames, strict=True)
+    ]
+    if name == "gif":
+        palettes = [to_palette(picture) for picture in pictures]
+        pictures = [picture for picture, _ in palettes]
+        notes += ["reduced to 256 colours a frame because GIF holds no more"] * any(cut for _, cut in palettes)
+    timing = containers.animation_parameters(name, source)
+    everything = containers.parameters(name, source, options) | timing | {"append_images": pictures[1:]}
+    data = _save(pictures[0], name, everything | {"save_all": True})
+    return _encoded(data, name, frames_HWC[0], source, notes)
+
+
+def _notes_on_format(name: str, source: SourceImage, options: EncodeOptions) -> list[str]:
     if options.format == "same" and name != source.source_format:
-        notes.append(f"written as {name.upper()} because {source.source_format.upper()} is not written")
+        return [f"written as {name.upper()} because {source.source_format.upper()} is not written"]
+    return []
+
+
+def _encoded(data: bytes, name: str, image_HWC: np.ndarray, source: SourceImage, notes: list[str]) -> EncodedImage:
     height_px, width_px = image_HWC.shape[:2]
-    picture = _with_alpha(image_HWC, source, name, notes)
-    buffer = io.BytesIO()
-    picture.save(buffer, _WRITTEN[name], **_parameters(name, source, options))
+    if (width_px, height_px) != (source.width_px, source.height_px):
+        notes.append(f"scaled from {source.width_px} x {source.height_px} px")
     return EncodedImage(
-        data=buffer.getvalue(), format=name, width_px=width_px, height_px=height_px, notes=tuple(notes)
+        data=data, format=name, width_px=width_px, height_px=height_px, notes=tuple(dict.fromkeys(notes))
     )
 
 
-def _with_alpha(image_HWC: np.ndarray, source: SourceImage, name: str, notes: list[str]) -> Image.Image:
-    alpha_HW = source.alpha_HW
-    if alpha_HW is None:
-        return Image.fromarray(image_HWC)
-    if alpha_HW.dtype == np.uint16:
-        alpha_HW = (alpha_HW >> 8).astype(np.uint8)
-    alpha = Image.fromarray(alpha_HW)
-    if alpha_HW.shape != image_HWC.shape[:2]:
-        alpha = alpha.resize((image_HWC.shape[1], image_HWC.shape[0]), Image.Resampling.LANCZOS)
+def _with_alpha(image_HWC: np.ndarray, alpha_HW: np.ndarray | None, name: str, notes: list[str]) -> Image.Image:
+    """Attach alpha exactly as it was, or lay the picture on white where the container has none."""
     picture = Image.fromarray(image_HWC)
+    if alpha_HW is None:
+        return picture
+    if alpha_HW.dtype == np.uint16:
+        notes.append(f"alpha reduced from 16 to 8 bits because {name.upper()} is written with 8")
+        alpha_HW = (alpha_HW >> 8).astype(np.uint8)
+    alpha = Image.fromarray(resize(alpha_HW, picture.width, picture.height))
     if name in _WITHOUT_ALPHA:
+        if alpha.getextrema() == (255, 255):
+            return picture
         notes.append(f"laid on white because {name.upper()} has no alpha")
         white = Image.new("RGB", picture.size, (255, 255, 255))
         white.paste(picture, mask=alpha)
@@ -108,18 +149,12 @@ def _with_alpha(image_HWC: np.ndarray, source: SourceImage, name: str, notes: li
     return picture
 
 
-def _parameters(name: str, source: SourceImage, options: EncodeOptions) -> dict[str, Any]:
-    parameters: dict[str, Any] = {}
-    if source.had_profile and name in ("jpeg", "webp", "tiff", "avif"):
-        parameters["icc_profile"] = srgb_profile()
-    if source.metadata.dpi and name in ("jpeg", "png", "tiff", "bmp"):
-        parameters["dpi"] = source.metadata.dpi
-    if name in ("jpeg", "avif", "webp"):
-        parameters["quality"] = options.quality
-    if name == "png":
-        chunks = PngImagePlugin.PngInfo()
-        chunks.add(b"sRGB", b"\x00")
-        parameters |= {"pnginfo": chunks, "compress_level": 6}
-    if name == "tiff":
-        parameters["compression"] = "tiff_adobe_deflate"
-    return parameters
+def _save(picture: Image.Image, name: str, parameters: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    try:
+        picture.save(buffer, containers.PILLOW_NAMES[name], **parameters)
+    except (OSError, ValueError, OverflowError, MemoryError) as error:
+        size = f"{picture.width} x {picture.height} px"
+        cure = "choose another --format or a --max-size-px"
+        raise ImageError("EncodeFailed", f"{size} could not be written as {name.upper()} ({error}); {cure}") from error
+    return buffer.getvalue()

@@ -29,6 +29,7 @@ from pipeline.images.transport import spans, unpack, unpack_error
 
 _START_TIMEOUT_S: Final = 120.0
 _MAX_ANSWER_BYTES: Final = 256 << 20
+_OTHERS_SIGNALS: Final = (-signal.SIGKILL, -signal.SIGTERM)
 _KEEP_BYTES: Final = 64 << 20
 _KEPT_VARIABLES: Final = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "TZ")
 
@@ -97,6 +98,7 @@ class IsolatedDecoder:
         if not self.options.isolate_decoding:
             return decode(data, self.options)
         recognise(data, self.options)
+        num_killed = 0
         while True:
             child = self._living_child()
             is_fresh = child.num_served == 0
@@ -104,7 +106,9 @@ class IsolatedDecoder:
                 return child.decode(data)
             except _ChildDied as death:
                 self._drop_child()
-                if is_fresh:
+                # Somebody else's signal (the machine's out-of-memory killer) says little about this image.
+                num_killed += death.return_code in _OTHERS_SIGNALS
+                if num_killed == 2 or (is_fresh and death.return_code not in _OTHERS_SIGNALS):
                     raise ImageError("DecoderCrash", _crash_sentence(death.return_code)) from death
             except ImageError as error:
                 if error.error_type == "DecodeTimeout":
@@ -166,12 +170,9 @@ class _Child:
             source = None if error else unpack(header, self._take_arrays(header["arrays"]))
         except TimeoutError as hang:
             limit_s = self.options.decode_timeout_s
-            raise ImageError(
-                "DecodeTimeout", f"decoding it took longer than {limit_s:g} s and was given up"
-            ) from hang
+            raise ImageError("DecodeTimeout", f"decoding it took longer than {limit_s:g} s and was given up") from hang
         except (OSError, ValueError, KeyError, TypeError) as broken:
-            self._process.kill()
-            raise _ChildDied(self._process.wait()) from broken
+            raise _ChildDied(self._await_death()) from broken
         finally:
             if len(data) > _KEEP_BYTES:
                 os.ftruncate(self._requests_fd, 0)
@@ -180,6 +181,14 @@ class _Child:
             raise error
         assert source is not None
         return source
+
+    def _await_death(self) -> int:
+        """Return how the process ended, once its socket has failed."""
+        try:
+            return self._process.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
 
     def is_alive(self) -> bool:
         """Tell whether the process still runs."""

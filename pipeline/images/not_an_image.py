@@ -69,26 +69,20 @@ def describe(data: bytes) -> NotAnImage:
         if head[offset : offset + len(magic)] == magic:
             return NotAnImage(error_type, f"by its content it is {what}")
     if not head.strip(b"\x00"):
-        return NotAnImage(
-            "UnknownContent", f"its first {len(head)} bytes are all zero, which begins no image format"
-        )
+        return NotAnImage("UnknownContent", f"its first {len(head)} bytes are all zero, which begins no image format")
     return _describe_text(head) or NotAnImage(
         "UnknownContent",
         f"it begins with the bytes {head[:8].hex(' ')}, which belong to no known image format",
     )
 
 
-def _describe_text(head: bytes) -> NotAnImage | None:  # noqa: PLR0911 - one line a kind reads best
+def _describe_text(head: bytes) -> NotAnImage | None:
     text = _as_text(head)
     if text is None:
         return None
     start = text.lstrip("\ufeff \t\r\n")
-    if re.match(
-        r"(?is)(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body|script|title|meta|h1|p|div)\b", start
-    ):
-        return NotAnImage(
-            "Html", "by its content it is an HTML page, often what a server sends in place of an image"
-        )
+    if re.match(r"(?is)(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body|script|title|meta|h1|p|div)\b", start):
+        return NotAnImage("Html", "by its content it is an HTML page, often what a server sends in place of an image")
     if re.search(r"(?i)<x:xmpmeta|<rdf:RDF|<\?xpacket", start[:1000]):
         return NotAnImage("Sidecar", "by its content it is an XMP sidecar")
     if re.match(r"<(?:\?xml|!--|!doctype|[A-Za-z_][\w.:-]*[\s/>])", start, re.IGNORECASE):

@@ -65,9 +65,7 @@ def _split_alpha(image: Image.Image) -> tuple[Image.Image, np.ndarray | None]:
 def _from_lab(image: Image.Image) -> Image.Image:
     from PIL import ImageCms
 
-    transform = ImageCms.buildTransform(
-        ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB"
-    )
+    transform = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
     return transform.apply(image)
 
 

@@ -74,9 +74,7 @@ def open_image(data: bytes, image_format: str) -> ImageFile.ImageFile:
 def _factory(image_format: str) -> Any:
     if image_format not in _PLUGINS:
         what = _UNREAD.get(image_format, f"an image in the format {image_format.upper()}")
-        raise ImageError(
-            "UnsupportedFormat", f"it is {what}, which is not read; convert it to PNG or TIFF first"
-        )
+        raise ImageError("UnsupportedFormat", f"it is {what}, which is not read; convert it to PNG or TIFF first")
     feature = _FEATURES.get(image_format)
     if feature and not features.check(feature):
         raise ImageError(
@@ -87,6 +85,4 @@ def _factory(image_format: str) -> Any:
         return getattr(importlib.import_module(module), name)
     except ImportError as error:
         cure = "install the extra: pip install 'stylemill[heif]'" if image_format == "heif" else str(error)
-        raise ImageError(
-            "UnsupportedFormat", f"{image_format.upper()} images are not read here; {cure}"
-        ) from error
+        raise ImageError("UnsupportedFormat", f"{image_format.upper()} images are not read here; {cure}") from error

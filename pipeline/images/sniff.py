@@ -109,9 +109,7 @@ def is_svg(head: bytes) -> bool:
     if not text.startswith(b"<"):
         return False
     return (
-        re.match(
-            rb"(?s)(?:\s*<(?:\?.*?\?|!--.*?--|!DOCTYPE[^>\[]*(?:\[.*?\])?)\s*>)*\s*<(?:\w+:)?svg[\s>]", text
-        )
+        re.match(rb"(?s)(?:\s*<(?:\?.*?\?|!--.*?--|!DOCTYPE[^>\[]*(?:\[.*?\])?)\s*>)*\s*<(?:\w+:)?svg[\s>]", text)
         is not None
     )
 
@@ -130,7 +128,7 @@ def _sniff_iso(head: bytes) -> str | None:
     return None
 
 
-def _sniff_weak(head: bytes) -> str | None:  # noqa: PLR0911 - one line a format reads best
+def _sniff_weak(head: bytes) -> str | None:
     """Recognise formats whose signature is too short to be trusted without a look at the header."""
     if head[:2] == b"BM" and len(head) >= 18 and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
         return "bmp"
@@ -138,13 +136,7 @@ def _sniff_weak(head: bytes) -> str | None:  # noqa: PLR0911 - one line a format
         return "ppm"
     if _is_icon(head):
         return "ico" if head[2] == 1 else "cur"
-    if (
-        head[:2] == b"\x01\xda"
-        and len(head) >= 12
-        and head[2] < 2
-        and head[3] in (1, 2)
-        and head[5] in (1, 2, 3)
-    ):
+    if head[:2] == b"\x01\xda" and len(head) >= 12 and head[2] < 2 and head[3] in (1, 2) and head[5] in (1, 2, 3):
         return "sgi"
     if len(head) >= 128 and head[0] == 10 and head[1] in (0, 2, 3, 4, 5) and head[2] < 2 and head[64] == 0:
         return "pcx"

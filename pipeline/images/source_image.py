@@ -69,6 +69,9 @@ class SourceImage:
     source_mode: str
     """Pillow's name of the source's pixels, such as ``RGB``, ``P``, ``CMYK``, ``I;16``."""
 
+    lossless: bool = False
+    """The source keeps every value that was put into it (PNG, a lossless WebP); so its result should."""
+
     loop: int | None = None
     """How often the animation repeats (0: for ever), None if the file does not say."""
 

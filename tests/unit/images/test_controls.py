@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.images.controls import (
+    at_scale,
     blend,
     limit_size,
     network_size,
@@ -13,7 +14,6 @@ from pipeline.images.controls import (
     resize,
     texture_scale_for,
 )
-from pipeline.images.source_image import Frame, SourceImage
 
 
 def noise(height: int, width: int, seed: int) -> np.ndarray:
@@ -81,33 +81,28 @@ def test_preserve_color_keeps_gray_gray() -> None:
     assert np.abs(colored - colored[..., :1]).max() <= 1
 
 
-def source_of(height: int, width: int, dtype: type = np.uint8) -> SourceImage:
-    image = noise(height, width, 5)
-    alpha = (image[..., 0].astype(np.uint32) * (257 if dtype is np.uint16 else 1)).astype(dtype)
-    frame = Frame(image_HWC=image, alpha_HW=alpha, duration_ms=40)
-    return SourceImage(
-        image_HWC=image, alpha_HW=alpha, frames=(frame, frame), source_format="png", source_mode="RGBA"
-    )
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_limit_size_shrinks_everything_along(dtype: type) -> None:
-    small = limit_size(source_of(300, 200, dtype), 100)
-    assert (small.width_px, small.height_px) == (67, 100)
-    assert small.alpha_HW is not None
-    assert (small.alpha_HW.shape, small.alpha_HW.dtype) == ((100, 67), np.dtype(dtype))
-    assert [frame.image_HWC.shape for frame in small.frames] == [(100, 67, 3)] * 2
-    assert small.notes == ("scaled down from 200 x 300 px",)
+def test_limit_size_keeps_the_shape() -> None:
+    assert limit_size(noise(300, 200, 5), 100).shape == (100, 67, 3)
+    assert limit_size(noise(1000, 1, 5), 10).shape == (10, 1, 3)
 
 
 def test_limit_size_leaves_what_is_small_enough() -> None:
-    source = source_of(30, 20)
-    assert limit_size(source, 30) is source
-    assert limit_size(source, None) is source
+    image = noise(30, 20, 5)
+    assert limit_size(image, 30) is image
+    assert limit_size(image, None) is image
 
 
-def test_limit_size_keeps_a_pixel_of_thin_pictures() -> None:
-    assert limit_size(source_of(1000, 1), 10).image_HWC.shape == (10, 1, 3)
+def test_at_scale_shows_the_network_another_size_and_gives_the_same_size_back() -> None:
+    seen = []
+
+    def network(image_HWC: np.ndarray) -> np.ndarray:
+        seen.append(image_HWC.shape)
+        return 255 - image_HWC
+
+    flat = np.full((60, 90, 3), 100, np.uint8)
+    for scale in (1, 2, 0.5):
+        np.testing.assert_array_equal(at_scale(flat, scale, network), 255 - flat)
+    assert seen == [(60, 90, 3), (30, 45, 3), (120, 180, 3)]
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.floats(0.05, 20))
