@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import ast
 import dataclasses
+import difflib
 import hashlib
 import inspect
 import json
@@ -47,20 +48,22 @@ class _Parser(argparse.ArgumentParser):
 
 @dataclasses.dataclass(frozen=True)
 class _Leaf:
-    """One settable value: its path of field names, type, default and help."""
+    """One settable value: where it sits in the config, what users call it, its type, default and help."""
 
     path: tuple[str, ...]
+    name: str
     annotation: Any
     default: Any
     help: str
 
     @property
-    def name(self) -> str:
-        return ".".join(self.path)
-
-    @property
     def flag(self) -> str:
         return "--" + self.name.replace("_", "-")
+
+
+def inline(group_type: type[ConfigT]) -> ConfigT:
+    """Return a field whose own fields appear without a prefix in flags and files: no ``encode.``."""
+    return dataclasses.field(default_factory=group_type, metadata={"inline": True})
 
 
 def field_docs(config_type: type) -> dict[str, str]:
@@ -79,19 +82,26 @@ def field_docs(config_type: type) -> dict[str, str]:
     return docs
 
 
-def _leaves(config_type: type, prefix: tuple[str, ...] = (), with_docs: bool = False) -> Iterator[_Leaf]:
+def _leaves(
+    config_type: type, path: tuple[str, ...] = (), prefix: str = "", with_docs: bool = False
+) -> Iterator[_Leaf]:
     hints = typing.get_type_hints(config_type)
     docs = field_docs(config_type) if with_docs else {}
     for field in dataclasses.fields(config_type):
         annotation = hints[field.name]
-        path = (*prefix, field.name)
-        if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
-            yield from _leaves(annotation, path, with_docs)
+        here = (*path, field.name)
+        if _is_group(annotation):
+            inner = prefix if field.metadata.get("inline") else f"{prefix}{field.name}."
+            yield from _leaves(annotation, here, inner, with_docs)
             continue
         default = field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
-        yield _Leaf(path, annotation, default, docs.get(field.name, ""))
+        yield _Leaf(here, prefix + field.name, annotation, default, docs.get(field.name, ""))
+
+
+def _is_group(annotation: Any) -> bool:
+    return isinstance(annotation, type) and dataclasses.is_dataclass(annotation)
 
 
 def _strip_optional(annotation: Any) -> tuple[Any, bool]:
@@ -143,39 +153,42 @@ def _convert_scalar(name: str, annotation: Any, text: str) -> Any:
     raise TypeError(f"{name}: fields of type {annotation!r} are not supported in a config")
 
 
-def _flatten(config_type: type, tree: Any, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
-    """Return the values of a YAML mapping by field path; raise ConfigError at the first unknown field."""
-    where = ".".join(prefix) or "config"
-    if not isinstance(tree, Mapping):
-        raise ConfigError(where, tree, "is not a mapping", "write `field: value` lines")
-    hints = typing.get_type_hints(config_type)
-    names = [field.name for field in dataclasses.fields(config_type)]
-    values: dict[tuple[str, ...], Any] = {}
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a YAML mapping as values by dotted name, all scalars as strings."""
+    values: dict[str, Any] = {}
     for raw_name, value in tree.items():
-        name = str(raw_name).replace("-", "_")
-        if name not in names:
-            raise ConfigError(".".join((*prefix, name)), value, "is no field here", "use one of " + ", ".join(names))
-        annotation = hints[name]
-        if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
-            values.update(_flatten(annotation, value, (*prefix, name)))
+        name = prefix + str(raw_name).replace("-", "_")
+        if isinstance(value, Mapping):
+            values.update(_flatten(value, name + "."))
         else:
-            values[(*prefix, name)] = value
+            values[name] = _stringify(value)
     return values
 
 
-def _build(config_type: type[ConfigT], values: Mapping[tuple[str, ...], Any], prefix: tuple[str, ...] = ()) -> ConfigT:
+def _read_tree(config_type: type, tree: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
+    """Return the typed values of a YAML mapping by path; raise ConfigError at the first unknown field."""
+    leaves = {leaf.name: leaf for leaf in _leaves(config_type)}
+    values = _flatten(tree)
+    for name, value in values.items():
+        if name not in leaves:
+            close = difflib.get_close_matches(name, leaves, n=1)
+            cure = f"did you mean {close[0]}?" if close else "use one of " + ", ".join(leaves)
+            raise ConfigError(name, value, "is no field here", cure)
+    return {leaves[name].path: _convert(leaves[name], value) for name, value in values.items()}
+
+
+def _build(config_type: type[ConfigT], values: Mapping[tuple[str, ...], Any], path: tuple[str, ...] = ()) -> ConfigT:
     arguments: dict[str, Any] = {}
     hints = typing.get_type_hints(config_type)
     for field in dataclasses.fields(config_type):  # type: ignore[arg-type]
-        path = (*prefix, field.name)
-        annotation = hints[field.name]
-        if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
-            arguments[field.name] = _build(annotation, values, path)
-        elif path in values:
-            arguments[field.name] = values[path]
+        here = (*path, field.name)
+        if _is_group(hints[field.name]):
+            arguments[field.name] = _build(hints[field.name], values, here)
+        elif here in values:
+            arguments[field.name] = values[here]
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            flag = "--" + ".".join(path).replace("_", "-")
-            raise ConfigError(".".join(path), None, "is required", f"give {flag}, or the field in --config")
+            flag = "--" + field.name.replace("_", "-")
+            raise ConfigError(field.name, None, "is required", f"give {flag}, or the field in --config")
     return config_type(**arguments)
 
 
@@ -185,19 +198,15 @@ def from_mapping(config_type: type[ConfigT], tree: Mapping[str, Any]) -> ConfigT
     Raises:
         ConfigError: an unknown field, a value of the wrong type, a missing required field.
     """
-    leaves = {leaf.path: leaf for leaf in _leaves(config_type)}
-    values = _flatten(config_type, _stringify(tree))
-    return _build(config_type, {path: _convert(leaves[path], value) for path, value in values.items()})
+    return from_flags(config_type, {}, tree)
 
 
-def _stringify(tree: Any) -> Any:
-    if isinstance(tree, Mapping):
-        return {key: _stringify(value) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [_stringify(value) for value in tree]
-    if isinstance(tree, bool):
-        return str(tree).lower()
-    return tree if tree is None or isinstance(tree, str) else str(tree)
+def _stringify(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_stringify(item) for item in value]
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value if value is None or isinstance(value, str) else str(value)
 
 
 def parse_yaml(text: str, *, source: str) -> Mapping[str, Any]:
@@ -257,28 +266,29 @@ def from_flags(config_type: type[ConfigT], flags: Mapping[str, Any], tree: Mappi
     Raises:
         ConfigError: as in ``from_mapping``.
     """
-    leaves = {leaf.path: leaf for leaf in _leaves(config_type)}
-    merged = {path: _convert(leaves[path], value) for path, value in _flatten(config_type, _stringify(tree)).items()}
-    for path, leaf in leaves.items():
+    merged = _read_tree(config_type, tree)
+    for leaf in _leaves(config_type):
         given = flags.get(leaf.name)
         if given is None:
             continue
         value = _convert(leaf, given)
-        merged[path] = (*merged.get(path, ()), *value) if _is_list(leaf.annotation) and value else value
+        merged[leaf.path] = (*merged.get(leaf.path, ()), *value) if _is_list(leaf.annotation) and value else value
     return _build(config_type, merged)
 
 
 def to_mapping(config: Any) -> dict[str, Any]:
     """Return a config as plain nested dicts, lists and scalars, in field order."""
-    return _plain(dataclasses.asdict(config))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
+    tree: dict[str, Any] = {}
+    for leaf in _leaves(type(config)):
+        value = config
+        for step in leaf.path:
+            value = getattr(value, step)
+        *groups, last = leaf.name.split(".")
+        here = tree
+        for group in groups:
+            here = here.setdefault(group, {})
+        here[last] = list(value) if isinstance(value, tuple) else value
+    return tree
 
 
 def to_yaml(config: Any) -> str:
@@ -305,6 +315,6 @@ def parse_size(field: str, text: str) -> int:
         size = float(number) * units[unit]
     except (ValueError, KeyError):
         raise ConfigError(field, text, "is not a size", "write for example 5GiB or 512MB") from None
-    if size <= 0 or size != size or size == float("inf"):
+    if not 0 < size < float("inf"):
         raise ConfigError(field, text, "is not above zero", "write for example 5GiB or 512MB")
     return int(size)

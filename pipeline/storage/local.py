@@ -59,10 +59,13 @@ class LocalStore:
     def list_objects(self, root: str, after: str = "") -> Iterator[ObjectStat]:
         """Yield every file below a directory in order of key, holding one directory level at a time.
 
+        A directory that does not exist holds nothing, as a prefix of an object store.
+
         Symbolic links to files are followed, those to directories are reported and not followed (they may form loops);
         devices, pipes and sockets are reported, since opening one may block for ever.
         """
-        yield from _walk(root, "", after)
+        if Path(root).is_dir():
+            yield from _walk(root, "", after)
 
     def delete(self, path: str) -> None:
         """Remove a file; one that is gone already is fine."""

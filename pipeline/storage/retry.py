@@ -41,11 +41,12 @@ def with_retries(operation: Callable[[], ResultT], *, what: str, deadline_s: flo
             return operation()
         except TransientError as error:
             attempt += 1
-            delay_s = random.uniform(0, min(LONGEST_DELAY_S, FIRST_DELAY_S * 2**attempt))  # noqa: S311
+            delay_s = random.uniform(0, min(LONGEST_DELAY_S, FIRST_DELAY_S * 2**attempt))
             spent_s = time.monotonic() - start_s
             if spent_s + delay_s > deadline_s:
                 raise StorageError(
-                    f"{what} failed {attempt} times in {spent_s:.0f} s, last: {error}; run the same command again to resume"
+                    f"{what} failed {attempt} times in {spent_s:.0f} s, last: {error}; "
+                    "run the same command again to resume"
                 ) from error
             log.info("%s: %s; attempt %d follows in %.1f s", what, error, attempt + 1, delay_s)
             time.sleep(delay_s)

@@ -1,0 +1,1 @@
+"""The bulk flow: plan, read, stylize, write, commit."""

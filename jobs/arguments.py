@@ -1,0 +1,81 @@
+"""From a verb's arguments to its config: flags over the file, ``--print-config``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipeline.config import add_flags, from_flags, make_parser, parse_yaml, to_yaml
+from pipeline.errors import ConfigError
+
+ConfigT = TypeVar("ConfigT")
+
+
+def parse(
+    config_type: type[ConfigT],
+    verb: str,
+    description: str,
+    arguments: Sequence[str],
+    *,
+    positional: str | None = None,
+) -> ConfigT | None:
+    """Return a verb's config, or None after ``--print-config`` or ``--help`` has printed.
+
+    Args:
+        config_type: the config's dataclass.
+        verb: as typed.
+        description: one sentence for ``--help``.
+        arguments: what follows the verb.
+        positional: name of a field that may be given without its flag.
+
+    Raises:
+        ConfigError: anything wrong with the arguments or the file.
+    """
+    parser = make_parser(f"stylemill {verb}", description)
+    parser.add_argument("--config", metavar="FILE.yaml", help="read fields from this file; flags override it")
+    parser.add_argument("--print-config", action="store_true", help="print the resulting config and stop")
+    add_flags(parser, config_type)
+    if positional:
+        parser.add_argument(
+            f"{positional}_positional", nargs="?", metavar=positional.upper(), help=f"same as --{positional}"
+        )
+    try:
+        flags = vars(parser.parse_args(arguments))
+    except SystemExit:  # --help has printed
+        return None
+    if positional and flags[f"{positional}_positional"] is not None:
+        flags[positional] = flags[f"{positional}_positional"]
+    config = from_flags(config_type, flags, _read_file(flags["config"]))
+    if flags["print_config"]:
+        print(to_yaml(config), end="")
+        return None
+    return config
+
+
+def _read_file(path: str | None) -> Mapping[str, Any]:
+    if path is None:
+        return {}
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError("config", path, f"cannot be read ({reason})", "give a YAML file") from None
+    return parse_yaml(text, source=path)
+
+
+def subcommand(verb: str, choices: Mapping[str, str], arguments: Sequence[str]) -> tuple[str, list[str]] | None:
+    """Return the subcommand and what follows it, or None after help has printed.
+
+    Raises:
+        ConfigError: no subcommand, or an unknown one.
+    """
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(f"usage: stylemill {verb} <{'|'.join(choices)}> ...\n")
+        for name, text in choices.items():
+            print(f"  {name:<10} {text}")
+        return None
+    if not arguments or arguments[0] not in choices:
+        given = arguments[0] if arguments else None
+        raise ConfigError(verb, given, "is no subcommand", "use one of " + ", ".join(choices))
+    return arguments[0], list(arguments[1:])

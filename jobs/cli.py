@@ -1,0 +1,73 @@
+"""The command line: ``stylemill <verb> [--config FILE.yaml] [--field value ...]``."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline import __version__
+from pipeline.errors import ConfigError, StylemillError
+
+DONE, FAILED, WRONG_USE, TOO_MANY_FAILED = 0, 1, 2, 3
+"""Exit codes: done; failed, resumable; wrong use; done, but too many sources failed."""
+
+VERBS = {
+    "demo": "the whole story on this machine: real photos, a style trained here, the library repainted",
+    "train": "train one style; running it again resumes",
+    "stylize": "repaint a library; running it again resumes",
+    "manifest": "verify or summarise a committed manifest",
+}
+"""Each verb is a module of this package with ``main(arguments) -> exit code``."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb and return its exit code; every expected failure is one line on stderr."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return DONE if arguments else WRONG_USE
+    if arguments[0] in ("-V", "--version"):
+        print(f"stylemill {__version__}")
+        return DONE
+    logging.basicConfig(level=os.environ.get("STYLEMILL_LOG", "WARNING"), format="%(levelname)s %(name)s: %(message)s")
+    try:
+        return _run(arguments[0], arguments[1:])
+    except ConfigError as error:
+        print(f"stylemill: {error}", file=sys.stderr)
+        return WRONG_USE
+    except StylemillError as error:
+        print(f"stylemill: {' '.join(str(error).split())}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("stylemill: interrupted; the same command resumes", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has left; leave too, without Python's complaint about the closed pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def _run(verb: str, arguments: list[str]) -> int:
+    if verb not in VERBS:
+        raise ConfigError("verb", verb, "is unknown", "use one of " + ", ".join(VERBS))
+    module = importlib.import_module(f"jobs.{verb}")
+    code: int = module.main(arguments)
+    return code
+
+
+def _usage() -> str:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {verb:<{width}}  {text}" for verb, text in VERBS.items())
+    name = Path(sys.argv[0]).name if sys.argv[0].endswith("stylemill") else "stylemill"
+    return (
+        f"usage: {name} <verb> [--config FILE.yaml] [--field value ...]\n\n{verbs}\n\n"
+        f"`{name} <verb> --help` lists a verb's flags. Locations are paths or URIs such as s3://bucket/prefix."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

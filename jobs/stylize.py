@@ -1,0 +1,78 @@
+"""``stylemill stylize``: repaint a library."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from jobs.arguments import parse
+from jobs.terminal import LiveLine, counts_text, duration
+from pipeline.stylizing.config import StylizeConfig
+
+if TYPE_CHECKING:
+    from pipeline.stylizing.run import BulkResult
+    from pipeline.stylizing.tracker import Progress
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the verb; return 0 when done, 3 when more than ``max_failed_fraction`` of the sources failed."""
+    config = parse(StylizeConfig, "stylize", "Repaint a library; the same command again resumes.", arguments)
+    if config is None:
+        return 0
+    return run(config)
+
+
+def run(config: StylizeConfig) -> int:
+    """Paint, tell how it goes and return the exit code."""
+    from pipeline.stylizing.preflight import prepare
+
+    prepared = prepare(config)
+    print(f"run {prepared.layout.run_id}: {prepared.identity.input} -> {prepared.layout.out}", flush=True)
+    if prepared.success is not None:
+        print(f"already committed at {prepared.success.finished_at}: {counts_text(prepared.success.counts)}")
+        return 0
+    from jobs.session import ray_session
+
+    with ray_session():
+        result = paint(config, prepared)
+    print_summary(result)
+    return 3 if result.failed_fraction > config.max_failed_fraction else 0
+
+
+def paint(config: StylizeConfig, prepared: object) -> BulkResult:
+    """Paint a prepared run under a live line."""
+    from pipeline.stylizing.preflight import PreparedRun
+    from pipeline.stylizing.run import choose_num_actors, stylize
+
+    assert isinstance(prepared, PreparedRun)
+    memory = f"up to {config.max_memory} each"
+    print(f"{choose_num_actors(config)} actors with {config.threads_per_actor} threads, {memory}", flush=True)
+    line = LiveLine()
+    try:
+        return stylize(prepared, on_progress=lambda progress: line.show(progress_text(progress)))
+    finally:
+        line.close()
+
+
+def progress_text(progress: Progress) -> str:
+    """Return the live line: how far, how fast, what failed, how long to go."""
+    done = progress.num_resumed + progress.num_finished
+    failed = progress.counts.get("failed", 0)
+    return (
+        f"{done:,}/{progress.num_sources:,} images, {progress.images_per_s:.2f} images/s, {failed:,} failed, "
+        f"{progress.counts.get('skipped', 0):,} skipped, {duration(progress.seconds_left)} left"
+    )
+
+
+def print_summary(result: BulkResult) -> None:
+    """Print what came of a run and where it lies."""
+    progress = result.progress
+    print(f"{counts_text(result.success.counts)} in {duration(result.wall_s)}", end="")
+    print(f" ({progress.images_per_s:.2f} images/s over {duration(progress.busy_s)})")
+    if progress.num_resumed:
+        print(f"resumed: {progress.num_resumed:,} images had been finished before")
+    for error_type, count in result.errors.items():
+        print(f"  {count:,} x {error_type}")
+    for style in result.success.styles:
+        print(f"images:   {result.layout.images_uri(style['name'])}")
+    print(f"manifest: {result.layout.manifest_uri}")

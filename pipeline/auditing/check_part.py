@@ -1,0 +1,141 @@
+"""Checking one committed part: its bytes, its rows against the plan, its objects against their digests."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import ObjectNotFound, StorageError
+from pipeline.manifest.commit import Part
+from pipeline.manifest.layout import RunLayout
+from pipeline.manifest.plan import read_shard
+from pipeline.manifest.schema import MANIFEST_SCHEMA, from_parquet
+from pipeline.storage import Storage, StorageOptions, join
+
+CONCURRENT_READS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One thing that is not as the manifest says."""
+
+    kind: str
+    """``PartChanged``, ``RowMissing``, ``ObjectMissing`` ..."""
+    uri: str
+    """What it is about."""
+    detail: str
+    """One sentence."""
+    key: str | None = None
+    style: str | None = None
+
+
+@dataclass(kw_only=True)
+class PartCheck:
+    """What the check of one part found."""
+
+    num_rows: int = 0
+    num_objects: int = 0
+    num_bytes: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    output_hashes: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
+    """64-bit hashes of the locations that the part's rows own."""
+
+
+def hash_uri(uri: str) -> int:
+    """Return 64 bits of a location's BLAKE2 digest."""
+    return int.from_bytes(hashlib.blake2b(uri.encode(), digest_size=8).digest(), "little")
+
+
+def check_part(
+    options: StorageOptions,
+    layout: RunLayout,
+    shard: int,
+    part: Part,
+    styles: list[str],
+    superseded: frozenset[int],
+) -> PartCheck:
+    """Check one part.
+
+    Args:
+        options: how to reach storage.
+        layout: of the run.
+        shard: the plan shard that the part answers.
+        part: as ``_SUCCESS`` lists it.
+        styles: of the run.
+        superseded: hashes of the locations whose objects later runs replaced; those are not read.
+
+    Raises:
+        StorageError: storage failed beyond its retries.
+    """
+    storage, check = Storage(options), PartCheck()
+    uri = join(layout.manifest_uri, part.name)
+    try:
+        data = storage.read_bytes(uri)
+    except ObjectNotFound:
+        check.problems.append(
+            Problem(kind="PartMissing", uri=uri, detail="_SUCCESS lists it, storage does not have it")
+        )
+        return check
+    if hashlib.sha256(data).hexdigest() != part.sha256:
+        check.problems.append(Problem(kind="PartChanged", uri=uri, detail="its SHA-256 is not the one in _SUCCESS"))
+        return check
+    rows = from_parquet(data, MANIFEST_SCHEMA).to_pylist()
+    check.num_rows = len(rows)
+    check.problems += _against_plan(storage, layout, shard, styles, rows)
+    ok = [row for row in rows if row["status"] == "ok"]
+    check.output_hashes = np.array([hash_uri(row["output_uri"]) for row in ok], np.uint64)
+    standing = [row for row in ok if hash_uri(row["output_uri"]) not in superseded]
+    with ThreadPoolExecutor(CONCURRENT_READS) as pool:
+        for row, problem in zip(standing, pool.map(lambda row: _against_object(storage, row), standing), strict=True):
+            check.num_objects += 1
+            check.num_bytes += row["output_bytes"]
+            if problem:
+                check.problems.append(problem)
+    return check
+
+
+def _against_plan(
+    storage: Storage, layout: RunLayout, shard: int, styles: list[str], rows: list[dict[str, Any]]
+) -> list[Problem]:
+    uri = layout.plan_shard_uri(shard)
+    try:
+        keys = read_shard(storage, layout, shard).column("key").to_pylist()
+    except ObjectNotFound:
+        return [Problem(kind="PlanMissing", uri=uri, detail="the plan shard behind this part is gone")]
+    planned = {(key, style) for key in keys for style in styles}
+    found = Counter((row["key"], row["style"]) for row in rows)
+    problems = [
+        Problem(kind="RowMissing", uri=uri, detail="planned, but no row", key=key, style=style)
+        for key, style in sorted(planned - found.keys())
+    ]
+    for (key, style), count in found.items():
+        if (key, style) not in planned:
+            problems.append(
+                Problem(kind="RowUnplanned", uri=uri, detail="a row, but not planned", key=key, style=style)
+            )
+        elif count > 1:
+            problems.append(Problem(kind="RowTwice", uri=uri, detail=f"{count} rows", key=key, style=style))
+    return problems
+
+
+def _against_object(storage: Storage, row: dict[str, Any]) -> Problem | None:
+    uri, key, style = row["output_uri"], row["key"], row["style"]
+    try:
+        data = storage.read_bytes(uri)
+    except ObjectNotFound:
+        return Problem(kind="ObjectMissing", uri=uri, detail="the row is ok, the object is gone", key=key, style=style)
+    except StorageError as error:
+        return Problem(kind="ObjectUnreadable", uri=uri, detail=str(error), key=key, style=style)
+    if len(data) != row["output_bytes"]:
+        detail = f"{len(data):,} bytes instead of {row['output_bytes']:,}"
+        return Problem(kind="ObjectChanged", uri=uri, detail=detail, key=key, style=style)
+    if hashlib.sha256(data).hexdigest() != row["output_sha256"]:
+        detail = "its SHA-256 is not the row's"
+        return Problem(kind="ObjectChanged", uri=uri, detail=detail, key=key, style=style)
+    return None

@@ -1,0 +1,1 @@
+"""Manifests: schema, plan, pending rows, commit, reading."""

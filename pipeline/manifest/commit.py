@@ -1,0 +1,152 @@
+"""Publishing: one part per plan shard with exactly one row per source and style, ``_SUCCESS`` last."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import ObjectNotFound, StorageError
+from pipeline.manifest.layout import RunLayout
+from pipeline.manifest.pending import read_pending
+from pipeline.manifest.plan import read_shard
+from pipeline.manifest.schema import MANIFEST_SCHEMA, SCHEMA_VERSION, from_parquet, to_parquet
+from pipeline.storage import Storage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One committed Parquet file, as ``_SUCCESS`` lists it."""
+
+    name: str
+    rows: int
+    sha256: str
+    counts: dict[str, int]
+    """Rows by status."""
+    errors: dict[str, int] = field(default_factory=dict)
+    """Rows by error type."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Success:
+    """The content of ``_SUCCESS``."""
+
+    run_id: str
+    fingerprint: str
+    parent_run_id: str | None
+    schema_version: int
+    styles: list[dict[str, str]]
+    """Name, version and model digest of each style."""
+    num_sources: int
+    counts: dict[str, int]
+    parts: list[Part]
+    finished_at: str
+    """UTC, ISO 8601."""
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of all parts."""
+        return sum(part.rows for part in self.parts)
+
+
+def missing_keys(storage: Storage, layout: RunLayout, shard: int) -> pa.Table:
+    """Return the rows of a plan shard that have no finished rows yet, in key order."""
+    plan = read_shard(storage, layout, shard)
+    done = read_pending(storage, layout, shard).column("key")
+    return plan.filter(pc.invert(pc.is_in(plan.column("key"), value_set=done.combine_chunks())))
+
+
+def commit_part(storage: Storage, layout: RunLayout, shard: int, styles: Sequence[str]) -> Part | None:
+    """Publish one shard's part, or return None while rows are missing. A part that exists is taken as it is.
+
+    A source that was done twice (its worker died after flushing it, or two workers raced) has several rows; the one
+    whose digest is that of the object that stands in storage is kept.
+    """
+    existing = read_part(storage, layout, shard)
+    if existing is not None:
+        return existing
+    plan = read_shard(storage, layout, shard)
+    rows = _one_row_each(storage, read_pending(storage, layout, shard))
+    if rows.num_rows != plan.num_rows * len(styles):
+        return None
+    planned = pa.table({"key": plan.column("key")})
+    if rows.join(planned, "key", join_type="left anti").num_rows:
+        raise StorageError(
+            f"{layout.pending_shard_uri(shard)} holds rows that the plan does not; restore the run folder"
+        )
+    data = to_parquet(rows.sort_by([("key", "ascending"), ("style", "ascending")]))
+    storage.create_bytes(layout.part_uri(shard), data)
+    return read_part(storage, layout, shard)
+
+
+def _one_row_each(storage: Storage, rows: pa.Table) -> pa.Table:
+    chosen: dict[tuple[str, str], dict[str, Any]] = {}
+    pairs = Counter(zip(rows.column("key").to_pylist(), rows.column("style").to_pylist(), strict=True))
+    if all(count == 1 for count in pairs.values()):
+        return rows
+    for row in rows.to_pylist():
+        pair = (row["key"], row["style"])
+        if pair not in chosen or _stands_in_storage(storage, row, chosen[pair]):
+            chosen[pair] = row
+    return pa.Table.from_pylist(list(chosen.values()), schema=MANIFEST_SCHEMA)
+
+
+def _stands_in_storage(storage: Storage, row: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Tell whether ``row`` rather than ``other`` describes the object that stands in storage."""
+    if row["status"] != "ok" or row["output_sha256"] == other["output_sha256"]:
+        return False
+    if other["status"] != "ok":
+        return True
+    return hashlib.sha256(storage.read_bytes(row["output_uri"])).hexdigest() == row["output_sha256"]
+
+
+def read_part(storage: Storage, layout: RunLayout, shard: int) -> Part | None:
+    """Return what a published part holds, or None if it is not there."""
+    try:
+        data = storage.read_bytes(layout.part_uri(shard))
+    except ObjectNotFound:
+        return None
+    rows = from_parquet(data, MANIFEST_SCHEMA)
+    return Part(
+        name=layout.part_name(shard),
+        rows=rows.num_rows,
+        sha256=hashlib.sha256(data).hexdigest(),
+        counts=_count(rows.column("status")),
+        errors=_count(rows.column("error_type").drop_null()),
+    )
+
+
+def _count(column: pa.ChunkedArray) -> dict[str, int]:
+    return {item["values"]: item["counts"] for item in pc.value_counts(column).to_pylist()}
+
+
+def write_success(storage: Storage, layout: RunLayout, success: Success) -> bool:
+    """Commit the manifest; tell whether this process did (False: another one had)."""
+    return storage.create_bytes(layout.success_uri, json.dumps(asdict(success), indent=1).encode())
+
+
+def read_success(storage: Storage, layout: RunLayout) -> Success | None:
+    """Return what ``_SUCCESS`` says, or None while the run is not committed.
+
+    Raises:
+        StorageError: the file is damaged or of a newer schema.
+    """
+    try:
+        data = storage.read_bytes(layout.success_uri)
+    except ObjectNotFound:
+        return None
+    try:
+        tree = json.loads(data)
+        if tree["schema_version"] > SCHEMA_VERSION:
+            raise StorageError(f"{layout.success_uri} was written by a newer stylemill; upgrade to read it")
+        return Success(**{**tree, "parts": [Part(**part) for part in tree["parts"]]})
+    except (ValueError, KeyError, TypeError) as error:
+        raise StorageError(
+            f"{layout.success_uri} is damaged ({error}); restore it or repaint under a new run id"
+        ) from error

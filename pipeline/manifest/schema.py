@@ -1,0 +1,101 @@
+"""The columns of a manifest, and Parquet bytes of them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SCHEMA_VERSION = 1
+
+STATUSES = ("ok", "failed", "skipped")
+
+MANIFEST_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("source_uri", pa.string(), nullable=False),
+        pa.field("source_bytes", pa.int64()),
+        pa.field("source_etag", pa.string()),
+        pa.field("source_sha256", pa.string()),
+        pa.field("source_format", pa.string()),
+        pa.field("source_width_px", pa.int32()),
+        pa.field("source_height_px", pa.int32()),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("error_type", pa.string()),
+        pa.field("error", pa.string()),
+        pa.field("note", pa.string()),
+        pa.field("output_uri", pa.string()),
+        pa.field("output_bytes", pa.int64()),
+        pa.field("output_sha256", pa.string()),
+        pa.field("output_format", pa.string()),
+        pa.field("width_px", pa.int32()),
+        pa.field("height_px", pa.int32()),
+        pa.field("style", pa.string(), nullable=False),
+        pa.field("style_version", pa.string(), nullable=False),
+        pa.field("model_sha256", pa.string(), nullable=False),
+        pa.field("fingerprint", pa.string(), nullable=False),
+        pa.field("forward", pa.string()),
+        pa.field("run_id", pa.string(), nullable=False),
+        pa.field("attempt", pa.int32(), nullable=False),
+        pa.field("decode_ms", pa.float32()),
+        pa.field("stylize_ms", pa.float32()),
+        pa.field("encode_ms", pa.float32()),
+        pa.field("finished_at", pa.timestamp("us", tz="UTC"), nullable=False),
+    ]
+)
+"""One row per planned source and style.
+
+``note`` says what was changed or left out of an ``ok`` source. Times are in milliseconds, sizes in bytes or pixels,
+instants in UTC.
+"""
+
+PLAN_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("size_bytes", pa.int64(), nullable=False),
+        pa.field("etag", pa.string(), nullable=False),
+        pa.field("twin_uri", pa.string()),
+        pa.field("attempt", pa.int32(), nullable=False),
+        pa.field("problem_type", pa.string()),
+        pa.field("problem", pa.string()),
+    ]
+)
+"""One row per source. ``twin_uri`` is the source whose output may take this one's name (see ``planner``)."""
+
+
+def make_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Return rows as a table of exactly ``schema``; absent values become null.
+
+    Raises:
+        ValueError: a row holds a column that the schema lacks.
+    """
+    rows = list(rows)
+    names = set(schema.names)
+    for row in rows:
+        unknown = set(row) - names
+        if unknown:
+            raise ValueError(f"no such columns: {sorted(unknown)}")
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """Return a table as the bytes of one Parquet file."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", use_dictionary=True)
+    return sink.getvalue()
+
+
+def from_parquet(data: bytes, schema: pa.Schema) -> pa.Table:
+    """Return the table in the bytes of a Parquet file, its columns checked against ``schema``.
+
+    Raises:
+        ValueError: not Parquet (``pyarrow.ArrowInvalid``), or other columns.
+    """
+    table = pq.read_table(pa.BufferReader(data))
+    if not table.schema.equals(schema, check_metadata=False):
+        raise ValueError(f"columns differ from this version's schema: {table.schema.names}")
+    return table

@@ -1,0 +1,98 @@
+"""What a user may choose about a bulk run."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pipeline.config import inline, parse_size
+from pipeline.errors import ConfigError
+from pipeline.images.options import DecodeOptions, EncodeOptions
+from pipeline.storage import StorageOptions
+
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StylizeConfig:
+    """Repaint a library.
+
+    Raises:
+        ConfigError: a value out of range.
+    """
+
+    model: tuple[str, ...]
+    """Location of a style model; repeat it to paint several styles in one pass over the sources."""
+
+    input: str
+    """Sources: a prefix or directory, a glob, one file, or a Parquet file with a uri (and optionally a key) column."""
+
+    out: str
+    """Output location; the same command again resumes, another style may share it."""
+
+    run_id: str | None = None
+    """Identity of the run; by default a hash of input, output, fingerprint and styles."""
+
+    strength: float = 1.0
+    """From 0 (the source) to 1 (the full style)."""
+
+    preserve_color: bool = False
+    """Keep the source's colours: luminance of the result, chroma of the source."""
+
+    max_size_px: int | None = None
+    """Longest side of the result in pixels; larger sources are scaled down first."""
+
+    texture_scale: float = 1.0
+    """Size of the strokes: 2 shows the network the source at half its size and brings the result back to full size."""
+
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the network; auto takes bfloat16 where the hardware has it natively."""
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where the network runs."""
+
+    max_memory: str = "2GiB"
+    """Memory that one actor may use; larger images are painted in tiles, with the same result."""
+
+    num_actors: int | None = None
+    """Stylizing actors; by default one for each CPU (or GPU) of the cluster, as far as its memory goes."""
+
+    threads_per_actor: int = 1
+    """CPUs that each actor reserves and uses for the network."""
+
+    max_failed_fraction: float = 0.05
+    """Share of failed sources above which the exit code is 3."""
+
+    decode: DecodeOptions = inline(DecodeOptions)  # noqa: RUF009 (a field)
+    encode: EncodeOptions = inline(EncodeOptions)  # noqa: RUF009 (a field)
+    storage: StorageOptions = field(default_factory=StorageOptions)
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise ConfigError("model", self.model, "names no style model", "give --model URI")
+        for name in ("input", "out"):
+            if not getattr(self, name):
+                raise ConfigError(name, "", "is empty", "write a path or a URI such as s3://bucket/prefix")
+        if self.run_id is not None and not _RUN_ID.fullmatch(self.run_id):
+            cure = "use letters, digits, '.', '_' and '-', at most 128"
+            raise ConfigError("run_id", self.run_id, "cannot name a folder everywhere", cure)
+        _within("strength", self.strength, 0.0, 1.0)
+        _within("max_failed_fraction", self.max_failed_fraction, 0.0, 1.0)
+        _within("texture_scale", self.texture_scale, 0.05, 4.0)
+        for name in ("max_size_px", "num_actors", "threads_per_actor"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(name, value, "is below 1", "write a whole number from 1")
+        if self.max_memory_bytes < 2**28:
+            raise ConfigError("max_memory", self.max_memory, "is too little to paint in", "give at least 256MiB")
+
+    @property
+    def max_memory_bytes(self) -> int:
+        """``max_memory`` in bytes."""
+        return parse_size("max_memory", self.max_memory)
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ConfigError(name, value, "is out of range", f"write a number from {low:g} to {high:g}")

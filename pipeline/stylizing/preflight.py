@@ -1,0 +1,140 @@
+"""Everything that can be found wrong before Ray starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from pipeline.config import to_yaml
+from pipeline.errors import AccessDenied, ConfigError, ObjectNotFound, StorageError
+from pipeline.manifest.commit import Success, read_success
+from pipeline.manifest.layout import RunLayout
+from pipeline.storage import Storage, resolve
+from pipeline.storage.uri import is_inside, key_problem
+from pipeline.style_model import StyleModel, load_style_model, to_bytes
+from pipeline.stylizing.config import StylizeConfig
+from pipeline.stylizing.identity import RunIdentity, differences, identify
+from pipeline.stylizing.sources import find_sources, glob_root
+
+OWN_FOLDERS = ("images", "manifests", "runs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedRun:
+    """A checked run: its identity stands in storage, its models lie in the run's folder."""
+
+    config: StylizeConfig
+    identity: RunIdentity
+    layout: RunLayout
+    success: Success | None
+    """Set if the run was committed before: there is nothing to do."""
+
+
+def prepare(config: StylizeConfig) -> PreparedRun:
+    """Check a config against the world and take possession of the run's folder.
+
+    Raises:
+        ConfigError: a model that is none, no sources, an output that cannot be written, holds something else, overlaps
+            the sources, or holds this run with another fingerprint.
+    """
+    storage = Storage(config.storage)
+    source_root, out = _resolved("input", config.input), _resolved("out", config.out)
+    models = load_models(storage, config.model)
+    named = [(model.name, model.version, model.sha256) for model in models]
+    identity = identify(config, source_root, out, named)
+    layout = RunLayout(out=out, run_id=identity.run_id)
+    _check_apart(source_root, layout, identity)
+    _check_sources(storage, source_root)
+    _check_output(storage, out)
+    try:
+        _claim(storage, layout, identity)
+        success = read_success(storage, layout)
+        if success is None:
+            storage.write_bytes(layout.config_uri, to_yaml(config).encode())
+            for model in models:
+                storage.create_bytes(layout.model_uri(model.name), to_bytes(model))
+    except StorageError as error:
+        cure = "give a location that these credentials may write"
+        raise ConfigError("out", config.out, f"cannot be written ({error})", cure) from error
+    return PreparedRun(config=config, identity=identity, layout=layout, success=success)
+
+
+def load_models(storage: Storage, uris: Sequence[str]) -> list[StyleModel]:
+    """Return the style models at these locations.
+
+    Raises:
+        ConfigError: one is missing, is no style model, cannot name a folder, or two have the same name.
+    """
+    models: list[StyleModel] = []
+    for uri in uris:
+        try:
+            model = load_style_model(storage, resolve(uri))
+        except ObjectNotFound:
+            raise ConfigError("model", uri, "does not exist", "give the style.safetensors of a training") from None
+        except StorageError as error:
+            raise ConfigError("model", uri, f"cannot be read ({error})", "check the location and credentials") from None
+        if not model.name or "/" in model.name or key_problem(model.name):
+            raise ConfigError(
+                "model", uri, f"has the name {model.name!r}, which is no folder name", "train with --name"
+            )
+        if any(model.name == other.name for other in models):
+            raise ConfigError("model", uri, f"is a second style named {model.name!r}", "give each style one model")
+        models.append(model)
+    return models
+
+
+def _resolved(field: str, uri: str) -> str:
+    try:
+        return resolve(uri)
+    except ConfigError as error:
+        raise ConfigError(field, error.value, error.problem, error.cure) from None
+
+
+def _check_apart(source_root: str, layout: RunLayout, identity: RunIdentity) -> None:
+    root = glob_root(source_root)
+    if is_inside(layout.out, root):
+        raise ConfigError("out", layout.out, "lies inside the input", "choose a location outside the sources")
+    for style in identity.styles:
+        if is_inside(root, layout.images_uri(style.name)):
+            cure = "choose another output location"
+            raise ConfigError("input", source_root, "is where this style's results go", cure)
+
+
+def _check_sources(storage: Storage, source_root: str) -> None:
+    try:
+        first = next(iter(find_sources(storage, source_root)), None)
+    except AccessDenied as error:
+        raise ConfigError("input", source_root, f"cannot be read ({error})", "check the credentials") from None
+    except StorageError as error:
+        cure = "check the location and that its store answers"
+        raise ConfigError("input", source_root, f"cannot be listed ({error})", cure) from None
+    if first is None:
+        cure = "give a prefix, glob, file or Parquet file of uris that holds some"
+        raise ConfigError("input", source_root, "holds no sources", cure)
+
+
+def _check_output(storage: Storage, out: str) -> None:
+    try:
+        # Strangers are looked for by name order: before, between and after the three folders that are ours.
+        for after in ("", *(f"{folder}/\U0010ffff" for folder in OWN_FOLDERS)):
+            for found in islice(storage.list_objects(out, after), 1):
+                if found.key.split("/")[0] not in OWN_FOLDERS:
+                    cure = "choose an empty location, or one that an earlier run made"
+                    raise ConfigError("out", out, f"already holds something else ({found.key!r})", cure)
+    except StorageError as error:
+        raise ConfigError("out", out, f"cannot be listed ({error})", "check the location and credentials") from None
+
+
+def _claim(storage: Storage, layout: RunLayout, identity: RunIdentity) -> None:
+    if storage.create_bytes(layout.identity_uri, identity.to_json()):
+        return
+    try:
+        existing = RunIdentity.from_json(storage.read_bytes(layout.identity_uri))
+    except (ValueError, KeyError, TypeError) as error:
+        cure = f"restore {layout.identity_uri}, or choose another --run-id"
+        raise ConfigError("run_id", layout.run_id, f"has a damaged run.json ({error})", cure) from None
+    changes = differences(existing, identity)
+    if changes:
+        cure = "use the same settings to resume, or another --run-id (or none) for a new run"
+        raise ConfigError("run_id", layout.run_id, f"was begun with other settings: {', '.join(changes)}", cure)

@@ -1,0 +1,76 @@
+"""The read stage: fetch a source's bytes and decode them."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.errors import AccessDenied, ImageError, NotAnImage, ObjectNotFound, PathConflict
+from pipeline.images.isolated import IsolatedDecoder
+from pipeline.images.options import DecodeOptions
+from pipeline.images.sniff import SNIFF_BYTES, sniff
+from pipeline.storage import Storage
+from pipeline.stylizing.sample import Sample
+
+_SKIPPED_PROBLEMS = ("SpecialFile", "DirectoryLink")
+
+
+class Reader:
+    """Turns planned rows into decoded samples; a bad source is a sample with a failure, never an exception.
+
+    Args:
+        storage: where the sources are.
+        options: limits, isolation, which frames.
+    """
+
+    def __init__(self, storage: Storage, options: DecodeOptions) -> None:
+        self._storage = storage
+        self._options = options
+        self._decoder = IsolatedDecoder(options)
+
+    def __call__(self, planned: Mapping[str, Any]) -> Sample:
+        """Read one source.
+
+        Raises:
+            StorageError: the store failed beyond its retries.
+        """
+        sample = Sample(planned=dict(planned))
+        try:
+            self._read(sample)
+        except ImageError as failure:
+            sample.failure = failure
+        return sample
+
+    def _read(self, sample: Sample) -> None:
+        planned = sample.planned
+        if planned["problem_type"]:
+            kind = NotAnImage if planned["problem_type"] in _SKIPPED_PROBLEMS else ImageError
+            raise kind(planned["problem_type"], planned["problem"])
+        if planned["size_bytes"] > self._options.max_source_bytes:
+            limit = f"max_source_bytes = {self._options.max_source_bytes:,}"
+            raise ImageError("TooLarge", f"{planned['size_bytes']:,} bytes are more than {limit}")
+        data = self._fetch(planned["uri"])
+        sample.source_bytes = len(data)
+        sample.source_sha256 = hashlib.sha256(data).hexdigest()
+        sample.source_format = sniff(data[:SNIFF_BYTES])
+        start_s = time.perf_counter()
+        try:
+            source = self._decoder.decode(data)
+        finally:
+            sample.decode_ms = 1000 * (time.perf_counter() - start_s)
+        sample.source, sample.source_format, sample.notes = source, source.source_format, source.notes
+        sample.width_px, sample.height_px = source.width_px, source.height_px
+
+    def _fetch(self, uri: str) -> bytes:
+        try:
+            return self._storage.read_bytes(uri)
+        except ObjectNotFound as error:
+            raise ImageError("SourceVanished", f"it was planned but is gone: {error}") from error
+        except (AccessDenied, PathConflict) as error:
+            raise ImageError("AccessDenied", f"it cannot be read: {error}") from error
+
+    def close(self) -> None:
+        """End the decoding process."""
+        self._decoder.close()

@@ -1,0 +1,104 @@
+"""The write stage: encode, put the image, then give its manifest row."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from typing import Any
+
+from pipeline.errors import ImageError, ObjectNotFound, PathConflict
+from pipeline.images.encode import encode, output_format_of
+from pipeline.images.options import EncodeOptions
+from pipeline.images.output_key import output_key
+from pipeline.images.sniff import SNIFF_BYTES, sniff
+from pipeline.manifest.layout import RunLayout
+from pipeline.storage import Storage, join
+from pipeline.stylizing.identity import RunIdentity, StyleRef
+from pipeline.stylizing.sample import Sample, failure_columns, manifest_row
+
+
+class Writer:
+    """Writes a painted sample's images and returns its rows, one per style.
+
+    Args:
+        storage: where the results go.
+        layout: of the run.
+        identity: the run and its styles.
+        options: format, quality, metadata.
+    """
+
+    def __init__(self, storage: Storage, layout: RunLayout, identity: RunIdentity, options: EncodeOptions) -> None:
+        self._storage = storage
+        self._layout = layout
+        self._identity = identity
+        self._options = options
+
+    def __call__(self, sample: Sample) -> list[dict[str, Any]]:
+        """Write one sample.
+
+        Raises:
+            StorageError: the store failed beyond its retries.
+        """
+        return [self._row(sample, style) for style in self._identity.styles]
+
+    def _row(self, sample: Sample, style: StyleRef) -> dict[str, Any]:
+        try:
+            if sample.failure is not None:
+                raise sample.failure
+            columns = self._write(sample, style)
+        except ImageError as failure:
+            columns = dict(failure_columns(failure))
+        return manifest_row(sample, style, self._identity.run_id, **columns)
+
+    def _write(self, sample: Sample, style: StyleRef) -> dict[str, Any]:
+        painted = sample.painted[style.name]
+        if isinstance(painted, ImageError):
+            raise painted
+        assert sample.source is not None
+        start_s = time.perf_counter()
+        encoded = encode(painted.frames_HWC[0], sample.source, self._options)
+        encode_ms = 1000 * (time.perf_counter() - start_s)
+        key = output_key(sample.key, encoded.format)
+        self._check_collision(sample, key)
+        uri = join(self._layout.images_uri(style.name), key)
+        self._put(uri, encoded.data)
+        return {
+            "status": "ok",
+            "output_uri": uri,
+            "output_bytes": len(encoded.data),
+            "output_sha256": hashlib.sha256(encoded.data).hexdigest(),
+            "output_format": encoded.format,
+            "width_px": encoded.width_px,
+            "height_px": encoded.height_px,
+            "forward": painted.forward,
+            "stylize_ms": painted.stylize_ms,
+            "encode_ms": encode_ms,
+            "note": "; ".join((*sample.notes, *encoded.notes)) or None,
+        }
+
+    def _put(self, uri: str, data: bytes) -> None:
+        try:
+            self._storage.write_bytes(uri, data)
+        except PathConflict as error:
+            raise ImageError("KeyCollision", f"the store cannot hold a result of this name: {error}") from error
+
+    def _check_collision(self, sample: Sample, key: str) -> None:
+        """Fail the later of two sources whose results would have one name.
+
+        The earlier key is this one's without its last suffix (see ``planner.TwinFinder``); its result takes this
+        name if its content is an image that is written in the format which the suffix names.
+        """
+        twin_uri = sample.planned["twin_uri"]
+        if twin_uri is None or key != sample.key:
+            return
+        try:
+            head = self._storage.read_head(twin_uri, SNIFF_BYTES)
+        except ObjectNotFound:
+            return
+        twin_format = sniff(head)
+        if twin_format is None:
+            return
+        stem = sample.key.rpartition(".")[0]
+        for has_alpha in (False, True):
+            if output_key(stem, output_format_of(twin_format, has_alpha=has_alpha, options=self._options)) == key:
+                raise ImageError("KeyCollision", f"the result of {stem!r} has this name too; rename one of the sources")
