@@ -92,9 +92,7 @@ class DemoStory:
 
 def render_training_report(story: TrainingStory) -> str:
     """Return the page about a training run as HTML."""
-    return _render(
-        "training.html.j2", title=f"Training of {story.style.name}", training=_training_view(story)
-    )
+    return _render("training.html.j2", title=f"Training of {story.style.name}", training=_training_view(story))
 
 
 def render_bulk_report(story: BulkStory) -> str:
@@ -185,9 +183,7 @@ def _loss_chart(metrics: pa.Table, steps: np.ndarray) -> Chart | None:
 
 
 def _single(steps: np.ndarray, values: np.ndarray, name: str, title: str) -> Chart | None:
-    return line_chart(
-        [Series(name=name, x=steps, y=values)], title=title, x_label="step", width_px=540, height_px=190
-    )
+    return line_chart([Series(name=name, x=steps, y=values)], title=title, x_label="step", width_px=540, height_px=190)
 
 
 def _column(metrics: pa.Table, name: str) -> np.ndarray:

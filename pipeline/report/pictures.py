@@ -57,9 +57,7 @@ def embed(data: bytes, *, alt: str, max_side_px: int = MAX_SIDE_PX) -> Picture:
     buffer = io.BytesIO()
     shown.save(buffer, format="WEBP", quality=_QUALITY, method=4)
     text = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return Picture(
-        data_uri=f"data:image/webp;base64,{text}", width_px=shown.width, height_px=shown.height, alt=alt
-    )
+    return Picture(data_uri=f"data:image/webp;base64,{text}", width_px=shown.width, height_px=shown.height, alt=alt)
 
 
 def flatten(image: Image.Image) -> Image.Image:

@@ -217,9 +217,7 @@ def _troubles(table: pa.Table, status: str, limit: int) -> list[Trouble]:
     ]
 
 
-def choose_candidates(
-    summary: BulkSummary, num_pairs: int, *, first_key: str | None = None
-) -> list[dict[str, Any]]:
+def choose_candidates(summary: BulkSummary, num_pairs: int, *, first_key: str | None = None) -> list[dict[str, Any]]:
     """Pick rows to show, spread over styles and folders, in order of style and key.
 
     Rows over 40 megapixels are left out, since reading them back would cost more than the page is worth.

@@ -63,9 +63,7 @@ def training(metrics, encoded):
         metrics=metrics,
         samples=[("step 60", embed(encoded(), alt="samples"))],
         events=["resumed at step 20"],
-        details=Details(
-            facts={"machine": "2 CPU cores"}, config={"style_image": "s3://me:pw@host/a.png", "steps": 60}
-        ),
+        details=Details(facts={"machine": "2 CPU cores"}, config={"style_image": "s3://me:pw@host/a.png", "steps": 60}),
     )
 
 
@@ -192,17 +190,11 @@ def test_a_run_with_nothing_in_it_still_has_a_page(manifest_rows, metrics):
     assert "Nothing: every source was repainted." in page
     _Reader(page)
     _Reader(render_training_report(TrainingStory(style=card, metrics=metrics.slice(0, 0))))
-    _Reader(
-        render_training_report(
-            TrainingStory(style=card, metrics=pa.table({"step": [1], "loss": [float("nan")]}))
-        )
-    )
+    _Reader(render_training_report(TrainingStory(style=card, metrics=pa.table({"step": [1], "loss": [float("nan")]}))))
 
 
 def test_more_troubles_than_the_page_lists_are_counted(manifest_rows):
     rows = [{"status": "failed", "error_type": "Corrupt", "error": "bad", "key": f"{n}"} for n in range(230)]
-    words = _Reader(
-        render_bulk_report(BulkStory(run_id="r", summary=summarize(manifest_rows(*rows))))
-    ).words()
+    words = _Reader(render_bulk_report(BulkStory(run_id="r", summary=summarize(manifest_rows(*rows))))).words()
     assert "230 Corrupt" in words
     assert "30 more are in the manifest." in words

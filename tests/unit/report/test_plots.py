@@ -36,9 +36,7 @@ def test_a_straight_line_is_drawn_straight_and_within_the_frame():
 
 
 def test_equal_factors_are_equal_steps_on_a_logarithmic_axis():
-    chart = line_chart(
-        [Series(name="a", x=[0, 1, 2, 3], y=[1, 10, 100, 1000])], title="t", x_label="step", log_y=True
-    )
+    chart = line_chart([Series(name="a", x=[0, 1, 2, 3], y=[1, 10, 100, 1000])], title="t", x_label="step", log_y=True)
     heights = _points(_paths(chart.wide, "s0")[0])[:, 1]
     assert np.allclose(np.diff(heights), np.diff(heights)[0], atol=0.11)
     assert {"1", "10", "100", "1,000"} <= set(_labels(chart.wide))
