@@ -210,9 +210,7 @@ def _photo(name: str) -> Image.Image:
 def _crop(image: Image.Image, box: Box) -> Image.Image:
     left, top, right, bottom = box
     width, height = image.size
-    return image.crop(
-        (round(left * width), round(top * height), round(right * width), round(bottom * height))
-    )
+    return image.crop((round(left * width), round(top * height), round(right * width), round(bottom * height)))
 
 
 def _encode(image: Image.Image, image_format: str, **options: Any) -> bytes:

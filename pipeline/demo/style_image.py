@@ -245,9 +245,7 @@ def _underpainting(noise: _SmoothNoise, side: int) -> FloatArray:
     return np.repeat(np.repeat(coat, -(-side // cells), axis=0), -(-side // cells), axis=1)[:side, :side]
 
 
-def _trace(
-    x: FloatArray, y: FloatArray, length: FloatArray, noise: _SmoothNoise
-) -> tuple[FloatArray, FloatArray]:
+def _trace(x: FloatArray, y: FloatArray, length: FloatArray, noise: _SmoothNoise) -> tuple[FloatArray, FloatArray]:
     """Follow the flow from each point; returns two (strokes, steps) arrays of fractions of the side."""
     xs, ys = [x], [y]
     step = length / (_STEPS_PER_STROKE - 1)

@@ -21,9 +21,7 @@ def _sound_keys(library):
 
 
 def test_the_keys_are_the_files_in_the_folder(library):
-    found = sorted(
-        path.relative_to(library.root).as_posix() for path in library.root.rglob("*") if path.is_file()
-    )
+    found = sorted(path.relative_to(library.root).as_posix() for path in library.root.rglob("*") if path.is_file())
     assert tuple(found) == library.keys
     assert 24 <= len(_sound_keys(library)) <= 30
     assert len(library.damaged_keys) == 4
