@@ -97,9 +97,9 @@ def exif_of(metadata: Metadata, options: EncodeOptions) -> bytes | None:
         return None
     exif = Image.Exif()
     if metadata.artist:
-        exif[ExifTags.Base.Artist] = metadata.artist
+        exif[ExifTags.Base.Artist] = metadata.artist.encode()
     if metadata.copyright:
-        exif[ExifTags.Base.Copyright] = metadata.copyright
+        exif[ExifTags.Base.Copyright] = metadata.copyright.encode()
     return exif.tobytes()
 
 
@@ -108,18 +108,26 @@ def _compression(name: str, source: SourceImage, options: EncodeOptions) -> dict
     if name == "jpeg":
         return {"quality": quality}
     if name == "png":
-        return {"compress_level": 6}
+        return {"compress_level": 3}
     if name == "tiff":
         return {"compression": "tiff_adobe_deflate"}
     if name == "webp":
         # Alpha comes back bit for bit; so do colours where the source was lossless, under transparency too.
         lossless = source.lossless and source.source_format == "webp"
-        return {"lossless": True, "exact": True, "quality": 70} if lossless else {"quality": quality, "exact": True}
+        return (
+            {"lossless": True, "exact": True, "quality": 70}
+            if lossless
+            else {"quality": quality, "method": 2, "exact": True}
+        )
     if name == "avif":
-        return {"quality": quality, "max_threads": 1}
+        return {"quality": quality, "speed": 8, "max_threads": 1} | _exact_avif_alpha(source)
     if name == "jpeg2000" and not source.lossless and source.alpha_HW is None:
         return {"irreversible": True, "quality_mode": "dB", "quality_layers": [quality / 2]}
     return {}
+
+
+def _exact_avif_alpha(source: SourceImage) -> dict[str, Any]:
+    return {} if source.alpha_HW is None else {"codec": "aom", "advanced": {"a:lossless": "1"}}
 
 
 def _png_info(metadata: Metadata, options: EncodeOptions) -> PngImagePlugin.PngInfo:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Final
 
-from PIL import Image, ImageFile
+from PIL import Image
 
 from pipeline.errors import ImageError
+from pipeline.images.animation import ANIMATED, count_frames, note_on_rest, read_frames
+from pipeline.images.deep import deep_alpha, rawmode_of
 from pipeline.images.metadata import orientation_of, read_metadata
 from pipeline.images.not_an_image import describe
 from pipeline.images.options import DecodeOptions
 from pipeline.images.orientation import upright
-from pipeline.images.pixels import convert
+from pipeline.images.pixels import convert, straighten
 from pipeline.images.plugins import open_image
-from pipeline.images.sniff import SNIFF_BYTES, sniff
-from pipeline.images.source_image import SourceImage
+from pipeline.images.sniff import SNIFF_BYTES, is_lossless, sniff
+from pipeline.images.source_image import Frame, SourceImage
 
 
 def decode(data: bytes, options: DecodeOptions) -> SourceImage:
@@ -34,9 +36,7 @@ def decode(data: bytes, options: DecodeOptions) -> SourceImage:
     """
     image_format = recognise(data, options)
     try:
-        image = open_image(data, image_format)
-        _check_pixels(image.size, options)
-        return _decode_opened(image, image_format, options)
+        return _decode_opened(data, image_format, options)
     except ImageError:
         raise
     except MemoryError as error:
@@ -78,25 +78,57 @@ def _check_pixels(size: tuple[int, int], options: DecodeOptions) -> None:
         )
 
 
-def _decode_opened(image: ImageFile.ImageFile, image_format: str, options: DecodeOptions) -> SourceImage:
+def _decode_opened(data: bytes, image_format: str, options: DecodeOptions) -> SourceImage:
+    image = open_image(data, image_format)
+    _check_pixels(image.size, options)
+    _refuse_previews(image, image_format)
+    rawmode = rawmode_of(image)
+    source_mode = image.mode
     image.load()
     _check_pixels(image.size, options)
-    info: dict[Any, Any] = image.info
     orientation = orientation_of(image, image_format)
+    profile = image.info.get("icc_profile")
+    num_frames = count_frames(image, image_format)
+    picture: Image.Image = image if num_frames == 1 else image.copy()
+    picture.info = dict(image.info)
     metadata = read_metadata(image, orientation)
-    profile = info.get("icc_profile")
-    source_mode = image.mode
-    pixels = convert(image, profile)
+    alpha_HW = deep_alpha(picture, rawmode, lambda: open_image(data, image_format))
+    straighten(picture, image, image_format)
+    pixels = convert(picture, profile)
+    if alpha_HW is None:
+        alpha_HW = pixels.alpha_HW
+    image_HWC = upright(pixels.image_HWC, orientation)
+    alpha_HW = None if alpha_HW is None else upright(alpha_HW, orientation)
+    frames: tuple[Frame, ...] = ()
+    if options.animation == "all" and num_frames > 1 and image_format in ANIMATED:
+        frames = read_frames(image, num_frames, orientation, options)
+        image_HWC, alpha_HW = frames[0].image_HWC, frames[0].alpha_HW
+    rest = None if frames else note_on_rest(num_frames, image_format)
+    loop = image.info.get("loop")
     return SourceImage(
-        image_HWC=upright(pixels.image_HWC, orientation),
-        alpha_HW=None if pixels.alpha_HW is None else upright(pixels.alpha_HW, orientation),
+        image_HWC=image_HWC,
+        alpha_HW=alpha_HW,
+        frames=frames,
         source_format=image_format,
         source_mode=source_mode,
+        lossless=is_lossless(data, image_format),
+        loop=loop if isinstance(loop, int) else None,
         had_profile=bool(profile),
         metadata=metadata,
-        notes=tuple(pixels.notes),
+        notes=tuple(note for note in (rest, *pixels.notes) if note),
     )
 
+
+def _refuse_previews(image: Image.Image, image_format: str) -> None:
+    """Refuse camera raw files in TIFF clothes: their first page is a small preview, not the picture."""
+    tags = getattr(image, "tag_v2", {}) if image_format == "tiff" else {}
+    if _DNG_VERSION in tags or (_SUB_IFDS in tags and tags.get(_NEW_SUBFILE_TYPE) == 1):
+        raise ImageError("UnsupportedFormat", "it is a camera raw file, which is not read; develop it first")
+
+
+_DNG_VERSION: Final = 50706
+_SUB_IFDS: Final = 330
+_NEW_SUBFILE_TYPE: Final = 254
 
 _TRUNCATED: Final = re.compile(
     r"truncat|not enough (?:image )?data|unexpected end|end of (?:file|stream|data)"

@@ -44,10 +44,13 @@ class EncodedImage:
 def output_format_of(source_format: str, *, has_alpha: bool, options: EncodeOptions) -> str:
     """Return the format in which a result is written.
 
-    ``same`` keeps what can be written; HEIF becomes JPEG (PNG with alpha), everything else PNG.
+    ``same`` keeps what can be written with all that the picture has. HEIF without alpha becomes JPEG; everything
+    else, a BMP with alpha included, PNG.
     """
     if options.format != "same":
         return options.format
+    if source_format == "bmp" and has_alpha:
+        return "png"  # Pillow writes BMP without alpha
     if source_format in containers.PILLOW_NAMES:
         return source_format
     return "jpeg" if source_format == "heif" and not has_alpha else "png"
@@ -116,7 +119,7 @@ def encode_frames(frames_HWC: Sequence[np.ndarray], source: SourceImage, options
 
 def _notes_on_format(name: str, source: SourceImage, options: EncodeOptions) -> list[str]:
     if options.format == "same" and name != source.source_format:
-        return [f"written as {name.upper()} because {source.source_format.upper()} is not written"]
+        return [f"written as {name.upper()} because {source.source_format.upper()} cannot be"]
     return []
 
 

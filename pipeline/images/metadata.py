@@ -2,9 +2,51 @@
 
 from __future__ import annotations
 
-from PIL import ExifTags, Image
+import contextlib
+from typing import Any, Final
 
+from PIL import ExifTags, Image, IptcImagePlugin, JpegImagePlugin, TiffImagePlugin
+
+from pipeline.images import xmp as xmp_packet
 from pipeline.images.source_image import Metadata
+
+_LONGEST_CREDIT: Final = 2_000
+_LONGEST_PACKET: Final = 1 << 20
+_PNG_KEYWORDS: Final = tuple(
+    [
+        "Title",
+        "Author",
+        "Description",
+        "Copyright",
+        "Creation Time",
+        "Software",
+        "Disclaimer",
+        "Warning",
+        "Source",
+        "Comment",
+    ]
+)
+_IFD0_KEPT: Final = (
+    ExifTags.Base.ImageDescription,
+    ExifTags.Base.Make,
+    ExifTags.Base.Model,
+    ExifTags.Base.Software,
+    ExifTags.Base.DateTime,
+    ExifTags.Base.Artist,
+    ExifTags.Base.Copyright,
+    ExifTags.Base.Rating,
+)
+_EXIF_DROPPED: Final = (
+    ExifTags.Base.MakerNote,
+    ExifTags.Base.ExifImageWidth,
+    ExifTags.Base.ExifImageHeight,
+    ExifTags.Base.ExifInteroperabilityOffset,
+    ExifTags.Base.ColorSpace,
+    ExifTags.Base.ComponentsConfiguration,
+    ExifTags.Base.CompressedBitsPerPixel,
+    0x9214,  # SubjectArea and
+    0xA214,  # SubjectLocation: in pixels of the picture as it lay
+)
 
 
 def orientation_of(image: Image.Image, image_format: str) -> int:
@@ -22,8 +64,114 @@ def orientation_of(image: Image.Image, image_format: str) -> int:
 
 
 def read_metadata(image: Image.Image, orientation: int) -> Metadata:
-    """Collect what may be kept."""
-    return Metadata(dpi=_dpi(image, orientation))
+    """Collect what may be kept; what is damaged is left out.
+
+    Args:
+        image: loaded.
+        orientation: EXIF orientation, for the resolution of pictures that lie on their side.
+    """
+    exif = _exif_tags(image)
+    xmp = image.info.get("xmp")
+    packet = xmp_packet.clean(xmp) if isinstance(xmp, bytes) and len(xmp) <= _LONGEST_PACKET else None
+    comment = image.info.get("comment")
+    return Metadata(
+        dpi=_dpi(image, orientation),
+        artist=_credit(image, exif, packet, ExifTags.Base.Artist, "creator", (2, 80), "Author"),
+        copyright=_credit(image, exif, packet, ExifTags.Base.Copyright, "rights", (2, 116), "Copyright"),
+        exif=_kept_exif(exif),
+        xmp=packet.data if packet else None,
+        comment=comment if isinstance(comment, bytes) and comment else None,
+        text=_text_chunks(image),
+    )
+
+
+def _exif_tags(image: Image.Image) -> Image.Exif | None:
+    if "exif" not in image.info and not hasattr(image, "tag_v2"):
+        return None
+    try:
+        return image.getexif()
+    except Exception:  # noqa: BLE001 - damaged EXIF must not cost the picture
+        return None
+
+
+def _kept_exif(exif: Image.Exif | None) -> bytes | None:
+    """Build EXIF anew from the tags that may stay: no place, preview, maker note, orientation or pixel layout."""
+    if not exif:
+        return None
+    kept = Image.Exif()
+    try:
+        for tag in _IFD0_KEPT:
+            if tag in exif:
+                kept[tag] = _as_stored(exif[tag])
+        details = exif.get_ifd(ExifTags.IFD.Exif)
+        known = {tag: _as_stored(value) for tag, value in details.items() if _is_kept(tag, value)}
+        if known:
+            kept.get_ifd(ExifTags.IFD.Exif).update(known)
+        return kept.tobytes() if kept or known else None
+    except Exception:  # noqa: BLE001 - damaged EXIF must not cost the picture
+        return None
+
+
+def _is_kept(tag: int, value: Any) -> bool:
+    return tag in _KNOWN_TAGS and tag not in _EXIF_DROPPED and not isinstance(value, dict)
+
+
+def _as_stored(value: Any) -> Any:
+    """Give strings back their bytes: Pillow reads them as Latin-1 and would write them as ASCII."""
+    return value.encode("latin-1", "replace") if isinstance(value, str) else value
+
+
+_KNOWN_TAGS: Final = frozenset(int(tag) for tag in ExifTags.Base if 0x8298 <= tag <= 0xA500)
+
+
+def _credit(
+    image: Image.Image,
+    exif: Image.Exif | None,
+    packet: xmp_packet.Packet | None,
+    exif_tag: int,
+    xmp_name: str,
+    iptc_tag: tuple[int, int],
+    keyword: str,
+) -> str | None:
+    """Return the first name or notice that EXIF, XMP, IPTC or a text chunk hold."""
+    found: Any = exif.get(exif_tag) if exif else None
+    if not found and packet:
+        found = packet.credits.get(xmp_name)
+    if not found:
+        found = _iptc(image).get(iptc_tag)
+    if not found:
+        found = image.info.get(keyword)
+    return _clean_text(found)
+
+
+def _clean_text(value: Any) -> str | None:
+    if isinstance(value, list | tuple):
+        value = value[0] if value else None
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if not isinstance(value, str):
+        return None
+    # EXIF strings hold UTF-8 in practice, though the standard says ASCII and Pillow reads them as Latin-1.
+    with contextlib.suppress(UnicodeError):
+        value = value.encode("latin-1").decode("utf-8")
+    text = "".join(char if char.isprintable() else " " for char in value).strip()
+    return text[:_LONGEST_CREDIT] or None
+
+
+def _iptc(image: Image.Image) -> dict[tuple[int, int], Any]:
+    if not isinstance(image, JpegImagePlugin.JpegImageFile | TiffImagePlugin.TiffImageFile):
+        return {}
+    if "photoshop" not in image.info and "adobe" not in image.info and not hasattr(image, "tag_v2"):
+        return {}
+    try:
+        return IptcImagePlugin.getiptcinfo(image) or {}
+    except Exception:  # noqa: BLE001 - damaged IPTC must not cost the picture
+        return {}
+
+
+def _text_chunks(image: Image.Image) -> tuple[tuple[str, str], ...]:
+    chunks = ((keyword, image.info.get(keyword)) for keyword in _PNG_KEYWORDS)
+    return tuple((keyword, str(text)[:_LONGEST_PACKET]) for keyword, text in chunks if isinstance(text, str) and text)
 
 
 def _dpi(image: Image.Image, orientation: int) -> tuple[float, float] | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
 
 from pipeline.images.profile import to_srgb
 
@@ -81,8 +82,11 @@ def _from_deep(image: Image.Image) -> tuple[Image.Image, np.ndarray | None, str 
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         alpha_HW = np.where(values_HW == transparent, 0, 255).astype(np.uint8)
-    if image.mode.startswith("I;16"):
-        return Image.fromarray(sixteen_to_eight(values_HW)), alpha_HW, None
+    top = image.info.get(TOP)
+    if top is None and image.mode.startswith("I;16"):
+        top = 65535
+    if top:
+        return Image.fromarray(_divide(values_HW, top)), alpha_HW, None
     values_HW = values_HW.astype(np.float32)
     finite_HW = np.isfinite(values_HW)
     note = None
@@ -102,7 +106,35 @@ def _from_deep(image: Image.Image) -> tuple[Image.Image, np.ndarray | None, str 
     return Image.fromarray(scaled_HW), alpha_HW, note
 
 
-def sixteen_to_eight(values: np.ndarray) -> np.ndarray:
-    """Divide 16-bit values by 257 and round: 65535 becomes 255, and any 8-bit value times 257 comes back."""
-    wide = values.astype(np.uint32)
-    return ((wide + 128) // 257).astype(np.uint8)
+def _divide(values_HW: np.ndarray, top: int) -> np.ndarray:
+    """Map 0..top to 0..255 and round: 65535 becomes 255, and any 8-bit value times 257 comes back."""
+    wide = np.minimum(values_HW, top).astype(np.uint32)
+    return ((wide * 255 + top // 2) // top).astype(np.uint8)
+
+
+def straighten(picture: Image.Image, opened: Image.Image, image_format: str) -> None:
+    """Mend what Pillow takes differently from other readers, before anything is converted.
+
+    Args:
+        picture: the pixels, changed in place.
+        opened: the file that they come from, for its tags.
+        image_format: of the file.
+    """
+    tags = getattr(opened, "tag_v2", {}) if image_format == "tiff" else {}
+    if picture.mode in ("I;16", "I;16B", "F") and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        values_HW = np.asarray(picture)
+        inverted_HW = 65535 - values_HW if picture.mode != "F" else values_HW.max() - values_HW
+        picture.paste(Image.fromarray(inverted_HW.astype(values_HW.dtype)))
+    if picture.mode.startswith("I;16") and tags.get(_BITS_PER_SAMPLE) == (12,):
+        picture.info[TOP] = 4095
+    if image_format == "ppm" and picture.mode == "I":
+        picture.info[TOP] = 65535
+    if image_format == "jpeg" and picture.mode == "CMYK" and "adobe" not in picture.info:
+        # Only Adobe writes CMYK upside down, and says so; Pillow takes it for granted.
+        picture.paste(ImageChops.invert(picture))
+
+
+TOP: Final = "stylemill_top"
+_PHOTOMETRIC: Final = 262
+_WHITE_IS_ZERO: Final = 0
+_BITS_PER_SAMPLE: Final = 258

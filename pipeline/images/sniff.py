@@ -57,6 +57,13 @@ _MAGIC: Final[tuple[tuple[bytes, str], ...]] = (
     (b"SDPX", "dpx"),
     (b"XPDS", "dpx"),
     (b"\x80\x2a\x5f\xd7", "cineon"),
+    (b"Image type: ", "im"),
+    (b"BLP1", "blp"),
+    (b"BLP2", "blp"),
+    (b"DanM", "msp"),
+    (b"LinS", "msp"),
+    (b"Paint Shop Pro Image File", "psp"),
+    (b"P7 332", "xv"),
 )
 
 READABLE: Final[frozenset[str]] = frozenset(
@@ -103,6 +110,21 @@ def sniff(head: bytes) -> str | None:
     return _sniff_weak(head) or ("svg" if is_svg(head) else None)
 
 
+def is_lossless(data: bytes, image_format: str) -> bool:
+    """Tell whether a file keeps every value that was put into it."""
+    if image_format == "webp":
+        return b"VP8L" in data[12:16] or (data[12:16] == b"VP8X" and b"VP8 " not in data[:_WEBP_CHUNKS_SEEN])
+    if image_format == "jpeg2000":
+        # COD marker: length, style, progression, layers, multi-component transform, levels, block size and style;
+        # then the wavelet: 1 is the reversible one.
+        at = data.find(b"\xff\x52\x00")
+        return 0 <= at < len(data) - 13 and data[at + 13] == 1
+    return image_format not in ("jpeg", "avif", "heif")
+
+
+_WEBP_CHUNKS_SEEN: Final = 1 << 20
+
+
 def is_svg(head: bytes) -> bool:
     """Tell whether these bytes begin an SVG drawing."""
     text = head[:SNIFF_BYTES].lstrip(b"\xef\xbb\xbf \t\r\n")
@@ -132,7 +154,7 @@ def _sniff_weak(head: bytes) -> str | None:
     """Recognise formats whose signature is too short to be trusted without a look at the header."""
     if head[:2] == b"BM" and len(head) >= 18 and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
         return "bmp"
-    if head[:1] == b"P" and re.match(rb"P(?:[1-6fF]\s|7\n|0CMYK\s|yRGBA\s|yCMYK\s)", head):
+    if head[:1] == b"P" and re.match(rb"P(?:[1-6fF]\s|7\n)", head):
         return "ppm"
     if _is_icon(head):
         return "ico" if head[2] == 1 else "cur"
@@ -174,4 +196,4 @@ def _is_tga(head: bytes) -> bool:
         return bool(map_type == 1 and map_length and map_bits in (15, 16, 24, 32) and bits == 8)
     if map_type or map_start or map_length or map_bits:
         return False
-    return bits in ((15, 16, 24, 32) if kind in (2, 10) else (8, 16))
+    return bits in ((15, 16, 24, 32) if kind in (2, 10) else (1, 8, 16))
