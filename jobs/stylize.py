@@ -42,7 +42,8 @@ def run(config: StylizeConfig) -> int:
 def paint(config: StylizeConfig, prepared: object) -> BulkResult:
     """Paint a prepared run under a live line."""
     from pipeline.stylizing.preflight import PreparedRun
-    from pipeline.stylizing.run import choose_num_actors, stylize
+    from pipeline.stylizing.run import stylize
+    from pipeline.stylizing.wave import choose_num_actors
 
     assert isinstance(prepared, PreparedRun)
     memory = f"up to {config.max_memory} each"

@@ -67,10 +67,10 @@ def commit_part(storage: Storage, layout: RunLayout, shard: int, styles: Sequenc
 
     A source that was done twice (its worker died after flushing it, or two workers raced) has several rows; the one
     whose digest is that of the object that stands in storage is kept.
+
+    Raises:
+        StorageError: pending rows that the plan does not know, or storage failed beyond its retries.
     """
-    existing = read_part(storage, layout, shard)
-    if existing is not None:
-        return existing
     plan = read_shard(storage, layout, shard)
     rows = _one_row_each(storage, read_pending(storage, layout, shard))
     if rows.num_rows != plan.num_rows * len(styles):
@@ -82,7 +82,7 @@ def commit_part(storage: Storage, layout: RunLayout, shard: int, styles: Sequenc
         )
     data = to_parquet(rows.sort_by([("key", "ascending"), ("style", "ascending")]))
     storage.create_bytes(layout.part_uri(shard), data)
-    return read_part(storage, layout, shard)
+    return committed_part(storage, layout, shard)
 
 
 def _one_row_each(storage: Storage, rows: pa.Table) -> pa.Table:
@@ -106,8 +106,18 @@ def _stands_in_storage(storage: Storage, row: dict[str, Any], other: dict[str, A
     return hashlib.sha256(storage.read_bytes(row["output_uri"])).hexdigest() == row["output_sha256"]
 
 
-def read_part(storage: Storage, layout: RunLayout, shard: int) -> Part | None:
-    """Return what a published part holds, or None if it is not there."""
+def committed_part(storage: Storage, layout: RunLayout, shard: int) -> Part | None:
+    """Return what a published part holds, or None if it is not there; parts never change once they are."""
+    try:
+        return Part(**json.loads(storage.read_bytes(layout.part_info_uri(shard))))
+    except ObjectNotFound:
+        part = _read_part(storage, layout, shard)
+    if part is not None:
+        storage.write_bytes(layout.part_info_uri(shard), json.dumps(asdict(part)).encode(), durable=True)
+    return part
+
+
+def _read_part(storage: Storage, layout: RunLayout, shard: int) -> Part | None:
     try:
         data = storage.read_bytes(layout.part_uri(shard))
     except ObjectNotFound:

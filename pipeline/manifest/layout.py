@@ -56,6 +56,15 @@ class RunLayout:
         return join(self.run_uri, "pending")
 
     @property
+    def lease_uri(self) -> str:
+        """Prefix of the lease objects that say who may write the run."""
+        return join(self.run_uri, "lease")
+
+    def part_info_uri(self, shard: int) -> str:
+        """What ``_SUCCESS`` will say of one part, kept so that a resumed run need not read the part."""
+        return join(self.run_uri, "parts", f"part-{shard:06d}.json")
+
+    @property
     def manifest_uri(self) -> str:
         """Prefix of the committed manifest."""
         return join(self.out, "manifests", self.run_id)

@@ -15,6 +15,7 @@ import ray
 
 from pipeline.errors import ImageError
 from pipeline.manifest.layout import RunLayout
+from pipeline.manifest.lease import Lease
 from pipeline.manifest.pending import FLUSH_ROWS, FLUSH_SECONDS, write_pending
 from pipeline.storage import Storage
 from pipeline.stylizing.config import StylizeConfig
@@ -39,6 +40,8 @@ class BulkJob:
     config: StylizeConfig
     identity: RunIdentity
     layout: RunLayout
+    lease_token: int
+    """Fencing token of the driver: an actor that finds a higher one stops."""
 
 
 class BulkActor:
@@ -57,6 +60,7 @@ class BulkActor:
         self._reader = Reader(storage, job.config.decode)
         self._painter = Painter(storage, job.layout, job.identity.styles, job.config)
         self._writer = Writer(storage, job.layout, job.identity, job.config.encode)
+        self._lease = Lease(storage, job.layout.lease_uri, job.lease_token)
         self._reads = ThreadPoolExecutor(2, thread_name_prefix="read")
         self._writes = ThreadPoolExecutor(2, thread_name_prefix="write")
 
@@ -68,10 +72,11 @@ class BulkActor:
 
         Raises:
             StorageError: the store failed beyond its retries; what was finished is flushed before.
+            RunConflict: another process has taken the run over.
         """
         shard = block.column("shard")[0].as_py()
         planned = block.drop_columns(["shard"]).to_pylist()
-        flusher = _Flusher(self._storage, self._job.layout, shard)
+        flusher = _Flusher(self._storage, self._job.layout, shard, self._lease)
         writes: deque[Future[list[dict[str, Any]]]] = deque()
         try:
             for sample in self._samples(planned):
@@ -115,8 +120,9 @@ def _give_up(planned: dict[str, Any]) -> Sample:
 class _Flusher:
     """Collects rows and writes them to ``pending/`` every 32 images or 10 seconds."""
 
-    def __init__(self, storage: Storage, layout: RunLayout, shard: int) -> None:
+    def __init__(self, storage: Storage, layout: RunLayout, shard: int, lease: Lease) -> None:
         self._storage = storage
+        self._lease = lease
         self._layout = layout
         self._shard = shard
         self._rows: list[dict[str, Any]] = []
@@ -133,5 +139,6 @@ class _Flusher:
     def flush(self) -> None:
         """Write what was collected."""
         if self._rows:
+            self._lease.check()
             write_pending(self._storage, self._layout, self._shard, self._rows)
         self._rows, self._num_images, self._last_s = [], 0, time.monotonic()

@@ -50,8 +50,6 @@ class Painter:
     def __call__(self, sample: Sample) -> Sample:
         """Fill in ``sample.painted`` for every style, with an ImageError where it could not be done."""
         if sample.failure is None:
-            assert sample.source is not None
-            sample.source = controls.limit_size(sample.source, self._config.max_size_px)
             for style in self._nets:
                 try:
                     sample.painted[style] = self._paint(sample, style)
@@ -75,14 +73,13 @@ class Painter:
 
     def _paint_frame(self, image_HWC: NDArray[np.uint8], style: str) -> NDArray[np.uint8]:
         config = self._config
+        source_HWC = controls.limit_size(image_HWC, config.max_size_px)
         if config.strength == 0:
-            return image_HWC
-        height_px, width_px = image_HWC.shape[:2]
-        seen_HWC = controls.resize(image_HWC, *controls.network_size(width_px, height_px, config.texture_scale))
-        result_HWC = controls.resize(self._nets[style].stylize(seen_HWC), width_px, height_px)
+            return source_HWC
+        result_HWC = controls.at_scale(source_HWC, config.texture_scale, self._nets[style].stylize)
         if config.preserve_color:
-            result_HWC = controls.preserve_color(image_HWC, result_HWC)
-        return controls.blend(image_HWC, result_HWC, config.strength)
+            result_HWC = controls.preserve_color(source_HWC, result_HWC)
+        return controls.blend(source_HWC, result_HWC, config.strength)
 
 
 def _out_of_memory(sample: Sample) -> ImageError:

@@ -1,4 +1,4 @@
-"""The bulk flow: plan, paint in waves of plan shards, commit."""
+"""The bulk flow: plan in the background, paint in waves of plan shards, commit."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import pyarrow as pa
 import ray
-import ray.data
 
-from pipeline.errors import ConfigError, RunConflict, StorageError, StylemillError
+from pipeline.errors import ConfigError, RunConflict, StorageError
 from pipeline.manifest.commit import (
     Part,
     Success,
     commit_part,
+    committed_part,
     missing_keys,
-    read_part,
     read_success,
     write_success,
 )
 from pipeline.manifest.layout import RunLayout
-from pipeline.manifest.pending import FLUSH_ROWS, remove_pending
-from pipeline.manifest.plan import ROWS_PER_SHARD, read_plan_summary
+from pipeline.manifest.lease import HeldLease, acquire
+from pipeline.manifest.pending import remove_pending
+from pipeline.manifest.plan import read_plan_summary
 from pipeline.manifest.schema import SCHEMA_VERSION
 from pipeline.storage import Storage
-from pipeline.stylizing.bulk_actor import BulkActor, BulkJob
-from pipeline.stylizing.config import StylizeConfig
+from pipeline.stylizing.bulk_actor import BulkJob
 from pipeline.stylizing.planner import plan_sources
+from pipeline.stylizing.planning_thread import PlanningThread, Shard
 from pipeline.stylizing.preflight import PreparedRun
 from pipeline.stylizing.sources import find_sources
 from pipeline.stylizing.tracker import Progress, start_tracker
+from pipeline.stylizing.wave import choose_num_actors, paint_wave
 
 log = logging.getLogger(__name__)
 
 SHARDS_PER_WAVE = 64
-MAX_BARREN_WAVES = 3
-"""Waves in a row that may leave their shards unfinished before the run stops, resumable."""
+MAX_ROUNDS = 3
+"""A wave is painted at most so often until every shard has its part; then the run stops, resumable."""
 PROGRESS_PERIOD_S = 0.5
 
 ProgressCallback = Callable[[Progress], None]
@@ -90,8 +90,10 @@ def stylize(run: PreparedRun, on_progress: ProgressCallback | None = None) -> Bu
     if run.success is not None:
         progress = Progress(num_sources=run.success.num_sources, num_resumed=run.success.num_sources)
         return BulkResult(layout=run.layout, success=run.success, progress=progress, already_committed=True, wall_s=0.0)
-    bulk = _Bulk(run, on_progress or (lambda progress: None))
-    success = bulk.paint()
+    with acquire(Storage(run.config.storage), run.layout.lease_uri, on_wait=log.warning) as lease:
+        bulk = _Bulk(run, lease)
+        with bulk.reporting(on_progress or (lambda progress: None)):
+            success = bulk.paint()
     return BulkResult(
         layout=run.layout,
         success=success,
@@ -104,95 +106,62 @@ def stylize(run: PreparedRun, on_progress: ProgressCallback | None = None) -> Bu
 class _Bulk:
     """One invocation of one run."""
 
-    def __init__(self, run: PreparedRun, on_progress: ProgressCallback) -> None:
+    def __init__(self, run: PreparedRun, lease: HeldLease) -> None:
         self._config = run.config
         self._identity = run.identity
         self._layout = run.layout
+        self._lease = lease
         self._storage = Storage(run.config.storage)
-        self._on_progress = on_progress
+        self._job = BulkJob(config=run.config, identity=run.identity, layout=run.layout, lease_token=lease.token)
+        self._num_actors = choose_num_actors(run.config)
         self._tracker = start_tracker()
-        self._num_sources = 0
+        self._planning = PlanningThread(self._plan)
         self._num_resumed = 0
 
     def paint(self) -> Success:
-        num_actors = choose_num_actors(self._config)
-        shards = [shard for shard, _ in self._plan()]
         parts: dict[int, Part] = {}
-        with self._reporting():
-            for start in range(0, len(shards), SHARDS_PER_WAVE):
-                self._paint_wave(shards[start : start + SHARDS_PER_WAVE], num_actors, parts)
-        return self._commit([parts[shard] for shard in shards])
-
-    def _plan(self) -> list[tuple[int, int]]:
-        source_root = self._identity.input
-        shards = list(
-            plan_sources(self._storage, self._layout, lambda after: find_sources(self._storage, source_root, after))
-        )
-        self._num_sources = sum(rows for _, rows in shards)
-        if not shards:
+        try:
+            while wave := self._planning.take(SHARDS_PER_WAVE):
+                parts.update(self._paint_wave(wave))
+        finally:
+            self._planning.stop()
+        if not parts:
             raise ConfigError("input", self._config.input, "holds no sources", "give a location that does")
-        return shards
+        return self._commit([parts[shard] for shard in sorted(parts)])
 
-    def _paint_wave(self, shards: Sequence[int], num_actors: int, parts: dict[int, Part]) -> None:
-        """Paint shards until each has its part, at most a few times over."""
-        styles = [style.name for style in self._identity.styles]
-        left: list[int] = []
-        for shard in shards:
-            part = read_part(self._storage, self._layout, shard)
-            if part is None:
-                left.append(shard)
-            else:
+    def _plan(self) -> Iterator[Shard]:
+        return plan_sources(
+            self._storage, self._layout, lambda after: find_sources(self._storage, self._identity.input, after)
+        )
+
+    def _paint_wave(self, wave: Sequence[Shard]) -> dict[int, Part]:
+        """Paint shards until each has its part, and return the parts."""
+        parts: dict[int, Part] = {}
+        for shard, num_rows in wave:
+            part = committed_part(self._storage, self._layout, shard)
+            if part is not None:
                 parts[shard] = part
-                self._num_resumed += part.rows // len(styles)
-        for attempt in range(MAX_BARREN_WAVES):
+                self._num_resumed += num_rows
+        left = {shard: num_rows for shard, num_rows in wave if shard not in parts}
+        for round_ in range(MAX_ROUNDS):
             missing = {shard: missing_keys(self._storage, self._layout, shard) for shard in left}
             num_missing = sum(table.num_rows for table in missing.values())
-            if attempt == 0:
-                self._num_resumed += sum(self._planned_rows(shard) for shard in left) - num_missing
+            if round_ == 0:
+                self._num_resumed += sum(left.values()) - num_missing
             if num_missing:
-                self._run_actors(missing, num_missing, num_actors)
+                paint_wave(self._job, missing, self._num_actors, self._tracker)
+            self._lease.check()
             for shard in list(left):
-                part = commit_part(self._storage, self._layout, shard, styles)
+                part = commit_part(self._storage, self._layout, shard, [style.name for style in self._identity.styles])
                 if part is not None:
                     parts[shard] = part
-                    left.remove(shard)
+                    del left[shard]
             if not left:
-                return
+                return parts
         raise StorageError(
-            f"plan shards {left} of run {self._layout.run_id} stay unfinished after {MAX_BARREN_WAVES} attempts; "
+            f"plan shards {sorted(left)} of run {self._layout.run_id} stay unfinished after {MAX_ROUNDS} rounds; "
             "run the same command again to resume"
         )
-
-    def _planned_rows(self, shard: int) -> int:
-        last = self._num_sources % ROWS_PER_SHARD or ROWS_PER_SHARD
-        is_last = (shard + 1) * ROWS_PER_SHARD >= self._num_sources
-        return last if is_last else ROWS_PER_SHARD
-
-    def _run_actors(self, missing: dict[int, pa.Table], num_missing: int, num_actors: int) -> None:
-        rows_per_block = max(1, min(FLUSH_ROWS, -(-num_missing // (4 * num_actors))))
-        blocks = [
-            table.slice(start, rows_per_block).append_column(
-                "shard", pa.array([shard] * min(rows_per_block, table.num_rows - start), pa.int64())
-            )
-            for shard, table in missing.items()
-            for start in range(0, table.num_rows, rows_per_block)
-        ]
-        num_actors = min(num_actors, len(blocks))
-        job = BulkJob(config=self._config, identity=self._identity, layout=self._layout)
-        dataset = ray.data.from_arrow(blocks).map_batches(
-            BulkActor,
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=num_actors),
-            num_cpus=self._config.threads_per_actor,
-            memory=self._config.max_memory_bytes,
-            fn_constructor_kwargs={"job": job, "tracker": self._tracker},
-        )
-        try:
-            for _ in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-                pass
-        except Exception as error:
-            raise own_error(error) from error
 
     def _commit(self, parts: list[Part]) -> Success:
         summary = read_plan_summary(self._storage, self._layout)
@@ -211,6 +180,7 @@ class _Bulk:
             parts=parts,
             finished_at=datetime.now(UTC).isoformat(),
         )
+        self._lease.check()
         if not write_success(self._storage, self._layout, success):
             existing = read_success(self._storage, self._layout)
             raise RunConflict(
@@ -221,9 +191,10 @@ class _Bulk:
         return success
 
     def progress(self) -> Progress:
+        """Return how far this invocation is."""
         num_finished, counts, busy_s = ray.get(self._tracker.progress.remote())
         return Progress(
-            num_sources=self._num_sources,
+            num_sources=self._planning.num_sources,
             num_resumed=self._num_resumed,
             counts=counts,
             num_finished=num_finished,
@@ -231,13 +202,13 @@ class _Bulk:
         )
 
     @contextmanager
-    def _reporting(self) -> Iterator[None]:
+    def reporting(self, on_progress: ProgressCallback) -> Iterator[None]:
         """Call ``on_progress`` from a thread while the body runs."""
         done = threading.Event()
 
         def report() -> None:
             while not done.wait(PROGRESS_PERIOD_S):
-                self._on_progress(self.progress())
+                on_progress(self.progress())
 
         thread = threading.Thread(target=report, name="progress", daemon=True)
         thread.start()
@@ -246,33 +217,4 @@ class _Bulk:
         finally:
             done.set()
             thread.join()
-        self._on_progress(self.progress())
-
-
-def choose_num_actors(config: StylizeConfig) -> int:
-    """Return how many actors fit the cluster: by CPUs (or GPUs) and by memory, never more than asked for.
-
-    Raises:
-        ConfigError: not even one fits.
-    """
-    has = ray.cluster_resources()
-    by_cpu = int(has.get("CPU", 0) // config.threads_per_actor)
-    by_memory = int(has.get("memory", 0) // config.max_memory_bytes)
-    if not by_cpu:
-        cure = f"give at most {int(has.get('CPU', 0))}"
-        raise ConfigError("threads_per_actor", config.threads_per_actor, "is more CPUs than the cluster has", cure)
-    if not by_memory:
-        cure = f"give at most {int(has.get('memory', 0) / 2**20)}MiB"
-        raise ConfigError("max_memory", config.max_memory, "is more than the cluster has free", cure)
-    return min(by_cpu, by_memory, config.num_actors or by_cpu)
-
-
-def own_error(error: BaseException) -> BaseException:
-    """Return this project's error inside one of Ray's, or the error itself."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, StylemillError):
-            return seen
-        cause = getattr(seen, "cause", None)
-        seen = cause if isinstance(cause, BaseException) else seen.__cause__
-    return error
+        on_progress(self.progress())

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from pipeline.errors import ImageError, ObjectNotFound, PathConflict
-from pipeline.images.encode import encode, output_format_of
+from pipeline.images.encode import encode, encode_frames, output_format_of
 from pipeline.images.options import EncodeOptions
 from pipeline.images.output_key import output_key
 from pipeline.images.sniff import SNIFF_BYTES, sniff
@@ -56,7 +56,10 @@ class Writer:
             raise painted
         assert sample.source is not None
         start_s = time.perf_counter()
-        encoded = encode(painted.frames_HWC[0], sample.source, self._options)
+        if sample.source.frames:
+            encoded = encode_frames(painted.frames_HWC, sample.source, self._options)
+        else:
+            encoded = encode(painted.frames_HWC[0], sample.source, self._options)
         encode_ms = 1000 * (time.perf_counter() - start_s)
         key = output_key(sample.key, encoded.format)
         self._check_collision(sample, key)
