@@ -12,19 +12,17 @@ from pipeline.images.source_image import Metadata
 
 _LONGEST_CREDIT: Final = 2_000
 _LONGEST_PACKET: Final = 1 << 20
-_PNG_KEYWORDS: Final = tuple(
-    [
-        "Title",
-        "Author",
-        "Description",
-        "Copyright",
-        "Creation Time",
-        "Software",
-        "Disclaimer",
-        "Warning",
-        "Source",
-        "Comment",
-    ]
+_PNG_KEYWORDS: Final = (
+    "Title",
+    "Author",
+    "Description",
+    "Copyright",
+    "Creation Time",
+    "Software",
+    "Disclaimer",
+    "Warning",
+    "Source",
+    "Comment",
 )
 _IFD0_KEPT: Final = (
     ExifTags.Base.ImageDescription,
