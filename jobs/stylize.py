@@ -35,6 +35,9 @@ def run(config: StylizeConfig) -> int:
 
     with ray_session():
         result = paint(config, prepared)
+    if result.already_committed:
+        print(f"nothing to do since run {result.success.run_id}, committed at {result.success.finished_at}")
+        return 0
     print_summary(result)
     return 3 if result.failed_fraction > config.max_failed_fraction else 0
 

@@ -38,6 +38,8 @@ class Success:
     """The content of ``_SUCCESS``."""
 
     run_id: str
+    input: str
+    """Location of the sources."""
     fingerprint: str
     parent_run_id: str | None
     schema_version: int

@@ -56,6 +56,11 @@ class RunLayout:
         return join(self.run_uri, "pending")
 
     @property
+    def deleted_uri(self) -> str:
+        """Sources that earlier runs painted and that are gone, as JSON (``--incremental``)."""
+        return join(self.run_uri, "deleted.json")
+
+    @property
     def lease_uri(self) -> str:
         """Prefix of the lease objects that say who may write the run."""
         return join(self.run_uri, "lease")

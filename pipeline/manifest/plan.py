@@ -24,8 +24,6 @@ class PlanSummary:
     num_shards: int
     num_sources: int
     num_bytes: int
-    deleted_keys: int = 0
-    """Sources of earlier runs that are gone (``--incremental``)."""
 
 
 def write_shard(storage: Storage, layout: RunLayout, shard: int, table: pa.Table) -> None:

@@ -34,6 +34,12 @@ class StylizeConfig:
     run_id: str | None = None
     """Identity of the run; by default a hash of input, output, fingerprint and styles."""
 
+    incremental: bool = False
+    """Paint only sources that are new or changed since the committed runs of this output, in a run of its own."""
+
+    retry_failed: bool = False
+    """Paint only sources that failed in the committed runs of this output, in a run of its own."""
+
     strength: float = 1.0
     """From 0 (the source) to 1 (the full style)."""
 
@@ -84,6 +90,8 @@ class StylizeConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(name, value, "is below 1", "write a whole number from 1")
+        if self.incremental and self.retry_failed:
+            raise ConfigError("retry_failed", True, "cannot be combined with incremental", "run one after the other")
         if self.max_memory_bytes < 2**28:
             raise ConfigError("max_memory", self.max_memory, "is too little to paint in", "give at least 256MiB")
 

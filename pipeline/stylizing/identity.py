@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.config import digest, to_mapping
 from pipeline.stylizing.config import StylizeConfig
+
+FollowUp = Literal["incremental", "retry_failed", "repair"]
 
 ENGINE_VERSION = 1
 """Raised when a change of the code changes output bytes."""
@@ -50,6 +52,9 @@ class RunIdentity:
     styles: tuple[StyleRef, ...]
     settings: dict[str, Any]
     parent_run_id: str | None = None
+    """The newest committed run that this one follows."""
+    follow_up: FollowUp | None = None
+    """Why it follows: ``incremental``, ``retry_failed`` or ``repair``."""
 
     def to_json(self) -> bytes:
         """Return the content of ``run.json``."""

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.images.output_key import SUFFIXES
 from pipeline.manifest.layout import RunLayout
@@ -22,78 +27,101 @@ from pipeline.storage.uri import key_problem
 
 _KNOWN_SUFFIXES = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 
-Finder = Callable[[str], Iterable[ObjectStat]]
-"""Yields sources in order of key, after the given one."""
+
+@dataclass(kw_only=True)
+class Source:
+    """One source on its way into a plan."""
+
+    found: ObjectStat
+    twin: Source | None = None
+    """The earlier source whose result may take this one's name."""
+    attempt: int = 1
+    is_planned: bool = True
+
+
+Finder = Callable[[str, "TwinFinder"], Iterable[Source]]
+"""Yields sources in order of key, after the given one; the finder of twins knows the keys up to it."""
 
 
 class TwinFinder:
-    """Finds, in keys that come in order, the earlier key that a key's name extends by an image suffix.
+    """Finds, in sources that come in order of key, the earlier one that a key's name extends by an image suffix.
 
     ``a.tif`` painted as PNG becomes ``a.tif.png``: a source of that very name would collide with it. All keys that
     begin with ``P`` follow ``P`` without a gap, so a stack of the open prefixes finds it in constant memory.
     """
 
     def __init__(self) -> None:
-        self._open: list[tuple[str, str]] = []
+        self._open: list[Source] = []
 
-    def add(self, key: str, uri: str) -> str | None:
-        """Take the next key; return the location of its twin, or None."""
-        while self._open and not key.startswith(self._open[-1][0]):
+    def add(self, found: ObjectStat) -> Source:
+        """Take the next object and return it as a source with its twin."""
+        while self._open and not found.key.startswith(self._open[-1].found.key):
             self._open.pop()
-        stem, dot, suffix = key.rpartition(".")
-        twin = None
+        stem, dot, suffix = found.key.rpartition(".")
+        source = Source(found=found)
         if dot and f".{suffix.lower()}" in _KNOWN_SUFFIXES:
-            twin = next((uri for earlier, uri in self._open if earlier == stem), None)
-        self._open.append((key, uri))
-        return twin
+            source.twin = next((earlier for earlier in self._open if earlier.found.key == stem), None)
+        self._open.append(source)
+        return source
 
 
-def plan_row(source: ObjectStat, twin_uri: str | None, attempt: int = 1) -> dict[str, Any]:
+def plan_row(source: Source) -> dict[str, Any]:
     """Return a source as a row of PLAN_SCHEMA."""
-    bad_key = key_problem(source.key)
+    found = source.found
+    bad_key = key_problem(found.key)
     return {
-        "key": source.key,
-        "uri": source.uri,
-        "size_bytes": source.size_bytes,
-        "etag": source.etag,
-        "twin_uri": twin_uri,
-        "attempt": attempt,
-        "problem_type": "BadKey" if bad_key else source.problem_type,
-        "problem": f"{bad_key}; rename the source" if bad_key else source.problem,
+        "key": found.key,
+        "uri": found.uri,
+        "size_bytes": found.size_bytes,
+        "etag": found.etag,
+        "twin_uri": source.twin.found.uri if source.twin else None,
+        "attempt": source.attempt,
+        "problem_type": "BadKey" if bad_key else found.problem_type,
+        "problem": f"{bad_key}; rename the source" if bad_key else found.problem,
     }
 
 
 def plan_sources(storage: Storage, layout: RunLayout, find: Finder) -> Iterator[tuple[int, int]]:
     """Write the plan, yielding the number of each shard and its rows as soon as it stands; end with ``_COMPLETE``.
 
-    Shards that a killed planner left are yielded first, and the listing continues after their last key.
+    Shards that a killed planner left are yielded first, and the listing continues after their last key. A plan
+    without sources is not frozen.
 
     Raises:
         RunConflict: another process wrote other shards.
         StorageError: storage failed beyond its retries.
     """
-    twins, last, num_sources, num_bytes, shard = TwinFinder(), "", 0, 0, 0
-    for existing in iter_shards(storage, layout):
-        table = read_shard(storage, layout, existing)
-        for key, uri in zip(table.column("key").to_pylist(), table.column("uri").to_pylist(), strict=True):
-            twins.add(key, uri)
-            last = key
-        num_sources += table.num_rows
-        num_bytes += sum(table.column("size_bytes").to_pylist())
-        shard = existing + 1
-        yield existing, table.num_rows
+    twins, totals = TwinFinder(), _Totals()
+    for shard in iter_shards(storage, layout):
+        table = read_shard(storage, layout, shard)
+        for row in table.select(["key", "uri", "size_bytes", "etag"]).to_pylist():
+            twins.add(ObjectStat(row["uri"], row["key"], row["size_bytes"], row["etag"]))
+        totals.add(table)
+        yield shard, table.num_rows
     if read_plan_summary(storage, layout) is not None:
         return
-    rows: list[dict[str, Any]] = []
-    for source in find(last):
-        rows.append(plan_row(source, twins.add(source.key, source.uri)))
-        num_bytes += source.size_bytes
-        if len(rows) == ROWS_PER_SHARD:
-            write_shard(storage, layout, shard, make_table(rows, PLAN_SCHEMA))
-            yield shard, len(rows)
-            num_sources, shard, rows = num_sources + len(rows), shard + 1, []
-    if rows:
-        write_shard(storage, layout, shard, make_table(rows, PLAN_SCHEMA))
-        yield shard, len(rows)
-        num_sources, shard = num_sources + len(rows), shard + 1
-    complete_plan(storage, layout, PlanSummary(num_shards=shard, num_sources=num_sources, num_bytes=num_bytes))
+    sources = iter(find(totals.last_key, twins))
+    while rows := [plan_row(source) for source in islice(sources, ROWS_PER_SHARD)]:
+        shard, table = totals.num_shards, make_table(rows, PLAN_SCHEMA)
+        write_shard(storage, layout, shard, table)
+        totals.add(table)
+        yield shard, table.num_rows
+    if totals.num_shards:
+        complete_plan(storage, layout, totals.summary())
+
+
+@dataclass(kw_only=True)
+class _Totals:
+    num_shards: int = 0
+    num_sources: int = 0
+    num_bytes: int = 0
+    last_key: str = ""
+
+    def add(self, table: pa.Table) -> None:
+        self.num_shards += 1
+        self.num_sources += table.num_rows
+        self.num_bytes += pc.sum(table.column("size_bytes")).as_py() or 0
+        self.last_key = table.column("key")[-1].as_py()
+
+    def summary(self) -> PlanSummary:
+        return PlanSummary(num_shards=self.num_shards, num_sources=self.num_sources, num_bytes=self.num_bytes)

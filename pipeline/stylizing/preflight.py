@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from pipeline.config import to_yaml
 from pipeline.errors import AccessDenied, ConfigError, ObjectNotFound, StorageError
 from pipeline.manifest.commit import Success, read_success
+from pipeline.manifest.history import CommittedRun, load_history
 from pipeline.manifest.layout import RunLayout
 from pipeline.storage import Storage, resolve
 from pipeline.storage.uri import is_inside, key_problem
 from pipeline.style_model import StyleModel, load_style_model, to_bytes
 from pipeline.stylizing.config import StylizeConfig
-from pipeline.stylizing.identity import RunIdentity, differences, identify
+from pipeline.stylizing.follow_up import follow_up
+from pipeline.stylizing.identity import FollowUp, RunIdentity, differences, identify
 from pipeline.stylizing.sources import find_sources, glob_root
 
 OWN_FOLDERS = ("images", "manifests", "runs")
@@ -29,6 +31,10 @@ class PreparedRun:
     layout: RunLayout
     success: Success | None
     """Set if the run was committed before: there is nothing to do."""
+    history: tuple[CommittedRun, ...] = ()
+    """Committed runs over the same sources, oldest first; only for runs that follow one."""
+    broken_keys: frozenset[str] = frozenset()
+    """What ``manifest repair`` paints again."""
 
 
 def prepare(config: StylizeConfig) -> PreparedRun:
@@ -43,21 +49,52 @@ def prepare(config: StylizeConfig) -> PreparedRun:
     models = load_models(storage, config.model)
     named = [(model.name, model.version, model.sha256) for model in models]
     identity = identify(config, source_root, out, named)
-    layout = RunLayout(out=out, run_id=identity.run_id)
-    _check_apart(source_root, layout, identity)
+    _check_apart(source_root, out, identity)
     _check_sources(storage, source_root)
     _check_output(storage, out)
+    history = _history(storage, config, identity, out)
+    if history:
+        kind: FollowUp = "retry_failed" if config.retry_failed else "incremental"
+        identity = follow_up(kind, identity, history, config.run_id)
+    run = PreparedRun(
+        config=config,
+        identity=identity,
+        layout=RunLayout(out=out, run_id=identity.run_id),
+        success=None,
+        history=tuple(history),
+    )
+    return claim(storage, run, models)
+
+
+def claim(storage: Storage, run: PreparedRun, models: Sequence[StyleModel]) -> PreparedRun:
+    """Put a run's identity, config and models into its folder, or find them there.
+
+    Raises:
+        ConfigError: the folder cannot be written, or belongs to a run with other settings.
+    """
+    layout = run.layout
     try:
-        _claim(storage, layout, identity)
+        _claim_identity(storage, layout, run.identity)
         success = read_success(storage, layout)
         if success is None:
-            storage.write_bytes(layout.config_uri, to_yaml(config).encode())
+            storage.write_bytes(layout.config_uri, to_yaml(run.config).encode())
             for model in models:
                 storage.create_bytes(layout.model_uri(model.name), to_bytes(model))
     except StorageError as error:
         cure = "give a location that these credentials may write"
-        raise ConfigError("out", config.out, f"cannot be written ({error})", cure) from error
-    return PreparedRun(config=config, identity=identity, layout=layout, success=success)
+        raise ConfigError("out", layout.out, f"cannot be written ({error})", cure) from error
+    return replace(run, success=success)
+
+
+def _history(storage: Storage, config: StylizeConfig, identity: RunIdentity, out: str) -> list[CommittedRun]:
+    """Return the committed runs that this one follows; none for a run of its own."""
+    if not (config.incremental or config.retry_failed):
+        return []
+    history = load_history(storage, out, identity.input)
+    if config.retry_failed and not history:
+        cure = "finish a run without --retry-failed first"
+        raise ConfigError("retry_failed", True, f"{out} holds no committed run over this input", cure)
+    return history
 
 
 def load_models(storage: Storage, uris: Sequence[str]) -> list[StyleModel]:
@@ -91,10 +128,10 @@ def _resolved(field: str, uri: str) -> str:
         raise ConfigError(field, error.value, error.problem, error.cure) from None
 
 
-def _check_apart(source_root: str, layout: RunLayout, identity: RunIdentity) -> None:
-    root = glob_root(source_root)
-    if is_inside(layout.out, root):
-        raise ConfigError("out", layout.out, "lies inside the input", "choose a location outside the sources")
+def _check_apart(source_root: str, out: str, identity: RunIdentity) -> None:
+    root, layout = glob_root(source_root), RunLayout(out=out, run_id=identity.run_id)
+    if is_inside(out, root):
+        raise ConfigError("out", out, "lies inside the input", "choose a location outside the sources")
     for style in identity.styles:
         if is_inside(root, layout.images_uri(style.name)):
             cure = "choose another output location"
@@ -126,7 +163,7 @@ def _check_output(storage: Storage, out: str) -> None:
         raise ConfigError("out", out, f"cannot be listed ({error})", "check the location and credentials") from None
 
 
-def _claim(storage: Storage, layout: RunLayout, identity: RunIdentity) -> None:
+def _claim_identity(storage: Storage, layout: RunLayout, identity: RunIdentity) -> None:
     if storage.create_bytes(layout.identity_uri, identity.to_json()):
         return
     try:

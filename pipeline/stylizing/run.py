@@ -30,10 +30,10 @@ from pipeline.manifest.plan import read_plan_summary
 from pipeline.manifest.schema import SCHEMA_VERSION
 from pipeline.storage import Storage
 from pipeline.stylizing.bulk_actor import BulkJob
+from pipeline.stylizing.follow_up import make_finder
 from pipeline.stylizing.planner import plan_sources
 from pipeline.stylizing.planning_thread import PlanningThread, Shard
 from pipeline.stylizing.preflight import PreparedRun
-from pipeline.stylizing.sources import find_sources
 from pipeline.stylizing.tracker import Progress, start_tracker
 from pipeline.stylizing.wave import choose_num_actors, paint_wave
 
@@ -88,12 +88,14 @@ def stylize(run: PreparedRun, on_progress: ProgressCallback | None = None) -> Bu
     """
     start_s = time.monotonic()
     if run.success is not None:
-        progress = Progress(num_sources=run.success.num_sources, num_resumed=run.success.num_sources)
-        return BulkResult(layout=run.layout, success=run.success, progress=progress, already_committed=True, wall_s=0.0)
+        return _nothing_to_do(run.layout, run.success)
     with acquire(Storage(run.config.storage), run.layout.lease_uri, on_wait=log.warning) as lease:
         bulk = _Bulk(run, lease)
         with bulk.reporting(on_progress or (lambda progress: None)):
             success = bulk.paint()
+    if success is None:
+        parent = run.history[-1]
+        return _nothing_to_do(parent.layout, parent.success)
     return BulkResult(
         layout=run.layout,
         success=success,
@@ -101,6 +103,11 @@ def stylize(run: PreparedRun, on_progress: ProgressCallback | None = None) -> Bu
         already_committed=False,
         wall_s=time.monotonic() - start_s,
     )
+
+
+def _nothing_to_do(layout: RunLayout, success: Success) -> BulkResult:
+    progress = Progress(num_sources=success.num_sources, num_resumed=success.num_sources)
+    return BulkResult(layout=layout, success=success, progress=progress, already_committed=True, wall_s=0.0)
 
 
 class _Bulk:
@@ -113,26 +120,28 @@ class _Bulk:
         self._lease = lease
         self._storage = Storage(run.config.storage)
         self._job = BulkJob(config=run.config, identity=run.identity, layout=run.layout, lease_token=lease.token)
+        self._finder = make_finder(self._storage, run.layout, run.identity, run.history, run.broken_keys)
         self._num_actors = choose_num_actors(run.config)
         self._tracker = start_tracker()
         self._planning = PlanningThread(self._plan)
         self._num_resumed = 0
 
-    def paint(self) -> Success:
+    def paint(self) -> Success | None:
+        """Paint and commit; return None if a run that follows others finds nothing to do."""
         parts: dict[int, Part] = {}
         try:
             while wave := self._planning.take(SHARDS_PER_WAVE):
                 parts.update(self._paint_wave(wave))
         finally:
             self._planning.stop()
+        if not parts and self._identity.follow_up:
+            return None
         if not parts:
             raise ConfigError("input", self._config.input, "holds no sources", "give a location that does")
         return self._commit([parts[shard] for shard in sorted(parts)])
 
     def _plan(self) -> Iterator[Shard]:
-        return plan_sources(
-            self._storage, self._layout, lambda after: find_sources(self._storage, self._identity.input, after)
-        )
+        return plan_sources(self._storage, self._layout, self._finder)
 
     def _paint_wave(self, wave: Sequence[Shard]) -> dict[int, Part]:
         """Paint shards until each has its part, and return the parts."""
@@ -171,6 +180,7 @@ class _Bulk:
             counts.update(part.counts)
         success = Success(
             run_id=self._layout.run_id,
+            input=self._identity.input,
             fingerprint=self._identity.fingerprint,
             parent_run_id=self._identity.parent_run_id,
             schema_version=SCHEMA_VERSION,
