@@ -16,6 +16,7 @@ import difflib
 import hashlib
 import inspect
 import json
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -143,8 +144,10 @@ def _convert_scalar(name: str, annotation: Any, text: str) -> Any:
             raise ConfigError(name, text, "is neither true nor false", "write true or false")
         return text.lower() in _TRUE
     if annotation in (int, float):
+        # YAML writes infinity and not-a-number with a dot.
+        plain = re.sub(r"(?i)^([-+]?)\.(inf|nan)$", r"\1\2", text) if annotation is float else text
         try:
-            return annotation(text.replace("_", ""))
+            return annotation(plain.replace("_", ""))
         except ValueError:
             kind = "a whole number" if annotation is int else "a number"
             raise ConfigError(name, text, f"is not {kind}", f"write {kind}") from None
@@ -206,7 +209,8 @@ def _stringify(value: Any) -> Any:
         return [_stringify(item) for item in value]
     if isinstance(value, bool):
         return str(value).lower()
-    return value if value is None or isinstance(value, str) else str(value)
+    # A mapping inside a list is no value of any field: left as it is, it is refused with the field's name.
+    return value if value is None or isinstance(value, str | Mapping) else str(value)
 
 
 def parse_yaml(text: str, *, source: str) -> Mapping[str, Any]:
@@ -220,10 +224,16 @@ def parse_yaml(text: str, *, source: str) -> Mapping[str, Any]:
     except yaml.YAMLError as error:
         problem = " ".join(str(error).split())
         raise ConfigError("config", source, f"is not valid YAML ({problem})", "correct the file") from None
-    if tree is None:
+    except RecursionError:
+        raise ConfigError("config", source, "is nested too deeply", "correct the file") from None
+    if tree is None or tree == "":
         return {}
     if not isinstance(tree, Mapping):
         raise ConfigError("config", source, "is not a YAML mapping", "write `field: value` lines")
+    try:
+        _flatten(tree)
+    except RecursionError:
+        raise ConfigError("config", source, "holds an alias to itself", "correct the file") from None
     return tree
 
 
@@ -293,7 +303,10 @@ def to_mapping(config: Any) -> dict[str, Any]:
 
 def to_yaml(config: Any) -> str:
     """Return a config as YAML that ``from_flags`` reads back to an equal config."""
-    return yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True)
+    if any(line_break in text for line_break in "\x85\u2028\u2029"):  # PyYAML would read them back as spaces
+        text = yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=False)
+    return text
 
 
 def digest(values: Mapping[str, Any]) -> str:
@@ -315,6 +328,6 @@ def parse_size(field: str, text: str) -> int:
         size = float(number) * units[unit]
     except (ValueError, KeyError):
         raise ConfigError(field, text, "is not a size", "write for example 5GiB or 512MB") from None
-    if not 0 < size < float("inf"):
-        raise ConfigError(field, text, "is not above zero", "write for example 5GiB or 512MB")
+    if not 1 <= size < float("inf"):
+        raise ConfigError(field, text, "is less than one byte, or endless", "write for example 5GiB or 512MB")
     return int(size)
