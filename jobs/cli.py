@@ -19,7 +19,7 @@ VERBS = {
     "demo": "the whole story on this machine: real photos, a style trained here, the library repainted",
     "train": "train one style; running it again resumes",
     "stylize": "repaint a library; running it again resumes",
-    "manifest": "verify or summarise a committed manifest",
+    "manifest": "verify, summarise, repair or tidy up what committed runs wrote",
 }
 """Each verb is a module of this package with ``main(arguments) -> exit code``."""
 

@@ -1,4 +1,4 @@
-"""``stylemill manifest verify|summary URI``: check a committed manifest, or say what it holds."""
+"""``stylemill manifest verify|summary|repair|gc URI``: check what committed runs wrote, tell, mend, tidy up."""
 
 from __future__ import annotations
 
@@ -7,15 +7,21 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from jobs.arguments import parse, subcommand
 from jobs.terminal import LiveLine, counts_text, duration
 from pipeline.errors import ConfigError
 from pipeline.storage import StorageOptions
 
+if TYPE_CHECKING:
+    from pipeline.auditing.verify import Verification
+
 SUBCOMMANDS = {
     "verify": "check rows against the plan, objects against their SHA-256, and look for unknown objects",
     "summary": "print counts, errors and throughput",
+    "repair": "paint again, in a run of its own, what verify finds missing or damaged",
+    "gc": "list objects that no committed run owns; remove them with --delete",
 }
 PROBLEMS_SHOWN = 20
 PARTS_WITHOUT_RAY = 2
@@ -36,20 +42,46 @@ class ManifestConfig:
             raise ConfigError("uri", self.uri, "is empty", "give OUT or OUT/manifests/RUN_ID")
 
 
+@dataclass(frozen=True, kw_only=True)
+class VerifyConfig(ManifestConfig):
+    """Which manifest, and how much of it."""
+
+    sample: float = 1.0
+    """Share of the objects whose content is read, from 0 to 1; rows and parts are always checked."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.sample <= 1:
+            raise ConfigError("sample", self.sample, "is out of range", "write a number from 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GcConfig(ManifestConfig):
+    """Which output, and whether to remove."""
+
+    delete: bool = False
+    """Remove the objects instead of listing them."""
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the verb; ``verify`` returns 1 if anything is not as the manifest says."""
     chosen = subcommand("manifest", SUBCOMMANDS, arguments)
     if chosen is None:
         return 0
     name, rest = chosen
-    config = parse(ManifestConfig, f"manifest {name}", SUBCOMMANDS[name], rest, positional="uri")
+    return _HANDLERS[name](rest)
+
+
+def verify(arguments: Sequence[str]) -> int:
+    """Check a manifest and print what is wrong."""
+    config = parse(VerifyConfig, "manifest verify", SUBCOMMANDS["verify"], arguments, positional="uri")
     if config is None:
         return 0
-    return verify(config) if name == "verify" else summary(config)
+    found = _verification(config, config.sample)
+    return 0 if found.is_sound else 1
 
 
-def verify(config: ManifestConfig) -> int:
-    """Check a manifest and print what is wrong."""
+def _verification(config: ManifestConfig, sample: float = 1.0) -> Verification:
     from jobs.session import ray_session
     from pipeline.auditing import verify as auditing
     from pipeline.manifest.read import find_run, load_success
@@ -61,21 +93,74 @@ def verify(config: ManifestConfig) -> int:
     line = LiveLine()
     with nullcontext() if is_small else ray_session():
         found = auditing.verify(
-            config.storage, layout, lambda done, total: line.show(f"{done:,}/{total:,} parts checked")
+            config.storage,
+            layout,
+            sample=sample,
+            on_part=lambda done, total: line.show(f"{done:,}/{total:,} parts checked"),
         )
     line.close()
     print(f"{found.num_rows:,} rows, {found.num_objects:,} objects, {found.num_bytes / 1e6:,.1f} MB checked")
+    if found.num_superseded:
+        print(f"{found.num_superseded:,} objects were replaced by later runs and belong to their manifests")
     for problem in found.problems[:PROBLEMS_SHOWN]:
         about = f" (key {problem.key!r}, style {problem.style!r})" if problem.key else ""
         print(f"  {problem.kind}: {problem.uri!r}{about}: {problem.detail}")
     if len(found.problems) > PROBLEMS_SHOWN:
         print(f"  ... and {len(found.problems) - PROBLEMS_SHOWN:,} more")
     print(f"manifest {layout.run_id} is sound" if found.is_sound else f"{len(found.problems):,} problems")
-    return 0 if found.is_sound else 1
+    return found
 
 
-def summary(config: ManifestConfig) -> int:
+def repair(arguments: Sequence[str]) -> int:
+    """Verify a manifest and paint again what is missing or damaged."""
+    config = parse(ManifestConfig, "manifest repair", SUBCOMMANDS["repair"], arguments, positional="uri")
+    if config is None:
+        return 0
+    from jobs.session import ray_session
+    from jobs.stylize import paint, print_summary
+    from pipeline.auditing.repair import prepare_repair
+
+    found = _verification(config)
+    if not found.broken_keys:
+        print("nothing to repair")
+        return 0 if found.is_sound else 1
+    prepared = prepare_repair(config.storage, found)
+    with ray_session():
+        result = paint(prepared.config, prepared)
+    print_summary(result)
+    return 0 if not result.success.counts.get("failed") else 3
+
+
+def gc(arguments: Sequence[str]) -> int:
+    """List, or remove, objects that no committed run owns."""
+    config = parse(GcConfig, "manifest gc", SUBCOMMANDS["gc"], arguments, positional="uri")
+    if config is None:
+        return 0
+    from pipeline.auditing.gc import find_garbage
+    from pipeline.storage import Storage, resolve
+
+    storage, out = Storage(config.storage), resolve(config.uri)
+    garbage = find_garbage(storage, out)
+    if garbage.unfinished_runs and config.delete:
+        runs = ", ".join(garbage.unfinished_runs)
+        cure = f"finish them by running their commands again, or delete their folders under {out}/runs"
+        raise ConfigError("delete", True, f"the runs {runs} are not committed and own some of the objects", cure)
+    for found in garbage.objects:
+        if config.delete:
+            storage.delete(found.uri)
+        print(f"{'deleted' if config.delete else 'unowned'} {found.uri} ({found.size_bytes:,} bytes)")
+    total = sum(found.size_bytes for found in garbage.objects)
+    print(f"{len(garbage.objects):,} objects, {total / 1e6:,.1f} MB {'deleted' if config.delete else 'unowned'}")
+    if garbage.unfinished_runs:
+        print(f"not committed, and so possibly their owners: {', '.join(garbage.unfinished_runs)}")
+    return 0
+
+
+def summary(arguments: Sequence[str]) -> int:
     """Print what a manifest holds."""
+    config = parse(ManifestConfig, "manifest summary", SUBCOMMANDS["summary"], arguments, positional="uri")
+    if config is None:
+        return 0
     from pipeline.manifest.read import find_run, iter_parts, load_success
     from pipeline.storage import Storage
 
@@ -123,3 +208,6 @@ def summary(config: ManifestConfig) -> int:
     for error_type, count in errors.most_common():
         print(f"  {count:,} x {error_type}")
     return 0
+
+
+_HANDLERS = {"verify": verify, "summary": summary, "repair": repair, "gc": gc}

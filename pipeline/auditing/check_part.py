@@ -42,6 +42,7 @@ class PartCheck:
     num_rows: int = 0
     num_objects: int = 0
     num_bytes: int = 0
+    num_superseded: int = 0
     problems: list[Problem] = field(default_factory=list)
     output_hashes: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
     """64-bit hashes of the locations that the part's rows own."""
@@ -52,13 +53,22 @@ def hash_uri(uri: str) -> int:
     return int.from_bytes(hashlib.blake2b(uri.encode(), digest_size=8).digest(), "little")
 
 
+def is_in(hashes: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Tell for each hash whether it is among the sorted ``known`` ones."""
+    if not len(known):
+        return np.zeros(len(hashes), np.bool_)
+    places = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
+    return known[places] == hashes
+
+
 def check_part(
     options: StorageOptions,
     layout: RunLayout,
     shard: int,
     part: Part,
     styles: list[str],
-    superseded: frozenset[int],
+    superseded: NDArray[np.uint64],
+    sample: float = 1.0,
 ) -> PartCheck:
     """Check one part.
 
@@ -68,7 +78,8 @@ def check_part(
         shard: the plan shard that the part answers.
         part: as ``_SUCCESS`` lists it.
         styles: of the run.
-        superseded: hashes of the locations whose objects later runs replaced; those are not read.
+        superseded: sorted hashes of the locations whose objects later runs replaced; those are not read.
+        sample: share of the objects to read; which ones depends on their locations alone.
 
     Raises:
         StorageError: storage failed beyond its retries.
@@ -90,7 +101,10 @@ def check_part(
     check.problems += _against_plan(storage, layout, shard, styles, rows)
     ok = [row for row in rows if row["status"] == "ok"]
     check.output_hashes = np.array([hash_uri(row["output_uri"]) for row in ok], np.uint64)
-    standing = [row for row in ok if hash_uri(row["output_uri"]) not in superseded]
+    replaced = is_in(check.output_hashes, superseded)
+    check.num_superseded = int(replaced.sum())
+    chosen = ~replaced & (check.output_hashes / 2.0**64 <= sample)
+    standing = [row for row, is_chosen in zip(ok, chosen, strict=True) if is_chosen]
     with ThreadPoolExecutor(CONCURRENT_READS) as pool:
         for row, problem in zip(standing, pool.map(lambda row: _against_object(storage, row), standing), strict=True):
             check.num_objects += 1

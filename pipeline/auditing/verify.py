@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from pipeline.auditing.check_part import PartCheck, Problem, check_part, hash_uri
+from pipeline.auditing.check_part import PartCheck, Problem, check_part
+from pipeline.auditing.ownership import owned_hashes, unowned_objects
 from pipeline.manifest.commit import Part, Success
+from pipeline.manifest.history import load_history
 from pipeline.manifest.layout import RunLayout
-from pipeline.manifest.read import committed_runs, iter_parts, load_success
+from pipeline.manifest.read import load_success
 from pipeline.storage import Storage, StorageOptions
 
 PARTS_IN_FLIGHT_PER_CPU = 2
@@ -27,6 +30,8 @@ class Verification:
     num_rows: int = 0
     num_objects: int = 0
     num_bytes: int = 0
+    num_superseded: int = 0
+    """Objects of this run that later runs replaced; those are checked with the later runs."""
     problems: list[Problem] = field(default_factory=list)
 
     @property
@@ -34,9 +39,18 @@ class Verification:
         """Whether everything is as the manifest says."""
         return not self.problems
 
+    @property
+    def broken_keys(self) -> frozenset[str]:
+        """Sources whose results are missing or damaged: what ``manifest repair`` paints again."""
+        return frozenset(problem.key for problem in self.problems if problem.key and problem.kind.startswith("Object"))
+
 
 def verify(
-    options: StorageOptions, layout: RunLayout, on_part: Callable[[int, int], None] | None = None
+    options: StorageOptions,
+    layout: RunLayout,
+    *,
+    sample: float = 1.0,
+    on_part: Callable[[int, int], None] | None = None,
 ) -> Verification:
     """Check every part, row and object of a committed run, and look for objects that no committed run owns.
 
@@ -45,6 +59,7 @@ def verify(
     Args:
         options: how to reach storage.
         layout: of the run.
+        sample: share of the objects whose content is read.
         on_part: called with parts checked and parts in all.
 
     Raises:
@@ -53,31 +68,43 @@ def verify(
     """
     storage = Storage(options)
     success = load_success(storage, layout)
+    history = load_history(storage, layout.out)
+    mine = next(age for age, run in enumerate(history) if run.layout.run_id == layout.run_id)
+    superseded = owned_hashes(storage, history[mine + 1 :])
     result = Verification(layout=layout, success=success)
-    hashes = [np.empty(0, np.uint64)]
-    for done, check in enumerate(_checks(options, layout, success), 1):
+    hashes = [owned_hashes(storage, history[:mine]), superseded]
+    for done, check in enumerate(_checks(options, layout, success, superseded, sample), 1):
         result.num_rows += check.num_rows
         result.num_objects += check.num_objects
         result.num_bytes += check.num_bytes
+        result.num_superseded += check.num_superseded
         result.problems += check.problems
         hashes.append(check.output_hashes)
         if on_part:
             on_part(done, len(success.parts))
-    others = [run_id for run_id in committed_runs(storage, layout.out) if run_id != layout.run_id]
-    hashes += [_owned(storage, RunLayout(out=layout.out, run_id=run_id)) for run_id in others]
     owned = np.unique(np.concatenate(hashes))
     for style in success.styles:
-        result.problems += _unknown_objects(storage, layout.images_uri(style["name"]), owned)
+        for found in unowned_objects(storage, layout.images_uri(style["name"]), owned):
+            detail = "no committed run owns it; `stylemill manifest gc` removes such objects"
+            result.problems.append(Problem(kind="UnknownObject", uri=found.uri, detail=detail))
     return result
 
 
-def _checks(options: StorageOptions, layout: RunLayout, success: Success) -> Iterator[PartCheck]:
+def _checks(
+    options: StorageOptions, layout: RunLayout, success: Success, superseded: NDArray[np.uint64], sample: float
+) -> Iterator[PartCheck]:
     styles = [style["name"] for style in success.styles]
-    arguments = [(options, layout, _shard_of(part), part, styles, frozenset[int]()) for part in success.parts]
     if not ray.is_initialized():
-        for argument in arguments:
-            yield check_part(*argument)
+        for part in success.parts:
+            yield check_part(options, layout, _shard_of(part), part, styles, superseded, sample)
         return
+    shared = ray.put(superseded)
+    yield from _in_tasks(
+        [(options, layout, _shard_of(part), part, styles, shared, sample) for part in success.parts],
+    )
+
+
+def _in_tasks(arguments: Sequence[tuple[Any, ...]]) -> Iterator[PartCheck]:
     task = ray.remote(check_part)
     in_flight = max(1, int(PARTS_IN_FLIGHT_PER_CPU * ray.cluster_resources().get("CPU", 1)))
     waiting = [task.remote(*argument) for argument in arguments[:in_flight]]
@@ -92,20 +119,3 @@ def _checks(options: StorageOptions, layout: RunLayout, success: Success) -> Ite
 
 def _shard_of(part: Part) -> int:
     return int(part.name.removeprefix("part-").removesuffix(".parquet"))
-
-
-def _owned(storage: Storage, layout: RunLayout) -> NDArray[np.uint64]:
-    """Return the hashes of the locations that a committed run's rows own."""
-    found: list[int] = []
-    for table in iter_parts(storage, layout, load_success(storage, layout)):
-        found += [hash_uri(uri) for uri in table.column("output_uri").to_pylist() if uri]
-    return np.array(found, np.uint64)
-
-
-def _unknown_objects(storage: Storage, prefix: str, owned: NDArray[np.uint64]) -> Sequence[Problem]:
-    problems = []
-    for found in storage.list_objects(prefix):
-        place = int(np.searchsorted(owned, np.uint64(hash_uri(found.uri))))
-        if place == len(owned) or int(owned[place]) != hash_uri(found.uri):
-            problems.append(Problem(kind="UnknownObject", uri=found.uri, detail="no committed run owns it"))
-    return problems

@@ -33,5 +33,10 @@ def read_pending(storage: Storage, layout: RunLayout, shard: int) -> pa.Table:
 
 def remove_pending(storage: Storage, layout: RunLayout) -> None:
     """Remove what a committed manifest made useless."""
-    for found in storage.list_objects(layout.pending_uri):
+    remove_all(storage, layout.pending_uri)
+
+
+def remove_all(storage: Storage, prefix_uri: str) -> None:
+    """Remove every object below a prefix."""
+    for found in storage.list_objects(prefix_uri):
         storage.delete(found.uri)

@@ -25,7 +25,7 @@ from pipeline.manifest.commit import (
 )
 from pipeline.manifest.layout import RunLayout
 from pipeline.manifest.lease import HeldLease, acquire
-from pipeline.manifest.pending import remove_pending
+from pipeline.manifest.pending import remove_all, remove_pending
 from pipeline.manifest.plan import read_plan_summary
 from pipeline.manifest.schema import SCHEMA_VERSION
 from pipeline.storage import Storage
@@ -94,6 +94,7 @@ def stylize(run: PreparedRun, on_progress: ProgressCallback | None = None) -> Bu
         with bulk.reporting(on_progress or (lambda progress: None)):
             success = bulk.paint()
     if success is None:
+        remove_all(Storage(run.config.storage), run.layout.run_uri)
         parent = run.history[-1]
         return _nothing_to_do(parent.layout, parent.success)
     return BulkResult(
