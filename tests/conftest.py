@@ -60,6 +60,24 @@ def stylemill() -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
+@pytest.fixture(scope="session")
+def run_bound_by_permissions() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return a function that runs Python code in a process to which file permissions apply, root or not."""
+
+    def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            preexec_fn=_give_up_overrides if os.geteuid() == 0 else None,
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
 def command_line(*arguments: object) -> list[str]:
     """Return the words of one call of ``stylemill`` in this environment's Python."""
     return [sys.executable, "-m", "jobs.cli", *map(str, arguments)]

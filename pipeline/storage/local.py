@@ -9,6 +9,7 @@ import secrets
 import stat as stat_module
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from pipeline.errors import AccessDenied, ObjectNotFound, PathConflict, StorageError
 from pipeline.storage.object_stat import ObjectStat
@@ -26,12 +27,12 @@ class LocalStore:
 
     def read(self, path: str) -> bytes:
         """Return the whole content of a file."""
-        with _translated(path):
-            return Path(path).read_bytes()
+        with _translated(path), _open_regular(path) as file:
+            return file.read()
 
     def read_head(self, path: str, size_bytes: int) -> bytes:
         """Return at most the first ``size_bytes`` of a file."""
-        with _translated(path), Path(path).open("rb") as file:
+        with _translated(path), _open_regular(path) as file:
             return file.read(size_bytes)
 
     def write(self, path: str, data: bytes, *, durable: bool = False) -> None:
@@ -64,7 +65,9 @@ class LocalStore:
         Symbolic links to files are followed, those to directories are reported and not followed (they may form loops);
         devices, pipes and sockets are reported, since opening one may block for ever.
         """
-        if Path(root).is_dir():
+        with _translated(root):
+            is_directory = Path(root).is_dir()
+        if is_directory:
             yield from _walk(root, "", after)
 
     def delete(self, path: str) -> None:
@@ -95,16 +98,30 @@ def _walk(directory: str, prefix: str, after: str) -> Iterator[ObjectStat]:
 
 
 def _sort_key(entry: os.DirEntry[str]) -> str:
-    return entry.name + "/" if entry.is_dir(follow_symlinks=False) else entry.name
+    name = entry.name
+    if not _is_utf8(name):
+        name = _readable(name)
+    return name + "/" if entry.is_dir(follow_symlinks=False) else name
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _readable(text: str) -> str:
+    """Return a name that is not UTF-8 as text, each odd byte as four characters (backslash, x, two digits)."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
 def _stat_entry(entry: os.DirEntry[str], key: str) -> ObjectStat | None:
     uri = entry.path
-    try:
-        entry.name.encode()
-    except UnicodeEncodeError:
-        key, uri = (os.fsencode(text).decode("utf-8", "backslashreplace") for text in (key, uri))
-        return ObjectStat(uri, key, 0, "", "NameNotUtf8", "the file name is not valid UTF-8; rename it")
+    if not _is_utf8(uri):
+        problem = "the name of the file or of a folder above it is not valid UTF-8; rename it"
+        return ObjectStat(_readable(uri), key, 0, "", "NameNotUtf8", problem)
     try:
         found = entry.stat()
     except FileNotFoundError:
@@ -119,6 +136,15 @@ def _stat_entry(entry: os.DirEntry[str], key: str) -> ObjectStat | None:
     if not stat_module.S_ISREG(found.st_mode):
         return ObjectStat(uri, key, 0, "", "SpecialFile", "a device, pipe or socket is not read")
     return ObjectStat(uri, key, found.st_size, _etag(found))
+
+
+@contextlib.contextmanager
+def _open_regular(path: str) -> Iterator[BinaryIO]:
+    """Open a file for reading; what is none (a pipe would block, a device may never end) is a conflict."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123
+        if not stat_module.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise PathConflict(f"{path} is no regular file")
+        yield file
 
 
 @contextlib.contextmanager
@@ -158,3 +184,5 @@ def _translated(path: str) -> Iterator[None]:
         if error.errno in _TRANSIENT:
             raise TransientError(f"{path}: {error.strerror}") from error
         raise StorageError(f"{path}: {error.strerror or error}") from error
+    except ValueError as error:  # a NUL, or half a character
+        raise PathConflict(f"{path!r} is no file name: {error}") from error

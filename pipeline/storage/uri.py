@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import posixpath
 from pathlib import Path
 
@@ -20,13 +21,19 @@ def resolve(uri: str) -> str:
     """Return a location in its one spelling: bare paths and ``file://`` become absolute paths, no trailing slash.
 
     Raises:
-        ConfigError: an empty location, or one that carries credentials.
+        ConfigError: an empty location, one that is not UTF-8, or one that carries credentials.
     """
     if not uri:
         raise ConfigError("location", uri, "is empty", "write a path or a URI such as s3://bucket/prefix")
+    try:
+        uri.encode()
+    except UnicodeEncodeError:
+        raise ConfigError("location", uri, "is not valid UTF-8", "rename it; manifests hold UTF-8 text only") from None
     if scheme(uri) == "file":
-        path = uri[len("file://") :] if uri.startswith("file://") else uri
-        return str(Path(path).expanduser().absolute()) if ".." not in Path(path).parts else str(Path(path).resolve())
+        path = Path(uri[len("file://") :] if uri[:7].lower() == "file://" else uri)
+        with contextlib.suppress(RuntimeError):  # "~name" of nobody is a file name like any other
+            path = path.expanduser()
+        return str(path.absolute()) if ".." not in path.parts else str(path.resolve())
     head, _, rest = uri.partition("://")
     authority = rest.split("/", 1)[0]
     if "@" in authority and head.lower() not in ("abfs", "abfss"):

@@ -60,7 +60,7 @@ class Job:
     """Hurry."""
     workers: str = "1"
     """N or MIN:MAX."""
-    paint: Paint = inline(Paint)
+    paint: Paint = inline(Paint)  # noqa: RUF009 (a field)
     store: Store = field(default_factory=Store)
 
     def __post_init__(self) -> None:
@@ -281,8 +281,7 @@ def test_a_positional_argument_is_the_field(capsys):
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("5GiB", 5 * 2**30), ("512MB", 512_000_000), ("1000", 1000), (" 2 kib ", 2048), ("1.5mib", 3 * 2**19)]
-    + [("7B", 7), ("1e3", 1000), ("3gb", 3 * 10**9)],
+    [("5GiB", 5 << 30), ("512MB", 512_000_000), ("1000", 1000), (" 2 kib ", 2048), ("7B", 7), ("1e3", 1000)],
 )
 def test_sizes(text: str, size: int):
     assert parse_size("max", text) == size
