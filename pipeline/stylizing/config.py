@@ -58,6 +58,12 @@ class StylizeConfig:
     device: Literal["cpu", "cuda"] = "cpu"
     """Where the network runs."""
 
+    stages: Literal["auto", "fused", "separate"] = "auto"
+    """One actor reads, paints and writes (fused), or actors of their own do (separate); auto separates for a GPU."""
+
+    batch_size: int = 8
+    """Images of equal size that a GPU paints at once; halved where they do not fit its memory."""
+
     max_memory: str = "2GiB"
     """Memory that one actor may use; larger images are painted in tiles, with the same result."""
 
@@ -86,7 +92,7 @@ class StylizeConfig:
         _within("strength", self.strength, 0.0, 1.0)
         _within("max_failed_fraction", self.max_failed_fraction, 0.0, 1.0)
         _within("texture_scale", self.texture_scale, 0.05, 4.0)
-        for name in ("max_size_px", "num_actors", "threads_per_actor"):
+        for name in ("max_size_px", "num_actors", "threads_per_actor", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(name, value, "is below 1", "write a whole number from 1")
@@ -94,6 +100,11 @@ class StylizeConfig:
             raise ConfigError("retry_failed", True, "cannot be combined with incremental", "run one after the other")
         if self.max_memory_bytes < 2**28:
             raise ConfigError("max_memory", self.max_memory, "is too little to paint in", "give at least 256MiB")
+
+    @property
+    def are_stages_separate(self) -> bool:
+        """Whether reading, painting and writing are actors of their own."""
+        return self.stages == "separate" or (self.stages == "auto" and self.device == "cuda")
 
     @property
     def max_memory_bytes(self) -> int:

@@ -29,8 +29,8 @@ from pipeline.manifest.pending import remove_all, remove_pending
 from pipeline.manifest.plan import read_plan_summary
 from pipeline.manifest.schema import SCHEMA_VERSION
 from pipeline.storage import Storage
-from pipeline.stylizing.bulk_actor import BulkJob
 from pipeline.stylizing.follow_up import make_finder
+from pipeline.stylizing.job import BulkJob
 from pipeline.stylizing.planner import plan_sources
 from pipeline.stylizing.planning_thread import PlanningThread, Shard
 from pipeline.stylizing.preflight import PreparedRun

@@ -10,9 +10,13 @@ import ray.data
 
 from pipeline.errors import ConfigError, StylemillError
 from pipeline.manifest.pending import FLUSH_ROWS
-from pipeline.stylizing.bulk_actor import BulkActor, BulkJob
+from pipeline.stylizing.bulk_actor import BulkActor
 from pipeline.stylizing.config import StylizeConfig
+from pipeline.stylizing.job import BulkJob
+from pipeline.stylizing.separate_stages import PaintStage, ReadStage, WriteStage
 
+HELPER_CPUS = 0.5
+"""Reserved by each reading and each writing actor, so that both fit beside the network on a machine of two cores."""
 BLOCKS_PER_ACTOR = 4
 """At least so many blocks for each actor, where there are enough sources: the last ones then end together."""
 
@@ -36,15 +40,7 @@ def paint_wave(job: BulkJob, missing: Mapping[int, pa.Table], num_actors: int, t
         for shard, table in missing.items()
         for block in (table.slice(start, rows_per_block) for start in range(0, table.num_rows, rows_per_block))
     ]
-    dataset = ray.data.from_arrow(blocks).map_batches(
-        BulkActor,
-        batch_size=None,
-        batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=min(num_actors, len(blocks))),
-        num_cpus=job.config.threads_per_actor,
-        memory=job.config.max_memory_bytes,
-        fn_constructor_kwargs={"job": job, "tracker": tracker},
-    )
+    dataset = _pipeline(ray.data.from_arrow(blocks), job, min(num_actors, len(blocks)), tracker)
     try:
         for _ in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
             pass
@@ -52,8 +48,34 @@ def paint_wave(job: BulkJob, missing: Mapping[int, pa.Table], num_actors: int, t
         raise own_error(error) from error
 
 
+def _pipeline(
+    blocks: ray.data.Dataset, job: BulkJob, num_actors: int, tracker: ray.actor.ActorHandle
+) -> ray.data.Dataset:
+    config = job.config
+
+    def stage(dataset: ray.data.Dataset, actor: type, size: int, **resources: float) -> ray.data.Dataset:
+        return dataset.map_batches(
+            actor,
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=size),
+            fn_constructor_kwargs={"job": job, "tracker": tracker},
+            **resources,
+        )
+
+    if not config.are_stages_separate:
+        return stage(blocks, BulkActor, num_actors, num_cpus=config.threads_per_actor, memory=config.max_memory_bytes)
+    gpus = {"num_gpus": 1} if config.device == "cuda" else {}
+    helpers = max(1, int(ray.cluster_resources().get("CPU", 1) - num_actors * config.threads_per_actor) // 2)
+    read = stage(blocks, ReadStage, helpers, num_cpus=HELPER_CPUS)
+    painted = stage(
+        read, PaintStage, num_actors, num_cpus=config.threads_per_actor, memory=config.max_memory_bytes, **gpus
+    )
+    return stage(painted, WriteStage, helpers, num_cpus=HELPER_CPUS)
+
+
 def choose_num_actors(config: StylizeConfig) -> int:
-    """Return how many actors fit the cluster: by CPUs and by memory, never more than asked for.
+    """Return how many actors with the network fit the cluster: by CPUs, GPUs and memory, never more than asked for.
 
     Raises:
         ConfigError: not even one fits.
@@ -67,7 +89,15 @@ def choose_num_actors(config: StylizeConfig) -> int:
     if not by_memory:
         cure = f"give at most {int(has.get('memory', 0) / 2**20)}MiB"
         raise ConfigError("max_memory", config.max_memory, "is more than the cluster has free", cure)
-    return min(by_cpu, by_memory, config.num_actors or by_cpu)
+    fits = min(by_cpu, by_memory)
+    if config.device == "cuda":
+        by_gpu = int(has.get("GPU", 0))
+        if not by_gpu:
+            raise ConfigError("device", config.device, "is not in the cluster, which has no GPU", "use cpu")
+        fits = min(fits, by_gpu)
+    elif config.are_stages_separate:
+        fits = max(1, fits - 1)
+    return min(fits, config.num_actors or fits)
 
 
 def own_error(error: BaseException) -> BaseException:
