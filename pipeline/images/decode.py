@@ -138,7 +138,7 @@ _TRUNCATED: Final = re.compile(
 )
 _UNSUPPORTED: Final = re.compile(
     r"unsupported|not supported|unknown (?:pixel|image|data|raw) ?mode|cannot (?:handle|decode) this"
-    r"|not (?:yet )?implemented|decoder .* not available|unrecognized"
+    r"|not (?:yet )?implemented|decoder .* not available"
     r"|unknown (?:compression|data organization)",
     re.IGNORECASE,
 )
@@ -152,9 +152,9 @@ def _typed(error: Exception, image_format: str) -> ImageError:
         return ImageError("TooManyPixels", text)
     if isinstance(error, EOFError) or _TRUNCATED.search(text):
         return ImageError("Truncated", f"the {name} data ends too early or is cut off inside ({text or 'end of file'})")
-    if isinstance(error, NotImplementedError) or _UNSUPPORTED.search(text):
+    if isinstance(error, NotImplementedError) or (_UNSUPPORTED.search(text) and not isinstance(error, TypeError)):
         return ImageError("UnsupportedFormat", f"this kind of {name} is not read ({text})")
-    detail = text if not isinstance(error, KeyError | IndexError | AttributeError | AssertionError) else ""
+    detail = text if not isinstance(error, KeyError | IndexError | AttributeError | AssertionError | TypeError) else ""
     return ImageError(
         "Corrupt", f"the {name} data is damaged ({type(error).__name__}{': ' + detail if detail else ''})"
     )

@@ -38,6 +38,9 @@ def to_srgb(image: Image.Image, profile: bytes) -> tuple[Image.Image, str | None
     """
     try:
         space, transform = _transform(profile, image.mode)
+        if space == "RGB" and image.mode == "L":
+            image = image.convert("RGB")
+            space, transform = _transform(profile, "RGB")
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
         return image, f"its ICC profile was ignored because it is damaged ({error})"
     if space is not None:

@@ -10,10 +10,9 @@ SNIFF_BYTES: Final = 4096
 """Bytes from the start of a file that are enough for every judgement here."""
 
 _MAGIC: Final[tuple[tuple[bytes, str], ...]] = (
-    (b"\xff\xd8\xff", "jpeg"),
-    (b"\x89PNG\r\n\x1a\n", "png"),
-    (b"GIF87a", "gif"),
-    (b"GIF89a", "gif"),
+    (b"\xff\xd8", "jpeg"),
+    (b"\x89PNG", "png"),  # and what a transfer in text mode makes of the rest of the signature
+    (b"GIF8", "gif"),
     (b"II*\x00", "tiff"),
     (b"MM\x00*", "tiff"),
     (b"II+\x00", "tiff"),
@@ -152,7 +151,7 @@ def _sniff_iso(head: bytes) -> str | None:
 
 def _sniff_weak(head: bytes) -> str | None:
     """Recognise formats whose signature is too short to be trusted without a look at the header."""
-    if head[:2] == b"BM" and len(head) >= 18 and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
+    if head[:2] == b"BM" and (head[6:10] == bytes(4) or int.from_bytes(head[14:18], "little") in _BMP_HEADERS):
         return "bmp"
     if head[:1] == b"P" and re.match(rb"P(?:[1-6fF]\s|7\n)", head):
         return "ppm"
