@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin
 
+from pipeline.images.metadata import as_stored
 from pipeline.images.options import EncodeOptions
 from pipeline.images.profile import srgb_profile
 from pipeline.images.source_image import Metadata, SourceImage
@@ -149,7 +150,7 @@ def _tiff_tags(metadata: Metadata, exif: bytes | None, options: EncodeOptions) -
         kept.load(exif)
         for tag, value in kept.items():
             if tag != ExifTags.IFD.Exif:
-                tags[tag] = value
+                tags[tag] = as_stored(value)
     if options.keep_metadata == "all" and metadata.xmp:
         tags[_XMP_TAG] = metadata.xmp
     return tags

@@ -100,9 +100,9 @@ def _kept_exif(exif: Image.Exif | None) -> bytes | None:
     try:
         for tag in _IFD0_KEPT:
             if tag in exif:
-                kept[tag] = _as_stored(exif[tag])
+                kept[tag] = as_stored(exif[tag])
         details = exif.get_ifd(ExifTags.IFD.Exif)
-        known = {tag: _as_stored(value) for tag, value in details.items() if _is_kept(tag, value)}
+        known = {tag: as_stored(value) for tag, value in details.items() if _is_kept(tag, value)}
         if known:
             kept.get_ifd(ExifTags.IFD.Exif).update(known)
         return kept.tobytes() if kept or known else None
@@ -114,8 +114,8 @@ def _is_kept(tag: int, value: Any) -> bool:
     return tag in _KNOWN_TAGS and tag not in _EXIF_DROPPED and not isinstance(value, dict)
 
 
-def _as_stored(value: Any) -> Any:
-    """Give strings back their bytes: Pillow reads them as Latin-1 and would write them as ASCII."""
+def as_stored(value: Any) -> Any:
+    """Give strings of EXIF back their bytes: Pillow reads them as Latin-1 and would write them as ASCII."""
     return value.encode("latin-1", "replace") if isinstance(value, str) else value
 
 
