@@ -1,23 +1,116 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
 
 from pipeline.errors import ConfigError
 from pipeline.nn.fast import FastNet, resolve_precision
+from pipeline.nn.pixels import IMAGENET_MEAN, IMAGENET_STD, normalize, pad_to_network
 from pipeline.nn.precision import native_bfloat16
 from pipeline.nn.transformer_net import Architecture, TransformerNet
 
 
 def seeded_net(width=0.25, upsampling="nearest", seed=0):
+    """A network with fresh weights and norms that are not all alike, as training leaves them."""
     net = TransformerNet(Architecture(width=width, upsampling=upsampling)).eval()
     net.init_weights(seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            if "norm" in name:
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
     return net
 
 
 def drawn_image(height_px, width_px, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height_px, width_px, 3), dtype=np.uint8)
+
+
+def smooth_image(height_px, width_px):
+    """Something like a photograph: slopes and edges rather than noise."""
+    y, x = np.mgrid[:height_px, :width_px] / 37.0
+    waves = [np.sin(x + 2 * y), np.cos(3 * x - y) * np.sin(y), np.sign(np.sin(x * y / 3))]
+    return (127.5 + 120 * np.stack(waves, axis=-1)).astype(np.uint8)
+
+
+def plain_values(net, image_HWC):
+    """What the network as trained gives on the scale of 0 to 255, before rounding."""
+    std, mean = (torch.tensor(value).view(3, 1, 1) for value in (IMAGENET_STD, IMAGENET_MEAN))
+    with torch.inference_mode():
+        out_NCHW = net(normalize(torch.from_numpy(pad_to_network(image_HWC).copy())[None]))
+    height_px, width_px = image_HWC.shape[:2]
+    return (255 * (out_NCHW * std + mean))[0].permute(1, 2, 0).numpy()[:height_px, :width_px]
+
+
+def psnr_db(a, b):
+    return 10 * np.log10(255**2 / np.mean((np.clip(a, 0, 255) - np.clip(b, 0, 255)) ** 2))
+
+
+@pytest.mark.parametrize("upsampling", ["nearest", "bilinear", "bicubic"])
+@pytest.mark.parametrize(("width", "size"), [(0.1, (61, 94)), (0.5, (16, 16)), (1.0, (45, 38))], ids=str)
+def test_float32_equals_the_plain_network(size, width, upsampling):
+    net, image_HWC = seeded_net(width, upsampling), smooth_image(*size)
+    fast = FastNet(net, precision="float32")
+    difference = np.abs(fast.values(image_HWC) - plain_values(net, image_HWC)).max()
+    assert difference < 0.02
+
+
+def test_float32_equals_the_plain_network_over_many_strips(monkeypatch):
+    monkeypatch.setattr("pipeline.nn.fast.whole.STRIP_BYTES", 10_000)
+    net, image_HWC = seeded_net(0.25), smooth_image(130, 70)
+    for threads in (1, 3):
+        fast = FastNet(net, precision="float32", num_threads=threads)
+        assert np.abs(fast.values(image_HWC) - plain_values(net, image_HWC)).max() < 0.02
+
+
+@pytest.mark.skipif(not native_bfloat16(), reason="this CPU has no native bfloat16")
+@pytest.mark.parametrize("upsampling", ["nearest", "bicubic"])
+def test_bfloat16_is_close_to_the_plain_network(upsampling):
+    net, image_HWC = seeded_net(1.0, upsampling), smooth_image(90, 61)
+    fast = FastNet(net, precision="bfloat16")
+    assert psnr_db(fast.values(image_HWC), plain_values(net, image_HWC)) > 40
+
+
+@pytest.mark.parametrize("precision", ["float32", "auto"])
+def test_bytes_do_not_depend_on_threads_or_batching(precision):
+    net = seeded_net(0.5)
+    images = np.stack([drawn_image(66, 91, seed) for seed in range(3)])
+    alone = FastNet(net, precision=precision, num_threads=1)
+    wanted = [alone.stylize(image).tobytes() for image in images]
+    for threads in (1, 2, 3):
+        fast = FastNet(net, precision=precision, num_threads=threads)
+        assert [painted.tobytes() for painted in fast.stylize_batch(images)] == wanted
+        assert fast.stylize(images[2]).tobytes() == wanted[2]
+
+
+def test_the_number_of_torch_threads_is_left_as_it_was():
+    before = torch.get_num_threads()
+    for threads in (1, 2):
+        FastNet(seeded_net(), precision="float32", num_threads=threads).stylize(drawn_image(20, 20))
+        assert torch.get_num_threads() == before
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result() == before
+
+
+def test_rounding_and_clamping_are_those_of_the_values():
+    net = seeded_net()
+    with torch.no_grad():
+        net.head.conv.weight.mul_(20)
+    fast, image_HWC = FastNet(net, precision="float32"), smooth_image(64, 64)
+    values_HWC = fast.values(image_HWC)
+    assert values_HWC.min() < 0 and values_HWC.max() > 255
+    assert np.array_equal(fast.stylize(image_HWC), np.clip(np.round(values_HWC), 0, 255).astype(np.uint8))
+
+
+def test_a_read_only_or_strided_image_is_taken():
+    fast = FastNet(seeded_net(), precision="float32")
+    image_HWC = drawn_image(40, 40)
+    read_only = image_HWC[:20, :24].copy()
+    read_only.setflags(write=False)
+    assert np.array_equal(fast.stylize(read_only), fast.stylize(image_HWC[:20, :24]))
 
 
 @pytest.mark.parametrize("height_px", [1, 2, 3, 15, 16, 17, 67])

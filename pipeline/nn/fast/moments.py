@@ -1,0 +1,97 @@
+"""Mean and variance of a feature map that is seen piece by piece, without losing digits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+MAX_CHUNK_PIXELS = {torch.float32: 2048, torch.bfloat16: 16_384}
+"""Terms that torch adds up one by one in float32, after which float64 goes on.
+
+Measured on 512 x 512 normal deviates whose mean is 3 deviations from zero: the variance is off by 5e-7 of
+its size with 2,048 terms, 6e-6 with 16,384, 5e-5 without chunks. A bfloat16 map is itself good to 4e-3.
+"""
+
+
+@dataclass(frozen=True)
+class PieceSums:
+    """Per-channel sums of one piece of a feature map, as one pass over it gives them."""
+
+    count: int
+    """Pixels in the piece."""
+    shift_C: Tensor
+    """Some value near the mean, subtracted while summing; float32."""
+    sum_C: Tensor
+    """Sum of x; float32."""
+    shifted_square_sum_C: Tensor
+    """Sum of x (x - shift); float32."""
+
+
+def sum_piece(piece_NCHW: Tensor) -> list[PieceSums]:
+    """Sum one piece in one pass over its pixels, in chunks short enough for float32 sums.
+
+    The reduction is the one that the backward pass of a batch norm makes: with the piece for gradient and
+    input, ``shift`` for mean and 1 for the inverse deviation it gives the sums of x and of x (x - shift).
+    Nothing else in torch makes both over channels-last bfloat16 at the speed of memory; ``var_mean``
+    takes twenty times as long.
+
+    Args:
+        piece_NCHW: (1, C, h, w) channels-last, float32 or bfloat16.
+    """
+    _, channels, _, width = piece_NCHW.shape
+    ones_C = torch.ones(channels)
+    shift_C = piece_NCHW[0, :, 0].t().sum(0).float().div_(width)
+    sums = []
+    for chunk_NCHW in piece_NCHW.split(max(1, MAX_CHUNK_PIXELS[piece_NCHW.dtype] // width), dim=2):
+        _, shifted_square_sum_C, sum_C = torch.ops.aten.native_batch_norm_backward(
+            chunk_NCHW, chunk_NCHW, ones_C, shift_C, ones_C, shift_C, ones_C, True, 0.0, [False, True, True]
+        )
+        sums.append(PieceSums(chunk_NCHW.shape[2] * width, shift_C, sum_C, shifted_square_sum_C))
+    return sums
+
+
+class Moments:
+    """Running mean and sum of squared deviations per channel, in float64.
+
+    Pieces are merged in the order in which they are given; the same order gives the same bits.
+
+    Source: Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample
+    variances", 1979, formula 2.1b for any number of pieces.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean_C: NDArray[np.float64] = np.zeros(0)
+        self.deviations_C: NDArray[np.float64] = np.zeros(0)
+
+    def add(self, pieces: Sequence[PieceSums]) -> None:
+        """Merge the sums of further pieces."""
+        if not pieces:
+            return
+        counts = np.array([piece.count for piece in pieces], dtype=np.float64)[:, None]
+        shifts = _float64([piece.shift_C for piece in pieces])
+        means = _float64([piece.sum_C for piece in pieces]) / counts
+        squares = _float64([piece.shifted_square_sum_C for piece in pieces])
+        deviations = np.maximum(squares - counts * means * (means - shifts), 0.0)
+        if self.count:
+            counts = np.concatenate(([[self.count]], counts))
+            means = np.concatenate((self.mean_C[None], means))
+            deviations = np.concatenate((self.deviations_C[None], deviations))
+        total = counts.sum()
+        self.mean_C = (counts * means).sum(axis=0) / total
+        self.deviations_C = (deviations + counts * (means - self.mean_C) ** 2).sum(axis=0)
+        self.count = int(total)
+
+    def mean_and_variance(self) -> tuple[Tensor, Tensor]:
+        """Return the (C,) float32 mean and biased variance that an instance norm divides by."""
+        variance_C = self.deviations_C / self.count
+        return torch.from_numpy(self.mean_C).float(), torch.from_numpy(variance_C).float()
+
+
+def _float64(rows: Sequence[Tensor]) -> NDArray[np.float64]:
+    return torch.stack(list(rows)).numpy().astype(np.float64)

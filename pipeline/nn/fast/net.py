@@ -1,0 +1,86 @@
+"""A trained network in the form that runs fastest on this machine."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.nn.fast.layers import prepare_layers
+from pipeline.nn.fast.team import Team
+from pipeline.nn.fast.whole import WholePass
+from pipeline.nn.pixels import check_image, pad_to_network
+from pipeline.nn.precision import DTYPES, check_device, resolve_precision
+from pipeline.nn.transformer_net import TransformerNet
+
+
+class FastNet:
+    """Repaints 8-bit images with the weights of one network, which it copies and never changes.
+
+    On a CPU the bytes of the result depend on the image, the weights and the kind of machine alone: not
+    on the number of threads, not on what else is in the batch.
+
+    Args:
+        net: the trained network.
+        precision: ``auto``, ``float32`` or ``bfloat16`` (see ``resolve_precision``).
+        device: where to run.
+        num_threads: threads that share one image on a CPU; None takes what torch is set to now.
+    Raises:
+        ConfigError: a precision or device that this machine lacks.
+    """
+
+    def __init__(
+        self, net: TransformerNet, *, precision: str, device: str = "cpu", num_threads: int | None = None
+    ) -> None:
+        self.precision = resolve_precision(precision, device)
+        self.device = check_device(device)
+        self.architecture = net.architecture
+        self.layers = prepare_layers(net, DTYPES[self.precision])
+        self.team = Team(num_threads or torch.get_num_threads())
+        self._whole = WholePass(self.layers, self.team)
+
+    def stylize(self, image_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Repaint one image of any size from 1 x 1 px.
+
+        Args:
+            image_HWC: (H, W, 3) uint8.
+        Returns:
+            (H, W, 3) uint8 of the same size: padded by reflection, repainted, cropped; never resized.
+        Raises:
+            ValueError: not a non-empty (H, W, 3) uint8 array.
+        """
+        painted_HWC: NDArray[np.uint8] = self._run(image_HWC, np.uint8)
+        return painted_HWC
+
+    def values(self, image_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Repaint one image and return it before rounding and clamping.
+
+        Args:
+            image_HWC: (H, W, 3) uint8.
+        Returns:
+            (H, W, 3) float32 on the scale of 0 to 255.
+        Raises:
+            ValueError: not a non-empty (H, W, 3) uint8 array.
+        """
+        values_HWC: NDArray[np.float32] = self._run(image_HWC, np.float32)
+        return values_HWC
+
+    def stylize_batch(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Repaint images of one size, each exactly as ``stylize`` would.
+
+        Args:
+            images_NHWC: (N, H, W, 3) uint8.
+        Returns:
+            (N, H, W, 3) uint8.
+        Raises:
+            ValueError: not a non-empty batch of (H, W, 3) uint8 images.
+        """
+        return np.stack([self.stylize(image_HWC) for image_HWC in images_NHWC])
+
+    def _run(self, image_HWC: NDArray[np.uint8], dtype: type) -> NDArray:
+        check_image(image_HWC)
+        height_px, width_px = image_HWC.shape[:2]
+        padded_HWC = np.require(pad_to_network(image_HWC), requirements=["C", "W"])
+        painted_HWC: NDArray = np.empty(padded_HWC.shape, dtype)
+        self._whole.run(torch.from_numpy(padded_HWC), torch.from_numpy(painted_HWC))
+        return np.ascontiguousarray(painted_HWC[:height_px, :width_px])

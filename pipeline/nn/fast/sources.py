@@ -1,0 +1,147 @@
+"""Where the rows of a layer's input come from: pixels, or what the layer before left, finished late.
+
+A layer leaves raw convolution results and their moments. Norm, ReLU, residual and padding are done by the
+next layer while it reads, strip by strip, so that they meet the data in the cache.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.nn.fast.folding import PIXEL_CENTRES
+from pipeline.nn.fast.frame import Frame, relu_into
+from pipeline.nn.fast.layers import Norm
+from pipeline.nn.transformer_net import IMAGE_CHANNELS
+
+
+class Source(Protocol):
+    """Something that can write any of its rows into a frame."""
+
+    height: int
+    width: int
+    channels: int
+
+    def write_rows(self, frame: Frame, first: int, last: int) -> None:
+        """Write the rows ``range(first, last)`` of the map into the frame's inside."""
+
+
+class PixelSource:
+    """The rows of an 8-bit image, centred around zero.
+
+    Args:
+        image_HWC: (H, W, 3) uint8.
+        dtype: what the network computes in; whole numbers up to 255 are exact in both.
+    """
+
+    def __init__(self, image_HWC: Tensor, dtype: torch.dtype) -> None:
+        self.height, self.width, self.channels = image_HWC.shape
+        self._image_HWC = image_HWC
+        self._centres_W3 = torch.tensor(PIXEL_CENTRES, dtype=dtype).repeat(self.width)
+
+    def write_rows(self, frame: Frame, first: int, last: int) -> None:
+        """Write centred pixels."""
+        rows_HW3 = self._image_HWC[first:last].reshape(last - first, -1).to(self._centres_W3.dtype)
+        rows_HW3.sub_(self._centres_W3)
+        frame.rows(first, last).copy_(rows_HW3.view(last - first, self.width, IMAGE_CHANNELS))
+
+
+class RawMap:
+    """What a layer leaves: convolution results in strips, and the statistics over all of them.
+
+    Args:
+        strips: per group of ``rows_per_strip`` tap rows one (1, C, n, W) channels-last tensor per tap;
+            tap t holds the output rows ``taps * row + t``.
+        height: output rows in all.
+        mean_C: (C,) float32.
+        variance_C: (C,) float32.
+        norm: the layer's norm.
+    """
+
+    def __init__(
+        self,
+        strips: list[list[Tensor]],
+        rows_per_strip: int,
+        height: int,
+        mean_C: Tensor,
+        variance_C: Tensor,
+        norm: Norm,
+    ) -> None:
+        self.height = height
+        self.channels, self.width = strips[0][0].shape[1], strips[0][0].shape[3]
+        self._strips, self._rows_per_strip = strips, rows_per_strip
+        self._mean_C, self._variance_C, self._norm = mean_C, variance_C, norm
+        self._residual: Frame | None = None
+
+    def add_to(self, residual: Frame) -> None:
+        """Let the finished rows be added to those of ``residual`` (a block without ReLU)."""
+        self._residual = residual
+
+    def write_rows(self, frame: Frame, first: int, last: int) -> None:
+        """Write normalised rows, with ReLU or residual as the layer has it."""
+        num_taps = len(self._strips[0])
+        rows_per_strip = self._rows_per_strip * num_taps
+        for index in range(first // rows_per_strip, -(-last // rows_per_strip)):
+            strip_first = index * rows_per_strip
+            for tap, raw_NCHW in enumerate(self._strips[index]):
+                low = max(0, -(-(first - strip_first - tap) // num_taps))
+                high = min(raw_NCHW.shape[2], -(-(last - strip_first - tap) // num_taps))
+                if low < high:
+                    self._write(frame, raw_NCHW[:, :, low:high], strip_first + low * num_taps + tap, num_taps)
+
+    def _write(self, frame: Frame, raw_NCHW: Tensor, first: int, step: int) -> None:
+        normal_NCHW = self._norm.apply(raw_NCHW, self._mean_C, self._variance_C)
+        normal_HWC = normal_NCHW.permute(0, 2, 3, 1)[0]
+        last = first + step * (len(normal_HWC) - 1) + 1
+        out_HWC = frame.rows(first, last, step)
+        if self._residual is not None:
+            torch.add(normal_HWC, self._residual.rows(first, last, step), out=out_HWC)
+        elif self._norm.relu:
+            relu_into(out_HWC, normal_HWC)
+        else:
+            out_HWC.copy_(normal_HWC)
+
+
+class InterpolatedSource:
+    """Another source at twice the size, bilinear or bicubic, where folding would not be exact.
+
+    Args:
+        source: the map at low resolution.
+        mode: as torch names it; half-pixel centres, borders clamped.
+        dtype: of the map.
+    """
+
+    _REACH_PX = 3
+    """Low-resolution rows that a cubic kernel reaches beyond its own, and one to keep phases aligned."""
+
+    def __init__(self, source: Source, mode: str, dtype: torch.dtype) -> None:
+        self.height, self.width, self.channels = source.height * 2, source.width * 2, source.channels
+        self._source, self._mode, self._dtype = source, mode, dtype
+
+    def write_rows(self, frame: Frame, first: int, last: int) -> None:
+        """Interpolate the rows needed from a little more than the low rows under them."""
+        low_first = max(0, first // 2 - self._REACH_PX)
+        low_last = min(self._source.height, -(-last // 2) + self._REACH_PX)
+        low = _RowsAsFrame(low_first, low_last, self._source, self._dtype)
+        self._source.write_rows(low, low_first, low_last)
+        high_NCHW = F.interpolate(low.all_NCHW(), scale_factor=2, mode=self._mode, align_corners=False)
+        high_HWC = high_NCHW.permute(0, 2, 3, 1)[0]
+        frame.rows(first, last).copy_(high_HWC[first - 2 * low_first : last - 2 * low_first])
+
+
+class _RowsAsFrame(Frame):
+    """A few rows of a map, numbered as in the whole map, without a border."""
+
+    def __init__(self, first: int, last: int, source: Source, dtype: torch.dtype) -> None:
+        buffer = torch.empty((last - first) * source.width * source.channels, dtype=dtype)
+        super().__init__(buffer, last - first, source.width, source.channels, 0, "reflect")
+        self._first = first
+
+    def rows(self, first: int, last: int, step: int = 1) -> Tensor:
+        return super().rows(first - self._first, last - self._first, step)
+
+    def all_NCHW(self) -> Tensor:
+        return self.window(0, self.height)
