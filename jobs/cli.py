@@ -33,8 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[0] in ("-V", "--version"):
         print(f"stylemill {__version__}")
         return DONE
-    logging.basicConfig(level=os.environ.get("STYLEMILL_LOG", "WARNING"), format="%(levelname)s %(name)s: %(message)s")
     try:
+        _start_logging(os.environ.get("STYLEMILL_LOG", "WARNING"))
         return _run(arguments[0], arguments[1:])
     except ConfigError as error:
         print(f"stylemill: {error}", file=sys.stderr)
@@ -49,6 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output has left; leave too, without Python's complaint about the closed pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+
+
+def _start_logging(level: str) -> None:
+    if level.upper() not in logging.getLevelNamesMapping():
+        raise ConfigError("STYLEMILL_LOG", level, "is no log level", "use DEBUG, INFO, WARNING or ERROR")
+    logging.basicConfig(level=level.upper(), format="%(levelname)s %(name)s: %(message)s")
 
 
 def _run(verb: str, arguments: list[str]) -> int:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
 
 from pipeline.config import to_yaml
-from pipeline.errors import AccessDenied, ConfigError, ObjectNotFound, StorageError
+from pipeline.errors import AccessDenied, ConfigError, StorageError
 from pipeline.manifest.commit import Success, read_success
 from pipeline.manifest.history import CommittedRun, load_history
 from pipeline.manifest.layout import RunLayout
 from pipeline.storage import Storage, resolve
-from pipeline.storage.uri import is_inside, key_problem
+from pipeline.storage.uri import is_inside, key_problem, scheme
 from pipeline.style_model import StyleModel, load_style_model, to_bytes
 from pipeline.stylizing.config import StylizeConfig
 from pipeline.stylizing.follow_up import follow_up
@@ -45,7 +46,10 @@ def prepare(config: StylizeConfig) -> PreparedRun:
             the sources, or holds this run with another fingerprint.
     """
     storage = Storage(config.storage)
-    source_root, out = _resolved("input", config.input), _resolved("out", config.out)
+    with _about("input"):
+        source_root = resolve(config.input)
+    with _about("out"):
+        out = resolve(config.out)
     models = load_models(storage, config.model)
     named = [(model.name, model.version, model.sha256) for model in models]
     identity = identify(config, source_root, out, named)
@@ -106,9 +110,8 @@ def load_models(storage: Storage, uris: Sequence[str]) -> list[StyleModel]:
     models: list[StyleModel] = []
     for uri in uris:
         try:
-            model = load_style_model(storage, resolve(uri))
-        except ObjectNotFound:
-            raise ConfigError("model", uri, "does not exist", "give the style.safetensors of a training") from None
+            with _about("model"):
+                model = load_style_model(storage, resolve(uri))
         except StorageError as error:
             raise ConfigError("model", uri, f"cannot be read ({error})", "check the location and credentials") from None
         if not model.name or "/" in model.name or key_problem(model.name):
@@ -121,16 +124,20 @@ def load_models(storage: Storage, uris: Sequence[str]) -> list[StyleModel]:
     return models
 
 
-def _resolved(field: str, uri: str) -> str:
+@contextmanager
+def _about(field: str) -> Iterator[None]:
+    """Name the config field in errors about its location."""
     try:
-        return resolve(uri)
+        yield
     except ConfigError as error:
+        if error.field != "location":
+            raise
         raise ConfigError(field, error.value, error.problem, error.cure) from None
 
 
 def _check_apart(source_root: str, out: str, identity: RunIdentity) -> None:
-    root, layout = glob_root(source_root), RunLayout(out=out, run_id=identity.run_id)
-    if is_inside(out, root):
+    root, layout = _real(glob_root(source_root)), RunLayout(out=_real(out), run_id=identity.run_id)
+    if is_inside(layout.out, root):
         raise ConfigError("out", out, "lies inside the input", "choose a location outside the sources")
     for style in identity.styles:
         if is_inside(root, layout.images_uri(style.name)):
@@ -138,9 +145,15 @@ def _check_apart(source_root: str, out: str, identity: RunIdentity) -> None:
             raise ConfigError("input", source_root, "is where this style's results go", cure)
 
 
+def _real(uri: str) -> str:
+    """Return a location with the symbolic links of a local path resolved."""
+    return os.path.realpath(uri) if scheme(uri) == "file" else uri
+
+
 def _check_sources(storage: Storage, source_root: str) -> None:
     try:
-        first = next(iter(find_sources(storage, source_root)), None)
+        with _about("input"):
+            first = next(iter(find_sources(storage, source_root)), None)
     except AccessDenied as error:
         raise ConfigError("input", source_root, f"cannot be read ({error})", "check the credentials") from None
     except StorageError as error:
@@ -155,10 +168,11 @@ def _check_output(storage: Storage, out: str) -> None:
     try:
         # Strangers are looked for by name order: before, between and after the three folders that are ours.
         for after in ("", *(f"{folder}/\U0010ffff" for folder in OWN_FOLDERS)):
-            for found in islice(storage.list_objects(out, after), 1):
-                if found.key.split("/")[0] not in OWN_FOLDERS:
-                    cure = "choose an empty location, or one that an earlier run made"
-                    raise ConfigError("out", out, f"already holds something else ({found.key!r})", cure)
+            with _about("out"):
+                found = next(storage.list_objects(out, after), None)
+            if found is not None and found.key.split("/")[0] not in OWN_FOLDERS:
+                cure = "choose an empty location, or one that an earlier run made"
+                raise ConfigError("out", out, f"already holds something else ({found.key!r})", cure)
     except StorageError as error:
         raise ConfigError("out", out, f"cannot be listed ({error})", "check the location and credentials") from None
 

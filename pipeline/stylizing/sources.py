@@ -58,14 +58,15 @@ def _single_object(storage: Storage, uri: str) -> ObjectStat | None:
 
 
 def _rows_of(storage: Storage, uri: str) -> Iterator[ObjectStat]:
+    data = storage.read_bytes(uri)
     try:
-        table = pq.read_table(pa.BufferReader(storage.read_bytes(uri)))
-    except pa.ArrowInvalid as error:
+        table = pq.read_table(pa.BufferReader(data))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         raise ConfigError("input", uri, f"is not a Parquet file ({error})", "give one with a uri column") from None
     if "uri" not in table.schema.names:
         raise ConfigError("input", uri, f"has no uri column, only {table.schema.names}", "name the column uri")
-    uris = [resolve(text) for text in table.column("uri").to_pylist() if text]
-    given = table.column("key").to_pylist() if "key" in table.schema.names else [None] * len(uris)
+    uris = [resolve(text) for text in _texts(table, "uri", uri) if text]
+    given = _texts(table, "key", uri) if "key" in table.schema.names else [None] * len(uris)
     if len(uris) != table.num_rows:
         raise ConfigError("input", uri, "has empty uris", "drop those rows")
     rows = sorted((key or _default_key(text), text) for key, text in zip(given, uris, strict=True))
@@ -75,6 +76,15 @@ def _rows_of(storage: Storage, uri: str) -> Iterator[ObjectStat]:
             raise ConfigError("input", uri, f"names the key {key!r} twice", "give distinct values in a key column")
         previous = key
         yield ObjectStat(text, key, 0, "")
+
+
+def _texts(table: pa.Table, column_name: str, uri: str) -> list[str | None]:
+    column = table.column(column_name)
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if not any(is_text(kind) for is_text in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)):
+        raise ConfigError("input", uri, f"has {kind} in the column {column_name}", "write text there")
+    texts: list[str | None] = column.to_pylist()
+    return texts
 
 
 def _default_key(uri: str) -> str:
