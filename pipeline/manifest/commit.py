@@ -75,16 +75,19 @@ def commit_part(storage: Storage, layout: RunLayout, shard: int, styles: Sequenc
     """
     plan = read_shard(storage, layout, shard)
     rows = _one_row_each(storage, read_pending(storage, layout, shard))
-    if rows.num_rows != plan.num_rows * len(styles):
-        return None
-    planned = pa.table({"key": plan.column("key")})
-    if rows.join(planned, "key", join_type="left anti").num_rows:
+    if not (_all_in(rows, "key", plan.column("key")) and _all_in(rows, "style", pa.array(styles, pa.string()))):
         raise StorageError(
             f"{layout.pending_shard_uri(shard)} holds rows that the plan does not; restore the run folder"
         )
+    if rows.num_rows != plan.num_rows * len(styles):
+        return None
     data = to_parquet(rows.sort_by([("key", "ascending"), ("style", "ascending")]))
     storage.create_bytes(layout.part_uri(shard), data)
     return committed_part(storage, layout, shard)
+
+
+def _all_in(rows: pa.Table, column_name: str, known: pa.Array) -> bool:
+    return pc.all(pc.is_in(rows.column(column_name), value_set=known), min_count=0).as_py() is True
 
 
 def _one_row_each(storage: Storage, rows: pa.Table) -> pa.Table:

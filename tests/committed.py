@@ -1,0 +1,86 @@
+"""Committed runs made without Ray and without painting: the objects hold words instead of pictures."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.manifest.commit import Success, commit_part, write_success
+from pipeline.manifest.layout import RunLayout
+from pipeline.manifest.pending import write_pending
+from pipeline.manifest.plan import PlanSummary, complete_plan, write_shard
+from pipeline.manifest.schema import PLAN_SCHEMA, SCHEMA_VERSION, make_table
+from pipeline.storage import Storage, join
+
+
+def planned(key: str, **columns: Any) -> dict[str, Any]:
+    """Return a row of a plan."""
+    return {"key": key, "uri": f"/in/{key}", "size_bytes": len(key), "etag": "e", "attempt": 1, **columns}
+
+
+def row(layout: RunLayout, key: str, style: str = "waves", data: bytes | None = None, **columns: Any) -> dict[str, Any]:
+    """Return a row of a manifest about the object that holds ``data``."""
+    data = f"{style} over {key}".encode() if data is None else data
+    return {
+        "key": key,
+        "source_uri": f"/in/{key}",
+        "source_bytes": len(key),
+        "source_etag": "e",
+        "status": "ok",
+        "output_uri": join(layout.images_uri(style), key),
+        "output_bytes": len(data),
+        "output_sha256": hashlib.sha256(data).hexdigest(),
+        "output_format": "jpeg",
+        "style": style,
+        "style_version": "1",
+        "model_sha256": "ab" * 32,
+        "fingerprint": "f",
+        "run_id": layout.run_id,
+        "attempt": 1,
+        "finished_at": dt.datetime(2026, 3, 1, tzinfo=dt.UTC),
+        **columns,
+    }
+
+
+def paint(storage: Storage, layout: RunLayout, shard: int, rows: Sequence[dict[str, Any]]) -> None:
+    """Write the objects of rows, then the rows."""
+    for one in rows:
+        if one["status"] == "ok":
+            storage.write_bytes(one["output_uri"], f"{one['style']} over {one['key']}".encode())
+    write_pending(storage, layout, shard, rows)
+
+
+def commit_run(
+    storage: Storage,
+    out: str,
+    run_id: str = "r1",
+    shards: Sequence[Sequence[str]] = (("a.jpg", "b/c.jpg"), ("d.jpg",)),
+    styles: Sequence[str] = ("waves",),
+    finished_at: str = "2026-03-01T00:00:00+00:00",
+) -> RunLayout:
+    """Plan, paint and commit a run."""
+    layout, parts = RunLayout(out=out, run_id=run_id), []
+    for shard, keys in enumerate(shards):
+        write_shard(storage, layout, shard, make_table([planned(key) for key in keys], PLAN_SCHEMA))
+        paint(storage, layout, shard, [row(layout, key, style) for key in keys for style in styles])
+        part = commit_part(storage, layout, shard, styles)
+        assert part is not None
+        parts.append(part)
+    num_sources = sum(map(len, shards))
+    complete_plan(storage, layout, PlanSummary(num_shards=len(shards), num_sources=num_sources, num_bytes=1))
+    success = Success(
+        run_id=run_id,
+        input="/in",
+        fingerprint="f",
+        parent_run_id=None,
+        schema_version=SCHEMA_VERSION,
+        styles=[{"name": style, "version": "1", "model_sha256": "ab" * 32, "fingerprint": "f"} for style in styles],
+        num_sources=num_sources,
+        counts={"ok": num_sources * len(styles)},
+        parts=parts,
+        finished_at=finished_at,
+    )
+    assert write_success(storage, layout, success)
+    return layout

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import ConfigError, StorageError
+from pipeline.manifest.commit import commit_part, missing_keys, read_success, write_success
+from pipeline.manifest.layout import RunLayout
+from pipeline.manifest.pending import read_pending, remove_pending, write_pending
+from pipeline.manifest.plan import write_shard
+from pipeline.manifest.read import find_run, iter_parts, load_success, read_manifest
+from pipeline.manifest.schema import MANIFEST_SCHEMA, PLAN_SCHEMA, from_parquet, make_table
+from pipeline.storage import Storage, join
+from tests.committed import commit_run, paint, planned, row
+
+STYLES = ["dunes", "waves"]
+
+
+@pytest.fixture
+def storage() -> Storage:
+    return Storage()
+
+
+@pytest.fixture
+def layout(storage: Storage, tmp_path: Path) -> RunLayout:
+    layout = RunLayout(out=str(tmp_path), run_id="r1")
+    write_shard(storage, layout, 0, make_table([planned(key) for key in ("a", "b", "c")], PLAN_SCHEMA))
+    return layout
+
+
+def rows_of_part(storage: Storage, layout: RunLayout, shard: int = 0) -> list[dict]:
+    return from_parquet(storage.read_bytes(layout.part_uri(shard)), MANIFEST_SCHEMA).to_pylist()
+
+
+def both(layout: RunLayout, *keys: str, **columns: object) -> list[dict]:
+    return [row(layout, key, style, **columns) for key in keys for style in STYLES]
+
+
+def test_a_part_waits_for_every_row(storage: Storage, layout: RunLayout):
+    assert commit_part(storage, layout, 0, STYLES) is None
+    paint(storage, layout, 0, both(layout, "c", "a"))
+    assert missing_keys(storage, layout, 0)["key"].to_pylist() == ["b"]
+    assert commit_part(storage, layout, 0, STYLES) is None
+    assert not storage.exists(layout.part_uri(0))
+    paint(storage, layout, 0, both(layout, "b", status="failed", error_type="Truncated"))
+    assert missing_keys(storage, layout, 0).num_rows == 0
+    part = commit_part(storage, layout, 0, STYLES)
+    assert part is not None and part.rows == 6
+    assert part.counts == {"ok": 4, "failed": 2} and part.errors == {"Truncated": 2}
+    assert part.sha256 == hashlib.sha256(storage.read_bytes(layout.part_uri(0))).hexdigest()
+    found = [(one["key"], one["style"]) for one in rows_of_part(storage, layout)]
+    assert found == [(key, style) for key in "abc" for style in STYLES]
+
+
+def test_nothing_is_missing_twice_over(storage: Storage, layout: RunLayout):
+    assert missing_keys(storage, layout, 0).schema.equals(PLAN_SCHEMA)
+    assert missing_keys(storage, layout, 0)["key"].to_pylist() == ["a", "b", "c"]
+    for _ in range(2):
+        paint(storage, layout, 0, both(layout, "a", "b"))
+    assert missing_keys(storage, layout, 0)["key"].to_pylist() == ["c"]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_two_rows_the_one_whose_object_stands_is_kept(storage: Storage, layout: RunLayout, order: int):
+    paint(storage, layout, 0, both(layout, "b", "c"))
+    rows = [row(layout, "a", "waves"), row(layout, "a", "waves", data=b"overwritten since", note="loser")]
+    for one in rows[::order]:
+        write_pending(storage, layout, 0, [one, row(layout, "a", "dunes")])
+    storage.write_bytes(rows[0]["output_uri"], b"waves over a")
+    part = commit_part(storage, layout, 0, STYLES)
+    assert part is not None and part.rows == 6
+    standing = [one for one in rows_of_part(storage, layout) if one["key"] == "a" and one["style"] == "waves"]
+    assert [(one["note"], one["output_sha256"]) for one in standing] == [(None, rows[0]["output_sha256"])]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_two_rows_the_one_that_is_ok_is_kept(storage: Storage, layout: RunLayout, order: int):
+    paint(storage, layout, 0, both(layout, "b", "c"))
+    attempts = [both(layout, "a"), both(layout, "a", status="failed", error_type="WorkerDied", output_uri=None)]
+    for rows in attempts[::order]:
+        paint(storage, layout, 0, rows)
+    part = commit_part(storage, layout, 0, STYLES)
+    assert part is not None and part.counts == {"ok": 6}
+
+
+def test_rows_that_were_not_planned_are_refused(storage: Storage, layout: RunLayout):
+    paint(storage, layout, 0, both(layout, "a", "b", "stranger"))
+    with pytest.raises(StorageError, match="plan does not"):
+        commit_part(storage, layout, 0, STYLES)
+    paint(storage, layout, 0, both(layout, "c"))
+    with pytest.raises(StorageError, match="plan does not"):
+        commit_part(storage, layout, 0, STYLES)
+    assert not storage.exists(layout.part_uri(0))
+
+
+def test_rows_of_another_style_are_refused(storage: Storage, layout: RunLayout):
+    paint(storage, layout, 0, [*both(layout, "a", "b"), row(layout, "c", "waves"), row(layout, "c", "fog")])
+    with pytest.raises(StorageError, match="plan does not"):
+        commit_part(storage, layout, 0, STYLES)
+
+
+def test_a_part_that_stands_is_kept(storage: Storage, layout: RunLayout):
+    paint(storage, layout, 0, both(layout, "a", "b", "c"))
+    first = commit_part(storage, layout, 0, STYLES)
+    data = storage.read_bytes(layout.part_uri(0))
+    paint(storage, layout, 0, both(layout, "a", note="later"))
+    assert commit_part(storage, layout, 0, STYLES) == first
+    assert storage.read_bytes(layout.part_uri(0)) == data
+
+
+def test_pending_rows_of_one_source_stand_or_fall_together(storage: Storage, layout: RunLayout):
+    paint(storage, layout, 0, both(layout, "a"))
+    assert read_pending(storage, layout, 0).num_rows == 2
+    assert read_pending(storage, layout, 1).num_rows == 0
+    remove_pending(storage, layout)
+    assert read_pending(storage, layout, 0).num_rows == 0
+
+
+def test_success_comes_back_and_is_written_once(storage: Storage, tmp_path: Path):
+    layout = commit_run(storage, str(tmp_path / "out"), styles=STYLES)
+    success = load_success(storage, layout)
+    assert (success.run_id, success.num_rows, success.num_sources) == ("r1", 6, 3)
+    assert [part.name for part in success.parts] == ["part-000000.parquet", "part-000001.parquet"]
+    assert write_success(storage, layout, success) is False
+    assert json.loads(storage.read_bytes(layout.success_uri))["schema_version"] == 1
+
+
+def test_no_success_no_manifest(storage: Storage, tmp_path: Path):
+    layout = commit_run(storage, str(tmp_path / "out"))
+    storage.delete(layout.success_uri)
+    assert read_success(storage, layout) is None
+    for uri in (layout.out, layout.manifest_uri, layout.run_uri):
+        with pytest.raises(ConfigError):
+            find_run(storage, uri)
+    with pytest.raises(ConfigError):
+        read_manifest(storage, layout)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"null", b"[]", b"{}", b"\xff", b'{"schema_version": 1}', b'{"schema_version": 2}']
+)
+def test_damaged_or_newer_success_is_an_error(storage: Storage, tmp_path: Path, content: bytes):
+    layout = RunLayout(out=str(tmp_path), run_id="x")
+    storage.write_bytes(layout.success_uri, content)
+    with pytest.raises(StorageError, match="_SUCCESS"):
+        read_success(storage, layout)
+
+
+def test_readers_trust_only_listed_parts(storage: Storage, tmp_path: Path):
+    layout = commit_run(storage, str(tmp_path / "out"))
+    stray = join(layout.manifest_uri, "part-000007.parquet")
+    storage.write_bytes(stray, storage.read_bytes(layout.part_uri(0)))
+    assert read_manifest(storage, layout)["key"].to_pylist() == ["a.jpg", "b/c.jpg", "d.jpg"]
+
+
+def test_a_part_that_was_changed_is_refused(storage: Storage, tmp_path: Path):
+    layout = commit_run(storage, str(tmp_path / "out"))
+    storage.write_bytes(layout.part_uri(1), storage.read_bytes(layout.part_uri(0)))
+    with pytest.raises(StorageError, match="part-000001"):
+        list(iter_parts(storage, layout, load_success(storage, layout)))
+    storage.delete(layout.part_uri(1))
+    with pytest.raises(StorageError):
+        read_manifest(storage, layout)
+
+
+def test_runs_are_found_by_every_name_they_go_by(storage: Storage, tmp_path: Path):
+    out = str(tmp_path / "out")
+    layout = commit_run(storage, out)
+    for uri in (out, out + "/", layout.manifest_uri, layout.run_uri, layout.success_uri, f"file://{out}"):
+        assert find_run(storage, uri) == layout
+    commit_run(storage, out, run_id="r2")
+    assert find_run(storage, layout.manifest_uri) == layout
+    with pytest.raises(ConfigError, match=r"2 committed runs.*r1.*r2"):
+        find_run(storage, out)
