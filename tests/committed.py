@@ -44,6 +44,12 @@ def row(layout: RunLayout, key: str, style: str = "waves", data: bytes | None = 
     }
 
 
+def failed_row(layout: RunLayout, key: str, style: str = "waves", error_type: str = "Truncated") -> dict[str, Any]:
+    """Return a row of a manifest about a source that could not be done."""
+    no_output = dict.fromkeys(("output_uri", "output_bytes", "output_sha256", "output_format"))
+    return row(layout, key, style, status="failed", error_type=error_type, error="no", **no_output)
+
+
 def paint(storage: Storage, layout: RunLayout, shard: int, rows: Sequence[dict[str, Any]]) -> None:
     """Write the objects of rows, then the rows."""
     for one in rows:

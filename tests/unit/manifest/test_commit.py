@@ -14,7 +14,7 @@ from pipeline.manifest.plan import write_shard
 from pipeline.manifest.read import find_run, iter_parts, load_success, read_manifest
 from pipeline.manifest.schema import MANIFEST_SCHEMA, PLAN_SCHEMA, from_parquet, make_table
 from pipeline.storage import Storage, join
-from tests.committed import commit_run, paint, planned, row
+from tests.committed import commit_run, failed_row, paint, planned, row
 
 STYLES = ["dunes", "waves"]
 
@@ -45,7 +45,7 @@ def test_a_part_waits_for_every_row(storage: Storage, layout: RunLayout):
     assert missing_keys(storage, layout, 0)["key"].to_pylist() == ["b"]
     assert commit_part(storage, layout, 0, STYLES) is None
     assert not storage.exists(layout.part_uri(0))
-    paint(storage, layout, 0, both(layout, "b", status="failed", error_type="Truncated"))
+    paint(storage, layout, 0, [failed_row(layout, "b", style) for style in STYLES])
     assert missing_keys(storage, layout, 0).num_rows == 0
     part = commit_part(storage, layout, 0, STYLES)
     assert part is not None and part.rows == 6
@@ -63,7 +63,7 @@ def test_nothing_is_missing_twice_over(storage: Storage, layout: RunLayout):
     assert missing_keys(storage, layout, 0)["key"].to_pylist() == ["c"]
 
 
-@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("order", [1, -1] * 3)
 def test_of_two_rows_the_one_whose_object_stands_is_kept(storage: Storage, layout: RunLayout, order: int):
     paint(storage, layout, 0, both(layout, "b", "c"))
     rows = [row(layout, "a", "waves"), row(layout, "a", "waves", data=b"overwritten since", note="loser")]
@@ -76,10 +76,10 @@ def test_of_two_rows_the_one_whose_object_stands_is_kept(storage: Storage, layou
     assert [(one["note"], one["output_sha256"]) for one in standing] == [(None, rows[0]["output_sha256"])]
 
 
-@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("order", [1, -1] * 3)
 def test_of_two_rows_the_one_that_is_ok_is_kept(storage: Storage, layout: RunLayout, order: int):
     paint(storage, layout, 0, both(layout, "b", "c"))
-    attempts = [both(layout, "a"), both(layout, "a", status="failed", error_type="WorkerDied", output_uri=None)]
+    attempts = [both(layout, "a"), [failed_row(layout, "a", style) for style in STYLES]]
     for rows in attempts[::order]:
         paint(storage, layout, 0, rows)
     part = commit_part(storage, layout, 0, STYLES)
