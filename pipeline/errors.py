@@ -69,5 +69,9 @@ class CheckpointError(StylemillError):
     """A checkpoint is missing, torn, or belongs to another run."""
 
 
+class ClusterError(StylemillError):
+    """The Ray cluster failed beyond its own retries: stops the job, which can be resumed."""
+
+
 class RunConflict(StylemillError):
     """Another process holds this run, or committed it meanwhile."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import pyarrow as pa
 import ray
 import ray.data
+import ray.exceptions
 
-from pipeline.errors import ConfigError, StylemillError
+from pipeline.errors import ClusterError, ConfigError, StylemillError
 from pipeline.manifest.pending import FLUSH_ROWS
 from pipeline.stylizing.bulk_actor import BulkActor
 from pipeline.stylizing.config import StylizeConfig
 from pipeline.stylizing.job import BulkJob
 from pipeline.stylizing.separate_stages import PaintStage, ReadStage, WriteStage
+
+log = logging.getLogger(__name__)
 
 HELPER_CPUS = 0.5
 """Reserved by each reading and each writing actor, so that both fit beside the network on a machine of two cores."""
@@ -101,11 +105,17 @@ def choose_num_actors(config: StylizeConfig) -> int:
 
 
 def own_error(error: BaseException) -> BaseException:
-    """Return this project's error inside one of Ray's, or the error itself."""
+    """Return this project's error inside one of Ray's, a ClusterError for Ray's own, or the error itself."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, StylemillError):
             return seen
         cause = getattr(seen, "cause", None)
         seen = cause if isinstance(cause, BaseException) else seen.__cause__
+    if isinstance(error, ray.exceptions.RayError) and not isinstance(error, ray.exceptions.RayTaskError):
+        reason = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), "no reason given")
+        log.debug("Ray failed", exc_info=error)
+        return ClusterError(
+            f"{type(error).__name__}: {reason}; run the same command again to resume (STYLEMILL_LOG=DEBUG tells more)"
+        )
     return error
