@@ -96,7 +96,11 @@ def check_part(
     if hashlib.sha256(data).hexdigest() != part.sha256:
         check.problems.append(Problem(kind="PartChanged", uri=uri, detail="its SHA-256 is not the one in _SUCCESS"))
         return check
-    rows = from_parquet(data, MANIFEST_SCHEMA).to_pylist()
+    try:
+        rows = from_parquet(data, MANIFEST_SCHEMA).to_pylist()
+    except ValueError as error:
+        check.problems.append(Problem(kind="PartDamaged", uri=uri, detail=f"it is no manifest ({error})"))
+        return check
     check.num_rows = len(rows)
     check.problems += _against_plan(storage, layout, shard, styles, rows)
     ok = [row for row in rows if row["status"] == "ok"]
@@ -122,6 +126,8 @@ def _against_plan(
         keys = read_shard(storage, layout, shard).column("key").to_pylist()
     except ObjectNotFound:
         return [Problem(kind="PlanMissing", uri=uri, detail="the plan shard behind this part is gone")]
+    except ValueError as error:
+        return [Problem(kind="PlanDamaged", uri=uri, detail=f"the plan shard behind this part is none ({error})")]
     planned = {(key, style) for key in keys for style in styles}
     found = Counter((row["key"], row["style"]) for row in rows)
     problems = [

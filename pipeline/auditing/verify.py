@@ -15,6 +15,7 @@ from pipeline.auditing.ownership import owned_hashes, unowned_objects
 from pipeline.manifest.commit import Part, Success
 from pipeline.manifest.history import load_history
 from pipeline.manifest.layout import RunLayout
+from pipeline.manifest.plan import iter_shards
 from pipeline.manifest.read import load_success
 from pipeline.storage import Storage, StorageOptions
 
@@ -82,6 +83,11 @@ def verify(
         hashes.append(check.output_hashes)
         if on_part:
             on_part(done, len(success.parts))
+    listed = {_shard_of(part) for part in success.parts}
+    for shard in iter_shards(storage, layout):
+        if shard not in listed:
+            detail = "a plan shard for which _SUCCESS lists no part"
+            result.problems.append(Problem(kind="PartUnlisted", uri=layout.plan_shard_uri(shard), detail=detail))
     owned = np.unique(np.concatenate(hashes))
     for style in success.styles:
         for found in unowned_objects(storage, layout.images_uri(style["name"]), owned):
