@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from PIL import ImageFile
+from PIL import ImageFile, JpegImagePlugin
 
 from pipeline.errors import ImageError
 from pipeline.images.options import DecodeOptions
@@ -14,7 +14,14 @@ from pipeline.images.pixels import Pixels, convert
 from pipeline.images.source_image import Frame
 
 ANIMATED: Final = ("gif", "webp", "png", "avif")
-_PAGED: Final = {"tiff": "pages", "gif": "frames", "webp": "frames", "png": "frames", "avif": "frames"}
+_PAGED: Final = {
+    "tiff": "pages",
+    "jpeg": "pictures",
+    "gif": "frames",
+    "webp": "frames",
+    "png": "frames",
+    "avif": "frames",
+}
 
 
 def count_frames(image: ImageFile.ImageFile, image_format: str) -> int:
@@ -22,9 +29,22 @@ def count_frames(image: ImageFile.ImageFile, image_format: str) -> int:
     if image_format not in _PAGED:
         return 1
     try:
+        if image_format == "jpeg":
+            return _count_pictures(image)
         return int(getattr(image, "n_frames", 1))
     except Exception:  # noqa: BLE001 - damage behind the first frame must not cost the first frame
         return 1
+
+
+def _count_pictures(image: ImageFile.ImageFile) -> int:
+    """Count what a multi-picture JPEG (MPO) holds: a stereo pair, a preview, the gain map of a phone."""
+    if "mp" not in image.info or not isinstance(image, JpegImagePlugin.JpegImageFile):
+        return 1
+    index = image._getmp()
+    return int(index[_NUM_PICTURES]) if index else 1
+
+
+_NUM_PICTURES: Final = 0xB001
 
 
 def note_on_rest(num_frames: int, image_format: str) -> str | None:

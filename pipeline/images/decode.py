@@ -9,6 +9,7 @@ from PIL import Image
 
 from pipeline.errors import ImageError
 from pipeline.images.animation import ANIMATED, count_frames, note_on_rest, read_frames
+from pipeline.images.cut_off import is_cut_off
 from pipeline.images.deep import deep_alpha, rawmode_of
 from pipeline.images.metadata import orientation_of, read_metadata
 from pipeline.images.not_an_image import describe
@@ -45,7 +46,7 @@ def decode(data: bytes, options: DecodeOptions) -> SourceImage:
         ) from error
     except Exception as error:
         # Whatever a plugin raises on hostile bytes is this image's fault.
-        raise _typed(error, image_format) from error
+        raise _typed(error, data, image_format) from error
 
 
 def recognise(data: bytes, options: DecodeOptions) -> str:
@@ -137,16 +138,16 @@ _TRUNCATED: Final = re.compile(
     re.IGNORECASE,
 )
 _UNSUPPORTED: Final = re.compile(
-    r"unsupported|not supported|unknown (?:pixel|image|data|raw) ?mode|cannot (?:handle|decode) this"
+    r"unsupported|not supported|unknown (?:pixel|image|data|raw) ?mode|cannot (?:handle|decode)"
     r"|not (?:yet )?implemented|decoder .* not available"
     r"|unknown (?:compression|data organization)",
     re.IGNORECASE,
 )
 
 
-def _typed(error: Exception, image_format: str) -> ImageError:
+def _typed(error: Exception, data: bytes, image_format: str) -> ImageError:
     """Turn what a plugin raised into a type and a sentence."""
-    text = " ".join(str(error).split())[:300]
+    text = "".join(char if char.isprintable() else " " for char in str(error)[:300])
     name = image_format.upper()
     if isinstance(error, Image.DecompressionBombError):
         return ImageError("TooManyPixels", text)
@@ -154,6 +155,8 @@ def _typed(error: Exception, image_format: str) -> ImageError:
         return ImageError("Truncated", f"the {name} data ends too early or is cut off inside ({text or 'end of file'})")
     if isinstance(error, NotImplementedError) or (_UNSUPPORTED.search(text) and not isinstance(error, TypeError)):
         return ImageError("UnsupportedFormat", f"this kind of {name} is not read ({text})")
+    if is_cut_off(data, image_format):
+        return ImageError("Truncated", f"the {name} data is cut off: its end is not there ({text})")
     detail = text if not isinstance(error, KeyError | IndexError | AttributeError | AssertionError | TypeError) else ""
     return ImageError(
         "Corrupt", f"the {name} data is damaged ({type(error).__name__}{': ' + detail if detail else ''})"

@@ -21,7 +21,7 @@ import warnings
 from typing import Any, Final
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from pipeline.errors import ImageError
 from pipeline.images.decode import decode
@@ -31,6 +31,7 @@ from pipeline.images.transport import pack, pack_error, spans
 
 LENGTH: Final = struct.Struct("<Q")
 READY: Final = b"ready\n"
+_LONGEST_PNG_CHUNK: Final = 16 << 20
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NO_NEW_PRIVS: Final = 38
 
@@ -45,7 +46,10 @@ def main(arguments: list[str]) -> None:
     connection_fd, request_fd, pixels_fd, parent_pid = (int(number) for number in arguments[:4])
     options = DecodeOptions(**json.loads(arguments[4]))
     _harden(parent_pid, options.decoder_memory_bytes)
-    Image.MAX_IMAGE_PIXELS = None  # max_pixels is checked instead, before anything is decoded
+    # max_pixels is checked before anything is decoded; this is for pictures inside a file (icons), whose size no
+    # header outside them tells: Pillow refuses what has more than twice as many.
+    Image.MAX_IMAGE_PIXELS = -(-options.max_pixels // 2)
+    PngImagePlugin.MAX_TEXT_CHUNK = _LONGEST_PNG_CHUNK  # profiles and XMP of more than Pillow's 1 MiB are real
     warnings.simplefilter("ignore")
     gc.freeze()
     with socket.socket(fileno=connection_fd) as connection:

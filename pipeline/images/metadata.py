@@ -12,6 +12,7 @@ from pipeline.images.source_image import Metadata
 
 _LONGEST_CREDIT: Final = 2_000
 _LONGEST_PACKET: Final = 1 << 20
+_LONGEST_COMMENT: Final = 1 << 16
 _PNG_KEYWORDS: Final = (
     "Title",
     "Author",
@@ -78,7 +79,7 @@ def read_metadata(image: Image.Image, orientation: int) -> Metadata:
         copyright=_credit(image, exif, packet, ExifTags.Base.Copyright, "rights", (2, 116), "Copyright"),
         exif=_kept_exif(exif),
         xmp=packet.data if packet else None,
-        comment=comment if isinstance(comment, bytes) and comment else None,
+        comment=comment[:_LONGEST_COMMENT] if isinstance(comment, bytes) and comment else None,
         text=_text_chunks(image),
     )
 

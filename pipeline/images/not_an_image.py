@@ -31,6 +31,8 @@ _KNOWN: Final[tuple[tuple[int, bytes, str, str], ...]] = (
     (0, b"\x00\x00\x01\xba", "Video", "an MPEG video"),
     (0, b"\x00\x00\x01\xb3", "Video", "an MPEG video"),
     (0, b"FLV\x01", "Video", "a Flash video"),
+    (4, b"\x11\xaf", "Video", "an FLI animation"),
+    (4, b"\x12\xaf", "Video", "an FLC animation"),
     (0, b"0&\xb2u\x8ef\xcf\x11", "Video", "a Windows Media file"),
     (0, b"OggS", "Audio", "an Ogg sound or video file"),
     (8, b"WAVE", "Audio", "a WAVE sound file"),
@@ -76,12 +78,18 @@ def describe(data: bytes) -> NotAnImage:
     )
 
 
+_HTML: Final = re.compile(
+    r"(?:<\?xml.*?\?>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body|script|title|meta|h1|p|div)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
 def _describe_text(head: bytes) -> NotAnImage | None:
     text = _as_text(head)
     if text is None:
         return None
     start = text.lstrip("\ufeff \t\r\n")
-    if re.match(r"(?is)(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body|script|title|meta|h1|p|div)\b", start):
+    if _HTML.match(start):
         return NotAnImage("Html", "by its content it is an HTML page, often what a server sends in place of an image")
     if re.search(r"(?i)<x:xmpmeta|<rdf:RDF|<\?xpacket", start[:1000]):
         return NotAnImage("Sidecar", "by its content it is an XMP sidecar")
@@ -101,7 +109,8 @@ def _as_text(head: bytes) -> str | None:
     text = body.decode(encoding, errors="ignore" if len(head) == SNIFF_BYTES else "replace")
     if "\ufffd" in text:
         text = head.decode("latin-1")
-        if re.search(r"[\x7f-\x9f]", text):
+        num_ascii = sum(32 <= byte < 127 for byte in head)
+        if re.search(r"[\x7f-\x9f]", text) or num_ascii < 0.7 * len(head):
             return None
     if re.search(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]", text):
         return None

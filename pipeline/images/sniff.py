@@ -59,6 +59,8 @@ _MAGIC: Final[tuple[tuple[bytes, str], ...]] = (
     (b"Image type: ", "im"),
     (b"BLP1", "blp"),
     (b"BLP2", "blp"),
+    (b"\xffWPC", "wpg"),
+    (b"LBLSIZE=", "vicar"),
     (b"DanM", "msp"),
     (b"LinS", "msp"),
     (b"Paint Shop Pro Image File", "psp"),
@@ -153,7 +155,7 @@ def _sniff_weak(head: bytes) -> str | None:
     """Recognise formats whose signature is too short to be trusted without a look at the header."""
     if head[:2] == b"BM" and (head[6:10] == bytes(4) or int.from_bytes(head[14:18], "little") in _BMP_HEADERS):
         return "bmp"
-    if head[:1] == b"P" and re.match(rb"P(?:[1-6fF]\s|7\n)", head):
+    if re.match(rb"P(?:[1-6fF]\s+(?:#[^\n]*\n\s*)*\d|7\n)", head):
         return "ppm"
     if _is_icon(head):
         return "ico" if head[2] == 1 else "cur"
