@@ -90,12 +90,13 @@ class _Brush:
     bristles: int
     jitter: float
     lift: float
+    accents: float
 
 
 _PASSES = (
-    _Brush(num_strokes=1300, length=0.130, width=0.0230, bristles=9, jitter=0.060, lift=-0.10),
-    _Brush(num_strokes=2600, length=0.100, width=0.0125, bristles=6, jitter=0.090, lift=0.00),
-    _Brush(num_strokes=2300, length=0.075, width=0.0075, bristles=4, jitter=0.130, lift=0.07),
+    _Brush(num_strokes=1300, length=0.130, width=0.0230, bristles=9, jitter=0.060, lift=-0.10, accents=0.03),
+    _Brush(num_strokes=2600, length=0.100, width=0.0125, bristles=6, jitter=0.090, lift=0.00, accents=0.11),
+    _Brush(num_strokes=2300, length=0.075, width=0.0075, bristles=4, jitter=0.130, lift=0.07, accents=0.13),
 )
 
 
@@ -225,6 +226,17 @@ def _colour(x: FloatArray, y: FloatArray, noise: _SmoothNoise, lift: FloatArray)
     return _over(paint, _ramp(land_tone + lift, _LAND_RAMP), y - _field(x))
 
 
+def _accent(x: FloatArray, y: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Return the opposite colours (strokes, 3): warm ones in the sky and on the hills, cold ones in the fields.
+
+    Broken colour makes the paint vibrate; and a network that learns from strokes, not from the composition,
+    finds the whole palette in every corner.
+    """
+    warm = np.array([_OCHRE, _SIENNA, _RED, _LEMON, _OCHRE])[rng.integers(0, 5, size=len(x))]
+    cold = np.array([_NAVY, _COBALT, _TEAL, _AZURE])[rng.integers(0, 4, size=len(x))]
+    return np.where((y > _field(x))[:, None], cold, warm) * rng.uniform(0.8, 1.05, size=(len(x), 1))
+
+
 def _over(paint: FloatArray, upper: FloatArray, depth: FloatArray) -> FloatArray:
     """Lay a nearer ground over the picture where depth > 0, with a dark contour along its edge."""
     ground = np.clip(depth / 0.006, 0.0, 1.0)[..., None]
@@ -269,6 +281,8 @@ def _paint(
     middle = _STEPS_PER_STROKE // 2
     lift = brush.lift + rng.normal(0.0, brush.jitter, size=brush.num_strokes)
     paint = _colour(xs[:, middle], ys[:, middle], noise, lift)
+    accents = rng.uniform(size=brush.num_strokes) < brush.accents
+    paint[accents] = _accent(xs[accents, middle], ys[accents, middle], rng)
     along_x, along_y = np.gradient(xs, axis=1), np.gradient(ys, axis=1)
     norm = np.hypot(along_x, along_y) + 1e-9
     taper = np.sin(np.linspace(0.10 * np.pi, 0.94 * np.pi, _STEPS_PER_STROKE)) ** 0.6
@@ -276,20 +290,15 @@ def _paint(
     # Paint piles up on one side of the stroke and leaves the other in shade, as light from the left would.
     relief = 0.92 + 0.30 * offsets
     grain = rng.normal(0.0, 0.055, size=(brush.num_strokes, brush.bristles))
+    reach = (offsets[None, :, None] * width[:, None, None]) * taper
+    bristle_x = (xs[:, None] - (along_y / norm)[:, None] * reach) * side
+    bristle_y = (ys[:, None] + (along_x / norm)[:, None] * reach) * side
+    points = np.stack([bristle_x, bristle_y], axis=-1).tolist()
+    colours = _to_uint8(paint[:, None] * (relief + grain)[:, :, None]).tolist()
+    thickness = np.maximum(1, np.round(1.7 * width * side / brush.bristles)).astype(int).tolist()
     for stroke in range(brush.num_strokes):
-        normal_x = -along_y[stroke] / norm[stroke]
-        normal_y = along_x[stroke] / norm[stroke]
-        bristle_px = max(1, round(1.7 * width[stroke] * side / brush.bristles))
-        for bristle in range(brush.bristles):
-            reach = offsets[bristle] * width[stroke] * taper
-            points = np.stack([xs[stroke] + normal_x * reach, ys[stroke] + normal_y * reach], axis=1) * side
-            shade = paint[stroke] * (relief[bristle] + grain[stroke, bristle])
-            draw.line(
-                [(float(px), float(py)) for px, py in points],
-                fill=_rgb(shade),
-                width=bristle_px,
-                joint="curve",
-            )
+        for line, colour in zip(points[stroke], colours[stroke], strict=True):
+            draw.line([tuple(point) for point in line], fill=tuple(colour), width=thickness[stroke])
 
 
 def _paint_stars(draw: ImageDraw.ImageDraw, *, side: int, rng: np.random.Generator) -> None:
