@@ -18,7 +18,7 @@ from pipeline.style_model import StyleModel, load_style_model, to_bytes
 from pipeline.stylizing.config import StylizeConfig
 from pipeline.stylizing.follow_up import follow_up
 from pipeline.stylizing.identity import FollowUp, RunIdentity, differences, identify
-from pipeline.stylizing.sources import find_sources, glob_root
+from pipeline.stylizing.sources import find_sources, sources_root
 
 OWN_FOLDERS = ("images", "manifests", "runs")
 
@@ -53,8 +53,8 @@ def prepare(config: StylizeConfig) -> PreparedRun:
     models = load_models(storage, config.model)
     named = [(model.name, model.version, model.sha256) for model in models]
     identity = identify(config, source_root, out, named)
-    _check_apart(source_root, out, identity)
     _check_sources(storage, source_root)
+    _check_apart(sources_root(storage, source_root), out, identity)
     _check_output(storage, out)
     history = _history(storage, config, identity, out)
     if history:
@@ -136,7 +136,7 @@ def _about(field: str) -> Iterator[None]:
 
 
 def _check_apart(source_root: str, out: str, identity: RunIdentity) -> None:
-    root, layout = _real(glob_root(source_root)), RunLayout(out=_real(out), run_id=identity.run_id)
+    root, layout = _real(source_root), RunLayout(out=_real(out), run_id=identity.run_id)
     if is_inside(layout.out, root):
         raise ConfigError("out", out, "lies inside the input", "choose a location outside the sources")
     for style in identity.styles:

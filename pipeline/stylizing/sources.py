@@ -33,12 +33,23 @@ def find_sources(storage: Storage, input_uri: str, after: str = "") -> Iterator[
     elif single is not None:
         if single.key > after:
             yield single
-    elif is_glob(input_uri):
-        root = glob_root(input_uri)
+    elif (root := sources_root(storage, input_uri)) != input_uri:
         matches = re.compile(glob_translate(input_uri[len(root) :].lstrip("/"))).match
         yield from (item for item in storage.list_objects(root, after) if matches(item.key))
     else:
         yield from storage.list_objects(input_uri, after)
+
+
+def sources_root(storage: Storage, input_uri: str) -> str:
+    """Return the prefix to which keys are relative: the location itself, or the root of a glob.
+
+    Brackets and asterisks are ordinary characters in a name that exists: ``Photos [2020]`` is a folder.
+    """
+    if not is_glob(input_uri) or _single_object(storage, input_uri) is not None:
+        return input_uri
+    if next(storage.list_objects(input_uri), None) is not None:
+        return input_uri
+    return glob_root(input_uri)
 
 
 def glob_root(uri: str) -> str:

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from pipeline.config import from_mapping, to_mapping
+from pipeline.errors import ConfigError
+from pipeline.stylizing.config import StylizeConfig
+from pipeline.stylizing.identity import RunIdentity, byte_settings, differences, identify
+
+BASE: dict[str, Any] = {"model": ("m",), "input": "i", "out": "o"}
+MODELS = [("waves", "1", "ab" * 32), ("dunes", "2", "cd" * 32)]
+
+CHANGES_BYTES = {
+    "strength": 0.5,
+    "preserve_color": True,
+    "max_size_px": 100,
+    "texture_scale": 2.0,
+    "precision": "float32",
+    "device": "cuda",
+    "max_memory": "1GiB",
+    "max_pixels": 1000,
+    "animation": "all",
+    "format": "png",
+    "quality": 10,
+    "keep_metadata": "all",
+}
+CHANGES_NO_BYTES = {
+    "model": ["other/place"],
+    "run_id": "mine",
+    "incremental": True,
+    "retry_failed": True,
+    "num_actors": 7,
+    "stages": "separate",
+    "batch_size": 2,
+    "threads_per_actor": 2,
+    "max_failed_fraction": 0.5,
+    "max_source_bytes": 10**6,
+    "isolate_decoding": False,
+    "decode_timeout_s": 5.0,
+    "decoder_memory_bytes": 2**30,
+    "storage": {"endpoint_url": "http://h", "region": "r", "profile": "p", "retry_deadline_s": 1.0, "timeout_s": 2.0},
+}
+
+
+def config(**changes: Any) -> StylizeConfig:
+    return from_mapping(StylizeConfig, {**BASE, **changes})
+
+
+def identity(config: StylizeConfig, models: list = MODELS, source: str = "/in", out: str = "/out") -> RunIdentity:
+    return identify(config, source, out, models)
+
+
+def test_every_field_is_on_one_of_the_lists():
+    fields = set(to_mapping(config()))
+    assert fields == set(CHANGES_BYTES) | set(CHANGES_NO_BYTES) | {"input", "out"}
+
+
+@pytest.mark.parametrize("name", CHANGES_BYTES)
+def test_what_changes_bytes_changes_the_fingerprint_and_the_run(name: str):
+    old, new = identity(config()), identity(config(**{name: CHANGES_BYTES[name]}))
+    assert old.fingerprint != new.fingerprint and old.run_id != new.run_id
+    assert all(a.fingerprint != b.fingerprint for a, b in zip(old.styles, new.styles, strict=True))
+    (phrase,) = differences(old, new)
+    assert phrase.startswith(f"{name} ")
+
+
+@pytest.mark.parametrize("name", CHANGES_NO_BYTES)
+def test_what_changes_no_bytes_changes_no_fingerprint(name: str):
+    old, new = identity(config()), identity(config(**{name: CHANGES_NO_BYTES[name]}))
+    assert old.fingerprint == new.fingerprint and old.styles == new.styles
+    assert differences(old, new) == []
+    assert (old.run_id == new.run_id) is (name != "run_id")
+
+
+def test_the_model_counts_by_its_content():
+    old = identity(config())
+    new = identity(config(), [("waves", "1", "ef" * 32), MODELS[1]])
+    assert old.fingerprint != new.fingerprint and old.run_id != new.run_id
+    assert differences(old, new) == [f"model waves {'ab' * 6} -> {'ef' * 6}"]
+    assert old.styles[0] == new.styles[0], "the style that stayed keeps its fingerprint"
+
+
+def test_the_order_of_models_and_the_spelling_of_sizes_do_not_count():
+    assert identity(config()) == identity(config(), MODELS[::-1])
+    assert byte_settings(config(max_memory="2GiB")) == byte_settings(config(max_memory="2048 MiB"))
+    assert byte_settings(config(strength="1")) == byte_settings(config(strength="1.0"))
+
+
+def test_one_style_more_is_another_run_but_not_another_fingerprint_of_the_first():
+    one, two = identity(config(), MODELS[:1]), identity(config())
+    assert one.run_id != two.run_id and one.fingerprint != two.fingerprint
+    assert one.styles[0] in two.styles
+
+
+def test_input_and_output_make_the_run_but_not_the_fingerprint():
+    old = identity(config())
+    for new in (identity(config(), source="/other"), identity(config(), out="/other")):
+        assert old.fingerprint == new.fingerprint and old.run_id != new.run_id
+    assert differences(old, identity(config(), source="/other")) == ["input /in -> /other"]
+
+
+def test_an_identity_comes_back_from_its_file():
+    old = dataclasses.replace(identity(config(max_size_px=9), source="/é\n"), parent_run_id="p")
+    assert RunIdentity.from_json(old.to_json()) == old
+    for data in (b"", b"[]", b"{}", b"null", b"\xff", old.to_json()[:-9]):
+        with pytest.raises((ValueError, KeyError, TypeError)):
+            RunIdentity.from_json(data)
+
+
+def test_a_run_id_names_a_folder():
+    assert len(identity(config()).run_id) == 16
+    assert identity(config(run_id="Mine-1.2_x")).run_id == "Mine-1.2_x"
+    for run_id in ("", ".", "..", "a/b", "é", "a b", "-a", "x" * 129, "a\n"):
+        if run_id:
+            with pytest.raises(ConfigError, match="run_id"):
+                StylizeConfig(**BASE, run_id=run_id)
