@@ -54,6 +54,20 @@ def test_upright_turns_as_pillow_does(orientation: int) -> None:
     assert upright(RGB_HWC, orientation).flags.c_contiguous
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_upright_turns_large_pictures_tile_by_tile(orientation: int) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (700, 1100, 3), dtype=np.uint8))
+    deep = np.random.default_rng(1).integers(0, 65536, (700, 1100), dtype=np.uint16)
+    turned = upright(np.asarray(image), orientation)
+    image.getexif()[ExifTags.Base.Orientation] = orientation
+    np.testing.assert_array_equal(turned, np.asarray(ImageOps.exif_transpose(image)))
+    np.testing.assert_array_equal(
+        upright(deep, orientation),
+        upright(np.dstack([deep >> 8] * 3).astype(np.uint8), orientation)[..., 0].astype(np.uint16) << 8
+        | upright(np.dstack([deep & 255] * 3).astype(np.uint8), orientation)[..., 0],
+    )
+
+
 @pytest.mark.parametrize("image_format", WITH_EXIF)
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_is_applied_and_then_neutralised(image_format: str, orientation: int) -> None:
