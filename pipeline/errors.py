@@ -65,6 +65,14 @@ class PathConflict(StorageError):
     """The store cannot hold an object of this name: too long, or a file stands where a directory is needed."""
 
 
+class TooManyFailures(StylemillError):
+    """More samples failed than ``max_failed_fraction`` allows: stops the job."""
+
+
+class TrainingError(StylemillError):
+    """Training cannot go on: too many bad images, or the loss does not stay finite."""
+
+
 class CheckpointError(StylemillError):
     """A checkpoint is missing, torn, or belongs to another run."""
 

@@ -1,0 +1,1 @@
+"""The training flow: one style per run, resumable to the bit."""

@@ -1,0 +1,181 @@
+"""Checkpoints: a folder each, complete when its ``complete.json`` is there and every digest in it is right.
+
+Every start of the training function takes the next number by conditional create and notes at which step it resumed.
+That number is the fencing token: a checkpoint of an earlier start counts only up to the step at which the next one
+resumed, so what a killed worker still uploads is never continued.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from pipeline.errors import CheckpointError, ObjectNotFound
+from pipeline.storage import Storage, join
+from pipeline.training.metrics import Row, metrics_from_parquet, metrics_to_parquet
+
+log = logging.getLogger(__name__)
+
+STATE, METRICS, COMPLETE = "state.safetensors", "metrics.parquet", "complete.json"
+_FOLDER = re.compile(r"step-(\d{8})\.start-(\d{6})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """One complete checkpoint, read and checked."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    numbers: dict[str, Any]
+    """Plain values beside the tensors."""
+    metrics: list[dict[str, Any]]
+    """Rows of steps 1 to ``step``."""
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        storage: where the run is.
+        prefix_uri: folder of its checkpoints.
+    """
+
+    def __init__(self, storage: Storage, prefix_uri: str) -> None:
+        self._storage = storage
+        self._prefix_uri = prefix_uri
+
+    def begin_start(self) -> tuple[int, Checkpoint | None]:
+        """Take the next start number; return it with the newest valid checkpoint, or None where there is none."""
+        while True:
+            starts = self._starts()
+            newest = self.newest(starts)
+            number = max(starts, default=0) + 1
+            note = json.dumps({"resumed_at": newest.step if newest else 0}).encode()
+            if self._storage.create_bytes(self._start_uri(number), note):
+                return number, newest
+
+    def newest(self, starts: dict[int, int] | None = None) -> Checkpoint | None:
+        """Return the newest checkpoint of this run's lineage that is complete and undamaged, or None."""
+        starts = self._starts() if starts is None else starts
+        for name in self._lineage(starts):
+            try:
+                return self._read(name)
+            except CheckpointError as error:
+                log.warning("checkpoint %s is left out: %s", name, error)
+        return None
+
+    def _starts(self) -> dict[int, int]:
+        """Return the step at which each start resumed."""
+        found = self._storage.list_objects(join(self._prefix_uri, "starts"))
+        return {
+            int(item.key.removesuffix(".json")): json.loads(self._storage.read_bytes(item.uri))["resumed_at"]
+            for item in found
+        }
+
+    def _lineage(self, starts: dict[int, int]) -> Iterator[str]:
+        """Yield the folders of this run's lineage, newest first."""
+        by_start: dict[int, list[tuple[int, str]]] = {}
+        for name, step, start in self._folders():
+            by_start.setdefault(start, []).append((step, name))
+        limit: float = float("inf")
+        for start in sorted(set(by_start) | set(starts), reverse=True):
+            for step, name in sorted(by_start.get(start, []), reverse=True):
+                if step <= limit:
+                    yield name
+            limit = min(limit, starts.get(start, 0))
+
+    def _folders(self) -> list[tuple[str, int, int]]:
+        names = {found.key.split("/")[0] for found in self._storage.list_objects(self._prefix_uri)}
+        matches = [match for match in map(_FOLDER.fullmatch, sorted(names)) if match]
+        return [(match[0], int(match[1]), int(match[2])) for match in matches]
+
+    def _read(self, name: str) -> Checkpoint:
+        folder = join(self._prefix_uri, name)
+        try:
+            complete = json.loads(self._storage.read_bytes(join(folder, COMPLETE)))
+            files = {file: self._storage.read_bytes(join(folder, file)) for file in complete["sha256"]}
+        except ObjectNotFound as error:
+            raise CheckpointError(f"it is not complete ({error})") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"its {COMPLETE} is damaged ({error})") from error
+        for file, sha256 in complete["sha256"].items():
+            if hashlib.sha256(files[file]).hexdigest() != sha256:
+                raise CheckpointError(f"{file} is not what was written (its SHA-256 differs)")
+        return Checkpoint(
+            step=complete["step"],
+            tensors=safetensors.torch.load(files[STATE]),
+            numbers=complete["numbers"],
+            metrics=metrics_from_parquet(files[METRICS]),
+        )
+
+    def write(
+        self, start: int, step: int, tensors: dict[str, Tensor], numbers: dict[str, Any], metrics: list[Row]
+    ) -> None:
+        """Write one checkpoint; its completion marker goes last."""
+        folder = join(self._prefix_uri, f"step-{step:08d}.start-{start:06d}")
+        files = {STATE: safetensors.torch.save(tensors), METRICS: metrics_to_parquet(metrics)}
+        for file, data in files.items():
+            self._storage.write_bytes(join(folder, file), data, durable=True)
+        digests = {file: hashlib.sha256(data).hexdigest() for file, data in files.items()}
+        complete = json.dumps({"step": step, "numbers": numbers, "sha256": digests}, indent=1).encode()
+        self._storage.write_bytes(join(folder, COMPLETE), complete, durable=True)
+
+    def keep_newest(self, count: int) -> None:
+        """Remove all complete checkpoints of the lineage but the newest ones, and what is left of torn ones."""
+        for name in list(self._lineage(self._starts()))[count:]:
+            folder = join(self._prefix_uri, name)
+            # The marker goes first: a folder without it is no checkpoint.
+            self._storage.delete(join(folder, COMPLETE))
+            for file in (STATE, METRICS):
+                self._storage.delete(join(folder, file))
+
+    def _start_uri(self, number: int) -> str:
+        return join(self._prefix_uri, "starts", f"{number:06d}.json")
+
+
+class CheckpointWriter:
+    """Uploads checkpoints from a thread, one at a time, while training goes on.
+
+    Args:
+        checkpoints: of the run.
+        start: number of this start.
+        keep: how many checkpoints are kept.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, start: int, keep: int) -> None:
+        self._checkpoints = checkpoints
+        self._start = start
+        self._keep = keep
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._waiting: Future[None] | None = None
+
+    def submit(self, step: int, tensors: dict[str, Tensor], numbers: dict[str, Any], metrics: list[Row]) -> None:
+        """Begin to write a checkpoint, once the one before it is written; raises what that one raised.
+
+        Args:
+            step: updates so far.
+            tensors: copies that nobody changes any more.
+            numbers: plain values.
+            metrics: rows of all steps so far; a copy.
+        """
+        self.wait()
+        self._waiting = self._thread.submit(self._write, step, tensors, numbers, metrics)
+
+    def _write(self, step: int, tensors: dict[str, Tensor], numbers: dict[str, Any], metrics: list[Row]) -> None:
+        self._checkpoints.write(self._start, step, tensors, numbers, metrics)
+        self._checkpoints.keep_newest(self._keep)
+
+    def wait(self) -> None:
+        """Wait until everything is written; raises what went wrong."""
+        if self._waiting is not None:
+            waiting, self._waiting = self._waiting, None
+            waiting.result()

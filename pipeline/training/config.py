@@ -1,0 +1,189 @@
+"""What a user may choose about a training run."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pipeline.errors import ConfigError
+from pipeline.storage import StorageOptions
+from pipeline.storage.uri import name as last_component
+
+_NUM_WORKERS = re.compile(r"(\d+)(?::(\d+))?")
+
+MAY_CHANGE = (
+    "steps",
+    "num_workers",
+    "cpus_per_worker",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "sample_every",
+    "patience",
+    "micro_batch_size",
+    "max_failed_fraction",
+    "content_cache",
+    "storage",
+    "out",
+)
+"""Fields in which a resumed run may differ from the one that it continues."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Train one style.
+
+    Raises:
+        ConfigError: a value out of range.
+    """
+
+    style_image: str
+    """Location of the style image."""
+
+    content: tuple[str, ...]
+    """Content images to train on: prefixes, globs, files, Parquet files of uris; may be repeated."""
+
+    out: str
+    """Output location; the same command again resumes."""
+
+    name: str | None = None
+    """Name of the style; by default the stem of the style image."""
+
+    warm_start: str | None = None
+    """Location of a style model whose weights training starts from."""
+
+    loss_network: Literal["pyramid", "vgg16", "vgg19"] = "pyramid"
+    """What judges likeness: pyramid needs no download, vgg16 and vgg19 do (or --loss-weights)."""
+
+    loss_weights: str | None = None
+    """Location of the VGG's weights (torchvision's state dict), for clusters without internet."""
+
+    steps: int = 2000
+    """Updates of the weights."""
+
+    num_workers: str = "1"
+    """Training workers, or MIN:MAX to take what the cluster has."""
+
+    cpus_per_worker: int | None = None
+    """CPUs that each worker reserves and uses; by default the cluster's share of one worker."""
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where the workers train."""
+
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the networks; losses are always float32. auto takes bfloat16 where the hardware has it."""
+
+    width: float = 1.0
+    """Multiplier of the network's channel counts."""
+
+    upsampling: Literal["nearest", "bilinear", "bicubic"] = "nearest"
+    """Interpolation of the network's upsampling blocks."""
+
+    crop_px: int = 256
+    """Side of the training crops, in pixels."""
+
+    oversize: float = 1.5
+    """Content images are resized to this many crops on their shorter side before cropping."""
+
+    batch_size: int = 4
+    """Crops per step, over all workers."""
+
+    micro_batch_size: int | None = None
+    """Crops that one worker handles at once; gradients of smaller portions add up."""
+
+    style_size_px: int = 320
+    """Shorter side of the style image as the loss sees it; smaller means finer strokes."""
+
+    learning_rate: float = 4e-3
+    """Highest rate of the one-cycle schedule."""
+
+    content_weight: float = 1.0
+    """Weight of the likeness to the content image."""
+
+    style_weight: float = 3.0
+    """Weight of the likeness to the style image."""
+
+    tv_weight: float = 0.02
+    """Weight of smoothness."""
+
+    max_gradient_norm: float = 10.0
+    """Gradients are clipped to this norm."""
+
+    ema_decay: float = 0.98
+    """Decay of the running mean of the weights, which is what is exported."""
+
+    seed: int = 0
+    """Decides initial weights, order of samples and crops."""
+
+    checkpoint_every: int = 100
+    """Steps between checkpoints."""
+
+    keep_checkpoints: int = 2
+    """Checkpoints that are kept."""
+
+    sample_every: int = 250
+    """Steps between sample pictures."""
+
+    patience: int = 0
+    """Stop early after so many checkpoints without a better mean loss; 0 never does."""
+
+    max_failed_fraction: float = 0.05
+    """Share of undecodable content images above which training stops."""
+
+    content_cache: str = "512MiB"
+    """Memory for decoded content images, so that small sets are decoded once."""
+
+    storage: StorageOptions = field(default_factory=StorageOptions)
+
+    def __post_init__(self) -> None:
+        for name in ("style_image", "out"):
+            if not getattr(self, name):
+                raise ConfigError(name, "", "is empty", "write a path or a URI")
+        if not self.content:
+            raise ConfigError("content", self.content, "names no images", "give --content URI")
+        for name in ("steps", "batch_size", "checkpoint_every", "keep_checkpoints", "sample_every", "style_size_px"):
+            _at_least(name, getattr(self, name), 1)
+        for name in ("cpus_per_worker", "micro_batch_size"):
+            if getattr(self, name) is not None:
+                _at_least(name, getattr(self, name), 1)
+        _at_least("patience", self.patience, 0)
+        _at_least("crop_px", self.crop_px, 32)
+        if self.crop_px % 4:
+            raise ConfigError("crop_px", self.crop_px, "is no multiple of 4", f"use {self.crop_px // 4 * 4}")
+        for name, low, high in (("width", 0.05, 4.0), ("oversize", 1.0, 8.0), ("learning_rate", 1e-7, 1.0)):
+            _within(name, getattr(self, name), low, high)
+        for name in ("content_weight", "style_weight", "tv_weight"):
+            _within(name, getattr(self, name), 0.0, 1e9)
+        _within("max_gradient_norm", self.max_gradient_norm, 1e-6, 1e9)
+        _within("ema_decay", self.ema_decay, 0.0, 0.99999)
+        _within("max_failed_fraction", self.max_failed_fraction, 0.0, 1.0)
+        low, high = self.worker_range
+        if not 1 <= low <= high:
+            raise ConfigError("num_workers", self.num_workers, "is no range", "write for example 2 or 1:4")
+        if high > self.batch_size:
+            cure = f"use at most {self.batch_size}, or a larger --batch-size"
+            raise ConfigError("num_workers", self.num_workers, f"is more than batch_size {self.batch_size}", cure)
+
+    @property
+    def style_name(self) -> str:
+        """Name of the style."""
+        return self.name or last_component(self.style_image).rpartition(".")[0] or last_component(self.style_image)
+
+    @property
+    def worker_range(self) -> tuple[int, int]:
+        """Fewest and most workers."""
+        match = _NUM_WORKERS.fullmatch(self.num_workers.strip())
+        if match is None:
+            raise ConfigError("num_workers", self.num_workers, "is neither a number nor MIN:MAX", "write 2 or 1:4")
+        low = int(match[1])
+        return low, int(match[2]) if match[2] else low
+
+
+def _at_least(name: str, value: int, low: int) -> None:
+    if value < low:
+        raise ConfigError(name, value, f"is below {low}", f"write a whole number from {low}")
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ConfigError(name, value, "is out of range", f"write a number from {low:g} to {high:g}")

@@ -1,0 +1,82 @@
+"""Everything that a training run carries from step to step, as tensors and plain numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.nn.transformer_net import TransformerNet
+
+_MODEL, _AVERAGE, _OPTIMIZER = "model.", "average.", "optimizer."
+
+
+@dataclass(kw_only=True)
+class TrainState:
+    """The mutable state of one run; equal on all workers.
+
+    Args:
+        net: the network in training.
+        optimizer: Adam over its parameters.
+        average: running mean of the weights, by parameter name.
+        step: updates tried so far, skipped ones included.
+        rate_scale: multiplier of the learning rate; halved by each roll-back.
+        num_skipped: updates skipped because something was not finite.
+    """
+
+    net: TransformerNet
+    optimizer: torch.optim.Adam
+    average: dict[str, Tensor]
+    step: int = 0
+    rate_scale: float = 1.0
+    num_skipped: int = 0
+
+    @classmethod
+    def fresh(cls, net: TransformerNet) -> TrainState:
+        """Return the state before the first step."""
+        optimizer = torch.optim.Adam(net.parameters(), betas=(0.9, 0.99))
+        average = {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
+        return cls(net=net, optimizer=optimizer, average=average)
+
+    @torch.no_grad()
+    def update_average(self, decay: float) -> None:
+        """Move the running mean towards the weights; faster at first, when the mean is of little."""
+        decay = min(decay, (1 + self.step) / (10 + self.step))
+        for name, parameter in self.net.named_parameters():
+            self.average[name].lerp_(parameter.detach(), 1 - decay)
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Return copies of all tensors on the CPU, and the generator's state, by name."""
+        tensors = {_MODEL + name: tensor for name, tensor in self.net.state_dict().items()}
+        tensors |= {_AVERAGE + name: tensor for name, tensor in self.average.items()}
+        names = [name for name, _ in self.net.named_parameters()]
+        for index, slots in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"{_OPTIMIZER}{names[index]}.{slot}": tensor for slot, tensor in slots.items()}
+        tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+        return tensors | {"generator": torch.get_rng_state()}
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what ``to_tensors`` returned.
+
+        Raises:
+            KeyError, RuntimeError: the tensors are of another network.
+        """
+        self.net.load_state_dict(_with_prefix(tensors, _MODEL))
+        for name, tensor in _with_prefix(tensors, _AVERAGE).items():
+            self.average[name].copy_(tensor)
+        slots = _with_prefix(tensors, _OPTIMIZER)
+        saved = self.optimizer.state_dict()
+        saved["state"] = {
+            index: {
+                slot: slots[f"{name}.{slot}"] for slot in ("step", "exp_avg", "exp_avg_sq") if f"{name}.{slot}" in slots
+            }
+            for index, (name, _) in enumerate(self.net.named_parameters())
+            if f"{name}.step" in slots
+        }
+        self.optimizer.load_state_dict(saved)
+        torch.set_rng_state(tensors["generator"])
+
+
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
