@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+_Rows = NDArray[np.float64]
+
 MAX_CHUNK_PIXELS = {torch.float32: 2048, torch.bfloat16: 16_384}
 """Terms that torch adds up one by one in float32, after which float64 goes on.
 
@@ -77,7 +79,17 @@ class Moments:
         shifts = _float64([piece.shift_C for piece in pieces])
         means = _float64([piece.sum_C for piece in pieces]) / counts
         squares = _float64([piece.shifted_square_sum_C for piece in pieces])
-        deviations = np.maximum(squares - counts * means * (means - shifts), 0.0)
+        self._merge(counts, means, np.maximum(squares - counts * means * (means - shifts), 0.0))
+
+    def merge(self, others: Sequence[Moments]) -> None:
+        """Merge the moments of further parts."""
+        self._merge(
+            np.array([other.count for other in others], dtype=np.float64)[:, None],
+            np.stack([other.mean_C for other in others]),
+            np.stack([other.deviations_C for other in others]),
+        )
+
+    def _merge(self, counts: _Rows, means: _Rows, deviations: _Rows) -> None:
         if self.count:
             counts = np.concatenate(([[self.count]], counts))
             means = np.concatenate((self.mean_C[None], means))
@@ -93,5 +105,5 @@ class Moments:
         return torch.from_numpy(self.mean_C).float(), torch.from_numpy(variance_C).float()
 
 
-def _float64(rows: Sequence[Tensor]) -> NDArray[np.float64]:
+def _float64(rows: Sequence[Tensor]) -> _Rows:
     return torch.stack(list(rows)).numpy().astype(np.float64)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pipeline.nn.fast.layers import prepare_layers
 from pipeline.nn.fast.team import Team
 from pipeline.nn.fast.whole import WholePass
-from pipeline.nn.pixels import check_image, pad_to_network
+from pipeline.nn.pixels import check_image
 from pipeline.nn.precision import DTYPES, check_device, resolve_precision
 from pipeline.nn.transformer_net import TransformerNet
 
@@ -79,8 +79,6 @@ class FastNet:
 
     def _run(self, image_HWC: NDArray[np.uint8], dtype: type) -> NDArray:
         check_image(image_HWC)
-        height_px, width_px = image_HWC.shape[:2]
-        padded_HWC = np.require(pad_to_network(image_HWC), requirements=["C", "W"])
-        painted_HWC: NDArray = np.empty(padded_HWC.shape, dtype)
-        self._whole.run(torch.from_numpy(padded_HWC), torch.from_numpy(painted_HWC))
-        return np.ascontiguousarray(painted_HWC[:height_px, :width_px])
+        painted_HWC: NDArray = np.empty(image_HWC.shape, dtype)
+        self._whole.run(image_HWC, painted_HWC)
+        return painted_HWC

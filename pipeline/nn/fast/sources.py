@@ -8,14 +8,27 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.nn.fast.folding import PIXEL_CENTRES
 from pipeline.nn.fast.frame import Frame, relu_into
 from pipeline.nn.fast.layers import Norm
+from pipeline.nn.pixels import padded_side_px
 from pipeline.nn.transformer_net import IMAGE_CHANNELS
+
+INTERPOLATION_REACH_PX = 3
+"""Low-resolution rows that a cubic kernel of a doubled row touches beyond its own, and one to spare."""
+
+
+class RowStore(Protocol):
+    """Something that has room for some rows of a map, without their border."""
+
+    def rows(self, first: int, last: int, step: int = 1) -> Tensor:
+        """Return the (n, W, C) view to write the rows ``range(first, last, step)`` into."""
 
 
 class Source(Protocol):
@@ -25,28 +38,43 @@ class Source(Protocol):
     width: int
     channels: int
 
-    def write_rows(self, frame: Frame, first: int, last: int) -> None:
+    step: int
+    """Rows are made in groups of this many; asking for whole groups saves making them twice."""
+
+    def write_rows(self, frame: RowStore, first: int, last: int) -> None:
         """Write the rows ``range(first, last)`` of the map into the frame's inside."""
 
 
 class PixelSource:
-    """The rows of an 8-bit image, centred around zero.
+    """The rows of an 8-bit image, padded like ``pad_to_network`` without copying it, centred around zero.
 
     Args:
-        image_HWC: (H, W, 3) uint8.
+        image_HWC: (H, W, 3) uint8; only read.
         dtype: what the network computes in; whole numbers up to 255 are exact in both.
     """
 
-    def __init__(self, image_HWC: Tensor, dtype: torch.dtype) -> None:
-        self.height, self.width, self.channels = image_HWC.shape
-        self._image_HWC = image_HWC
-        self._centres_W3 = torch.tensor(PIXEL_CENTRES, dtype=dtype).repeat(self.width)
+    step = 1
 
-    def write_rows(self, frame: Frame, first: int, last: int) -> None:
+    def __init__(self, image_HWC: NDArray[np.uint8], dtype: torch.dtype) -> None:
+        rows_px, columns_px, self.channels = image_HWC.shape
+        self.height, self.width = padded_side_px(rows_px), padded_side_px(columns_px)
+        self._image_HWC = image_HWC
+        self._row_of = np.pad(np.arange(rows_px), (0, self.height - rows_px), mode="reflect")
+        self._column_of = np.pad(np.arange(columns_px), (0, self.width - columns_px), mode="reflect")
+        self._centres = torch.tensor(PIXEL_CENTRES, dtype=dtype).repeat(columns_px)
+
+    def write_rows(self, frame: RowStore, first: int, last: int) -> None:
         """Write centred pixels."""
-        rows_HW3 = self._image_HWC[first:last].reshape(last - first, -1).to(self._centres_W3.dtype)
-        rows_HW3.sub_(self._centres_W3)
-        frame.rows(first, last).copy_(rows_HW3.view(last - first, self.width, IMAGE_CHANNELS))
+        rows_px, columns_px, _ = self._image_HWC.shape
+        # Copied, a band at a time: torch does not take memory that numpy marks as read-only.
+        rows = slice(first, last) if last <= rows_px else self._row_of[first:last]
+        band_HWC = np.array(self._image_HWC[rows])
+        centred = torch.from_numpy(band_HWC.reshape(last - first, -1)).to(self._centres.dtype)
+        centred.sub_(self._centres)
+        out_HWC = frame.rows(first, last)
+        out_HWC[:, :columns_px] = centred.view(last - first, columns_px, IMAGE_CHANNELS)
+        for column in range(columns_px, self.width):
+            out_HWC[:, column] = out_HWC[:, int(self._column_of[column])]
 
 
 class RawMap:
@@ -70,7 +98,7 @@ class RawMap:
         variance_C: Tensor,
         norm: Norm,
     ) -> None:
-        self.height = height
+        self.height, self.step = height, len(strips[0])
         self.channels, self.width = strips[0][0].shape[1], strips[0][0].shape[3]
         self._strips, self._rows_per_strip = strips, rows_per_strip
         self._mean_C, self._variance_C, self._norm = mean_C, variance_C, norm
@@ -80,7 +108,7 @@ class RawMap:
         """Let the finished rows be added to those of ``residual`` (a block without ReLU)."""
         self._residual = residual
 
-    def write_rows(self, frame: Frame, first: int, last: int) -> None:
+    def write_rows(self, frame: RowStore, first: int, last: int) -> None:
         """Write normalised rows, with ReLU or residual as the layer has it."""
         num_taps = len(self._strips[0])
         rows_per_strip = self._rows_per_strip * num_taps
@@ -92,17 +120,29 @@ class RawMap:
                 if low < high:
                     self._write(frame, raw_NCHW[:, :, low:high], strip_first + low * num_taps + tap, num_taps)
 
-    def _write(self, frame: Frame, raw_NCHW: Tensor, first: int, step: int) -> None:
+    def _write(self, frame: RowStore, raw_NCHW: Tensor, first: int, step: int) -> None:
+        last = first + step * (raw_NCHW.shape[2] - 1) + 1
+        residual_HWC = None if self._residual is None else self._residual.rows(first, last, step)
         normal_NCHW = self._norm.apply(raw_NCHW, self._mean_C, self._variance_C)
-        normal_HWC = normal_NCHW.permute(0, 2, 3, 1)[0]
-        last = first + step * (len(normal_HWC) - 1) + 1
-        out_HWC = frame.rows(first, last, step)
-        if self._residual is not None:
-            torch.add(normal_HWC, self._residual.rows(first, last, step), out=out_HWC)
-        elif self._norm.relu:
-            relu_into(out_HWC, normal_HWC)
-        else:
-            out_HWC.copy_(normal_HWC)
+        finish_rows(normal_NCHW, self._norm.relu, residual_HWC, frame.rows(first, last, step))
+
+
+def finish_rows(normal_NCHW: Tensor, relu: bool, residual_HWC: Tensor | None, out_HWC: Tensor) -> None:
+    """Write normalised rows with what follows the norm: a ReLU, the residual, or nothing.
+
+    Args:
+        normal_NCHW: (1, C, n, W) channels-last.
+        relu: clamp at zero; excludes a residual.
+        residual_HWC: (n, W, C) to add, or None.
+        out_HWC: (n, W, C) view to write into.
+    """
+    normal_HWC = normal_NCHW.permute(0, 2, 3, 1)[0]
+    if residual_HWC is not None:
+        torch.add(normal_HWC, residual_HWC, out=out_HWC)
+    elif relu:
+        relu_into(out_HWC, normal_HWC)
+    else:
+        out_HWC.copy_(normal_HWC)
 
 
 class InterpolatedSource:
@@ -114,17 +154,16 @@ class InterpolatedSource:
         dtype: of the map.
     """
 
-    _REACH_PX = 3
-    """Low-resolution rows that a cubic kernel reaches beyond its own, and one to keep phases aligned."""
+    step = 2
 
     def __init__(self, source: Source, mode: str, dtype: torch.dtype) -> None:
         self.height, self.width, self.channels = source.height * 2, source.width * 2, source.channels
         self._source, self._mode, self._dtype = source, mode, dtype
 
-    def write_rows(self, frame: Frame, first: int, last: int) -> None:
+    def write_rows(self, frame: RowStore, first: int, last: int) -> None:
         """Interpolate the rows needed from a little more than the low rows under them."""
-        low_first = max(0, first // 2 - self._REACH_PX)
-        low_last = min(self._source.height, -(-last // 2) + self._REACH_PX)
+        low_first = max(0, first // 2 - INTERPOLATION_REACH_PX)
+        low_last = min(self._source.height, -(-last // 2) + INTERPOLATION_REACH_PX)
         low = _RowsAsFrame(low_first, low_last, self._source, self._dtype)
         self._source.write_rows(low, low_first, low_last)
         high_NCHW = F.interpolate(low.all_NCHW(), scale_factor=2, mode=self._mode, align_corners=False)

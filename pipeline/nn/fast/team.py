@@ -26,20 +26,23 @@ class Team:
         self.num_threads = num_threads
         self._pool: ThreadPoolExecutor | None = None
 
+    def ranges(self, num_pieces: int) -> list[tuple[int, int]]:
+        """Return the contiguous ranges that ``split`` hands out, in order."""
+        num_ranges = min(self.num_threads, num_pieces)
+        return list(pairwise(num_pieces * index // num_ranges for index in range(num_ranges + 1)))
+
     def split(self, num_pieces: int, work: Callable[[int, int], None]) -> None:
         """Call ``work(first, last)`` over contiguous ranges that cover ``range(num_pieces)``.
 
         Returns when all are done; the first exception of any is raised then.
         """
-        num_ranges = min(self.num_threads, num_pieces)
-        cuts = [num_pieces * index // num_ranges for index in range(num_ranges + 1)]
         if self.num_threads == 1 and torch.get_num_threads() == 1:
             work(0, num_pieces)
             return
         # The work runs in the pool alone: the caller's own number of threads is not to be touched.
         if self._pool is None:
             self._pool = self._start()
-        futures = [self._pool.submit(_inference, work, first, last) for first, last in pairwise(cuts)]
+        futures = [self._pool.submit(_inference, work, first, last) for first, last in self.ranges(num_pieces)]
         for future in futures:
             future.exception()
         for future in futures:

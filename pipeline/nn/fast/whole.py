@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.nn.fast.folding import OUTPUT_CENTRE
@@ -39,13 +41,13 @@ class WholePass:
         self._workspace = Workspace(layers.dtype)
 
     @torch.inference_mode()
-    def run(self, image_HWC: Tensor, out_HWC: Tensor) -> None:
+    def run(self, image_HWC: NDArray[np.uint8], painted_HWC: NDArray) -> None:
         """Repaint one image.
 
         Args:
-            image_HWC: (H, W, 3) uint8, sides as ``pad_to_network`` leaves them.
-            out_HWC: receives the result: uint8 rounded and clamped, or float32 as the network gives it
-                on the scale of 0 to 255.
+            image_HWC: (H, W, 3) uint8, any size.
+            painted_HWC: (H, W, 3), receives the result: uint8 rounded and clamped, or float32 as the
+                network gives it on the scale of 0 to 255.
         """
         layers, workspace = self._layers, self._workspace
         raw = self._normed(layers.stem, PixelSource(image_HWC, layers.dtype))
@@ -64,7 +66,7 @@ class WholePass:
         if residual is not None:
             workspace.give_back(residual.buffer)
         raw = self._normed(layers.ups[1], raw)
-        self._head(layers.head, raw, out_HWC)
+        self._head(layers.head, raw, torch.from_numpy(painted_HWC))
 
     def _frame(self, layer: Layer, source: Source) -> Frame:
         size = (source.height, source.width, source.channels, layer.padding_px)
@@ -92,7 +94,7 @@ class WholePass:
                 written = _fill(layer, source, filled, first, last, written)
                 for tap in layer.taps:
                     window = filled.window(*_tap_rows(tap.first_row, tap.conv.kernel_height, layer, first, last))
-                    raw_NCHW = _unfold_columns(tap.conv(window), layer.scale)
+                    raw_NCHW = unfold_columns(tap.conv(window), layer.scale)
                     strips[index].append(raw_NCHW)
                     sums[index].extend(sum_piece(raw_NCHW))
 
@@ -122,19 +124,20 @@ class WholePass:
 
 
 def write_pixels(folded_NCHW: Tensor, out_HWC: Tensor) -> None:
-    """Unfold what the head gives into rows of pixels.
+    """Unfold what the head gives into rows of pixels, and crop the padding off.
 
     Args:
-        folded_NCHW: (1, 12, h, W / 4) channels-last, pixel - OUTPUT_CENTRE; may be overwritten.
-        out_HWC: (h, W, 3) uint8 (clamped, rounded) or float32 (as it is).
+        folded_NCHW: (1, 12, h', W' / 4) channels-last, pixel - OUTPUT_CENTRE; may be overwritten.
+        out_HWC: (h <= h', W <= W', 3) uint8 (clamped, rounded) or float32 (as it is).
     """
-    pixels_HWC = folded_NCHW.permute(0, 2, 3, 1).reshape(len(out_HWC), -1, IMAGE_CHANNELS)
+    rows, columns, _ = out_HWC.shape
+    pixels_HWC = folded_NCHW.permute(0, 2, 3, 1).reshape(folded_NCHW.shape[2], -1, IMAGE_CHANNELS)
     if out_HWC.dtype != torch.uint8:
-        torch.add(pixels_HWC.float(), OUTPUT_CENTRE, out=out_HWC)
+        torch.add(pixels_HWC[:rows, :columns].float(), OUTPUT_CENTRE, out=out_HWC)
         return
     signed_HWC = pixels_HWC.clamp_(-OUTPUT_CENTRE, OUTPUT_CENTRE - 1).round_().to(torch.int8)
     # In two's complement adding 128 modulo 256 flips the sign bit.
-    torch.bitwise_xor(signed_HWC.view(torch.uint8), OUTPUT_CENTRE, out=out_HWC)
+    torch.bitwise_xor(signed_HWC[:rows, :columns].view(torch.uint8), OUTPUT_CENTRE, out=out_HWC)
 
 
 def _rows_per_strip(num_rows: int, row_bytes: int) -> int:
@@ -157,7 +160,7 @@ def _fill(layer: Layer, source: Source, frame: Frame, first: int, last: int, wri
     return max(written, stop)
 
 
-def _unfold_columns(folded_NCHW: Tensor, scale: int) -> Tensor:
+def unfold_columns(folded_NCHW: Tensor, scale: int) -> Tensor:
     """View (1, scale C, h, w) channels-last as (1, C, h, scale w): same memory, columns side by side."""
     if scale == 1:
         return folded_NCHW

@@ -47,9 +47,7 @@ def test_what_is_no_rgb_image_is_refused_with_its_shape(array):
 
 def test_normalize_is_the_recipe_of_imagenet():
     pixels_NHWC = torch.tensor([[[[0, 128, 255]]]], dtype=torch.uint8)
-    wanted = [
-        (value / 255 - m) / s for value, m, s in zip((0, 128, 255), IMAGENET_MEAN, IMAGENET_STD, strict=True)
-    ]
+    wanted = [(value / 255 - m) / s for value, m, s in zip((0, 128, 255), IMAGENET_MEAN, IMAGENET_STD, strict=True)]
     assert torch.allclose(normalize(pixels_NHWC).flatten(), torch.tensor(wanted), atol=1e-6)
 
 

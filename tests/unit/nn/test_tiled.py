@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.nn.fast import FastNet
+from pipeline.nn.tiled import stylize_tiled
+from pipeline.nn.tiled.stylize import tiled_values
+from tests.unit.nn.nets import drawn_image, seeded_net, smooth_image
+
+ROOT = Path(__file__).resolve().parents[3]
+PLENTY = 1 << 40
+NOTHING = 0
+ONE_ROW = 1
+"""Band bytes that leave a single row per band: far less than the 9 px kernels reach."""
+
+
+@pytest.mark.parametrize("upsampling", ["nearest", "bilinear", "bicubic"])
+@pytest.mark.parametrize(
+    ("width", "size"), [(0.5, (61, 94)), (1.0, (30, 47)), (0.25, (7, 120)), (0.25, (130, 5))], ids=str
+)
+def test_tiled_equals_whole(width, size, upsampling):
+    fast = FastNet(seeded_net(width, upsampling), precision="float32", num_threads=2)
+    image_HWC = smooth_image(*size)
+    whole_HWC = fast.values(image_HWC)
+    for band_bytes in (ONE_ROW, 50_000):
+        tiled_HWC = tiled_values(fast, image_HWC, max_memory_bytes=PLENTY, band_bytes=band_bytes)
+        assert np.abs(tiled_HWC - whole_HWC).max() < 0.01
+
+
+@pytest.mark.parametrize("precision", ["float32", "auto"])
+def test_bytes_depend_neither_on_threads_nor_on_where_the_maps_lie(precision):
+    net, image_HWC = seeded_net(0.25), smooth_image(75, 50)
+    wanted = None
+    for threads in (1, 2, 3):
+        fast = FastNet(net, precision=precision, num_threads=threads)
+        for max_memory_bytes in (PLENTY, NOTHING):
+            painted_HWC = stylize_tiled(
+                fast, image_HWC, max_memory_bytes=max_memory_bytes, scratch_dir=None, band_bytes=6000
+            )
+            wanted = wanted or painted_HWC.tobytes()
+            assert painted_HWC.tobytes() == wanted
+
+
+def test_every_small_size_comes_back_in_its_own_size():
+    fast = FastNet(seeded_net(0.05), precision="float32", num_threads=1)
+    for side_px in range(1, 40, 3):
+        image_HWC = drawn_image(side_px, 41 - side_px)
+        painted_HWC = stylize_tiled(fast, image_HWC, max_memory_bytes=PLENTY, band_bytes=500)
+        assert painted_HWC.shape == image_HWC.shape and painted_HWC.dtype == np.uint8
+
+
+def large_photo():
+    """A photograph of 3,000 px from the trial data if it is there, else one drawn by code."""
+    path = ROOT.parent / "shared" / "data" / "large" / "taj_mahal.jpg"
+    if not path.exists():
+        return smooth_image(1000, 3000)
+    with Image.open(path) as photo:
+        scaled = photo.convert("RGB").resize((3000, 1000), Image.Resampling.LANCZOS)
+    return np.asarray(scaled)
+
+
+def test_there_is_no_seam_in_a_large_photo(tmp_path):
+    fast, image_HWC = FastNet(seeded_net(0.15), precision="float32"), large_photo()
+    whole_HWC = fast.values(image_HWC)
+    for band_bytes in (1 << 18, 1 << 21):
+        tiled_HWC = tiled_values(fast, image_HWC, max_memory_bytes=PLENTY, band_bytes=band_bytes)
+        difference_HWC = np.abs(tiled_HWC - whole_HWC)
+        if difference_HWC.max() >= 0.05:
+            amplified_HWC = np.clip(difference_HWC / difference_HWC.max() * 255, 0, 255).astype(np.uint8)
+            Image.fromarray(amplified_HWC).save(tmp_path / "difference.png")
+        assert difference_HWC.max() < 0.05, f"see {tmp_path}/difference.png, bands of {band_bytes} bytes"
+
+
+SCRIPT = """
+import resource, sys
+import numpy as np
+from pipeline.errors import ImageError
+from pipeline.nn.fast import FastNet
+from pipeline.nn.tiled import stylize_tiled
+from pipeline.nn.transformer_net import Architecture, TransformerNet
+
+net = TransformerNet(Architecture(width=0.25))
+net.init_weights(0)
+image_HWC = np.zeros((int(sys.argv[2]), 512, 3), np.uint8)
+if sys.argv[3] == "full":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+fast = FastNet(net, precision="float32", num_threads=1)
+print("started", flush=True)
+try:
+    stylize_tiled(fast, image_HWC, max_memory_bytes=0, scratch_dir=sys.argv[1])
+except ImageError as error:
+    print(error.error_type, error, flush=True)
+"""
+
+
+def start(scratch_dir, height_px, mode):
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(scratch_dir), str(height_px), mode],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+
+
+def test_a_scratch_file_that_cannot_grow_is_an_image_error(tmp_path):
+    out, _ = start(tmp_path, 1024, "full").communicate(timeout=120)
+    assert "ScratchFull" in out and "scratch_dir" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks into /proc for the open file")
+def test_a_kill_in_mid_image_leaves_no_scratch_behind(tmp_path):
+    process = start(tmp_path, 8192, "kill")
+    folder = Path(f"/proc/{process.pid}/fd")
+
+    def scratch_is_open():
+        return any(str(tmp_path) in str(link.readlink()) for link in folder.iterdir() if link.is_symlink())
+
+    try:
+        deadline = time.monotonic() + 120
+        while not scratch_is_open():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_image_is_refused():
+    fast = FastNet(seeded_net(0.05), precision="float32")
+    with pytest.raises(ValueError, match="image"):
+        stylize_tiled(fast, np.zeros((8, 8), np.uint8), max_memory_bytes=PLENTY)
