@@ -166,6 +166,8 @@ def _training_view(story: TrainingStory) -> dict[str, Any]:
         "first_loss": first,
         "last_loss": last,
         "images_per_s": _median(rates),
+        "num_skipped": int(np.nansum(_column(metrics, "skipped"))),
+        "peak_memory_bytes": _largest(_column(metrics, "peak_memory_bytes")),
         "loss_chart": _loss_chart(metrics, steps),
         "rate_chart": _single(steps, rates, "images a second", "Training pace by step"),
         "learning_rate_chart": _single(
@@ -199,6 +201,11 @@ def _ends(values: np.ndarray) -> tuple[float | None, float | None]:
     if len(known) == 0:
         return None, None
     return float(known[0]), float(known[-max(1, len(known) // 20) :].mean())
+
+
+def _largest(values: np.ndarray) -> float | None:
+    known = values[np.isfinite(values)]
+    return float(known.max()) if len(known) else None
 
 
 def _median(values: np.ndarray) -> float | None:

@@ -71,6 +71,8 @@ def metrics() -> pa.Table:
             "tv_loss": np.zeros(60),
             "learning_rate": np.linspace(4e-3, 1e-5, 60),
             "images_per_s": np.full(60, 6.5),
+            "skipped": np.isnan(loss),
+            "peak_memory_bytes": np.full(60, 3 * 2**29),
         }
     )
 

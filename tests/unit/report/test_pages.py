@@ -136,6 +136,8 @@ def test_the_figures_stand_on_the_pages(pages):
     training, bulk, demo = (_Reader(page).words() for page in pages)
     assert "From 4.50 at the first step" in training
     assert "resumed at step 20" in training
+    assert "1 update was left out" in training
+    assert "peak memory of a worker 1.5 GiB" in training
     for words in (bulk, demo):
         assert "5 rows, one for every planned source" in words
         assert re.search(r"3 ok\s*, 1 failed\s*, 1 skipped", words)
