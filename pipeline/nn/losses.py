@@ -1,0 +1,114 @@
+"""What a style network is trained for: content, style and smoothness, each on a scale of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.nn.gram import gram_matrix
+from pipeline.nn.loss_networks.features import LossNetwork
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWeights:
+    """Weights of the three terms, which are normalised so that the defaults serve every loss network."""
+
+    content: float = 1.0
+    style: float = 3.0
+    total_variation: float = 0.02
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """Float32 scalars, unweighted except ``total``."""
+
+    content: Tensor
+    style: Tensor
+    total_variation: Tensor
+    total: Tensor
+
+
+@dataclass(frozen=True)
+class StyleTarget:
+    """What the style image asks for: one (1, C, C) float32 Gram per style layer, computed once per run."""
+
+    grams: tuple[Tensor, ...]
+
+
+def style_target(network: LossNetwork, style_NCHW: Tensor) -> StyleTarget:
+    """Return the style's Grams.
+
+    Args:
+        network: the loss network.
+        style_NCHW: (1, 3, H, W) ImageNet-normalised style image.
+    """
+    with torch.no_grad():
+        return StyleTarget(tuple(gram_matrix(layer) for layer in network.features(style_NCHW).style_NCHW))
+
+
+def content_loss(features_NCHW: Tensor, target_NCHW: Tensor, energy: float) -> Tensor:
+    """Return the mean squared difference of features over ``energy``; float32 scalar.
+
+    Args:
+        features_NCHW: (N, C, H, W) of the result, any float dtype.
+        target_NCHW: (N, C, H, W) of the content image.
+        energy: the layer's mean square on images at large. Not that of the target: a flat image has next to none.
+
+    Source: Johnson et al. 2016, arXiv:1603.08155, section 3.2, divided by the energy.
+    """
+    return F.mse_loss(features_NCHW.float(), target_NCHW.float()) / energy
+
+
+def style_loss(grams_NCC: tuple[Tensor, ...], target: StyleTarget) -> Tensor:
+    """Return the squared distance of Grams relative to the style's own, averaged over layers; float32 scalar.
+
+    Args:
+        grams_NCC: (N, C, C) float32 per layer, of the result.
+        target: of the style image.
+
+    Source: Johnson et al. 2016, arXiv:1603.08155, section 3.2, each layer divided by the style's energy.
+    """
+    losses = [
+        (gram_NCC - wanted).square().mean() / wanted.square().mean()
+        for gram_NCC, wanted in zip(grams_NCC, target.grams, strict=True)
+    ]
+    return torch.stack(losses).mean()
+
+
+def total_variation_loss(batch_NCHW: Tensor) -> Tensor:
+    """Return the mean squared difference of neighbouring pixels, down and across; float32 scalar.
+
+    Args:
+        batch_NCHW: (N, 3, H, W) of any float dtype.
+
+    Source: Mahendran and Vedaldi 2015, arXiv:1412.0035, with exponent 2.
+    """
+    batch_NCHW = batch_NCHW.float()
+    down = (batch_NCHW[:, :, 1:] - batch_NCHW[:, :, :-1]).square().mean()
+    across = (batch_NCHW[:, :, :, 1:] - batch_NCHW[:, :, :, :-1]).square().mean()
+    return down + across
+
+
+def perceptual_loss(
+    network: LossNetwork, result_NCHW: Tensor, content_NCHW: Tensor, target: StyleTarget, weights: LossWeights
+) -> LossTerms:
+    """Return the terms of the loss of a batch of results.
+
+    Args:
+        network: the loss network.
+        result_NCHW: (N, 3, H, W) ImageNet-normalised output of the network in training.
+        content_NCHW: (N, 3, H, W) the images it was made from.
+        target: Grams of the style image.
+        weights: of the terms.
+    """
+    with torch.no_grad():
+        wanted = network.content(content_NCHW)
+    found = network.features(result_NCHW)
+    content = content_loss(found.content_NCHW, wanted, network.content_energy)
+    style = style_loss(tuple(gram_matrix(layer) for layer in found.style_NCHW), target)
+    variation = total_variation_loss(result_NCHW)
+    total = weights.content * content + weights.style * style + weights.total_variation * variation
+    return LossTerms(content=content, style=style, total_variation=variation, total=total)

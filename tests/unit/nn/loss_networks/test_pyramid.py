@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from pipeline.nn.loss_networks.build import build_loss_network
+from pipeline.nn.loss_networks.calibration import calibration_images
+from pipeline.nn.loss_networks.pyramid import CONTENT_LEVEL, NUM_FILTERS, NUM_LEVELS, PyramidLossNetwork
+
+
+@pytest.fixture(scope="module")
+def network():
+    return PyramidLossNetwork()
+
+
+@pytest.fixture(scope="module")
+def drawn_NCHW():
+    return torch.from_numpy(calibration_images()).float()
+
+
+def test_calibration_images_have_the_moments_of_normalised_photographs():
+    images_NCHW = calibration_images()
+    assert images_NCHW.mean(axis=(0, 2, 3)) == pytest.approx([0, 0, 0], abs=1e-12)
+    assert images_NCHW.std(axis=(0, 2, 3)) == pytest.approx([1, 1, 1])
+
+
+def test_every_filter_of_every_level_is_calibrated(network, drawn_NCHW):
+    for level in range(NUM_LEVELS):
+        responses = torch.nn.functional.conv2d(drawn_NCHW, network.weights_LOIHW[level], network.biases_LO[level])
+        # Parameters are rounded to 2^-12, over 147 taps.
+        torch.testing.assert_close(responses.mean(dim=(0, 2, 3)), torch.zeros(NUM_FILTERS), atol=5e-3, rtol=0)
+        torch.testing.assert_close(responses.std(dim=(0, 2, 3)), torch.ones(NUM_FILTERS), atol=5e-3, rtol=0)
+        drawn_NCHW = torch.nn.functional.avg_pool2d(drawn_NCHW, 2)
+
+
+def test_features_halve_from_level_to_level(network):
+    features = network.features(torch.zeros(2, 3, 68, 96))
+    assert [tuple(layer.shape) for layer in features.style_NCHW] == [
+        (2, 64, 68, 96), (2, 64, 34, 48), (2, 64, 17, 24), (2, 64, 8, 12), (2, 64, 4, 6),
+    ]  # fmt: skip
+
+
+def test_content_alone_is_the_same_as_with_everything(network, drawn_NCHW):
+    features = network.features(drawn_NCHW)
+    assert torch.equal(network.content(drawn_NCHW), features.content_NCHW)
+    assert features.content_NCHW is features.style_NCHW[CONTENT_LEVEL]
+    assert network.content_energy == pytest.approx(features.content_NCHW.square().mean().item())
+
+
+def test_small_images_leave_out_the_deepest_levels_and_tiny_ones_are_refused(network):
+    assert len(network.features(torch.zeros(1, 3, 32, 40)).style_NCHW) == 4
+    with pytest.raises(ValueError, match="8 px are too few"):
+        network.features(torch.zeros(1, 3, 8, 40))
+    with pytest.raises(ValueError, match="8 px are too few"):
+        network.content(torch.zeros(1, 3, 8, 40))
+
+
+def test_digest_is_the_same_everywhere(network):
+    # Recorded once; a change of this value changes every style that will be trained.
+    assert network.digest() == "46b2594ef96f48471facfc9da58b67d0f39f5472761203e9ef6dbd7d0c6805e2"
+    code = (
+        "import torch; torch.set_num_threads(1); torch.manual_seed(9);"
+        "from pipeline.nn.loss_networks.pyramid import PyramidLossNetwork; print(PyramidLossNetwork().digest())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == network.digest()
+
+
+def test_building_draws_nothing_from_the_global_generator():
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    assert build_loss_network("pyramid").name == "pyramid"
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match="resnet"):
+        build_loss_network("resnet")

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pipeline.nn.gram import gram_matrix
+from pipeline.nn.loss_networks.pyramid import PyramidLossNetwork
+from pipeline.nn.losses import (
+    LossWeights,
+    StyleTarget,
+    content_loss,
+    perceptual_loss,
+    style_loss,
+    style_target,
+    total_variation_loss,
+)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return PyramidLossNetwork()
+
+
+def random_batch(num: int, seed: int, side_px: int = 32) -> torch.Tensor:
+    return torch.randn(num, 3, side_px, side_px, generator=torch.Generator().manual_seed(seed))
+
+
+def test_content_loss_by_hand():
+    found, wanted = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([1.0, 0.0, 3.0, 0.0])
+    assert content_loss(found.view(1, 1, 2, 2), wanted.view(1, 1, 2, 2), energy=2.5).item() == pytest.approx(2.0)
+
+
+def test_style_loss_by_hand():
+    # Layer 1: difference 2 everywhere against a target of 4: 4/16. Layer 2: equal.
+    grams = (torch.full((2, 3, 3), 2.0), torch.ones(2, 5, 5))
+    target = StyleTarget((torch.full((1, 3, 3), 4.0), torch.ones(1, 5, 5)))
+    assert style_loss(grams, target).item() == pytest.approx(0.125)
+
+
+def test_style_loss_wants_as_many_layers_as_the_style_has():
+    with pytest.raises(ValueError, match="argument 2 is longer"):
+        style_loss((torch.ones(1, 2, 2),), StyleTarget((torch.ones(1, 2, 2), torch.ones(1, 2, 2))))
+
+
+def test_total_variation_by_hand():
+    # Down: 3 and 3 -> mean of squares 9. Across: 1 and 1 -> 1.
+    image_NCHW = torch.tensor([[[[0.0, 1.0], [3.0, 4.0]]]])
+    assert total_variation_loss(image_NCHW).item() == pytest.approx(10.0)
+
+
+def test_the_style_itself_costs_no_style_and_the_content_itself_no_content(network):
+    image_NCHW = random_batch(1, seed=1)
+    terms = perceptual_loss(network, image_NCHW, image_NCHW, style_target(network, image_NCHW), LossWeights())
+    assert terms.content.item() == 0
+    assert terms.style.item() == pytest.approx(0, abs=1e-10)
+    assert terms.total.item() == pytest.approx(0.02 * terms.total_variation.item(), rel=1e-5)
+
+
+def test_total_is_the_weighted_sum_and_terms_are_not_weighted(network):
+    result, content, style = (random_batch(2, seed=seed) for seed in (1, 2, 3))
+    target = style_target(network, style[:1])
+    terms = perceptual_loss(network, result, content, target, LossWeights(content=2, style=5, total_variation=7))
+    plain = perceptual_loss(network, result, content, target, LossWeights(content=1, style=0, total_variation=0))
+    assert plain.total == terms.content
+    expected = 2 * terms.content + 5 * terms.style + 7 * terms.total_variation
+    assert terms.total.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_the_loss_of_a_batch_is_the_mean_of_its_images_so_that_workers_can_share_it(network):
+    result, content = random_batch(4, seed=1), random_batch(4, seed=2)
+    target = style_target(network, random_batch(1, seed=3))
+    whole = perceptual_loss(network, result, content, target, LossWeights()).total
+    single = [
+        perceptual_loss(network, result[i : i + 1], content[i : i + 1], target, LossWeights()).total for i in range(4)
+    ]
+    torch.testing.assert_close(whole, torch.stack(single).mean())
+
+
+def test_gradients_reach_the_result_but_neither_content_nor_network(network):
+    result, content = random_batch(1, seed=1).requires_grad_(), random_batch(1, seed=2).requires_grad_()
+    target = style_target(network, random_batch(1, seed=3))
+    perceptual_loss(network, result, content, target, LossWeights()).total.backward()
+    assert result.grad is not None and result.grad.abs().sum() > 0
+    assert content.grad is None
+    assert not any(gram.requires_grad for gram in target.grams)
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_losses_stay_float32_under_bfloat16(network):
+    image_NCHW, target = random_batch(1, seed=1), style_target(network, random_batch(1, seed=3))
+    exact = perceptual_loss(network, image_NCHW, random_batch(1, seed=2), target, LossWeights())
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = perceptual_loss(network, image_NCHW, random_batch(1, seed=2), target, LossWeights())
+    for term in ("content", "style", "total_variation", "total"):
+        assert getattr(rough, term).dtype == torch.float32
+        assert getattr(rough, term).item() == pytest.approx(getattr(exact, term).item(), rel=0.02)
+
+
+def test_gram_of_the_target_is_the_styles(network):
+    style = random_batch(1, seed=3)
+    for gram, features in zip(style_target(network, style).grams, network.features(style).style_NCHW, strict=True):
+        torch.testing.assert_close(gram, gram_matrix(features))
