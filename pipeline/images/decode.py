@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from PIL import Image
+from PIL import Image, ImageFile
 
 from pipeline.errors import ImageError
 from pipeline.images.animation import ANIMATED, count_frames, note_on_rest, read_frames
@@ -85,7 +85,7 @@ def _decode_opened(data: bytes, image_format: str, options: DecodeOptions) -> So
     _refuse_previews(image, image_format)
     rawmode = rawmode_of(image)
     source_mode = image.mode
-    image.load()
+    _load(image, image_format)
     _check_pixels(image.size, options)
     orientation = orientation_of(image, image_format)
     profile = image.info.get("icc_profile")
@@ -120,6 +120,31 @@ def _decode_opened(data: bytes, image_format: str, options: DecodeOptions) -> So
     )
 
 
+def _load(image: ImageFile.ImageFile, image_format: str) -> None:
+    try:
+        image.load()
+    except OSError as error:
+        tags = getattr(image, "tag_v2", {}) if image_format == "tiff" else {}
+        compression = _UNREAD_COMPRESSIONS.get(tags.get(_COMPRESSION, 0))
+        if compression is None:
+            raise
+        raise ImageError(
+            "UnsupportedFormat", f"its pixels are {compression} inside a TIFF, which is not read; convert it first"
+        ) from error
+
+
+_COMPRESSION: Final = 259
+_UNREAD_COMPRESSIONS: Final = {
+    34661: "JBIG",
+    34887: "LERC",
+    34712: "JPEG 2000",
+    34934: "JPEG XR",
+    50001: "WebP",
+    50002: "JPEG XL",
+    52546: "JPEG XL",
+}
+
+
 def _refuse_previews(image: Image.Image, image_format: str) -> None:
     """Refuse camera raw files in TIFF clothes: their first page is a small preview, not the picture."""
     tags = getattr(image, "tag_v2", {}) if image_format == "tiff" else {}
@@ -145,9 +170,13 @@ _UNSUPPORTED: Final = re.compile(
 )
 
 
+_LIBTIFF_ERROR: Final = re.compile(r"^decoder error -\d+$")
+
+
 def _typed(error: Exception, data: bytes, image_format: str) -> ImageError:
     """Turn what a plugin raised into a type and a sentence."""
     text = "".join(char if char.isprintable() else " " for char in str(error)[:300])
+    text = _LIBTIFF_ERROR.sub("its pixels could not be decoded", text)
     name = image_format.upper()
     if isinstance(error, Image.DecompressionBombError):
         return ImageError("TooManyPixels", text)

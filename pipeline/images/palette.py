@@ -43,7 +43,9 @@ def _indices(
     image_HWC = np.asarray(picture)
     packed_HW = image_HWC[..., 0].astype(np.uint32) << 16 | image_HWC[..., 1].astype(np.uint32) << 8 | image_HWC[..., 2]
     if unseen_HW is not None:
-        packed_HW = np.where(unseen_HW, np.uint32(0), packed_HW)
+        # Hidden pixels must not take a colour of their own.
+        seen = packed_HW[~unseen_HW]
+        packed_HW = np.where(unseen_HW, seen[0] if len(seen) else np.uint32(0), packed_HW)
     unique, inverse_HW = np.unique(packed_HW, return_inverse=True)
     if len(unique) <= num_colors:
         colors = np.stack([unique >> 16, unique >> 8 & 255, unique & 255], axis=-1).astype(np.uint8)

@@ -12,6 +12,7 @@ SNIFF_BYTES: Final = 4096
 _MAGIC: Final[tuple[tuple[bytes, str], ...]] = (
     (b"\xff\xd8", "jpeg"),
     (b"\x89PNG", "png"),  # and what a transfer in text mode makes of the rest of the signature
+    (b"PNG\r\n", "png"),
     (b"GIF8", "gif"),
     (b"II*\x00", "tiff"),
     (b"MM\x00*", "tiff"),
@@ -61,6 +62,9 @@ _MAGIC: Final[tuple[tuple[bytes, str], ...]] = (
     (b"BLP2", "blp"),
     (b"\xffWPC", "wpg"),
     (b"LBLSIZE=", "vicar"),
+    (b"\xb1\x68\xde\x3a", "dcx"),
+    (b"FTEX", "ftex"),
+    (b"\x80\xe8\x00\x00", "pixar"),
     (b"DanM", "msp"),
     (b"LinS", "msp"),
     (b"Paint Shop Pro Image File", "psp"),
@@ -155,7 +159,7 @@ def _sniff_weak(head: bytes) -> str | None:
     """Recognise formats whose signature is too short to be trusted without a look at the header."""
     if head[:2] == b"BM" and (head[6:10] == bytes(4) or int.from_bytes(head[14:18], "little") in _BMP_HEADERS):
         return "bmp"
-    if re.match(rb"P(?:[1-6fF]\s+(?:#[^\n]*\n\s*)*\d|7\n)", head):
+    if re.match(rb"P(?:[1-6fF]\s+(?:#[^\n]*\n\s*)*-?\d|7\n)", head):
         return "ppm"
     if _is_icon(head):
         return "ico" if head[2] == 1 else "cur"
@@ -194,7 +198,7 @@ def _is_tga(head: bytes) -> bool:
     if kind not in (1, 2, 3, 9, 10, 11) or not width or not height or descriptor & 0xC0:
         return False
     if kind in (1, 9):
-        return bool(map_type == 1 and map_length and map_bits in (15, 16, 24, 32) and bits == 8)
+        return bool(map_type == 1 and map_length and map_bits in (8, 15, 16, 24, 32) and bits == 8)
     if map_type or map_start or map_length or map_bits:
         return False
     return bits in ((15, 16, 24, 32) if kind in (2, 10) else (1, 8, 16))

@@ -217,6 +217,15 @@ def test_twelve_bits_span_the_whole_range() -> None:
     assert decode(tiff(samples, 12, 1), OPTIONS).image_HWC[..., 0].tolist() == [[0, 255], [128, 1]]
 
 
+def test_a_compression_that_is_not_read_is_named() -> None:
+    data = bytearray(tiff(DEEP_HW, 16, 1))
+    at = data.index(struct.pack("<HHI", 259, 3, 1))
+    data[at + 8 : at + 10] = (50001).to_bytes(2, "little")
+    with pytest.raises(ImageError, match="WebP inside a TIFF") as refused:
+        decode(bytes(data), OPTIONS)
+    assert refused.value.error_type == "UnsupportedFormat"
+
+
 def test_a_camera_raw_file_is_not_taken_for_its_preview() -> None:
     for tags in ({"t50706": 0x00000401}, {"t254": 1, "t330": 8}):
         with pytest.raises(ImageError, match="camera raw") as refused:

@@ -116,6 +116,23 @@ def test_few_colours_are_exact_in_gif_and_many_are_said_to_be_reduced() -> None:
     assert noted.notes == ("reduced to 256 colours because GIF holds no more",)
 
 
+def test_hidden_pixels_of_a_gif_take_no_colour() -> None:
+    colors = np.stack([np.arange(256)] * 3, axis=-1).astype(np.uint8).reshape(16, 16, 3)
+    alpha_HW = np.full((16, 16), 255, np.uint8)
+    alpha_HW[0, 0] = 0  # 255 colours remain, and transparency
+    source = SourceImage(image_HWC=colors, alpha_HW=alpha_HW, source_format="gif", source_mode="P")
+    encoded = encode(colors, source, EncodeOptions())
+    assert encoded.notes == ()
+    again = decode(encoded.data, OPTIONS)
+    np.testing.assert_array_equal(again.alpha_HW, alpha_HW)
+    np.testing.assert_array_equal(again.image_HWC[alpha_HW > 0], colors[alpha_HW > 0])
+
+
+def test_a_gif_may_be_hidden_altogether() -> None:
+    hidden = source_of("gif", alpha_HW=np.zeros((HEIGHT, WIDTH), np.uint8))
+    assert not np.any(decode(encode(RGB_HWC, hidden, EncodeOptions()).data, OPTIONS).alpha_HW)
+
+
 def test_transparency_of_a_gif_is_kept() -> None:
     alpha_HW = np.where(ALPHA_HW > 120, 255, 0).astype(np.uint8)
     for image in (RGB_HWC // 64 * 64, np.random.default_rng(0).integers(0, 256, RGB_HWC.shape, dtype=np.uint8)):

@@ -61,11 +61,9 @@ def test_upright_turns_large_pictures_tile_by_tile(orientation: int) -> None:
     turned = upright(np.asarray(image), orientation)
     image.getexif()[ExifTags.Base.Orientation] = orientation
     np.testing.assert_array_equal(turned, np.asarray(ImageOps.exif_transpose(image)))
-    np.testing.assert_array_equal(
-        upright(deep, orientation),
-        upright(np.dstack([deep >> 8] * 3).astype(np.uint8), orientation)[..., 0].astype(np.uint16) << 8
-        | upright(np.dstack([deep & 255] * 3).astype(np.uint8), orientation)[..., 0],
-    )
+    high, low = (np.repeat(part[..., None], 3, axis=-1).astype(np.uint8) for part in (deep >> 8, deep & 255))
+    high, low = (upright(part, orientation)[..., 0].astype(np.uint16) for part in (high, low))
+    np.testing.assert_array_equal(upright(deep, orientation), high << 8 | low)
 
 
 @pytest.mark.parametrize("image_format", WITH_EXIF)
