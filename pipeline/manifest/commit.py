@@ -113,6 +113,9 @@ def _stands_in_storage(storage: Storage, row: dict[str, Any], other: dict[str, A
 
 def committed_part(storage: Storage, layout: RunLayout, shard: int) -> Part | None:
     """Return what a published part holds, or None if it is not there; parts never change once they are."""
+    if not storage.exists(layout.part_uri(shard)):
+        storage.delete(layout.part_info_uri(shard))  # of a part that somebody removed
+        return None
     try:
         return Part(**json.loads(storage.read_bytes(layout.part_info_uri(shard))))
     except ObjectNotFound:

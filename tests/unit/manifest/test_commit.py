@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError, StorageError
-from pipeline.manifest.commit import commit_part, missing_keys, read_success, write_success
+from pipeline.manifest.commit import commit_part, committed_part, missing_keys, read_success, write_success
 from pipeline.manifest.layout import RunLayout
 from pipeline.manifest.pending import read_pending, remove_pending, write_pending
 from pipeline.manifest.plan import write_shard
@@ -109,6 +109,16 @@ def test_a_part_that_stands_is_kept(storage: Storage, layout: RunLayout):
     paint(storage, layout, 0, both(layout, "a", note="later"))
     assert commit_part(storage, layout, 0, STYLES) == first
     assert storage.read_bytes(layout.part_uri(0)) == data
+
+
+def test_a_part_that_was_removed_is_made_again(storage: Storage, layout: RunLayout):
+    paint(storage, layout, 0, both(layout, "a", "b", "c"))
+    assert commit_part(storage, layout, 0, STYLES) is not None
+    storage.delete(layout.part_uri(0))
+    assert committed_part(storage, layout, 0) is None
+    paint(storage, layout, 0, both(layout, "a", attempt=2))
+    again = commit_part(storage, layout, 0, STYLES)
+    assert again is not None and again.sha256 == hashlib.sha256(storage.read_bytes(layout.part_uri(0))).hexdigest()
 
 
 def test_pending_rows_of_one_source_stand_or_fall_together(storage: Storage, layout: RunLayout):

@@ -1,0 +1,149 @@
+"""A Ray cluster and an S3 service that all integration tests share, and libraries to paint."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.drawn import image_bytes
+
+ROOT = Path(__file__).parents[2]
+S3_SERVER = ROOT / "tests" / "tools" / "s3-server"
+
+NO_S3_SERVICE = "needs the S3 service: run `make .venv-s3/.installed` and set SWIFT_VENV to that folder"
+
+
+@pytest.fixture(scope="session")
+def s3_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A real S3 service on loopback: the environment that leads to it. Skips visibly where it is not installed."""
+    venv = Path(os.environ.get("SWIFT_VENV", ROOT / ".venv-s3"))
+    if not (venv / "bin" / "swift-proxy-server").exists():
+        pytest.skip(NO_S3_SERVICE)
+    folder = tmp_path_factory.mktemp("s3")
+    environment = {**os.environ, "SWIFT_VENV": str(venv), "S3_SERIAL": "1"}
+    command = [sys.executable, str(S3_SERVER), "start", str(folder), "0"]
+    started = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if started.returncode:
+        pytest.fail(started.stderr)
+    said = dict(line.split("=", 1) for line in started.stdout.split())
+    yield {
+        "AWS_ENDPOINT_URL": said["endpoint"],
+        "AWS_ACCESS_KEY_ID": said["access_key"],
+        "AWS_SECRET_ACCESS_KEY": said["secret"],
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    subprocess.run([sys.executable, str(S3_SERVER), "stop", str(folder)], env=environment, check=True)
+
+
+@pytest.fixture
+def s3_bucket(s3_service: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """A fresh bucket as a location; this process's environment leads to it."""
+    import botocore.session
+
+    for name, value in s3_service.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"test-{uuid.uuid4().hex[:12]}"
+    botocore.session.get_session().create_client("s3").create_bucket(Bucket=bucket)
+    return f"s3://{bucket}"
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[str]:
+    """A cluster of two CPUs on this machine, to which this process is connected: its address."""
+    import ray
+    from ray.data import DataContext
+
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    context = ray.init(
+        address="local",
+        num_cpus=2,
+        object_store_memory=100 * 2**20,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
+    )
+    DataContext.get_current().enable_progress_bars = False
+    DataContext.get_current().print_on_execution_start = False
+    yield context.address_info["gcs_address"]
+    ray.shutdown()
+
+
+Files = dict[str, bytes]
+
+MIXED: Files = {
+    "a.jpg": image_bytes(48, 64, 1),
+    "a.png": image_bytes(21, 90, 2, "PNG"),
+    "deep/er/b.jpg": image_bytes(33, 47, 3),
+    "deep/er/b.webp": image_bytes(40, 40, 4, "WEBP"),
+    "deep/tiff.tif": image_bytes(30, 31, 5, "TIFF"),
+    "with space/é 日本 💡.png": image_bytes(17, 18, 6, "PNG"),
+    "line\nbreak.jpg": image_bytes(50, 20, 7),
+    "%2e%2e/percent%20.jpg": image_bytes(20, 20, 8),
+    "no suffix": image_bytes(64, 64, 9),
+    "lies.txt": image_bytes(25, 26, 10, "PNG"),
+    "tiny.png": image_bytes(3, 2, 11, "PNG"),
+    "corrupt.jpg": image_bytes(60, 60, 12)[:300],
+    "notes.txt": b"Shot on a rainy Sunday.\n" * 20,
+    "empty.jpg": b"",
+}
+"""A small library of everything: sizes, formats, names; the last three are no pictures."""
+
+NOT_PAINTED = {"corrupt.jpg": "failed", "notes.txt": "skipped", "empty.jpg": "failed"}
+
+
+@pytest.fixture(scope="session")
+def mixed_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MIXED as files; nobody may change it."""
+    return fill(tmp_path_factory.mktemp("library") / "in", MIXED)
+
+
+def fill(folder: Path, files: Files) -> Path:
+    """Write files into a folder."""
+    for key, data in files.items():
+        path = folder / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return folder
+
+
+def state_of(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Return modification time and content of each file below a folder by its key."""
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) for path in found}
+
+
+def contents_of(folder: Path) -> dict[str, bytes]:
+    """Return the content of each file below a folder by its key."""
+    return {key: data for key, (_, data) in state_of(folder).items()}
+
+
+@pytest.fixture
+def paint(local_ray: str, style_file: Path) -> Callable[..., Any]:
+    """Return a function that paints a library on the shared cluster, as ``stylemill stylize`` does."""
+    from pipeline.config import from_mapping
+    from pipeline.stylizing.config import StylizeConfig
+    from pipeline.stylizing.preflight import prepare
+    from pipeline.stylizing.run import stylize
+
+    def run(source: object, out: object, **changes: Any) -> Any:
+        fields = {"model": str(style_file), "input": str(source), "out": str(out), "max_memory": "512MiB", **changes}
+        return stylize(prepare(from_mapping(StylizeConfig, fields)))
+
+    return run
+
+
+def rows_of(result: Any, storage: Any = None) -> list[dict[str, Any]]:
+    """Return the committed rows of a run."""
+    from pipeline.manifest.read import read_manifest
+    from pipeline.storage import Storage
+
+    rows: list[dict[str, Any]] = read_manifest(storage or Storage(), result.layout).to_pylist()
+    return rows

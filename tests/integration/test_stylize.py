@@ -1,0 +1,302 @@
+"""The bulk flow on a real cluster, from a folder to a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from pipeline.auditing.verify import verify
+from pipeline.errors import ConfigError
+from pipeline.images.decode import decode
+from pipeline.images.encode import encode
+from pipeline.images.options import DecodeOptions, EncodeOptions
+from pipeline.images.output_key import output_key
+from pipeline.manifest.layout import RunLayout
+from pipeline.manifest.pending import write_pending
+from pipeline.manifest.read import read_manifest
+from pipeline.nn.fast import FastNet, resolve_precision
+from pipeline.storage import Storage, StorageOptions
+from pipeline.style_model import from_bytes
+from tests.drawn import image_bytes
+from tests.integration.conftest import MIXED, NOT_PAINTED, contents_of, fill, rows_of, state_of
+
+Paint = Callable[..., Any]
+
+
+def painted_directly(style_file: Path, files: dict[str, bytes]) -> dict[str, bytes]:
+    """Return what a plain loop in this process makes of pictures, by output key."""
+    net = from_bytes(style_file.read_bytes(), source="test").build_network()
+    fast = FastNet(net, precision=resolve_precision("auto", "cpu"))
+    made = {}
+    for key, data in files.items():
+        source = decode(data, DecodeOptions())
+        encoded = encode(fast.stylize(source.image_HWC), source, EncodeOptions())
+        made[output_key(key, encoded.format)] = encoded.data
+    return made
+
+
+@pytest.fixture(scope="module")
+def painted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Keeps the first whole run for the tests that only look at it."""
+    return {"out": tmp_path_factory.mktemp("painted") / "out"}
+
+
+@pytest.fixture
+def whole_run(painted: dict[str, Any], paint: Paint, mixed_library: Path) -> Any:
+    if "result" not in painted:
+        painted["result"] = paint(mixed_library, painted["out"])
+    return painted["result"]
+
+
+def test_one_row_for_every_source(whole_run: Any, mixed_library: Path):
+    rows = rows_of(whole_run)
+    assert [row["key"] for row in rows] == sorted(MIXED)
+    assert {row["key"]: row["status"] for row in rows if row["status"] != "ok"} == NOT_PAINTED
+    for row in rows:
+        assert row["source_uri"] == f"{mixed_library}/{row['key']}"
+        assert row["source_bytes"] == len(MIXED[row["key"]])
+        assert row["source_sha256"] == hashlib.sha256(MIXED[row["key"]]).hexdigest()
+        assert (row["style"], row["style_version"], row["attempt"]) == ("waves", "1", 1)
+        assert row["run_id"] == whole_run.layout.run_id and row["finished_at"].tzinfo is not None
+        if row["status"] == "ok":
+            assert row["error_type"] is None and row["forward"] and row["stylize_ms"] > 0 < row["decode_ms"]
+        else:
+            assert row["error_type"] and row["error"] and row["output_uri"] is None
+
+
+def test_counts(whole_run: Any):
+    wanted = Counter({"ok": len(MIXED) - len(NOT_PAINTED), **Counter(NOT_PAINTED.values())})
+    assert Counter(whole_run.success.counts) == wanted
+    assert whole_run.success.num_sources == whole_run.progress.num_sources == len(MIXED)
+    assert whole_run.progress.num_finished == len(MIXED) and whole_run.progress.num_resumed == 0
+    assert whole_run.failed_fraction == pytest.approx(2 / 13)
+    assert sum(whole_run.errors.values()) == len(NOT_PAINTED)
+
+
+def test_results_have_the_size_of_their_sources(whole_run: Any):
+    for row in rows_of(whole_run):
+        if row["status"] == "ok":
+            source = Image.open(io.BytesIO(MIXED[row["key"]]))
+            result = Image.open(row["output_uri"])
+            assert source.size == result.size == (row["width_px"], row["height_px"])
+            assert source.size == (row["source_width_px"], row["source_height_px"])
+
+
+def test_the_tree_of_keys_is_kept_and_the_bytes_are_those_of_a_plain_loop(whole_run: Any, style_file: Path):
+    files = {key: data for key, data in MIXED.items() if key not in NOT_PAINTED}
+    images = Path(whole_run.layout.images_uri("waves"))
+    assert contents_of(images) == painted_directly(style_file, files)
+    for row in rows_of(whole_run):
+        if row["status"] == "ok":
+            data = Path(row["output_uri"]).read_bytes()
+            assert (len(data), hashlib.sha256(data).hexdigest()) == (row["output_bytes"], row["output_sha256"])
+
+
+def test_the_run_is_sound_and_leaves_nothing_half_done(whole_run: Any):
+    found = verify(StorageOptions(), whole_run.layout)
+    assert found.is_sound, found.problems
+    assert (found.num_rows, found.num_objects) == (len(MIXED), len(MIXED) - len(NOT_PAINTED))
+    storage = Storage()
+    assert list(storage.list_objects(whole_run.layout.pending_uri)) == []
+    assert not [path for path in Path(whole_run.layout.out).rglob("*") if path.name.startswith(".")]
+
+
+def test_the_configs_copy_runs_the_same_run(whole_run: Any, capsys: pytest.CaptureFixture[str]):
+    from jobs.cli import main
+
+    before = state_of(Path(whole_run.layout.out))
+    assert main(["stylize", "--config", whole_run.layout.config_uri]) == 0
+    assert "already committed" in capsys.readouterr().out
+    assert state_of(Path(whole_run.layout.out)) == before
+
+
+def test_the_same_command_again_does_nothing(whole_run: Any, paint: Paint, mixed_library: Path):
+    before = state_of(Path(whole_run.layout.out))
+    again = paint(mixed_library, whole_run.layout.out)
+    assert again.already_committed and again.success == whole_run.success
+    assert state_of(Path(whole_run.layout.out)) == before
+
+
+@pytest.mark.parametrize("changes", [{"num_actors": 1}, {"stages": "separate"}, {"threads_per_actor": 2}])
+def test_output_bytes_do_not_depend_on_the_workers(
+    whole_run: Any, paint: Paint, mixed_library: Path, tmp_path: Path, changes: dict[str, Any]
+):
+    other = paint(mixed_library, tmp_path / "out", **changes)
+    assert contents_of(tmp_path / "out" / "images") == contents_of(Path(whole_run.layout.out) / "images")
+    fixed = ("key", "status", "error_type", "output_sha256", "source_sha256", "fingerprint", "forward", "note")
+    assert [[row[name] for name in fixed] for row in rows_of(other)] == [
+        [row[name] for name in fixed] for row in rows_of(whole_run)
+    ]
+
+
+def undo_commit(result: Any, keep_rows: int | None = None) -> RunLayout:
+    """Put a committed run back to where it stood before its commit, with all or some of its rows pending."""
+    storage, layout = Storage(), result.layout
+    rows = read_manifest(storage, layout).to_pylist()
+    write_pending(storage, layout, 0, rows[:keep_rows])
+    shutil.rmtree(layout.manifest_uri)
+    shutil.rmtree(Path(layout.run_uri) / "parts", ignore_errors=True)
+    assert isinstance(layout, RunLayout)
+    return layout
+
+
+def test_a_run_that_only_lacks_its_commit_is_committed_without_painting(
+    paint: Paint, mixed_library: Path, tmp_path: Path
+):
+    first = paint(mixed_library, tmp_path / "out")
+    rows, images = rows_of(first), state_of(tmp_path / "out" / "images")
+    undo_commit(first)
+    again = paint(mixed_library, tmp_path / "out")
+    assert not again.already_committed
+    assert (again.progress.num_resumed, again.progress.num_finished) == (len(MIXED), 0)
+    assert rows_of(again) == rows
+    assert state_of(tmp_path / "out" / "images") == images, "an image was painted again"
+    assert verify(StorageOptions(), again.layout).is_sound
+
+
+def test_a_resumed_run_paints_only_what_is_missing(paint: Paint, mixed_library: Path, tmp_path: Path):
+    first = paint(mixed_library, tmp_path / "out")
+    rows, images = rows_of(first), state_of(tmp_path / "out" / "images")
+    undo_commit(first, keep_rows=9)
+    again = paint(mixed_library, tmp_path / "out")
+    assert (again.progress.num_resumed, again.progress.num_finished) == (9, len(MIXED) - 9)
+    assert rows_of(again)[:9] == rows[:9]
+    after = state_of(tmp_path / "out" / "images")
+    assert {key: data for key, (_, data) in after.items()} == {key: data for key, (_, data) in images.items()}
+    kept = {row["output_uri"].partition("/images/")[2] for row in rows[:9] if row["output_uri"]}
+    assert {key for key in images if after[key] == images[key]} == kept
+    assert verify(StorageOptions(), again.layout).is_sound
+
+
+def test_a_manifest_whose_part_is_lost_is_made_again(paint: Paint, tmp_path: Path):
+    library = fill(tmp_path / "in", {"a.jpg": image_bytes(20, 30), "b.jpg": image_bytes(30, 20)})
+    first = paint(library, tmp_path / "out")
+    Storage().delete(first.layout.success_uri)
+    Storage().delete(first.layout.part_uri(0))
+    again = paint(library, tmp_path / "out")
+    assert [row["key"] for row in rows_of(again)] == ["a.jpg", "b.jpg"]
+    assert verify(StorageOptions(), again.layout).is_sound
+
+
+def test_names_that_collide_fail_the_later_key(paint: Paint, tmp_path: Path):
+    files = {
+        "a.tif": image_bytes(20, 20, 1, "TIFF"),
+        "a.tif.png": image_bytes(20, 20, 2, "PNG"),
+        "plain": image_bytes(20, 20, 3),
+        "plain.jpg": image_bytes(20, 20, 4),
+        "text": b"words " * 20,
+        "text.jpg": image_bytes(20, 20, 5),
+        "other.tif": image_bytes(20, 20, 6, "TIFF"),
+        "other.tif.jpg": image_bytes(20, 20, 7),
+    }
+    result = paint(fill(tmp_path / "in", files), tmp_path / "out", format="png", run_id="as-png")
+    rows = {row["key"]: row for row in rows_of(result)}
+    assert {key: row["error_type"] for key, row in rows.items() if row["error_type"]} == {
+        "a.tif.png": "KeyCollision",
+        "text": "Text",
+    }
+    assert "rename" in rows["a.tif.png"]["error"]
+    result = paint(tmp_path / "in", tmp_path / "out-same")
+    errors = {row["key"]: row["error_type"] for row in rows_of(result) if row["error_type"]}
+    assert errors == {"plain.jpg": "KeyCollision", "text": "Text"}
+    assert verify(StorageOptions(), result.layout).is_sound
+
+
+def test_odd_inhabitants_of_a_folder_are_rows(paint: Paint, tmp_path: Path):
+    import os
+
+    library = fill(tmp_path / "in", {"a.jpg": image_bytes(20, 20)})
+    (library / "link.jpg").symlink_to("a.jpg")
+    (library / "broken.jpg").symlink_to("nowhere")
+    (library / "folder").symlink_to(tmp_path)
+    os.mkfifo(library / "pipe.jpg")
+    Path(os.fsdecode(os.fsencode(library) + b"/caf\xe9.jpg")).write_bytes(image_bytes(20, 20))
+    result = paint(library, tmp_path / "out")
+    assert {row["key"]: (row["status"], row["error_type"]) for row in rows_of(result)} == {
+        "a.jpg": ("ok", None),
+        "link.jpg": ("ok", None),
+        "broken.jpg": ("failed", "BrokenLink"),
+        "folder": ("skipped", "DirectoryLink"),
+        "pipe.jpg": ("skipped", "SpecialFile"),
+        "caf\\xe9.jpg": ("failed", "NameNotUtf8"),
+    }
+
+
+def test_sources_from_a_parquet_file_that_vanish_or_climb_are_rows(paint: Paint, tmp_path: Path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    library = fill(tmp_path / "in", {"a.jpg": image_bytes(20, 20), "b.jpg": image_bytes(20, 24)})
+    uris = [f"{library}/a.jpg", f"file://{library}/b.jpg", f"{library}/gone.jpg", f"{library}/a.jpg", str(library)]
+    keys = ["one", "deep/two.jpg", "three", "../../etc/four", "folder"]
+    pq.write_table(pa.table({"uri": uris, "key": keys}), tmp_path / "list.parquet")
+    result = paint(tmp_path / "list.parquet", tmp_path / "out")
+    assert {row["key"]: row["error_type"] for row in rows_of(result)} == {
+        "one": None,
+        "deep/two.jpg": None,
+        "three": "SourceVanished",
+        "../../etc/four": "BadKey",
+        "folder": "AccessDenied",
+    }
+    assert sorted(contents_of(tmp_path / "out" / "images" / "waves")) == ["deep/two.jpg", "one.jpg"]
+    assert not (tmp_path / "etc").exists()
+
+
+def test_several_styles_in_one_pass(paint: Paint, style_file: Path, second_style_file: Path, tmp_path: Path):
+    files = {"a.jpg": image_bytes(40, 30, 1), "deep/b.png": image_bytes(20, 44, 2, "PNG"), "notes.txt": b"no image" * 9}
+    library = fill(tmp_path / "in", files)
+    both = paint(library, tmp_path / "out", model=[str(style_file), str(second_style_file)])
+    assert [(row["key"], row["style"]) for row in rows_of(both)] == [
+        (key, style) for key in sorted(files) for style in ("dunes", "waves")
+    ]
+    assert verify(StorageOptions(), both.layout).is_sound
+    del files["notes.txt"]
+    for path, style in ((style_file, "waves"), (second_style_file, "dunes")):
+        assert contents_of(tmp_path / "out" / "images" / style) == painted_directly(path, files)
+    alone = paint(library, tmp_path / "out")
+    assert alone.layout.run_id != both.layout.run_id
+    assert verify(StorageOptions(), both.layout).is_sound and verify(StorageOptions(), alone.layout).is_sound
+
+
+def test_a_run_id_of_another_configuration_is_refused(paint: Paint, second_style_file: Path, tmp_path: Path):
+    library = fill(tmp_path / "in", {"a.jpg": image_bytes(20, 30)})
+    first = paint(library, tmp_path / "out", run_id="mine")
+    before = state_of(tmp_path / "out")
+    for changes, named in (
+        ({"quality": 50}, "quality 90 -> 50"),
+        ({"strength": 0.5}, "strength 1.0 -> 0.5"),
+        ({"model": str(second_style_file)}, "model"),
+        ({"input": str(library / "a.jpg")}, "input"),
+    ):
+        with pytest.raises(ConfigError, match="run_id='mine'") as caught:
+            paint(changes.pop("input", library), tmp_path / "out", run_id="mine", **changes)
+        assert named in str(caught.value)
+    assert state_of(tmp_path / "out") == before
+    assert paint(library, tmp_path / "out", run_id="mine").success == first.success
+
+
+def test_sources_that_appear_later_are_no_part_of_the_run(paint: Paint, tmp_path: Path):
+    library = fill(tmp_path / "in", {"a.jpg": image_bytes(20, 30), "b.jpg": image_bytes(20, 31)})
+    first = paint(library, tmp_path / "out")
+    undo_commit(first, keep_rows=1)
+    fill(library, {"a0.jpg": image_bytes(20, 20)})
+    (library / "b.jpg").unlink()
+    again = paint(library, tmp_path / "out")
+    assert {row["key"]: row["error_type"] for row in rows_of(again)} == {"a.jpg": None, "b.jpg": "SourceVanished"}
+
+
+def test_success_says_what_there_is(whole_run: Any):
+    tree = json.loads(Path(whole_run.layout.success_uri).read_bytes())
+    assert tree["run_id"] == whole_run.layout.run_id and tree["schema_version"] == 1
+    (part,) = tree["parts"]
+    data = Path(whole_run.layout.manifest_uri, part["name"]).read_bytes()
+    assert (part["rows"], part["sha256"]) == (len(MIXED), hashlib.sha256(data).hexdigest())
