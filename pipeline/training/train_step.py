@@ -62,9 +62,7 @@ def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch_NCHW: T
             share = len(portion_NCHW) / setup.batch_size
             with setup.autocast():
                 result_NCHW = model(portion_NCHW)
-                terms = perceptual_loss(
-                    setup.loss_network, result_NCHW, portion_NCHW, setup.target, setup.weights
-                )
+                terms = perceptual_loss(setup.loss_network, result_NCHW, portion_NCHW, setup.target, setup.weights)
             # Wrapped models average gradients over workers; this turns the mean into the sum of the shares.
             (terms.total * (share * setup.num_workers)).backward()
         values = torch.stack((terms.total, terms.content, terms.style, terms.total_variation))

@@ -1,0 +1,142 @@
+"""End-to-end rate of a bulk job against the bare forward rate on the same cores.
+
+    python benchmarks/bulk.py --input DIR [--copies 8] [--model URI] [--out URI] [--rounds 2]
+
+The bare rate is what the network alone does on the same decoded images, held in memory: one process per core with one
+thread each, as the actors run. The bulk job decodes, paints, encodes, writes images and commits a manifest. ``--copies``
+links every file so many times under other names, to make a library of 1,000 and more. Stage times come from the
+manifest; the time to the first image and the whole wall time stand beside the rate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import statistics
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from bulk_vs_loop import random_model
+
+from jobs.session import ray_session
+from pipeline.errors import ImageError
+from pipeline.images.decode import decode
+from pipeline.images.options import DecodeOptions
+from pipeline.manifest.read import read_manifest
+from pipeline.storage import Storage
+from pipeline.style_model import load_style_model
+from pipeline.stylizing.config import StylizeConfig
+from pipeline.stylizing.preflight import prepare
+from pipeline.stylizing.run import BulkResult, stylize
+from pipeline.stylizing.tracker import Progress
+
+
+def link_library(source: Path, target: Path, copies: int) -> int:
+    """Link every file of ``source`` so many times below ``target``; return the number of files."""
+    files = sorted(path for path in source.rglob("*") if path.is_file())
+    for copy in range(copies):
+        folder = target / f"{copy:03d}"
+        folder.mkdir(parents=True)
+        for path in files:
+            (folder / path.name).symlink_to(path.resolve())
+    return copies * len(files)
+
+
+def forward_alone(
+    model_uri: str, paths: list[Path], ready: multiprocessing.Barrier, results: multiprocessing.Queue
+) -> None:
+    """Paint decoded images on one thread and report images and seconds."""
+    import torch
+
+    from pipeline.nn.fast import FastNet
+
+    torch.set_num_threads(1)
+    net = FastNet(load_style_model(Storage(), model_uri).build_network(), precision="auto")
+    images = []
+    for path in paths:
+        try:
+            images.append(decode(path.read_bytes(), DecodeOptions()).image_HWC)
+        except ImageError:
+            continue
+    net.stylize(images[0])
+    ready.wait()
+    start_s = time.perf_counter()
+    for image_HWC in images:
+        net.stylize(image_HWC)
+    results.put((len(images), time.perf_counter() - start_s))
+
+
+def bare_rate(model_uri: str, source: Path, num_processes: int) -> float:
+    """Return images per second of the network alone, over all cores."""
+    context = multiprocessing.get_context("spawn")
+    ready, results = context.Barrier(num_processes), context.Queue()
+    paths = sorted(path for path in source.rglob("*") if path.is_file())
+    workers = [
+        context.Process(target=forward_alone, args=(model_uri, paths[index::num_processes], ready, results))
+        for index in range(num_processes)
+    ]
+    for worker in workers:
+        worker.start()
+    rates = [count / seconds for count, seconds in (results.get() for _ in workers)]
+    for worker in workers:
+        worker.join()
+    return sum(rates)
+
+
+def bulk(model_uri: str, library: Path, out: str) -> tuple[BulkResult, float, float]:
+    """Return the result of a bulk job, seconds to the first finished image, and the whole wall time."""
+    first_s = float("nan")
+    start_s = time.perf_counter()
+
+    def note(progress: Progress) -> None:
+        nonlocal first_s
+        if progress.num_finished and first_s != first_s:
+            first_s = time.perf_counter() - start_s
+
+    prepared = prepare(StylizeConfig(model=(model_uri,), input=str(library), out=out))
+    with ray_session():
+        result = stylize(prepared, on_progress=note)
+    return result, first_s, time.perf_counter() - start_s
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--input", type=Path, required=True)
+    parser.add_argument("--copies", type=int, default=8)
+    parser.add_argument("--model", help="style model; by default random weights of width 1")
+    parser.add_argument("--out", help="where to write; by default a scratch folder")
+    parser.add_argument("--rounds", type=int, default=2)
+    arguments = parser.parse_args()
+    num_processes = len(os.sched_getaffinity(0))
+    bare, rates, firsts, walls = [], [], [], []
+    stages: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as scratch:
+        model_uri = arguments.model or random_model(scratch)
+        library = Path(scratch, "library")
+        total = link_library(arguments.input, library, arguments.copies)
+        for number in range(arguments.rounds):
+            bare.append(bare_rate(model_uri, arguments.input, num_processes))
+            out = f"{arguments.out or scratch}/out{number}"
+            result, first_s, wall_s = bulk(model_uri, library, out)
+            rates.append(result.progress.images_per_s)
+            firsts.append(first_s)
+            walls.append(wall_s)
+            table = read_manifest(Storage(), result.layout)
+            for stage in ("decode_ms", "stylize_ms", "encode_ms"):
+                stages[stage] += sum(value or 0 for value in table.column(stage).to_pylist()) / table.num_rows
+            print(f"round {number + 1}: bare {bare[-1]:.2f}/s, bulk {rates[-1]:.2f}/s, wall {wall_s:.1f} s", flush=True)
+    print(
+        f"{total} files; medians: bare forward {statistics.median(bare):.2f}/s, bulk {statistics.median(rates):.2f}/s"
+    )
+    ratios = [rate / alone for rate, alone in zip(rates, bare, strict=True)]
+    print(f"bulk / bare = {statistics.median(ratios):.3f} (target: at least 0.9)")
+    print(f"first image after {statistics.median(firsts):.1f} s, wall {statistics.median(walls):.1f} s")
+    print("per image: " + ", ".join(f"{stage} {value / arguments.rounds:.1f}" for stage, value in stages.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""``stylemill train``: train one style."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from jobs.arguments import parse
+from jobs.terminal import LiveLine, duration
+from pipeline.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from pipeline.training.preflight import PreparedTraining
+    from pipeline.training.tracker import TrainProgress
+    from pipeline.training.train import TrainResult
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the verb."""
+    config = parse(TrainConfig, "train", "Train one style; the same command again resumes.", arguments)
+    return 0 if config is None else run(config)
+
+
+def run(config: TrainConfig) -> int:
+    """Train, tell how it goes and return the exit code."""
+    from pipeline.training.preflight import prepare
+
+    prepared = prepare(config)
+    print(f"style {config.style_name!r}: {len(prepared.content):,} content images -> {prepared.layout.out}", flush=True)
+    for warning in prepared.warnings:
+        print(f"note: {warning}", flush=True)
+    if prepared.finished is not None:
+        print(f"already finished: {prepared.layout.style_uri} version {prepared.finished.version}")
+        return 0
+    from jobs.session import ray_session
+
+    with ray_session():
+        result = learn(prepared)
+    print_summary(result)
+    return 0
+
+
+def learn(prepared: PreparedTraining) -> TrainResult:
+    """Train a prepared run under a live line."""
+    from pipeline.training.train import train
+
+    line, shown = LiveLine(), _Events()
+
+    def show(progress: TrainProgress) -> None:
+        shown.print_new(progress)
+        line.show(progress_text(progress))
+
+    try:
+        return train(prepared, on_progress=show)
+    finally:
+        line.close()
+
+
+class _Events:
+    """Prints each thing that a person should know once."""
+
+    def __init__(self) -> None:
+        self._resumed_at: int | None = None
+        self._num_events = 0
+
+    def print_new(self, progress: TrainProgress) -> None:
+        if progress.resumed_at is not None and progress.resumed_at != self._resumed_at:
+            self._resumed_at, self._num_events = progress.resumed_at, 0
+            if progress.is_resumed:
+                print(f"resumed at step {progress.resumed_at}", flush=True)
+        for event in progress.events[self._num_events :]:
+            print(f"note: {event}", flush=True)
+        self._num_events = len(progress.events)
+
+
+def progress_text(progress: TrainProgress) -> str:
+    """Return the live line: how far, the loss, how fast, how long to go."""
+    if progress.resumed_at is None:
+        return "starting workers"
+    left = progress.steps - progress.step
+    batches_per_s = progress.images_per_s / max(1, progress.batch_size)
+    seconds_left = left / batches_per_s if batches_per_s else None
+    return (
+        f"step {progress.step:,}/{progress.steps:,}, loss {progress.loss:.3f}, {progress.images_per_s:.2f} images/s, "
+        f"{duration(seconds_left)} left"
+    )
+
+
+def print_summary(result: TrainResult) -> None:
+    """Print what came of a training run."""
+    progress = result.progress
+    print(f"{progress.step:,} steps in {duration(result.wall_s)} ({progress.images_per_s:.2f} images/s)")
+    print(f"style:    {result.layout.style_uri} (version {result.header.version})")
+    print(f"metrics:  {result.layout.metrics_uri}")

@@ -1,0 +1,164 @@
+"""Content images: the listing, and crops decoded from it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from pipeline.errors import AccessDenied, ImageError, ObjectNotFound, TooManyFailures
+from pipeline.images.decode import recognise
+from pipeline.images.options import DecodeOptions
+from pipeline.images.plugins import open_image
+from pipeline.storage import Storage, resolve
+from pipeline.stylizing.sources import find_sources
+from pipeline.training.sampler import SampleIndex
+
+log = logging.getLogger(__name__)
+
+_OPTIONS = DecodeOptions()
+
+
+def list_content(storage: Storage, locations: Sequence[str]) -> list[str]:
+    """Return the locations of all content images, those of each given location in order of key.
+
+    Raises:
+        StorageError: a listing failed beyond its retries.
+    """
+    return [
+        found.uri
+        for location in locations
+        for found in find_sources(storage, resolve(location))
+        if found.problem_type is None
+    ]
+
+
+class Content:
+    """Decoded content images, resized so that a crop is a plain slice; thread-safe.
+
+    An image that cannot be decoded is replaced by the next one of the listing that can: always the same one.
+
+    Args:
+        storage: where the images are.
+        uris: the listing.
+        crop_px: side of a crop.
+        short_side_px: to which images are resized.
+        cache_bytes: decoded images up to this sum are kept.
+        max_failed_fraction: share of undecodable images that is too many.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        uris: Sequence[str],
+        *,
+        crop_px: int,
+        short_side_px: int,
+        cache_bytes: int,
+        max_failed_fraction: float,
+    ) -> None:
+        self._storage = storage
+        self._uris = uris
+        self._crop_px = crop_px
+        self._short_side_px = short_side_px
+        self._cache_bytes = cache_bytes
+        self._max_failed = max_failed_fraction * len(uris)
+        self._cache: dict[int, NDArray[np.uint8]] = {}
+        self._cached_bytes = 0
+        self._lock = threading.Lock()
+        self.failed: dict[str, str] = {}
+        """Location of each undecodable image -> why."""
+
+    def crop(self, sample: SampleIndex) -> NDArray[np.uint8]:
+        """Return the (crop_px, crop_px, 3) uint8 crop of a sample.
+
+        Raises:
+            TooManyFailures: more than the allowed share of the images cannot be decoded.
+            StorageError: storage failed beyond its retries.
+        """
+        image_HWC = self._image(sample.image)
+        tops, lefts = (side_px - self._crop_px + 1 for side_px in image_HWC.shape[:2])
+        top, left = int(sample.position[0] * tops), int(sample.position[1] * lefts)
+        return image_HWC[top : top + self._crop_px, left : left + self._crop_px]
+
+    def _image(self, index: int) -> NDArray[np.uint8]:
+        for offset in range(len(self._uris)):
+            image_HWC = self._decoded((index + offset) % len(self._uris))
+            if image_HWC is not None:
+                return image_HWC
+        raise TooManyFailures(f"none of the {len(self._uris)} content images can be decoded: {self._last_failure()}")
+
+    def _decoded(self, index: int) -> NDArray[np.uint8] | None:
+        uri = self._uris[index]
+        with self._lock:
+            if uri in self.failed:
+                return None
+            if index in self._cache:
+                return self._cache[index]
+        try:
+            image_HWC = load_short_side(self._fetch(uri), self._short_side_px)
+        except ImageError as failure:
+            self._note_failure(uri, failure)
+            return None
+        with self._lock:
+            if index not in self._cache and image_HWC.nbytes + self._cached_bytes <= self._cache_bytes:
+                self._cache[index] = image_HWC
+                self._cached_bytes += image_HWC.nbytes
+        return image_HWC
+
+    def _fetch(self, uri: str) -> bytes:
+        try:
+            return self._storage.read_bytes(uri)
+        except (ObjectNotFound, AccessDenied) as error:
+            raise ImageError("Unreadable", str(error)) from error
+
+    def _note_failure(self, uri: str, failure: ImageError) -> None:
+        with self._lock:
+            self.failed[uri] = f"{failure.error_type}: {failure.message}"
+            num_failed = len(self.failed)
+        log.warning("content image %s is left out: %s", uri, failure)
+        if num_failed > max(1.0, self._max_failed):
+            raise TooManyFailures(
+                f"{num_failed} of {len(self._uris)} content images cannot be decoded, the last: "
+                f"{self._last_failure()}; remove them or raise --max-failed-fraction"
+            )
+
+    def _last_failure(self) -> str:
+        uri, reason = next(reversed(self.failed.items()))
+        return f"{uri} ({reason})"
+
+
+def load_short_side(data: bytes, short_side_px: int) -> NDArray[np.uint8]:
+    """Decode an image, upright, with its shorter side resized to so many pixels.
+
+    JPEGs are decoded at the smallest scale of libjpeg that is large enough, which is several times faster.
+
+    Args:
+        data: bytes of an image file.
+        short_side_px: of the result.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        ImageError: it cannot be decoded.
+    """
+    image_format = recognise(data, _OPTIONS)
+    try:
+        image: Image.Image = open_image(data, image_format)
+        if image.width * image.height > _OPTIONS.max_pixels:
+            raise ImageError("TooManyPixels", f"it has {image.width} x {image.height} px")
+        image.draft("RGB", (short_side_px, short_side_px))
+        image = ImageOps.exif_transpose(image).convert("RGB")
+    except ImageError:
+        raise
+    except Exception as error:
+        # Whatever a decoder raises on hostile bytes is this image's fault.
+        raise ImageError("Corrupt", f"{type(error).__name__}: {error}") from error
+    scale = short_side_px / min(image.size)
+    width_px, height_px = (max(short_side_px, round(side_px * scale)) for side_px in image.size)
+    return np.asarray(image.resize((width_px, height_px), Image.Resampling.BICUBIC))

@@ -1,0 +1,75 @@
+"""The end of a training run: its weights and its whole history in one style model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from pipeline import __version__
+from pipeline.config import digest, to_mapping
+from pipeline.storage import Storage
+from pipeline.style_model import StyleModel, save_style_model
+from pipeline.training.config import TrainConfig
+from pipeline.training.layout import TrainLayout
+from pipeline.training.metrics import Row
+from pipeline.training.state import TrainState
+
+LOSS_TAIL = 50
+"""So many last losses go into the model's metadata."""
+FAILED_NAMED = 100
+
+
+def export_style(
+    storage: Storage,
+    layout: TrainLayout,
+    config: TrainConfig,
+    state: TrainState,
+    metrics: Sequence[Row],
+    *,
+    loss_digest: str,
+    style_sha256: str,
+    num_content: int,
+    failed_content: Mapping[str, str],
+) -> StyleModel:
+    """Write the averaged weights as a style model.
+
+    Returns:
+        The model, with the digest of its file.
+    """
+    weights = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in state.average.items()}
+    settings = {name: value for name, value in to_mapping(config).items() if name not in ("storage", "out")}
+    metadata: dict[str, Any] = {
+        "config": settings,
+        "steps": state.step,
+        "samples_seen": state.step * config.batch_size,
+        "num_content": num_content,
+        "failed_content": dict(list(failed_content.items())[:FAILED_NAMED]),
+        "num_skipped_updates": state.num_skipped,
+        "loss_tail": [round(row["loss"], 6) for row in metrics[-LOSS_TAIL:]],
+        "loss_network": config.loss_network,
+        "loss_network_sha256": loss_digest,
+        "style_image_sha256": style_sha256,
+        "stylemill": __version__,
+        "torch": torch.__version__,
+        "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    model = StyleModel(
+        name=config.style_name,
+        version=_version(weights, settings),
+        architecture=state.net.architecture,
+        state_dict=weights,
+        metadata=metadata,
+    )
+    return save_style_model(storage, layout.style_uri, model)
+
+
+def _version(weights: Mapping[str, torch.Tensor], settings: Mapping[str, Any]) -> str:
+    """Return a version that equal trainings share: 12 digits of the digest of settings and weights."""
+    sha256 = hashlib.sha256(digest(settings).encode())
+    for name in sorted(weights):
+        sha256.update(weights[name].contiguous().numpy().tobytes())
+    return sha256.hexdigest()[:12]

@@ -1,0 +1,164 @@
+"""Everything about a training run that can be found wrong before Ray starts."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from pipeline.config import digest, to_mapping, to_yaml
+from pipeline.errors import AccessDenied, ConfigError, ImageError, ObjectNotFound, StorageError
+from pipeline.storage import Storage, resolve
+from pipeline.storage.uri import is_inside, key_problem
+from pipeline.style_model import StyleHeader, load_style_header
+from pipeline.training.config import MAY_CHANGE, TrainConfig
+from pipeline.training.content import list_content, load_short_side
+from pipeline.training.layout import TrainLayout
+
+FEW_IMAGES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedTraining:
+    """A checked training run whose identity stands in storage."""
+
+    config: TrainConfig
+    layout: TrainLayout
+    style_png: bytes
+    """The style image as the loss sees it: upright RGB, PNG."""
+    style_sha256: str
+    """Digest of the style image's file."""
+    content: tuple[str, ...]
+    """The frozen listing of content images."""
+    warm_start: bytes | None
+    """The style model to start from."""
+    finished: StyleHeader | None
+    """Set if the run was finished before: there is nothing to do."""
+    warnings: tuple[str, ...] = ()
+
+
+def prepare(config: TrainConfig) -> PreparedTraining:
+    """Check a config against the world and take possession of the output.
+
+    Raises:
+        ConfigError: the style image cannot be read, there is no content, the output cannot be written or holds a
+            run with other settings.
+    """
+    storage, layout = Storage(config.storage), TrainLayout(_resolved("out", config.out))
+    if "/" in config.style_name or key_problem(config.style_name):
+        raise ConfigError("name", config.style_name, "is no folder name", "give another --name")
+    style_png, style_sha256 = _read_style(storage, config)
+    warm_start = _read_model(storage, config.warm_start)
+    content = _list_content(storage, config)
+    if any(is_inside(layout.out, resolve(location)) for location in config.content):
+        raise ConfigError("out", config.out, "lies inside the content images", "choose a location outside them")
+    identity = _identity(config, style_sha256, warm_start, content)
+    try:
+        changes = _claim(storage, layout, identity)
+        if not changes:
+            storage.write_bytes(layout.config_uri, to_yaml(config).encode())
+            storage.create_bytes(layout.content_uri, json.dumps(content, indent=0).encode())
+        frozen = tuple(json.loads(storage.read_bytes(layout.content_uri)))
+    except StorageError as error:
+        cure = "give a location that these credentials may write"
+        raise ConfigError("out", config.out, f"cannot be written ({error})", cure) from error
+    if changes:
+        names = ", ".join(changes)
+        cure = "use the same settings to resume, or another --out for a new run"
+        raise ConfigError(changes[0].split(" ")[0], "changed", f"{config.out} holds a run with {names}", cure)
+    return PreparedTraining(
+        config=config,
+        layout=layout,
+        style_png=style_png,
+        style_sha256=style_sha256,
+        content=frozen,
+        warm_start=warm_start,
+        finished=_finished(storage, layout, config),
+        warnings=_warnings(config, frozen),
+    )
+
+
+def _resolved(field: str, uri: str) -> str:
+    try:
+        return resolve(uri)
+    except ConfigError as error:
+        raise ConfigError(field, error.value, error.problem, error.cure) from None
+
+
+def _read_style(storage: Storage, config: TrainConfig) -> tuple[bytes, str]:
+    uri = config.style_image
+    try:
+        data = storage.read_bytes(_resolved("style_image", uri))
+        image_HWC = load_short_side(data, config.style_size_px)
+    except ObjectNotFound:
+        raise ConfigError("style_image", uri, "does not exist", "give the location of an image") from None
+    except StorageError as error:
+        raise ConfigError("style_image", uri, f"cannot be read ({error})", "check location and credentials") from None
+    except ImageError as failure:
+        raise ConfigError(
+            "style_image", uri, f"is no image that can be read ({failure})", "give a JPEG or PNG"
+        ) from None
+    buffer = io.BytesIO()
+    Image.fromarray(image_HWC).save(buffer, "PNG")
+    return buffer.getvalue(), hashlib.sha256(data).hexdigest()
+
+
+def _read_model(storage: Storage, uri: str | None) -> bytes | None:
+    if uri is None:
+        return None
+    load_style_header(storage, resolve(uri))
+    return storage.read_bytes(resolve(uri))
+
+
+def _list_content(storage: Storage, config: TrainConfig) -> list[str]:
+    try:
+        content = list_content(storage, config.content)
+    except AccessDenied as error:
+        raise ConfigError("content", list(config.content), f"cannot be read ({error})", "check credentials") from None
+    except StorageError as error:
+        cure = "check the location and that its store answers"
+        raise ConfigError("content", list(config.content), f"cannot be listed ({error})", cure) from None
+    if not content:
+        cure = "give a prefix, glob, file or Parquet file of uris that holds some"
+        raise ConfigError("content", list(config.content), "holds no images", cure)
+    return content
+
+
+def _identity(config: TrainConfig, style_sha256: str, warm_start: bytes | None, content: list[str]) -> dict[str, Any]:
+    settings = {name: value for name, value in to_mapping(config).items() if name not in MAY_CHANGE}
+    settings |= {"style_image": style_sha256, "content": digest({"uris": content})}
+    if warm_start is not None:
+        settings["warm_start"] = hashlib.sha256(warm_start).hexdigest()
+    return settings
+
+
+def _claim(storage: Storage, layout: TrainLayout, identity: dict[str, Any]) -> list[str]:
+    """Create the run's identity; return what differs if another one stands there."""
+    data = json.dumps(identity, indent=1, ensure_ascii=False).encode()
+    if storage.create_bytes(layout.identity_uri, data):
+        return []
+    existing = json.loads(storage.read_bytes(layout.identity_uri))
+    return [
+        f"{name} {existing.get(name)} instead of {value}"
+        for name, value in identity.items()
+        if existing.get(name) != value
+    ]
+
+
+def _finished(storage: Storage, layout: TrainLayout, config: TrainConfig) -> StyleHeader | None:
+    """Return the header of the final style model, unless more steps are asked for than it has seen."""
+    if not storage.exists(layout.style_uri):
+        return None
+    header = load_style_header(storage, layout.style_uri)
+    asked = header.metadata.get("config", {}).get("steps", 0)
+    return header if asked >= config.steps else None
+
+
+def _warnings(config: TrainConfig, content: tuple[str, ...]) -> tuple[str, ...]:
+    if len(content) < FEW_IMAGES:
+        return (f"only {len(content)} content images: the style will fit those and may smear on others",)
+    return ()

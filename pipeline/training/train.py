@@ -1,0 +1,167 @@
+"""The training flow: Ray Train around the worker loop."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import ray
+import ray.train
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from pipeline.errors import ClusterError, ConfigError, StylemillError
+from pipeline.manifest.lease import acquire
+from pipeline.storage import Storage
+from pipeline.style_model import StyleHeader, load_style_header
+from pipeline.training.config import TrainConfig
+from pipeline.training.layout import TrainLayout
+from pipeline.training.preflight import PreparedTraining
+from pipeline.training.tracker import TrainProgress, start_tracker
+from pipeline.training.worker import TrainJob, train_worker
+
+log = logging.getLogger(__name__)
+
+MAX_FAILURES = 5
+"""Lost workers after which the run stops, resumable."""
+PROGRESS_PERIOD_S = 0.5
+
+ProgressCallback = Callable[[TrainProgress], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What came of a training run."""
+
+    layout: TrainLayout
+    header: StyleHeader
+    """Of the final style model."""
+    progress: TrainProgress
+    already_finished: bool
+    wall_s: float
+
+
+def train(run: PreparedTraining, on_progress: ProgressCallback | None = None) -> TrainResult:
+    """Train a prepared run to its end on the Ray cluster that this process is connected to.
+
+    Args:
+        run: as ``preflight.prepare`` returns it.
+        on_progress: called about twice a second from a thread of its own.
+
+    Raises:
+        ConfigError: the cluster lacks what the config asks for.
+        StorageError: storage failed beyond its retries; the same command resumes.
+        TooManyFailures: too many content images cannot be decoded.
+        RunConflict: another process trains the same run.
+        ClusterError: workers failed again and again; the same command resumes.
+    """
+    start_s = time.monotonic()
+    if run.finished is not None:
+        progress = TrainProgress(step=run.config.steps, steps=run.config.steps)
+        return TrainResult(layout=run.layout, header=run.finished, progress=progress, already_finished=True, wall_s=0.0)
+    storage = Storage(run.config.storage)
+    with acquire(storage, run.layout.lease_uri, on_wait=log.warning):
+        tracker = start_tracker()
+        with _reporting(tracker, on_progress or (lambda progress: None)):
+            _fit(run, tracker)
+        progress = ray.get(tracker.progress.remote())
+    return TrainResult(
+        layout=run.layout,
+        header=load_style_header(storage, run.layout.style_uri),
+        progress=progress,
+        already_finished=False,
+        wall_s=time.monotonic() - start_s,
+    )
+
+
+def _fit(run: PreparedTraining, tracker: ray.actor.ActorHandle) -> None:
+    config = run.config
+    low, high = config.worker_range
+    cpus = choose_cpus_per_worker(config)
+    job = TrainJob(
+        config=config,
+        layout=run.layout,
+        style_png=run.style_png,
+        style_sha256=run.style_sha256,
+        content=run.content,
+        warm_start=run.warm_start,
+        cpus_per_worker=cpus,
+    )
+    resources: dict[str, float] = {"CPU": cpus}
+    if config.device == "cuda":
+        resources["GPU"] = 1
+    with tempfile.TemporaryDirectory(prefix="stylemill-train-") as scratch:
+        trainer = TorchTrainer(
+            train_worker,
+            train_loop_config={"job": job, "tracker": tracker},
+            scaling_config=ScalingConfig(
+                num_workers=low if low == high else (low, high),
+                use_gpu=config.device == "cuda",
+                resources_per_worker=resources,
+            ),
+            torch_config=TorchConfig(backend="nccl" if config.device == "cuda" else "gloo"),
+            # Checkpoints are our own, under OUT: Ray keeps no more than its controller's notes here, under a fresh
+            # name for each start, since it would otherwise continue a finished run of the same name.
+            run_config=RunConfig(
+                name=uuid.uuid4().hex, storage_path=scratch, failure_config=FailureConfig(max_failures=MAX_FAILURES)
+            ),
+        )
+        try:
+            trainer.fit()
+        except Exception as error:
+            raise _own_error(error) from error
+
+
+def choose_cpus_per_worker(config: TrainConfig) -> int:
+    """Return the CPUs of each worker: as asked for, or the cluster's share of one.
+
+    Raises:
+        ConfigError: the cluster has fewer CPUs than the fewest workers need.
+    """
+    has = int(ray.cluster_resources().get("CPU", 0))
+    low, high = config.worker_range
+    wanted = config.cpus_per_worker or max(1, has // high)
+    if wanted * low > has:
+        cure = f"use at most {has // wanted} workers" if has >= wanted else f"use at most {has} CPUs"
+        raise ConfigError("num_workers", config.num_workers, f"needs {wanted * low} CPUs, the cluster has {has}", cure)
+    return wanted
+
+
+def _own_error(error: BaseException) -> BaseException:
+    """Return this project's error inside one of Ray Train's, or a ClusterError with the reason."""
+    causes = [*getattr(error, "worker_failures", {}).values(), error]
+    for cause in causes:
+        seen: BaseException | None = cause
+        while seen is not None:
+            if isinstance(seen, StylemillError):
+                return seen
+            inner = getattr(seen, "cause", None)
+            seen = inner if isinstance(inner, BaseException) else seen.__cause__
+    log.debug("Ray Train failed", exc_info=error)
+    reason = " ".join(str(causes[0]).split())[-300:]
+    return ClusterError(f"training stopped: {reason}; run the same command again to resume")
+
+
+@contextmanager
+def _reporting(tracker: ray.actor.ActorHandle, on_progress: ProgressCallback) -> Iterator[None]:
+    """Call ``on_progress`` from a thread while the body runs."""
+    done = threading.Event()
+
+    def report() -> None:
+        while not done.wait(PROGRESS_PERIOD_S):
+            on_progress(ray.get(tracker.progress.remote()))
+
+    thread = threading.Thread(target=report, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+    on_progress(ray.get(tracker.progress.remote()))
