@@ -177,6 +177,7 @@ def _typed(error: Exception, data: bytes, image_format: str) -> ImageError:
     """Turn what a plugin raised into a type and a sentence."""
     text = "".join(char if char.isprintable() else " " for char in str(error)[:300])
     text = _LIBTIFF_ERROR.sub("its pixels could not be decoded", text)
+    text = text.replace("not identified by this driver", "its header makes no sense")
     name = image_format.upper()
     if isinstance(error, Image.DecompressionBombError):
         return ImageError("TooManyPixels", text)

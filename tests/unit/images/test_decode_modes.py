@@ -275,6 +275,56 @@ def test_alpha_is_no_part_of_the_conversion(image_format: str) -> None:
     assert (source.image_HWC != RGB_HWC).any()
 
 
+INKS_LAB = {
+    "paper": (100, 0, 0),
+    "cyan": (55, -37, -50),
+    "magenta": (48, 74, -3),
+    "yellow": (89, -5, 93),
+    "black": (16, 0, 0),
+}
+
+
+def ink_profile() -> bytes:
+    """A profile of a printing press, drawn by code: a table of what Lab colour each overprint of full inks has."""
+    table = bytearray()
+    for index in range(16):
+        inks = [name for bit, name in enumerate(("black", "yellow", "magenta", "cyan")) if index >> bit & 1]
+        layers = np.array([INKS_LAB[name] for name in inks] or [INKS_LAB["paper"]], float)
+        lightness = 100 * np.prod(layers[:, 0] / 100)
+        table += bytes((round(lightness * 2.55), *(int(128 + layers[:, axis].mean()) for axis in (1, 2))))
+    ramp = bytes(range(256))
+    identity = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 65536)
+    lut = b"mft1\0\0\0\0" + bytes((4, 3, 2, 0)) + identity + ramp * 4 + bytes(table) + ramp * 3
+    lut += bytes(-len(lut) % 4)
+    white = b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061)
+    tags = {b"A2B0": lut, b"wtpt": white}
+    offset = 128 + 4 + 12 * len(tags)
+    directory, body = struct.pack(">I", len(tags)), b""
+    for name, content in tags.items():
+        directory += struct.pack(">4sII", name, offset + len(body), len(content))
+        body += content
+    header = bytearray(128)
+    struct.pack_into(">I4xI4s4s4s", header, 0, offset + len(body), 0x02400000, b"prtr", b"CMYK", b"Lab ")
+    header[36:40] = b"acsp"
+    struct.pack_into(">3i", header, 68, 63190, 65536, 54061)
+    return bytes(header) + directory + body
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "TIFF"])
+@pytest.mark.parametrize("ink", sorted(INKS_LAB))
+def test_cmyk_with_a_profile_is_rendered_by_it(image_format: str, ink: str) -> None:
+    inks = tuple(255 * (name == ink) for name in ("cyan", "magenta", "yellow", "black"))
+    source = decode(save(Image.new("CMYK", (16, 16), inks), image_format, icc_profile=ink_profile()), OPTIONS)
+    lightness, a, b = INKS_LAB[ink]
+    lab = Image.new("LAB", (1, 1), (round(lightness * 2.55), a + 128, b + 128))
+    profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    expected = np.asarray(ImageCms.buildTransform(*profiles, "LAB", "RGB").apply(lab)).astype(int)
+    assert source.notes == ()
+    # Black point compensation makes the darkest ink of the press the darkest colour of the screen.
+    tolerance = 48 if ink == "black" else 16
+    assert np.abs(source.image_HWC[8, 8] - expected).max() <= tolerance
+
+
 def test_srgb_under_any_name_changes_nothing() -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     source = decode(save(picture("RGB"), "PNG", icc_profile=profile), OPTIONS)
