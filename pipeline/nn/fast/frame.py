@@ -17,29 +17,37 @@ class Frame:
     top and bottom edge above and below, them.
 
     Args:
-        buffer: at least ``num_elements`` elements, any content.
+        buffer: at least ``num_bytes`` bytes of uint8, any content; shown again as ``buffer``.
         height: H, in feature pixels.
         width: W.
         channels: C.
         padding_px: p, smaller than H and W.
         mode: how the border continues the map.
+        dtype: of the features.
     """
 
     def __init__(
-        self, buffer: Tensor, height: int, width: int, channels: int, padding_px: int, mode: PaddingMode
+        self,
+        buffer: Tensor,
+        height: int,
+        width: int,
+        channels: int,
+        padding_px: int,
+        mode: PaddingMode,
+        dtype: torch.dtype,
     ) -> None:
         self.height, self.width, self.channels = height, width, channels
         self.padding_px, self.mode = padding_px, mode
         self.buffer = buffer
-        count = self.num_elements(height, width, channels, padding_px)
+        used = buffer[: self.num_bytes(height, width, channels, padding_px, dtype)].view(dtype)
         pad = padding_px
-        self._all_HWC = buffer[:count].view(height + 2 * pad, width + 2 * pad, channels)
+        self._all_HWC = used.view(height + 2 * pad, width + 2 * pad, channels)
         self._inside_HWC = self._all_HWC[pad : pad + height, pad : pad + width]
 
     @staticmethod
-    def num_elements(height: int, width: int, channels: int, padding_px: int) -> int:
-        """Return how many elements a frame of these sizes takes."""
-        return (height + 2 * padding_px) * (width + 2 * padding_px) * channels
+    def num_bytes(height: int, width: int, channels: int, padding_px: int, dtype: torch.dtype) -> int:
+        """Return how many bytes a frame of these sizes takes."""
+        return (height + 2 * padding_px) * (width + 2 * padding_px) * channels * dtype.itemsize
 
     def rows(self, first: int, last: int, step: int = 1) -> Tensor:
         """Return the (n, W, C) view of the rows ``range(first, last, step)`` without the border."""

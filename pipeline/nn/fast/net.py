@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,6 +14,9 @@ from pipeline.nn.fast.whole import WholePass
 from pipeline.nn.pixels import check_image
 from pipeline.nn.precision import DTYPES, check_device, resolve_precision
 from pipeline.nn.transformer_net import TransformerNet
+
+if TYPE_CHECKING:
+    from pipeline.nn.fast.cuda import CudaPass, InFlight
 
 
 class FastNet:
@@ -25,19 +30,33 @@ class FastNet:
         precision: ``auto``, ``float32`` or ``bfloat16`` (see ``resolve_precision``).
         device: where to run.
         num_threads: threads that share one image on a CPU; None takes what torch is set to now.
+        compile_network: on a GPU, fuse with ``torch.compile``: pays in long runs over few shapes.
     Raises:
         ConfigError: a precision or device that this machine lacks.
     """
 
     def __init__(
-        self, net: TransformerNet, *, precision: str, device: str = "cpu", num_threads: int | None = None
+        self,
+        net: TransformerNet,
+        *,
+        precision: str,
+        device: str = "cpu",
+        num_threads: int | None = None,
+        compile_network: bool = False,
     ) -> None:
         self.precision = resolve_precision(precision, device)
         self.device = check_device(device)
         self.architecture = net.architecture
-        self.layers = prepare_layers(net, DTYPES[self.precision])
+        dtype = DTYPES[self.precision]
         self.team = Team(num_threads or torch.get_num_threads())
+        # Also beside a GPU: images that do not fit it go through the CPU in bands.
+        self.layers = prepare_layers(net, dtype)
         self._whole = WholePass(self.layers, self.team)
+        self._cuda: CudaPass | None = None
+        if self.device.type == "cuda":
+            from pipeline.nn.fast.cuda import CudaPass
+
+            self._cuda = CudaPass(net, dtype, self.device, compile_network=compile_network)
 
     def stylize(self, image_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Repaint one image of any size from 1 x 1 px.
@@ -49,6 +68,8 @@ class FastNet:
         Raises:
             ValueError: not a non-empty (H, W, 3) uint8 array.
         """
+        if self._cuda is not None:
+            return self.stylize_batch(image_HWC[None])[0]
         painted_HWC: NDArray[np.uint8] = self._run(image_HWC, np.uint8)
         return painted_HWC
 
@@ -62,6 +83,9 @@ class FastNet:
         Raises:
             ValueError: not a non-empty (H, W, 3) uint8 array.
         """
+        if self._cuda is not None:
+            check_image(image_HWC)
+            return self._cuda.values(image_HWC)
         values_HWC: NDArray[np.float32] = self._run(image_HWC, np.float32)
         return values_HWC
 
@@ -75,7 +99,26 @@ class FastNet:
         Raises:
             ValueError: not a non-empty batch of (H, W, 3) uint8 images.
         """
+        if self._cuda is not None:
+            return self.submit_batch(images_NHWC).result()
         return np.stack([self.stylize(image_HWC) for image_HWC in images_NHWC])
+
+    def submit_batch(self, images_NHWC: NDArray[np.uint8]) -> InFlight:
+        """Start a batch on the GPU and return at once, so that reading and encoding overlap with it.
+
+        Args:
+            images_NHWC: (N, H, W, 3) uint8.
+        Returns:
+            what ``result()`` gives the painted batch.
+        Raises:
+            ValueError: the network is on a CPU, or not a batch of (H, W, 3) uint8 images.
+            torch.OutOfMemoryError: the batch is too large for the GPU.
+        """
+        if self._cuda is None:
+            raise ValueError("batches in flight need a GPU; use stylize_batch")
+        for image_HWC in images_NHWC:
+            check_image(image_HWC)
+        return self._cuda.submit(images_NHWC)
 
     def _run(self, image_HWC: NDArray[np.uint8], dtype: type) -> NDArray:
         check_image(image_HWC)

@@ -175,8 +175,9 @@ class _RowsAsFrame(Frame):
     """A few rows of a map, numbered as in the whole map, without a border."""
 
     def __init__(self, first: int, last: int, source: Source, dtype: torch.dtype) -> None:
-        buffer = torch.empty((last - first) * source.width * source.channels, dtype=dtype)
-        super().__init__(buffer, last - first, source.width, source.channels, 0, "reflect")
+        size = (last - first, source.width, source.channels, 0)
+        buffer = torch.empty(Frame.num_bytes(*size, dtype), dtype=torch.uint8)
+        super().__init__(buffer, *size, "reflect", dtype)
         self._first = first
 
     def rows(self, first: int, last: int, step: int = 1) -> Tensor:

@@ -7,13 +7,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.nn.fast import workspace
 from pipeline.nn.fast.folding import OUTPUT_CENTRE
 from pipeline.nn.fast.frame import Frame
 from pipeline.nn.fast.layers import Layer, Layers
 from pipeline.nn.fast.moments import Moments, PieceSums, sum_piece
 from pipeline.nn.fast.sources import InterpolatedSource, PixelSource, RawMap, Source
 from pipeline.nn.fast.team import Team
-from pipeline.nn.fast.workspace import Workspace
 from pipeline.nn.transformer_net import IMAGE_CHANNELS
 
 STRIP_BYTES = 4 << 20
@@ -38,7 +38,6 @@ class WholePass:
 
     def __init__(self, layers: Layers, team: Team) -> None:
         self._layers, self._team = layers, team
-        self._workspace = Workspace(layers.dtype)
 
     @torch.inference_mode()
     def run(self, image_HWC: NDArray[np.uint8], painted_HWC: NDArray) -> None:
@@ -49,7 +48,7 @@ class WholePass:
             painted_HWC: (H, W, 3), receives the result: uint8 rounded and clamped, or float32 as the
                 network gives it on the scale of 0 to 255.
         """
-        layers, workspace = self._layers, self._workspace
+        layers = self._layers
         raw = self._normed(layers.stem, PixelSource(image_HWC, layers.dtype))
         for layer in layers.downs:
             raw = self._normed(layer, raw)
@@ -58,19 +57,20 @@ class WholePass:
             block_input = self._frame(first, raw)
             middle = self._normed(first, raw, block_input)
             if residual is not None:
-                workspace.give_back(residual.buffer)
+                workspace.SHARED.give_back(residual.buffer)
             raw = self._normed(second, middle)
             raw.add_to(block_input)
             residual = block_input
         raw = self._normed(layers.ups[0], raw)
         if residual is not None:
-            workspace.give_back(residual.buffer)
+            workspace.SHARED.give_back(residual.buffer)
         raw = self._normed(layers.ups[1], raw)
         self._head(layers.head, raw, torch.from_numpy(painted_HWC))
 
     def _frame(self, layer: Layer, source: Source) -> Frame:
         size = (source.height, source.width, source.channels, layer.padding_px)
-        return Frame(self._workspace.take(Frame.num_elements(*size)), *size, layer.padding_mode)
+        dtype = self._layers.dtype
+        return Frame(workspace.SHARED.take(Frame.num_bytes(*size, dtype)), *size, layer.padding_mode, dtype)
 
     def _normed(self, layer: Layer, source: Source, frame: Frame | None = None) -> RawMap:
         """Convolve a map and take its statistics; a frame that is given stays with the caller."""
@@ -100,7 +100,7 @@ class WholePass:
 
         self._team.split(num_strips, work)
         if frame is None:
-            self._workspace.give_back(filled.buffer)
+            workspace.SHARED.give_back(filled.buffer)
         moments = Moments()
         moments.add([piece for strip in sums for piece in strip])
         return RawMap(strips, rows, rows_in_all * layer.scale, *moments.mean_and_variance(), layer.norm)
@@ -120,7 +120,7 @@ class WholePass:
                 write_pixels(tap.conv(window), out_HWC[first:last])
 
         self._team.split(-(-source.height // rows), work)
-        self._workspace.give_back(frame.buffer)
+        workspace.SHARED.give_back(frame.buffer)
 
 
 def write_pixels(folded_NCHW: Tensor, out_HWC: Tensor) -> None:
