@@ -1,0 +1,209 @@
+"""``stylemill demo``: the whole story on this machine, from a picture drawn by code to a repainted library."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jobs.arguments import parse
+from jobs.demo_places import STYLE_NAME, Places
+from jobs.terminal import LiveLine, counts_text, duration
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipeline.auditing.verify import Verification
+    from pipeline.stylizing.preflight import PreparedRun
+    from pipeline.stylizing.run import BulkResult
+    from pipeline.training.config import TrainConfig
+    from pipeline.training.preflight import PreparedTraining
+
+NUM_CHAPTERS = 5
+# Two of the 29 images of the library are broken on purpose.
+MAX_FAILED_FRACTION = 0.10
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """The whole way once."""
+
+    out: str = "demo-out"
+    """Folder on this machine for everything that the demo makes; running it again there finishes what is left."""
+
+    steps: int = 250
+    """Training steps; fewer are quicker and paint less."""
+
+    def __post_init__(self) -> None:
+        if not self.out:
+            raise ConfigError("out", self.out, "is empty", "write a folder such as demo-out")
+        if "://" in self.out:
+            cure = "give a folder; `stylemill stylize` writes to object storage"
+            raise ConfigError("out", self.out, "is not on this machine", cure)
+        if self.steps < 1:
+            raise ConfigError("steps", self.steps, "is below 1", "write a whole number from 1")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the verb; return 0 when the library is repainted and its manifest sound, else 1."""
+    config = parse(DemoConfig, "demo", "The whole story on this machine; nothing is downloaded.", arguments)
+    if config is None:
+        return 0
+    places = Places(out=Path(config.out).absolute())
+    try:
+        places.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        cure = "give a folder that you may write"
+        raise ConfigError("out", config.out, f"cannot be made ({error.strerror})", cure) from error
+    return _Demo(config, places).run()
+
+
+def train_config(places: Places, steps: int) -> TrainConfig:
+    """Return how the demo trains: small and quick, but long enough to see strokes and palette."""
+    from pipeline.training.config import TrainConfig
+
+    return TrainConfig(
+        style_image=str(places.style),
+        content=(str(places.content),),
+        out=str(places.training),
+        name=STYLE_NAME,
+        steps=steps,
+        width=0.5,
+        crop_px=192,
+        sample_every=max(1, steps // 5),
+    )
+
+
+class _Demo:
+    """One invocation."""
+
+    def __init__(self, config: DemoConfig, places: Places) -> None:
+        self._config = config
+        self._places = places
+        self._chapter_number = 0
+        self._seconds: list[float] = []
+
+    def run(self) -> int:
+        """Go the whole way and return the exit code."""
+        from jobs.memory import PeakMemory
+        from jobs.session import ray_session
+
+        start_s = time.monotonic()
+        with self._chapter("Drawing a style and building a library"):
+            self._build()
+            training = self._prepare_training()
+        # A session takes some seconds to start; a second run of the demo may have no use for one.
+        with PeakMemory() as memory, nullcontext() if self._is_done(training) else ray_session():
+            with self._chapter("Learning the style"):
+                self._train(training)
+            with self._chapter("Repainting the library"):
+                painted = self._paint()
+            with self._chapter("Checking every file against the manifest"):
+                verification = self._verify(painted)
+        with self._chapter("Writing the page"):
+            if not (painted.already_committed and self._places.page.exists()):
+                from jobs.demo_page import write_pages
+
+                took_s = time.monotonic() - start_s
+                write_pages(
+                    self._places,
+                    painted,
+                    verification,
+                    train_s=self._seconds[1],
+                    paint_s=self._seconds[2],
+                    took_s=took_s,
+                    peak_bytes=memory.peak_bytes,
+                )
+        print(f"\nDone in {duration(time.monotonic() - start_s)}. Open this page in a browser:")
+        print(self._places.page)
+        return 0 if verification.is_sound else 1
+
+    @contextmanager
+    def _chapter(self, title: str) -> Iterator[None]:
+        self._chapter_number += 1
+        print(f"\n{self._chapter_number}/{NUM_CHAPTERS}  {title}", flush=True)
+        start_s = time.monotonic()
+        yield
+        self._seconds.append(time.monotonic() - start_s)
+
+    def _build(self) -> None:
+        from pipeline.demo.library import build_library, build_training_content
+        from pipeline.demo.style_image import draw_style_image
+
+        crops = build_training_content(self._places.content)
+        library = build_library(self._places.library)
+        if not self._places.style.exists():
+            self._places.style.parent.mkdir(parents=True, exist_ok=True)
+            draft = self._places.style.with_suffix(".draft")
+            draw_style_image().save(draft, format="PNG")
+            draft.replace(self._places.style)
+        num_pictures = len(library.keys) - len(library.damaged_keys)
+        _tell(f"a painting, drawn by code: {self._places.style}")
+        _tell(f"{len(crops)} crops of real photographs to learn on")
+        _tell(f"a library of {num_pictures} pictures and {len(library.damaged_keys)} files that are none")
+
+    def _prepare_training(self) -> PreparedTraining:
+        from pipeline.training.preflight import prepare
+
+        return prepare(train_config(self._places, self._config.steps))
+
+    def _prepare_painting(self) -> PreparedRun:
+        from pipeline.stylizing.config import StylizeConfig
+        from pipeline.stylizing.preflight import prepare
+
+        return prepare(
+            StylizeConfig(
+                model=(str(self._places.model),),
+                input=str(self._places.library),
+                out=str(self._places.repainted),
+                max_failed_fraction=MAX_FAILED_FRACTION,
+            )
+        )
+
+    def _is_done(self, training: PreparedTraining) -> bool:
+        return training.finished is not None and self._prepare_painting().success is not None
+
+    def _train(self, training: PreparedTraining) -> None:
+        if training.finished is not None:
+            _tell("learned before")
+            return
+        from jobs.train import learn
+
+        learn(training)
+        _tell(f"the style as one file: {self._places.model}")
+
+    def _paint(self) -> BulkResult:
+        from jobs.stylize import progress_text
+        from pipeline.stylizing.run import stylize
+
+        prepared = self._prepare_painting()
+        with _live_line() as line:
+            result = stylize(prepared, on_progress=lambda progress: line.show(progress_text(progress)))
+        if result.already_committed:
+            _tell(f"repainted before, at {result.success.finished_at}")
+        _tell(f"{counts_text(result.success.counts)}: what is damaged becomes a row with a reason and stops nothing")
+        return result
+
+    def _verify(self, painted: BulkResult) -> Verification:
+        from jobs.demo_page import verdict
+        from pipeline.auditing.verify import verify
+        from pipeline.storage import StorageOptions
+
+        found = verify(StorageOptions(), painted.layout)
+        _tell(verdict(found))
+        return found
+
+
+@contextmanager
+def _live_line() -> Iterator[LiveLine]:
+    line = LiveLine()
+    try:
+        yield line
+    finally:
+        line.close()
+
+
+def _tell(text: str) -> None:
+    print(f"     {text}", flush=True)
