@@ -49,8 +49,12 @@ def paint(config: StylizeConfig, prepared: object) -> BulkResult:
     from pipeline.stylizing.wave import choose_num_actors
 
     assert isinstance(prepared, PreparedRun)
-    memory = f"up to {config.max_memory} each"
-    print(f"{choose_num_actors(config)} actors with {config.threads_per_actor} threads, {memory}", flush=True)
+    actors, threads = choose_num_actors(config), config.threads_per_actor
+    print(
+        f"{actors} actor{'s' * (actors > 1)} with {threads} thread{'s' * (threads > 1)}, up to {config.max_memory} each; "
+        f"images above {prepared.largest_whole_pixels / 1e6:.1f} megapixels are painted in tiles",
+        flush=True,
+    )
     line = LiveLine()
     try:
         return stylize(prepared, on_progress=lambda progress: line.show(progress_text(progress)))

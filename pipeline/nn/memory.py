@@ -118,6 +118,16 @@ def choose_forward(
     return Choice("tiled", plan.peak_bytes, plan.scratch_bytes)
 
 
+def largest_whole_pixels(architecture: Architecture, precision: str, *, max_memory_bytes: int) -> int:
+    """Return how many pixels an image may have to go through the network whole; 0 if not even the smallest does."""
+    low, high = 0, 1 << 40
+    while low < high:
+        middle = (low + high + 1) // 2
+        fits = whole_bytes((16, middle // 16), architecture, precision) <= max_memory_bytes
+        low, high = (middle, high) if fits else (low, middle - 1)
+    return low
+
+
 def _pixels(size_px: Sequence[int]) -> int:
     return padded_side_px(size_px[0]) * padded_side_px(size_px[1])
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -22,6 +21,8 @@ from pipeline.stylizing.writer import Writer
 
 READ_AHEAD = 3
 """Decoded sources that wait for the network, at most."""
+READ_AHEAD_BYTES = 16 * 2**20
+"""Their files' sizes together, at most: large pictures are read one by one."""
 WRITE_BEHIND = 3
 """Painted sources that wait to be written, at most."""
 
@@ -73,14 +74,13 @@ class BulkActor:
 
     def _samples(self, todo: list[dict[str, Any]]) -> Iterator[Sample]:
         """Yield decoded samples in order, reading ahead; note each start just before it is painted."""
-        waiting: deque[Future[Sample]] = deque()
-        rows = iter(todo)
-        while True:
-            for row in islice(rows, READ_AHEAD - len(waiting)):
-                waiting.append(self._reads.submit(self._reader, row))
-            if not waiting:
-                return
-            sample = waiting.popleft().result()
+        waiting: deque[tuple[int, Future[Sample]]] = deque()
+        rows = deque(todo)
+        while rows or waiting:
+            while rows and _may_read(rows[0]["size_bytes"], [size_bytes for size_bytes, _ in waiting]):
+                row = rows.popleft()
+                waiting.append((row["size_bytes"], self._reads.submit(self._reader, row)))
+            sample = waiting.popleft()[1].result()
             self._tracker.begin.remote(sample.key)
             yield sample
 
@@ -88,3 +88,8 @@ class BulkActor:
         rows = self._writer(sample)
         self._tracker.finish.remote(sample.key, [row["status"] for row in rows])
         return rows
+
+
+def _may_read(size_bytes: int, waiting: list[int]) -> bool:
+    """Tell whether one more source of this size may be read ahead."""
+    return not waiting or (len(waiting) < READ_AHEAD and sum(waiting) + size_bytes <= READ_AHEAD_BYTES)

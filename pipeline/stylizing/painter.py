@@ -14,7 +14,9 @@ from pipeline.errors import ConfigError, ImageError
 from pipeline.images import controls
 from pipeline.manifest.layout import RunLayout
 from pipeline.nn.fast import FastNet
+from pipeline.nn.memory import choose_forward
 from pipeline.nn.precision import resolve_precision
+from pipeline.nn.tiled import stylize_tiled
 from pipeline.storage import Storage
 from pipeline.style_model import load_style_model
 from pipeline.stylizing.config import StylizeConfig
@@ -100,15 +102,31 @@ class Painter:
         assert sample.source is not None
         start_s = time.perf_counter()
         frames = [frame.image_HWC for frame in sample.source.frames] or [sample.source.image_HWC]
+        forward = "whole" if self._config.device == "cuda" else self.choose_forward(frames[0].shape[:2], net)
+        stylize = _one_by_one(net) if forward == "whole" else _in_tiles(net, self._config.max_memory_bytes)
         try:
-            painted = [self._controlled([frame], _one_by_one(net))[0] for frame in frames]
+            painted = [self._controlled([frame], stylize)[0] for frame in frames]
         except (MemoryError, torch.OutOfMemoryError) as error:
             raise _out_of_memory(sample) from error
         except RuntimeError as error:
             if "memory" not in str(error):
                 raise
             raise _out_of_memory(sample) from error
-        return Painted(frames_HWC=painted, forward="whole", stylize_ms=1000 * (time.perf_counter() - start_s))
+        return Painted(frames_HWC=painted, forward=forward, stylize_ms=1000 * (time.perf_counter() - start_s))
+
+    def choose_forward(self, size_px: tuple[int, ...], net: FastNet) -> str:
+        """Return ``whole`` or ``tiled`` for an image of this height and width, after the controls that resize it."""
+        height_px, width_px = size_px
+        limit_px = self._config.max_size_px or max(size_px)
+        shrunk = controls.scaled_size(width_px, height_px, min(1.0, limit_px / max(size_px)), least_px=1)
+        seen_width_px, seen_height_px = controls.network_size(*shrunk, self._config.texture_scale)
+        choice = choose_forward(
+            (seen_height_px, seen_width_px),
+            net.architecture,
+            net.precision,
+            max_memory_bytes=self._config.max_memory_bytes,
+        )
+        return choice.forward
 
     def _controlled(self, images: Sequence[Image], stylize: Batch) -> list[Image]:
         """Run the network on images of equal size under the controls: size, strokes, colour, strength."""
@@ -127,6 +145,10 @@ class Painter:
 
 def _one_by_one(net: FastNet) -> Batch:
     return lambda images: [net.stylize(image_HWC) for image_HWC in images]
+
+
+def _in_tiles(net: FastNet, max_memory_bytes: int) -> Batch:
+    return lambda images: [stylize_tiled(net, image_HWC, max_memory_bytes=max_memory_bytes) for image_HWC in images]
 
 
 def _together(net: FastNet) -> Batch:

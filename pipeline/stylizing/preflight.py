@@ -36,6 +36,8 @@ class PreparedRun:
     """Committed runs over the same sources, oldest first; only for runs that follow one."""
     broken_keys: frozenset[str] = frozenset()
     """What ``manifest repair`` paints again."""
+    largest_whole_pixels: int = 0
+    """Larger images are painted in tiles, for every style of the run."""
 
 
 def prepare(config: StylizeConfig) -> PreparedRun:
@@ -87,7 +89,18 @@ def claim(storage: Storage, run: PreparedRun, models: Sequence[StyleModel]) -> P
     except StorageError as error:
         cure = "give a location that these credentials may write"
         raise ConfigError("out", layout.out, f"cannot be written ({error})", cure) from error
-    return replace(run, success=success)
+    return replace(run, success=success, largest_whole_pixels=_largest_whole_pixels(run.config, models))
+
+
+def _largest_whole_pixels(config: StylizeConfig, models: Sequence[StyleModel]) -> int:
+    from pipeline.nn.memory import largest_whole_pixels
+    from pipeline.nn.precision import resolve_precision
+
+    precision = resolve_precision(config.precision)
+    return min(
+        largest_whole_pixels(model.architecture, precision, max_memory_bytes=config.max_memory_bytes)
+        for model in models
+    )
 
 
 def _history(storage: Storage, config: StylizeConfig, identity: RunIdentity, out: str) -> list[CommittedRun]:
