@@ -5,20 +5,23 @@ from __future__ import annotations
 import re
 from typing import Final
 
+import numpy as np
 from PIL import Image, ImageFile
 
 from pipeline.errors import ImageError
 from pipeline.images.animation import ANIMATED, count_frames, note_on_rest, read_frames
 from pipeline.images.cut_off import is_cut_off
 from pipeline.images.deep import deep_alpha, rawmode_of
-from pipeline.images.metadata import orientation_of, read_metadata
+from pipeline.images.metadata import credit_text, orientation_of, read_metadata
 from pipeline.images.not_an_image import describe
 from pipeline.images.options import DecodeOptions
 from pipeline.images.orientation import upright
 from pipeline.images.pixels import convert, straighten
+from pipeline.images.plain_tiff import read_directory, read_samples
 from pipeline.images.plugins import open_image
+from pipeline.images.scaling import alpha_bits, to_eight_bits
 from pipeline.images.sniff import SNIFF_BYTES, is_lossless, sniff
-from pipeline.images.source_image import Frame, SourceImage
+from pipeline.images.source_image import Frame, Metadata, SourceImage
 
 
 def decode(data: bytes, options: DecodeOptions) -> SourceImage:
@@ -80,7 +83,12 @@ def _check_pixels(size: tuple[int, int], options: DecodeOptions) -> None:
 
 
 def _decode_opened(data: bytes, image_format: str, options: DecodeOptions) -> SourceImage:
-    image = open_image(data, image_format)
+    try:
+        image = open_image(data, image_format)
+    except SyntaxError as error:
+        if image_format != "tiff" or "unknown pixel mode" not in str(error):
+            raise
+        return _decode_plain_tiff(data, options)
     _check_pixels(image.size, options)
     _refuse_previews(image, image_format)
     rawmode = rawmode_of(image)
@@ -118,6 +126,36 @@ def _decode_opened(data: bytes, image_format: str, options: DecodeOptions) -> So
         metadata=metadata,
         notes=tuple(note for note in (rest, *pixels.notes) if note),
     )
+
+
+def _decode_plain_tiff(data: bytes, options: DecodeOptions) -> SourceImage:
+    """Decode a TIFF of samples that Pillow does not unpack."""
+    tags = read_directory(data)
+    _check_pixels((int(tags.get(256, 0)), int(tags.get(257, 0))), options)
+    page = read_samples(data, tags)
+    scaled_HWC, note = to_eight_bits(page.samples_HWC)
+    picture = Image.fromarray(scaled_HWC[..., 0] if scaled_HWC.shape[2] == 1 else np.ascontiguousarray(scaled_HWC))
+    profile = tags.get(_ICC_PROFILE)
+    pixels = convert(picture, profile if isinstance(profile, bytes) else None)
+    orientation = tags.get(_ORIENTATION, 1)
+    alpha_HW = None if page.alpha_HW is None else alpha_bits(page.alpha_HW)
+    return SourceImage(
+        image_HWC=upright(pixels.image_HWC, orientation),
+        alpha_HW=None if alpha_HW is None else upright(alpha_HW, orientation),
+        source_format="tiff",
+        source_mode=f"{page.samples_HWC.dtype}x{tags.get(_NUM_SAMPLES, 1)}",
+        lossless=True,
+        had_profile=bool(profile),
+        metadata=Metadata(artist=credit_text(tags.get(_ARTIST)), copyright=credit_text(tags.get(_COPYRIGHT))),
+        notes=tuple(text for text in (note, *pixels.notes) if text),
+    )
+
+
+_ICC_PROFILE: Final = 34675
+_ORIENTATION: Final = 274
+_NUM_SAMPLES: Final = 277
+_ARTIST: Final = 315
+_COPYRIGHT: Final = 33432
 
 
 def _load(image: ImageFile.ImageFile, image_format: str) -> None:

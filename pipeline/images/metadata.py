@@ -140,10 +140,11 @@ def _credit(
         found = _iptc(image).get(iptc_tag)
     if not found:
         found = image.info.get(keyword)
-    return _clean_text(found)
+    return credit_text(found)
 
 
-def _clean_text(value: Any) -> str | None:
+def credit_text(value: Any) -> str | None:
+    """Return a name or notice as one clean line, or None."""
     if isinstance(value, list | tuple):
         value = value[0] if value else None
     if isinstance(value, bytes):

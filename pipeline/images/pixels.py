@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageChops
 
 from pipeline.images.profile import to_srgb
+from pipeline.images.scaling import to_eight_bits
 
 
 @dataclass(kw_only=True, eq=False)
@@ -71,45 +72,16 @@ def _from_lab(image: Image.Image) -> Image.Image:
 
 
 def _from_deep(image: Image.Image) -> tuple[Image.Image, np.ndarray | None, str | None]:
-    """Scale one channel of more than 8 bits to 8.
-
-    16-bit integers span 0 to 65535. 32-bit integers and floats have no agreed range: values within
-    0..1 (floats), 0..255 or 0..65535 count as that range, anything else is stretched from its
-    minimum to its maximum.
-    """
+    """Scale one channel of more than 8 bits to 8."""
     values_HW = np.asarray(image)
     alpha_HW = None
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         alpha_HW = np.where(values_HW == transparent, 0, 255).astype(np.uint8)
-    top = image.info.get(TOP)
-    if top is None and image.mode.startswith("I;16"):
-        top = 65535
-    if top:
-        return Image.fromarray(_divide(values_HW, top)), alpha_HW, None
-    values_HW = values_HW.astype(np.float32)
-    finite_HW = np.isfinite(values_HW)
-    note = None
-    if not finite_HW.all():
-        note = "pixels that are no numbers were made black"
-        values_HW = np.where(finite_HW, values_HW, np.float32(0))
-    low, high = float(values_HW.min()), float(values_HW.max())
-    for top in (1.0,) * (image.mode == "F") + (255.0, 65535.0):
-        if low >= 0 and high <= top:
-            scale = 255.0 / top
-            break
-    else:
-        scale = 255.0 / (high - low) if high > low else 0.0
-        values_HW = values_HW - np.float32(low)
-        note = f"values from {low:g} to {high:g} were stretched to 0..255" + (f"; {note}" if note else "")
-    scaled_HW = np.rint(np.clip(values_HW * np.float32(scale), 0, 255)).astype(np.uint8)
+    if image.info.get(UNSIGNED):
+        values_HW = values_HW.view(np.uint32)
+    scaled_HW, note = to_eight_bits(values_HW, image.info.get(TOP))
     return Image.fromarray(scaled_HW), alpha_HW, note
-
-
-def _divide(values_HW: np.ndarray, top: int) -> np.ndarray:
-    """Map 0..top to 0..255 and round: 65535 becomes 255, and any 8-bit value times 257 comes back."""
-    wide = np.minimum(values_HW, top).astype(np.uint32)
-    return ((wide * 255 + top // 2) // top).astype(np.uint8)
 
 
 def straighten(picture: Image.Image, opened: Image.Image, image_format: str) -> None:
@@ -127,6 +99,8 @@ def straighten(picture: Image.Image, opened: Image.Image, image_format: str) -> 
         picture.paste(Image.fromarray(inverted_HW.astype(values_HW.dtype)))
     if picture.mode.startswith("I;16") and tags.get(_BITS_PER_SAMPLE) == (12,):
         picture.info[TOP] = 4095
+    if picture.mode == "I" and tags.get(_BITS_PER_SAMPLE) == (32,) and tags.get(_SAMPLE_FORMAT, (1,)) == (1,):
+        picture.info[UNSIGNED] = True
     if image_format == "ppm" and picture.mode == "I":
         picture.info[TOP] = 65535
     if image_format == "jpeg" and picture.mode == "CMYK" and "adobe" not in picture.info:
@@ -135,6 +109,8 @@ def straighten(picture: Image.Image, opened: Image.Image, image_format: str) -> 
 
 
 TOP: Final = "stylemill_top"
+UNSIGNED: Final = "stylemill_unsigned"
 _PHOTOMETRIC: Final = 262
 _WHITE_IS_ZERO: Final = 0
 _BITS_PER_SAMPLE: Final = 258
+_SAMPLE_FORMAT: Final = 339
