@@ -6,18 +6,17 @@ import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-import yaml
 
-from jobs.demo_places import STYLE_NAME, Places
+from jobs.demo_places import Places
 from jobs.terminal import duration
 from pipeline.manifest.read import read_manifest
-from pipeline.report.pages import BulkStory, DemoStory, TrainingStory
+from pipeline.report.gather import gather_bulk, gather_training
+from pipeline.report.pages import DemoStory
 from pipeline.report.sheet import before_after_sheet
-from pipeline.report.write import bulk_story, training_story, write_bulk_report, write_demo_report
+from pipeline.report.write import write_bulk_report, write_demo_report, write_training_report
 from pipeline.storage import Storage
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def write_pages(
     took_s: float,
     peak_bytes: int | None,
 ) -> None:
-    """Write the pages of the bulk run and of the demo, and the sheet.
+    """Write the pages of the training, of the bulk run and of both together, and the sheet.
 
     Args:
         places: of the demo.
@@ -52,22 +51,23 @@ def write_pages(
         peak_bytes: memory of this process and all that it started, None if unknown.
     """
     storage = Storage()
-    rows = read_manifest(storage, painted.layout)
-    bulk = _bulk_story(places, storage, painted, rows)
+    training = gather_training(storage, str(places.training))
+    bulk = gather_bulk(storage, painted.layout, first_key=FIRST_KEY)
     facts = machine() | {"whole demo": duration(took_s)}
     if peak_bytes is not None:
         facts["peak memory"] = f"{peak_bytes / 2**30:.1f} GiB, Ray and all its processes included"
     story = DemoStory(
-        training=_training_story(places),
+        training=training,
         bulk=bulk,
         verification=verdict(verification),
         verified=verification.is_sound,
         stages_s=[("training took", train_s), ("the library took", paint_s)],
         facts=facts,
     )
+    write_training_report(storage, str(places.training), training)
     write_bulk_report(storage, painted.layout, bulk)
     write_demo_report(storage, str(places.out), story)
-    _write_sheet(places, rows)
+    _write_sheet(places, read_manifest(storage, painted.layout))
 
 
 def verdict(found: Verification) -> str:
@@ -87,36 +87,6 @@ def machine() -> dict[str, str]:
         "machine": f"{os.cpu_count()} CPUs, {platform.machine()}, {platform.system()}",
         "software": f"Python {platform.python_version()}, torch {version('torch')}, ray {version('ray')}",
     }
-
-
-def _bulk_story(places: Places, storage: Storage, painted: BulkResult, rows: pa.Table) -> BulkStory:
-    return bulk_story(
-        storage,
-        run_id=painted.layout.run_id,
-        parts=rows,
-        style_images={STYLE_NAME: places.style.read_bytes()},
-        facts={
-            "run": painted.layout.run_id,
-            "fingerprint": painted.success.fingerprint,
-            "model": rows["model_sha256"][0].as_py(),
-            "manifest": painted.layout.manifest_uri,
-        },
-        config=yaml.safe_load(storage.read_bytes(painted.layout.config_uri)),
-        first_key=FIRST_KEY,
-    )
-
-
-def _training_story(places: Places) -> TrainingStory:
-    config: dict[str, Any] = yaml.safe_load((places.training / "config.yaml").read_text("utf-8"))
-    samples = sorted((places.training / "samples").glob("step-*.jpg"))
-    return training_story(
-        style_name=STYLE_NAME,
-        style_image=places.style.read_bytes(),
-        metrics=pq.read_table(places.training / "metrics.parquet"),
-        samples=[(f"step {int(path.stem.removeprefix('step-'))}", path.read_bytes()) for path in samples],
-        facts={"model": places.model, "loss network": config["loss_network"]},
-        config=config,
-    )
 
 
 def _write_sheet(places: Places, rows: pa.Table) -> None:

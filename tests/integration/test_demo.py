@@ -1,0 +1,62 @@
+"""The demo from end to end: a few steps only, but every chapter real."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+pytest.importorskip("skimage", reason="the photographs are in the wheel of scikit-image")
+
+
+def _demo(out: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "jobs.cli", "demo", "--out", str(out), "--steps", "2"]
+    own_cluster = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return subprocess.run(command, cwd=ROOT, env=own_cluster, capture_output=True, text=True, timeout=600, check=False)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    out = tmp_path_factory.mktemp("demo") / "a folder"
+    done = _demo(out)
+    assert done.returncode == 0, done.stderr
+    return out, done
+
+
+def test_the_path_of_the_page_comes_last(first):
+    out, done = first
+    page = Path(done.stdout.splitlines()[-1])
+    assert page == out / "report" / "index.html"
+    text = page.read_text("utf-8")
+    assert "27 images" in text or "repainted 27" in text
+    for key in ("inbox/upload cut off.jpg", "inbox/saved by mistake.jpg", "table/café/notes.txt"):
+        assert key in text
+
+
+def test_every_file_of_the_library_has_its_row(first):
+    out, _ = first
+    rows = pq.ParquetDataset(next((out / "repainted" / "manifests").iterdir())).read().to_pylist()
+    library = {path.relative_to(out / "library").as_posix() for path in (out / "library").rglob("*") if path.is_file()}
+    assert {row["key"] for row in rows} == library
+    assert sum(row["status"] == "ok" for row in rows) == 27
+    for row in rows:
+        assert row["status"] != "ok" or Path(row["output_uri"]).stat().st_size == row["output_bytes"]
+
+
+def test_the_second_run_finds_nothing_to_do(first):
+    out, _ = first
+    before = {path: path.stat().st_mtime_ns for path in (out / "repainted" / "images").rglob("*") if path.is_file()}
+    page = (out / "report" / "index.html").stat().st_mtime_ns
+    done = _demo(out)
+    assert done.returncode == 0, done.stderr
+    assert "learned before" in done.stdout
+    assert "repainted before" in done.stdout
+    assert done.stdout.splitlines()[-1] == str(out / "report" / "index.html")
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert (out / "report" / "index.html").stat().st_mtime_ns == page
