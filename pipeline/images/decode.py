@@ -43,6 +43,8 @@ def decode(data: bytes, options: DecodeOptions) -> SourceImage:
         return _decode_opened(data, image_format, options)
     except ImageError:
         raise
+    except KeyError as error:
+        raise ImageError("Corrupt", f"the {image_format.upper()} data is damaged: entry {error} is missing") from error
     except MemoryError as error:
         raise ImageError(
             "DecoderMemory", f"decoding this {image_format.upper()} took more memory than allowed"

@@ -77,15 +77,19 @@ def _answer(data: bytes, options: DecodeOptions, pixels: SharedMemory) -> dict[s
 
 
 def _harden(parent_pid: int, memory_bytes: int) -> None:
-    """Give up what decoding does not need, and tie this process's life to its parent's."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent_pid:  # it died before the line above
-        os._exit(0)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    """Give up what decoding does not need, and tie this process's life to its parent's.
+
+    Elsewhere than on Linux the child ends when its parent's end of the socket closes, and memory is not limited.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    if os.getppid() != parent_pid:  # it died before the lines above
+        os._exit(0)
 
 
 def _silence() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
@@ -23,7 +22,7 @@ from pipeline.errors import ImageError
 from pipeline.images.decode import decode, recognise
 from pipeline.images.decoder_process import LENGTH, READY, options_json
 from pipeline.images.options import DecodeOptions
-from pipeline.images.shared_memory import SharedMemory
+from pipeline.images.shared_memory import SharedMemory, memory_file, seal_against_shrinking
 from pipeline.images.source_image import SourceImage
 from pipeline.images.transport import spans, unpack, unpack_error
 
@@ -138,10 +137,9 @@ class _Child:
     def __init__(self, options: DecodeOptions) -> None:
         self.options = options
         self.num_served = 0
-        self._requests_fd = os.memfd_create("decode-request")
-        self._pixels_fd = os.memfd_create("decode-pixels", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        # A child under a stranger's control must not be able to pull memory away that is being read here.
-        fcntl.fcntl(self._pixels_fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+        self._requests_fd = memory_file("decode-request")
+        self._pixels_fd = memory_file("decode-pixels")
+        seal_against_shrinking(self._pixels_fd)
         self._pixels = SharedMemory(self._pixels_fd)
         self._connection, theirs = socket.socketpair()
         with tempfile.TemporaryFile() as complaints, theirs:
@@ -271,8 +269,6 @@ def _end(process: subprocess.Popen[bytes], connection: socket.socket, fds: tuple
 
 
 def _crash_sentence(return_code: int) -> str:
-    if return_code < 0:
-        how = f"was killed by {signal.Signals(-return_code).name}"
-    else:
-        how = f"ended with exit code {return_code}"
+    names = {-number: number.name for number in signal.Signals}
+    how = f"was killed by {names[return_code]}" if return_code in names else f"ended with code {return_code}"
     return f"the image library crashed on it: the decoding process {how}; other images are not affected"

@@ -74,9 +74,9 @@ def read_samples(data: bytes, tags: Any) -> PlainTiff:
     name = _DTYPES.get((formats[0], bits[0])) if len(set(bits)) == len(set(formats)) == 1 else None
     num_colors = 3 if photometric == _RGB else 1
     if name is None or photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB) or num_samples < num_colors:
-        raise _unsupported(f"{bits} bits of kind {formats}, photometric {photometric}")
+        raise _unsupported(f"{bits} bits of kind {formats}, photometric {photometric!r}")
     if compression not in (1, *_DEFLATE):
-        raise _unsupported(f"{bits} bits of kind {formats}, compression {compression}")
+        raise _unsupported(f"{bits} bits of kind {formats}, compression {compression!r}")
     dtype = np.dtype(("<" if data[:2] == b"II" else ">") + name)
     samples_HWC = np.zeros((height, width, num_samples), dtype.newbyteorder("="))
     planar = tags.get(284, 1) == 2

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
+import sys
+import tempfile
 from typing import Final
 
 _STEP_BYTES: Final = 1 << 20
@@ -37,5 +40,19 @@ class SharedMemory:
 
     def forget(self) -> None:
         """Give the pages back to the machine; the file keeps its size and reads as zeros."""
-        if self._memory is not None:
+        if self._memory is not None and sys.platform == "linux":
             self._memory.madvise(mmap.MADV_REMOVE)
+
+
+def memory_file(name: str) -> int:
+    """Return the number of a new file that has no name in any folder and, on Linux, lives in memory alone."""
+    if sys.platform == "linux":
+        return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def seal_against_shrinking(fd: int) -> None:
+    """See to it that no process can pull away memory that another one is reading (Linux)."""
+    if sys.platform == "linux":
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
