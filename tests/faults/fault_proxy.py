@@ -1,0 +1,105 @@
+"""An HTTP proxy in front of an S3 service that misbehaves on purpose, on loopback only.
+
+    python -m tests.faults.fault_proxy http://127.0.0.1:UPSTREAM MODE SHARE SEED
+
+Prints its own endpoint. ``MODE`` is what happens to a ``SHARE`` of the requests, drawn from ``SEED``:
+
+    busy         503 SlowDown instead of an answer
+    reset        the connection is reset instead of an answer
+    lost-answer  the request is carried out, then the connection is reset
+    hang         no answer for longer than the client waits
+    half-body    half of the body, then the connection is closed
+    credentials  every request after the first SHARE (a number) is refused as by a service that revoked the key
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+
+import aiohttp
+from aiohttp import web
+from yarl import URL
+
+HANG_S = 30.0
+_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "content-length"}
+_SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+_NO_KEY = b"<Error><Code>InvalidAccessKeyId</Code><Message>The key does not exist in our records.</Message></Error>"
+
+
+class FaultProxy:
+    """Passes requests on, or not."""
+
+    def __init__(self, upstream: str, mode: str, share: float, seed: int) -> None:
+        self._upstream = upstream
+        self._mode = mode
+        self._share = share
+        self._random = random.Random(seed)
+        self._num_requests = 0
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request."""
+        body = await request.read()
+        self._num_requests += 1
+        if self._mode == "credentials":
+            if self._num_requests > self._share:
+                return web.Response(status=403, body=_NO_KEY, content_type="application/xml")
+            return await self._pass_on(request, body)
+        if self._random.random() >= self._share:
+            return await self._pass_on(request, body)
+        if self._mode == "busy":
+            return web.Response(status=503, body=_SLOW_DOWN, content_type="application/xml")
+        if self._mode == "hang":
+            await asyncio.sleep(HANG_S)
+        if self._mode == "half-body":
+            return await self._pass_on(request, body, half=True)
+        if self._mode == "lost-answer":
+            await self._pass_on(request, body, answer=False)
+        assert request.transport is not None
+        request.transport.abort()
+        raise ConnectionResetError
+
+    async def _pass_on(
+        self, request: web.Request, body: bytes, *, half: bool = False, answer: bool = True
+    ) -> web.StreamResponse:
+        headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP}
+        url = URL(self._upstream + request.raw_path, encoded=True)
+        async with (
+            aiohttp.ClientSession(auto_decompress=False) as session,
+            session.request(
+                request.method, url, headers=headers, data=body, skip_auto_headers=["User-Agent", "Content-Type"]
+            ) as upstream,
+        ):
+            data = await upstream.read()
+            kept = {name: value for name, value in upstream.headers.items() if name.lower() not in _HOP}
+        if not answer:
+            return web.Response()
+        if not half or len(data) < 2:
+            if request.method == "HEAD" and "Content-Length" in upstream.headers:
+                kept["Content-Length"] = upstream.headers["Content-Length"]
+            return web.Response(status=upstream.status, headers=kept, body=data)
+        response = web.StreamResponse(status=upstream.status, headers={**kept, "Content-Length": str(len(data))})
+        await response.prepare(request)
+        await response.write(data[: len(data) // 2])
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+
+async def serve(upstream: str, mode: str, share: float, seed: int) -> None:
+    """Serve until the process is ended."""
+    application = web.Application(client_max_size=2**30)
+    application.router.add_route("*", "/{path:.*}", FaultProxy(upstream, mode, share, seed).handle)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    assert site._server is not None
+    port = site._server.sockets[0].getsockname()[1]
+    print(f"http://127.0.0.1:{port}", flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4])))

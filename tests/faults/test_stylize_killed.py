@@ -1,0 +1,201 @@
+"""Processes of a bulk run are killed; what stands in the end is what an undisturbed run would have left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.auditing.verify import verify
+from pipeline.images.decode import decode
+from pipeline.images.encode import encode
+from pipeline.images.options import DecodeOptions, EncodeOptions
+from pipeline.manifest.read import find_run, read_manifest
+from pipeline.nn.fast import FastNet, resolve_precision
+from pipeline.storage import Storage, StorageOptions
+from pipeline.style_model import StyleModel, to_bytes
+from tests.drawn import image_bytes, style_model
+
+pytestmark = pytest.mark.smoke
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 120.0
+"""Not a measurement: how long a test waits for something that must come before it gives up."""
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture(scope="module")
+def style() -> StyleModel:
+    return style_model("slow", width=0.5)
+
+
+@pytest.fixture
+def start(style: StyleModel, tmp_path: Path) -> Iterator[Start]:
+    """Return a function that starts ``stylemill stylize`` over tmp_path/in with a cluster of its own."""
+    (tmp_path / "style.safetensors").write_bytes(to_bytes(style))
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(*more: str) -> subprocess.Popen[str]:
+        words = ["--model", "style.safetensors", "--input", "in", "--out", "out", "--max-memory", "512MiB", *more]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "jobs.cli", "stylize", *words],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """Wait for a run that must end well and return what it printed."""
+    printed, complaints = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, complaints
+    return printed
+
+
+def wait_for(what: str, process: subprocess.Popen[str], look: Callable[[], Any]) -> Any:
+    """Return what ``look`` finds as soon as it finds something, while the run goes on."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline_s:
+        found = look()
+        if found:
+            return found
+        assert process.poll() is None, f"the run ended before {what}: {process.communicate()}"
+        time.sleep(0.02)
+    pytest.fail(f"waited in vain for {what}")
+
+
+def bulk_actors(driver: int) -> set[int]:
+    """Return the processes of a driver's stylizing actors that live."""
+    parents, titles = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            titles[int(folder.name)] = (folder / "cmdline").read_bytes()
+        except OSError:  # it ended meanwhile
+            continue
+
+    def is_ours(pid: int) -> bool:
+        while pid in parents:
+            if pid == driver:
+                return True
+            pid = parents[pid]
+        return False
+
+    return {pid for pid, title in titles.items() if b"ray::" in title and b"BulkActor" in title and is_ours(pid)}
+
+
+def draw_library(folder: Path, count: int, side_px: int = 120) -> dict[str, bytes]:
+    files = {f"{number:02d}.jpg": image_bytes(side_px + number, side_px, number) for number in range(count)}
+    folder.mkdir()
+    for key, data in files.items():
+        (folder / key).write_bytes(data)
+    return files
+
+
+def painted_directly(style: StyleModel, files: dict[str, bytes]) -> dict[str, bytes]:
+    """Return what an undisturbed loop in this process makes of pictures."""
+    fast = FastNet(style.build_network(), precision=resolve_precision("auto", "cpu"))
+    made = {}
+    for key, data in files.items():
+        source = decode(data, DecodeOptions())
+        made[key] = encode(fast.stylize(source.image_HWC), source, EncodeOptions()).data
+    return made
+
+
+def images_of(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (out / "images" / "slow").glob("*")}
+
+
+def check_outcome(out: Path, style: StyleModel, files: dict[str, bytes]) -> list[dict[str, Any]]:
+    """Check that a run is whole and sound and return its rows."""
+    layout = find_run(Storage(), str(out))
+    found = verify(StorageOptions(), layout)
+    assert found.is_sound, found.problems
+    rows: list[dict[str, Any]] = read_manifest(Storage(), layout).to_pylist()
+    assert [row["key"] for row in rows] == sorted(files)
+    assert images_of(out) == painted_directly(
+        style, {row["key"]: files[row["key"]] for row in rows if row["output_uri"]}
+    )
+    return rows
+
+
+def test_the_driver_is_killed_and_the_same_command_goes_on(start: Start, style: StyleModel, tmp_path: Path):
+    files, out = draw_library(tmp_path / "in", 48), tmp_path / "out"
+    process = start()
+    wait_for("rows were flushed", process, lambda: [*out.glob("runs/*/pending/shard-000000/*.parquet")])
+    process.kill()
+    process.communicate()
+    assert not list(out.glob("manifests/*/_SUCCESS"))
+    wait_for_silence(out)
+    num_before = len(images_of(out))
+    assert 0 < num_before < len(files)
+    printed = finish(start())
+    assert "resumed: " in printed
+    rows = check_outcome(out, style, files)
+    assert all(row["status"] == "ok" for row in rows)
+
+
+def wait_for_silence(out: Path) -> None:
+    """Wait until the workers of a killed driver have gone, too, and write no more."""
+    before, quiet_s = -1, 0.0
+    while quiet_s < 1.5:
+        time.sleep(0.25)
+        now = sum(path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file())
+        before, quiet_s = now, quiet_s + 0.25 if now == before else 0.0
+
+
+def test_an_actor_is_killed_and_the_run_completes(start: Start, style: StyleModel, tmp_path: Path):
+    files, out = draw_library(tmp_path / "in", 40), tmp_path / "out"
+    process = start("--num-actors", "1")
+    wait_for("images were painted", process, lambda: len(images_of(out)) >= 3)
+    victims = bulk_actors(process.pid)
+    assert len(victims) == 1
+    for victim in victims:
+        os.kill(victim, signal.SIGKILL)
+    finish(process)
+    rows = check_outcome(out, style, files)
+    assert all(row["status"] == "ok" for row in rows)
+
+
+def test_an_image_whose_worker_dies_twice_is_given_up_alone(start: Start, style: StyleModel, tmp_path: Path):
+    files, out = draw_library(tmp_path / "in", 11), tmp_path / "out"
+    # The poison takes long enough to be caught in the act; it stands last in the first block of three.
+    files["01a-poison.jpg"] = image_bytes(1600, 1600)
+    (tmp_path / "in" / "01a-poison.jpg").write_bytes(files["01a-poison.jpg"])
+    before_it = out / "images" / "slow" / "01.jpg"
+    process = start("--num-actors", "1", "--max-failed-fraction", "1")
+    painted_at, dead = 0, set[int]()
+    for _ in range(2):
+        wait_for("the poison's turn", process, lambda at=painted_at: _mtime(before_it) > at)
+        painted_at = _mtime(before_it)
+        time.sleep(0.3)
+        (victim,) = bulk_actors(process.pid) - dead
+        dead.add(victim)
+        os.kill(victim, signal.SIGKILL)
+    printed = finish(process)
+    assert "1 x WorkerDied" in printed
+    rows = {row["key"]: row for row in check_outcome(out, style, files)}
+    assert {key for key, row in rows.items() if row["status"] != "ok"} == {"01a-poison.jpg"}
+    assert rows["01a-poison.jpg"]["attempt"] == 3 and "died 2 times" in rows["01a-poison.jpg"]["error"]
+
+
+def _mtime(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
