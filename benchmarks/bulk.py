@@ -2,8 +2,8 @@
 
     python benchmarks/bulk.py --input DIR [--copies 8] [--model URI] [--out URI] [--rounds 2]
 
-The bare rate is what the network alone does on the same decoded images, held in memory: one process per core with one
-thread each, as the actors run. The bulk job decodes, paints, encodes, writes images and commits a manifest. ``--copies``
+The bare rate is what the network alone does on the same decoded images, in memory: one process per core with one
+thread each, as the actors run. The bulk job decodes, paints, encodes, writes images and commits. ``--copies``
 links every file so many times under other names, to make a library of 1,000 and more. Stage times come from the
 manifest; the time to the first image and the whole wall time stand beside the rate.
 """

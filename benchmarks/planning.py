@@ -18,8 +18,8 @@ from pathlib import Path
 
 from pipeline.manifest.layout import RunLayout
 from pipeline.storage import ObjectStat, Storage
+from pipeline.storage.sources import find_sources
 from pipeline.stylizing.planner import Source, TwinFinder, plan_sources
-from pipeline.stylizing.sources import find_sources
 
 KEYS_PER_PAGE = 1000
 FILES_PER_FOLDER = 1000

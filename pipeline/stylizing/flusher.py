@@ -6,9 +6,9 @@ import time
 from typing import Any
 
 from pipeline.manifest.layout import RunLayout
-from pipeline.manifest.lease import Lease
 from pipeline.manifest.pending import FLUSH_ROWS, FLUSH_SECONDS, write_pending
 from pipeline.storage import Storage
+from pipeline.storage.lease import Lease
 
 
 class Flusher:

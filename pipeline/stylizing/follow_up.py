@@ -12,9 +12,9 @@ from typing import Any
 from pipeline.manifest.history import CommittedRun, Row, newest_rows
 from pipeline.manifest.layout import RunLayout
 from pipeline.storage import ObjectStat, Storage
+from pipeline.storage.sources import find_sources
 from pipeline.stylizing.identity import FollowUp, RunIdentity
 from pipeline.stylizing.planner import Finder, Source, TwinFinder
-from pipeline.stylizing.sources import find_sources
 
 log = logging.getLogger(__name__)
 

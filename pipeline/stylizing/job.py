@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.manifest.layout import RunLayout
-from pipeline.manifest.lease import Lease
 from pipeline.storage import Storage
+from pipeline.storage.lease import Lease
 from pipeline.stylizing.config import StylizeConfig
 from pipeline.stylizing.identity import RunIdentity
 

@@ -13,12 +13,12 @@ from pipeline.manifest.commit import Success, read_success
 from pipeline.manifest.history import CommittedRun, load_history
 from pipeline.manifest.layout import RunLayout
 from pipeline.storage import Storage, resolve
+from pipeline.storage.sources import find_sources, sources_root
 from pipeline.storage.uri import is_inside, key_problem, scheme
 from pipeline.style_model import StyleModel, load_style_model, to_bytes
 from pipeline.stylizing.config import StylizeConfig
 from pipeline.stylizing.follow_up import follow_up
 from pipeline.stylizing.identity import FollowUp, RunIdentity, differences, identify
-from pipeline.stylizing.sources import find_sources, sources_root
 
 OWN_FOLDERS = ("images", "manifests", "runs")
 

@@ -24,11 +24,11 @@ from pipeline.manifest.commit import (
     write_success,
 )
 from pipeline.manifest.layout import RunLayout
-from pipeline.manifest.lease import HeldLease, acquire
 from pipeline.manifest.pending import remove_all, remove_pending
 from pipeline.manifest.plan import read_plan_summary
 from pipeline.manifest.schema import SCHEMA_VERSION
 from pipeline.storage import Storage
+from pipeline.storage.lease import HeldLease, acquire
 from pipeline.stylizing.follow_up import make_finder
 from pipeline.stylizing.job import BulkJob
 from pipeline.stylizing.planner import plan_sources

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import ConfigError
+from pipeline.storage import Storage
+from pipeline.storage.sources import find_sources, glob_root, sources_root
+
+NAMES = ["a.jpg", "b.png", "deep/a.jpg", "deep/er/c.jpg", "deep/b.JPG", "x[1].jpg", "with space.jpg", "é.jpg"]
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    for name in NAMES:
+        path = tmp_path / "library" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    (tmp_path / "library-other").mkdir()
+    (tmp_path / "library-other" / "z.jpg").write_text("z")
+    return tmp_path / "library"
+
+
+def found(uri: object, after: str = "") -> list[str]:
+    sources = list(find_sources(Storage(), str(uri), after))
+    assert [source.key for source in sources] == sorted(source.key for source in sources)
+    return [source.key for source in sources]
+
+
+def test_a_folder_gives_everything_below_it(library: Path):
+    assert found(library) == sorted(NAMES)
+    assert found(library, "deep/b.JPG") == [name for name in sorted(NAMES) if name > "deep/b.JPG"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("*.jpg", ["a.jpg", "with space.jpg", "x[1].jpg", "é.jpg"]),
+        ("?.*", ["a.jpg", "b.png", "é.jpg"]),
+        ("[ab].*", ["a.jpg", "b.png"]),
+        ("[!a].*", ["b.png", "é.jpg"]),
+        ("deep/*", ["deep/a.jpg", "deep/b.JPG"]),
+        ("*/a.jpg", ["deep/a.jpg"]),
+        ("**/*.jpg", ["a.jpg", "deep/a.jpg", "deep/er/c.jpg", "with space.jpg", "x[1].jpg", "é.jpg"]),
+        ("deep/**", ["deep/a.jpg", "deep/b.JPG", "deep/er/c.jpg"]),
+        ("**", NAMES),
+        ("x[[]1].jpg", ["x[1].jpg"]),
+        ("*.gif", []),
+    ],
+)
+def test_globs(library: Path, pattern: str, expected: list[str]):
+    root = glob_root(f"{library}/{pattern}")
+    stem = root[len(str(library)) :].lstrip("/")
+    wanted = sorted(name[len(stem) :].lstrip("/") for name in expected)
+    assert found(f"{library}/{pattern}") == wanted
+    for name in wanted:
+        assert found(f"{library}/{pattern}", name) == [other for other in wanted if other > name]
+
+
+def test_the_root_of_a_glob():
+    assert glob_root("/a/b/*.jpg") == "/a/b"
+    assert glob_root("/a/b*/c/*.jpg") == "/a"
+    assert glob_root("s3://b/x/**/y?") == "s3://b/x"
+    assert glob_root("/a/b") == "/a/b"
+
+
+def test_a_single_file_is_one_source_even_with_brackets(library: Path):
+    assert found(library / "deep" / "a.jpg") == ["a.jpg"]
+    assert found(library / "x[1].jpg") == ["x[1].jpg"]
+    assert found(library / "a.jpg", after="a.jpg") == []
+
+
+def test_a_folder_with_brackets_in_its_name_is_a_folder(tmp_path: Path):
+    for name in ("Photos [2020]", "a*b", "what?"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.jpg").write_text("a")
+        assert found(tmp_path / name) == ["a.jpg"], name
+
+
+def test_what_exists_is_its_own_root(library: Path):
+    storage = Storage()
+    for uri in (f"{library}/x[1].jpg", str(library), str(library / "nothing")):
+        assert sources_root(storage, uri) == uri
+    assert sources_root(storage, f"{library}/*.jpg") == str(library)
+
+
+def test_nothing_there(tmp_path: Path):
+    assert found(tmp_path / "nowhere") == []
+    assert found(tmp_path) == []
+
+
+def parquet(tmp_path: Path, **columns: object) -> Path:
+    pq.write_table(pa.table(columns), tmp_path / "sources.parquet")
+    return tmp_path / "sources.parquet"
+
+
+def test_a_parquet_file_names_the_sources(tmp_path: Path):
+    path = parquet(tmp_path, uri=["s3://b/y.jpg", "/x/é.jpg", "file:///x/a b.jpg"], other=[1, 2, 3])
+    sources = list(find_sources(Storage(), str(path)))
+    assert [(source.key, source.uri) for source in sources] == [
+        ("b/y.jpg", "s3://b/y.jpg"),
+        ("x/a b.jpg", "/x/a b.jpg"),
+        ("x/é.jpg", "/x/é.jpg"),
+    ]
+    assert found(path, "b/y.jpg") == ["x/a b.jpg", "x/é.jpg"]
+
+
+def test_a_key_column_gives_the_names(tmp_path: Path):
+    path = parquet(tmp_path, uri=["/x/1", "/x/1", "/x/2"], key=["b", "a/../up", None])
+    assert found(path) == ["a/../up", "b", "x/2"]  # the plan makes a row of the bad one
+
+
+def test_columns_of_every_kind_of_text(tmp_path: Path):
+    for kind in (pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())):
+        path = parquet(tmp_path, uri=pa.array(["/x/a"]).cast(kind))
+        assert found(path) == ["x/a"]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"path": ["/a"]},
+        {"uri": ["/a", ""]},
+        {"uri": ["/a", None]},
+        {"uri": [1]},
+        {"uri": [b"/a"]},
+        {"uri": [["/a"]]},
+        {"uri": ["/a"], "key": [1]},
+        {"uri": ["/a", "/a"]},
+        {"uri": ["/a", "/b"], "key": ["x", "x"]},
+        {"uri": ["/a", "file:///a"]},
+    ],
+)
+def test_parquet_files_that_name_no_sources(tmp_path: Path, columns: dict):
+    path = parquet(tmp_path, **columns)
+    with pytest.raises(ConfigError) as caught:
+        found(path)
+    assert caught.value.field == "input" and str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1PAR1", b"words " * 99])
+def test_parquet_files_that_are_none(tmp_path: Path, content: bytes):
+    path = tmp_path / "sources.parquet"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError):
+        found(path)
+
+
+def test_a_folder_named_parquet_is_a_folder(tmp_path: Path):
+    (tmp_path / "x.parquet").mkdir()
+    (tmp_path / "x.parquet" / "a.jpg").write_text("a")
+    assert found(tmp_path / "x.parquet") == ["a.jpg"]
