@@ -15,7 +15,7 @@ from pipeline.images.decode import recognise
 from pipeline.images.options import DecodeOptions
 from pipeline.images.plugins import open_image
 from pipeline.storage import Storage, resolve
-from pipeline.stylizing.sources import find_sources
+from pipeline.storage.sources import find_sources
 from pipeline.training.sampler import SampleIndex
 
 log = logging.getLogger(__name__)

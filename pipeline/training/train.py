@@ -17,8 +17,8 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from pipeline.errors import ClusterError, ConfigError, StylemillError
-from pipeline.manifest.lease import acquire
 from pipeline.storage import Storage
+from pipeline.storage.lease import acquire
 from pipeline.style_model import StyleHeader, load_style_header
 from pipeline.training.config import TrainConfig
 from pipeline.training.layout import TrainLayout
