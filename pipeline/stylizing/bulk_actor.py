@@ -58,13 +58,16 @@ class BulkActor:
         """
         shard = block.column("shard")[0].as_py()
         planned = block.drop_columns(["shard"]).to_pylist()
+        attempts = [row["attempt"] for row in planned]
         todo, given_up = still_to_do(self._storage, self._job.layout, shard, planned, self._tracker)
+        # After a death one image at a time: only the one in hand may be blamed for the next.
+        write_behind = WRITE_BEHIND if attempts == [row["attempt"] for row in planned] else 0
         flusher = Flusher(self._storage, self._job.layout, shard, self._job.lease(self._storage))
         writes: deque[Future[list[dict[str, Any]]]] = deque(self._writes.submit(self._write, s) for s in given_up)
         try:
             for sample in self._samples(todo):
                 writes.append(self._writes.submit(self._write, self._painter(sample)))
-                while len(writes) > WRITE_BEHIND or (writes and writes[0].done()):
+                while len(writes) > write_behind or (writes and writes[0].done()):
                     flusher.add(writes.popleft().result())
             while writes:
                 flusher.add(writes.popleft().result())

@@ -44,7 +44,7 @@ def start(style: StyleModel, tmp_path: Path) -> Iterator[Start]:
     started: list[subprocess.Popen[str]] = []
 
     def begin(*more: str) -> subprocess.Popen[str]:
-        words = ["--model", "style.safetensors", "--input", "in", "--out", "out", "--max-memory", "512MiB", *more]
+        words = ["--model", "style.safetensors", "--input", "in", "--out", "out", *more]
         process = subprocess.Popen(
             [sys.executable, "-m", "jobs.cli", "stylize", *words],
             cwd=tmp_path,

@@ -65,6 +65,7 @@ def local_ray() -> Iterator[str]:
         address="local",
         num_cpus=2,
         object_store_memory=100 * 2**20,
+        _memory=8 * 2**30,
         include_dashboard=False,
         log_to_driver=False,
         logging_level="ERROR",
@@ -134,7 +135,7 @@ def paint(local_ray: str, style_file: Path) -> Callable[..., Any]:
     from pipeline.stylizing.run import stylize
 
     def run(source: object, out: object, **changes: Any) -> Any:
-        fields = {"model": str(style_file), "input": str(source), "out": str(out), "max_memory": "512MiB", **changes}
+        fields = {"model": str(style_file), "input": str(source), "out": str(out), **changes}
         return stylize(prepare(from_mapping(StylizeConfig, fields)))
 
     return run

@@ -1,0 +1,96 @@
+"""Which image is blamed when a worker dies."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import ray
+
+from pipeline.manifest.pending import read_pending
+from pipeline.manifest.plan import read_shard
+from pipeline.storage import Storage
+from pipeline.stylizing.bulk_actor import BulkActor
+from pipeline.stylizing.config import StylizeConfig
+from pipeline.stylizing.job import BulkJob
+from pipeline.stylizing.planner import plan_sources
+from pipeline.stylizing.preflight import prepare
+from pipeline.stylizing.tracker import start_tracker
+from tests.drawn import image_bytes
+from tests.integration.conftest import fill
+
+KEYS = [f"{number}.jpg" for number in range(6)]
+
+
+@pytest.fixture
+def work(local_ray: str, style_file: Path, tmp_path: Path) -> tuple[BulkActor, Any, pa.Table]:
+    """An actor's own object in this process, the run's tracker, and one block to do."""
+    library = fill(tmp_path / "in", {key: image_bytes(20, 20, int(key[0])) for key in KEYS})
+    run = prepare(StylizeConfig(model=(str(style_file),), input=str(library), out=str(tmp_path / "out")))
+    storage, tracker = Storage(), start_tracker()
+    from pipeline.storage.sources import find_sources
+
+    list(
+        plan_sources(
+            storage, run.layout, lambda after, twins: map(twins.add, find_sources(storage, str(library), after))
+        )
+    )
+    block = read_shard(storage, run.layout, 0).append_column("shard", pa.array([0] * len(KEYS), pa.int64()))
+    job = BulkJob(config=run.config, identity=run.identity, layout=run.layout, lease_token=1)
+    return BulkActor(job, tracker), tracker, block
+
+
+def in_flight_while_painting(actor: BulkActor, tracker: Any, block: pa.Table) -> dict[str, list[str]]:
+    """Do a block with slow writes; return for each image which ones would be blamed if it killed the worker."""
+    painter, writer, seen = actor._painter, actor._writer, {}
+
+    def paint(sample: Any) -> Any:
+        seen[sample.key] = sorted(ray.get(tracker.unfinished.remote(KEYS)))
+        return painter(sample)
+
+    def write(sample: Any) -> Any:
+        time.sleep(0.1)
+        return writer(sample)
+
+    actor._painter, actor._writer = paint, write  # type: ignore[assignment]
+    actor(block)
+    return seen
+
+
+def test_without_a_death_writes_overlap_with_painting(work: tuple[BulkActor, Any, pa.Table]):
+    seen = in_flight_while_painting(*work)
+    assert any(len(keys) > 1 for keys in seen.values())
+    assert {row["attempt"] for row in rows(work[0])} == {1}
+
+
+def test_after_a_death_only_the_image_in_hand_can_be_blamed(work: tuple[BulkActor, Any, pa.Table]):
+    tracker = work[1]
+    for key in ("1.jpg", "2.jpg"):  # these were in flight when a worker died
+        ray.get(tracker.begin.remote(key))
+    seen = in_flight_while_painting(*work)
+    assert seen == {key: [key] if key > "1.jpg" else sorted({key, "1.jpg", "2.jpg"}) for key in KEYS} | {
+        "1.jpg": ["1.jpg", "2.jpg"]
+    }
+    assert {row["key"]: row["attempt"] for row in rows(work[0])} == {
+        key: 2 if key in ("1.jpg", "2.jpg") else 1 for key in KEYS
+    }
+
+
+def test_an_image_that_was_in_hand_at_two_deaths_is_given_up(work: tuple[BulkActor, Any, pa.Table]):
+    tracker = work[1]
+    for key in ("1.jpg", "2.jpg", "2.jpg"):
+        ray.get(tracker.begin.remote(key))
+    seen = in_flight_while_painting(*work)
+    assert sorted(seen) == [key for key in KEYS if key != "2.jpg"]
+    found = {row["key"]: row for row in rows(work[0])}
+    assert {key for key, row in found.items() if row["status"] != "ok"} == {"2.jpg"}
+    assert (found["2.jpg"]["error_type"], found["2.jpg"]["attempt"]) == ("WorkerDied", 3)
+    assert ray.get(tracker.unfinished.remote(KEYS)) == {}
+
+
+def rows(actor: BulkActor) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = read_pending(Storage(), actor._job.layout, 0).to_pylist()
+    return found
