@@ -6,7 +6,7 @@ import hashlib
 import time
 from typing import Any
 
-from pipeline.errors import ImageError, ObjectNotFound, PathConflict
+from pipeline.errors import AccessDenied, ImageError, ObjectNotFound, PathConflict
 from pipeline.images.encode import encode, encode_frames, output_format_of
 from pipeline.images.options import EncodeOptions
 from pipeline.images.output_key import output_key
@@ -96,7 +96,7 @@ class Writer:
             return
         try:
             head = self._storage.read_head(twin_uri, SNIFF_BYTES)
-        except ObjectNotFound:
+        except (ObjectNotFound, AccessDenied, PathConflict):  # what cannot be read is not painted
             return
         twin_format = sniff(head)
         if twin_format is None:
