@@ -7,8 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.errors import AccessDenied, ImageError, NotAnImage, ObjectNotFound, PathConflict
-from pipeline.images.isolated import IsolatedDecoder
+from pipeline.errors import AccessDenied, ClusterError, ImageError, NotAnImage, ObjectNotFound, PathConflict
+from pipeline.images.isolated import DecoderStartError, IsolatedDecoder
 from pipeline.images.options import DecodeOptions
 from pipeline.images.sniff import SNIFF_BYTES, sniff
 from pipeline.storage import Storage
@@ -58,6 +58,8 @@ class Reader:
         start_s = time.perf_counter()
         try:
             source = self._decoder.decode(data)
+        except DecoderStartError as error:
+            raise ClusterError(f"this machine cannot start a decoder ({error}); free memory or processes") from error
         finally:
             sample.decode_ms = 1000 * (time.perf_counter() - start_s)
         sample.source, sample.source_format, sample.notes = source, source.source_format, source.notes

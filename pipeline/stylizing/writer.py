@@ -10,7 +10,7 @@ from pipeline.errors import AccessDenied, ImageError, ObjectNotFound, PathConfli
 from pipeline.images.encode import encode, encode_frames, output_format_of
 from pipeline.images.options import EncodeOptions
 from pipeline.images.output_key import output_key
-from pipeline.images.sniff import SNIFF_BYTES, sniff
+from pipeline.images.sniff import READABLE, SNIFF_BYTES, sniff
 from pipeline.manifest.layout import RunLayout
 from pipeline.storage import Storage, join
 from pipeline.stylizing.identity import RunIdentity, StyleRef
@@ -99,7 +99,7 @@ class Writer:
         except (ObjectNotFound, AccessDenied, PathConflict):  # what cannot be read is not painted
             return
         twin_format = sniff(head)
-        if twin_format is None:
+        if twin_format not in READABLE:
             return
         stem = sample.key.rpartition(".")[0]
         for has_alpha in (False, True):
