@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.auditing.check_part import PartCheck, Problem, check_part
 from pipeline.auditing.ownership import owned_hashes, unowned_objects
+from pipeline.errors import StylemillError
 from pipeline.manifest.commit import Part, Success
 from pipeline.manifest.history import load_history
 from pipeline.manifest.layout import RunLayout
@@ -117,7 +118,11 @@ def _in_tasks(arguments: Sequence[tuple[Any, ...]]) -> Iterator[PartCheck]:
     todo = iter(arguments[in_flight:])
     while waiting:
         finished, waiting = ray.wait(waiting)
-        yield ray.get(finished[0])
+        try:
+            check = ray.get(finished[0])
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause if isinstance(error.cause, StylemillError) else error from error
+        yield check
         following = next(todo, None)
         if following is not None:
             waiting.append(task.remote(*following))
