@@ -16,11 +16,20 @@ from pipeline.nn.transformer_net import IMAGE_CHANNELS, Architecture
 
 Forward = Literal["whole", "batch", "tiled"]
 
-PROCESS_BYTES = 700 << 20
+PROCESS_BYTES = 600 << 20
 """Interpreter, torch and its code, weights: what a worker holds before it has seen an image."""
 
-WORKING_BYTES = 160 << 20
-"""Strips, bands and temporaries of the kernels beside the maps that the estimates name."""
+WHOLE_WORKING_BYTES = 160 << 20
+"""Strips in work and temporaries of the kernels."""
+
+TILED_WORKING_BYTES = 64 << 20
+"""The same for bands, beside the rows of the frames."""
+
+TILED_FRAME_ROWS = 150
+"""Rows of full width and full resolution that the rolling frames hold, all layers together."""
+
+UNRETURNED = 1.25
+"""Freed strips that the allocator holds on to: measured peaks over what is in use at the widest point."""
 
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2}
 
@@ -60,8 +69,8 @@ def whole_bytes(size_px: Sequence[int], architecture: Architecture, precision: s
     """
     pixels, item_bytes = _pixels(size_px), _ITEM_BYTES[precision]
     narrow, middle, wide = (architecture.channels(base) for base in (32, 64, 128))
-    per_pixel = item_bytes * (2 * narrow + middle / 2 + 3 * wide / 16)
-    return int(PROCESS_BYTES + WORKING_BYTES + pixels * (per_pixel + 2 * IMAGE_CHANNELS))
+    per_pixel = UNRETURNED * item_bytes * (2 * narrow + middle / 2 + 3 * wide / 16)
+    return int(PROCESS_BYTES + WHOLE_WORKING_BYTES + pixels * (per_pixel + 2 * IMAGE_CHANNELS))
 
 
 def tiled_bytes(size_px: Sequence[int], architecture: Architecture, precision: str, planes_in_memory: int) -> int:
@@ -71,9 +80,9 @@ def tiled_bytes(size_px: Sequence[int], architecture: Architecture, precision: s
     # The result is made when the raw map is gone already, if that was in memory.
     trunk = pixels * IMAGE_CHANNELS + planes_in_memory * plane_bytes
     painting = 2 * pixels * IMAGE_CHANNELS + min(1, planes_in_memory) * plane_bytes
-    # Each of the six layers around the trunk holds some tens of rows of the whole width.
     row_bytes = padded_side_px(size_px[1]) * architecture.channels(32) * _ITEM_BYTES[precision]
-    return PROCESS_BYTES + WORKING_BYTES + max(trunk, painting) + 150 * row_bytes
+    working = TILED_WORKING_BYTES + TILED_FRAME_ROWS * row_bytes
+    return PROCESS_BYTES + working + max(trunk, painting)
 
 
 def plan_tiled(
@@ -86,6 +95,13 @@ def plan_tiled(
         if peak_bytes <= max_memory_bytes:
             break
     return TiledPlan(planes_in_memory, peak_bytes, (2 - planes_in_memory) * plane_bytes)
+
+
+def tiled_peak_bytes(
+    size_px: Sequence[int], architecture: Architecture, precision: str, *, max_memory_bytes: int
+) -> int:
+    """Estimate the process's peak of the tiled pass under a limit; above it when even no map fits."""
+    return plan_tiled(size_px, architecture, precision, max_memory_bytes=max_memory_bytes).peak_bytes
 
 
 def choose_forward(
@@ -108,7 +124,7 @@ def choose_forward(
         ``batch`` if ``batch_size`` images fit, else ``whole`` if one fits, else ``tiled``.
     """
     one_bytes = whole_bytes(size_px, architecture, precision)
-    fixed_bytes = PROCESS_BYTES + WORKING_BYTES
+    fixed_bytes = PROCESS_BYTES + WHOLE_WORKING_BYTES
     batch_bytes = fixed_bytes + batch_size * (one_bytes - fixed_bytes)
     if batch_size > 1 and batch_bytes <= max_memory_bytes:
         return Choice("batch", batch_bytes)
