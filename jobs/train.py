@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from jobs.arguments import parse
@@ -13,6 +16,9 @@ if TYPE_CHECKING:
     from pipeline.training.preflight import PreparedTraining
     from pipeline.training.tracker import TrainProgress
     from pipeline.training.train import TrainResult
+
+STOPPED = 128 + signal.SIGTERM
+"""Exit code after SIGTERM, as shells have it; a checkpoint was written and the same command resumes."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -37,7 +43,7 @@ def run(config: TrainConfig) -> int:
     with ray_session():
         result = learn(prepared)
     print_summary(result)
-    return 0
+    return 0 if result.header is not None else STOPPED
 
 
 def learn(prepared: PreparedTraining) -> TrainResult:
@@ -51,9 +57,24 @@ def learn(prepared: PreparedTraining) -> TrainResult:
         line.show(progress_text(progress))
 
     try:
-        return train(prepared, on_progress=show)
+        with _stop_on_sigterm() as stop:
+            return train(prepared, on_progress=show, stop=stop)
     finally:
         line.close()
+
+
+@contextmanager
+def _stop_on_sigterm() -> Iterator[threading.Event]:
+    """Set an event at SIGTERM, as preempted machines and ending pods send it, while the body runs."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # Python delivers signals to the main thread alone
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Events:
@@ -77,18 +98,18 @@ def progress_text(progress: TrainProgress) -> str:
     """Return the live line: how far, the loss, how fast, how long to go."""
     if progress.resumed_at is None:
         return "starting workers"
-    left = progress.steps - progress.step
-    batches_per_s = progress.images_per_s / max(1, progress.batch_size)
-    seconds_left = left / batches_per_s if batches_per_s else None
     return (
         f"step {progress.step:,}/{progress.steps:,}, loss {progress.loss:.3f}, {progress.images_per_s:.2f} images/s, "
-        f"{duration(seconds_left)} left"
+        f"{duration(progress.seconds_left)} left"
     )
 
 
 def print_summary(result: TrainResult) -> None:
     """Print what came of a training run."""
     progress = result.progress
+    if result.header is None:
+        print(f"stopped at step {progress.step:,} of {progress.steps:,}; the same command resumes")
+        return
     print(f"{progress.step:,} steps in {duration(result.wall_s)} ({progress.images_per_s:.2f} images/s)")
     print(f"style:    {result.layout.style_uri} (version {result.header.version})")
     print(f"metrics:  {result.layout.metrics_uri}")

@@ -99,7 +99,7 @@ def perceptual_loss(
 
     Args:
         network: the loss network.
-        result_NCHW: (N, 3, H, W) ImageNet-normalised output of the network in training.
+        result_NCHW: (N, 3, H, W) ImageNet-normalised output of the network in training, in the loss network's dtype.
         content_NCHW: (N, 3, H, W) the images it was made from.
         target: Grams of the style image.
         weights: of the terms.

@@ -19,7 +19,7 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from pipeline.errors import CheckpointError, ObjectNotFound
+from pipeline.errors import CheckpointError, ObjectNotFound, RunConflict
 from pipeline.storage import Storage, join
 from pipeline.training.metrics import Row, metrics_from_parquet, metrics_to_parquet
 
@@ -53,25 +53,39 @@ class Checkpoints:
         self._storage = storage
         self._prefix_uri = prefix_uri
 
-    def begin_start(self) -> tuple[int, Checkpoint | None]:
-        """Take the next start number; return it with the newest valid checkpoint, or None where there is none."""
+    def begin_start(self) -> int:
+        """Take the next start number, noting at which step it resumes; return the number."""
         while True:
             starts = self._starts()
-            newest = self.newest(starts)
+            newest, _ = self._newest(starts)
             number = max(starts, default=0) + 1
             note = json.dumps({"resumed_at": newest.step if newest else 0}).encode()
             if self._storage.create_bytes(self._start_uri(number), note):
-                return number, newest
+                return number
 
-    def newest(self, starts: dict[int, int] | None = None) -> Checkpoint | None:
-        """Return the newest checkpoint of this run's lineage that is complete and undamaged, or None."""
-        starts = self._starts() if starts is None else starts
+    def check_is_newest(self, start: int) -> None:
+        """Raise RunConflict if a newer start has taken the run over."""
+        newest = max(self._starts(), default=start)
+        if newest > start:
+            raise RunConflict(f"start {newest} of this run has taken over from start {start}, which stops")
+
+    def newest(self) -> tuple[Checkpoint | None, list[str]]:
+        """Return the newest checkpoint of this run's lineage that is complete and undamaged, or None.
+
+        Returns:
+            The checkpoint, and one sentence for each newer one that had to be left out.
+        """
+        return self._newest(self._starts())
+
+    def _newest(self, starts: dict[int, int]) -> tuple[Checkpoint | None, list[str]]:
+        problems: list[str] = []
         for name in self._lineage(starts):
             try:
-                return self._read(name)
+                return self._read(name), problems
             except CheckpointError as error:
-                log.warning("checkpoint %s is left out: %s", name, error)
-        return None
+                problems.append(f"checkpoint {name} is left out: {error}")
+                log.warning(problems[-1])
+        return None, problems
 
     def _starts(self) -> dict[int, int]:
         """Return the step at which each start resumed."""
@@ -130,13 +144,19 @@ class Checkpoints:
         self._storage.write_bytes(join(folder, COMPLETE), complete, durable=True)
 
     def keep_newest(self, count: int) -> None:
-        """Remove all complete checkpoints of the lineage but the newest ones, and what is left of torn ones."""
-        for name in list(self._lineage(self._starts()))[count:]:
-            folder = join(self._prefix_uri, name)
-            # The marker goes first: a folder without it is no checkpoint.
-            self._storage.delete(join(folder, COMPLETE))
-            for file in (STATE, METRICS):
-                self._storage.delete(join(folder, file))
+        """Remove all checkpoints but the newest ``count`` complete ones of the lineage; torn and late ones go too."""
+        kept: list[str] = []
+        for name in self._lineage(self._starts()):
+            if len(kept) < count and self._storage.exists(join(self._prefix_uri, name, COMPLETE)):
+                kept.append(name)
+        for name, _, _ in self._folders():
+            if name not in kept:
+                self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        # The marker goes first: a folder without it is no checkpoint.
+        for file in (COMPLETE, STATE, METRICS):
+            self._storage.delete(join(self._prefix_uri, name, file))
 
     def _start_uri(self, number: int) -> str:
         return join(self._prefix_uri, "starts", f"{number:06d}.json")

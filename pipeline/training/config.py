@@ -157,6 +157,9 @@ class TrainConfig:
         _within("max_gradient_norm", self.max_gradient_norm, 1e-6, 1e9)
         _within("ema_decay", self.ema_decay, 0.0, 0.99999)
         _within("max_failed_fraction", self.max_failed_fraction, 0.0, 1.0)
+        if self.loss_weights is not None and self.loss_network == "pyramid":
+            cure = "leave it out, or add --loss-network vgg16"
+            raise ConfigError("loss_weights", self.loss_weights, "is of no use to the pyramid", cure)
         low, high = self.worker_range
         if not 1 <= low <= high:
             raise ConfigError("num_workers", self.num_workers, "is no range", "write for example 2 or 1:4")

@@ -36,6 +36,8 @@ class PreparedTraining:
     """The frozen listing of content images."""
     warm_start: bytes | None
     """The style model to start from."""
+    loss_weights: bytes | None
+    """Parameters of the loss network, if a location of them was given."""
     finished: StyleHeader | None
     """Set if the run was finished before: there is nothing to do."""
     warnings: tuple[str, ...] = ()
@@ -53,6 +55,7 @@ def prepare(config: TrainConfig) -> PreparedTraining:
         raise ConfigError("name", config.style_name, "is no folder name", "give another --name")
     style_png, style_sha256 = _read_style(storage, config)
     warm_start = _read_model(storage, config.warm_start)
+    loss_weights = _read_loss_weights(storage, config)
     content = _list_content(storage, config)
     if any(is_inside(layout.out, resolve(location)) for location in config.content):
         raise ConfigError("out", config.out, "lies inside the content images", "choose a location outside them")
@@ -77,6 +80,7 @@ def prepare(config: TrainConfig) -> PreparedTraining:
         style_sha256=style_sha256,
         content=frozen,
         warm_start=warm_start,
+        loss_weights=loss_weights,
         finished=_finished(storage, layout, config),
         warnings=_warnings(config, frozen),
     )
@@ -112,6 +116,22 @@ def _read_model(storage: Storage, uri: str | None) -> bytes | None:
         return None
     load_style_header(storage, resolve(uri))
     return storage.read_bytes(resolve(uri))
+
+
+def _read_loss_weights(storage: Storage, config: TrainConfig) -> bytes | None:
+    """Return the file of the loss network's parameters, once they are known to fit."""
+    uri = config.loss_weights
+    try:
+        weights = None if uri is None else storage.read_bytes(_resolved("loss_weights", uri))
+    except ObjectNotFound:
+        raise ConfigError("loss_weights", uri, "does not exist", "give the location of torchvision's weights") from None
+    except StorageError as error:
+        raise ConfigError("loss_weights", uri, f"cannot be read ({error})", "check location and credentials") from None
+    if config.loss_network != "pyramid":
+        from pipeline.nn.loss_networks.build import build_loss_network
+
+        build_loss_network(config.loss_network, weights=weights, source=uri)
+    return weights
 
 
 def _list_content(storage: Storage, config: TrainConfig) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from pipeline.nn.transformer_net import TransformerNet
 
 _MODEL, _AVERAGE, _OPTIMIZER = "model.", "average.", "optimizer."
+_NUMBERS = ("rate_scale", "num_skipped", "num_skipped_in_a_row")
 
 
 @dataclass(kw_only=True)
@@ -23,6 +25,7 @@ class TrainState:
         step: updates tried so far, skipped ones included.
         rate_scale: multiplier of the learning rate; halved by each roll-back.
         num_skipped: updates skipped because something was not finite.
+        num_skipped_in_a_row: of these, the ones since the last update that was made.
     """
 
     net: TransformerNet
@@ -31,6 +34,7 @@ class TrainState:
     step: int = 0
     rate_scale: float = 1.0
     num_skipped: int = 0
+    num_skipped_in_a_row: int = 0
 
     @classmethod
     def fresh(cls, net: TransformerNet) -> TrainState:
@@ -38,6 +42,20 @@ class TrainState:
         optimizer = torch.optim.Adam(net.parameters(), betas=(0.9, 0.99))
         average = {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
         return cls(net=net, optimizer=optimizer, average=average)
+
+    def set_rate(self, rate: float) -> None:
+        """Set the learning rate of the next update."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def count_step(self, was_updated: bool, ema_decay: float) -> None:
+        """Take note of a step: the mean of the weights follows an update, a skipped one is counted."""
+        self.step += 1
+        self.num_skipped_in_a_row = 0 if was_updated else self.num_skipped_in_a_row + 1
+        if was_updated:
+            self.update_average(ema_decay)
+        else:
+            self.num_skipped += 1
 
     @torch.no_grad()
     def update_average(self, decay: float) -> None:
@@ -56,7 +74,18 @@ class TrainState:
         tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
         return tensors | {"generator": torch.get_rng_state()}
 
-    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+    def to_numbers(self) -> dict[str, Any]:
+        """Return everything that is no tensor, but for the step."""
+        return {name: getattr(self, name) for name in _NUMBERS}
+
+    def load(self, step: int, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+        """Take over a step and what ``to_tensors`` and ``to_numbers`` returned after it; raises as below."""
+        self._load_tensors(tensors)
+        self.step = step
+        for name in _NUMBERS:
+            setattr(self, name, numbers[name])
+
+    def _load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take over what ``to_tensors`` returned.
 
         Raises:

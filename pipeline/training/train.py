@@ -40,19 +40,22 @@ class TrainResult:
     """What came of a training run."""
 
     layout: TrainLayout
-    header: StyleHeader
-    """Of the final style model."""
+    header: StyleHeader | None
+    """Of the final style model; None if the run was stopped before its end."""
     progress: TrainProgress
     already_finished: bool
     wall_s: float
 
 
-def train(run: PreparedTraining, on_progress: ProgressCallback | None = None) -> TrainResult:
+def train(
+    run: PreparedTraining, on_progress: ProgressCallback | None = None, *, stop: threading.Event | None = None
+) -> TrainResult:
     """Train a prepared run to its end on the Ray cluster that this process is connected to.
 
     Args:
         run: as ``preflight.prepare`` returns it.
         on_progress: called about twice a second from a thread of its own.
+        stop: once set, the workers write a checkpoint after the step they are in, and the run ends, resumable.
 
     Raises:
         ConfigError: the cluster lacks what the config asks for.
@@ -68,12 +71,15 @@ def train(run: PreparedTraining, on_progress: ProgressCallback | None = None) ->
     storage = Storage(run.config.storage)
     with acquire(storage, run.layout.lease_uri, on_wait=log.warning):
         tracker = start_tracker()
-        with _reporting(tracker, on_progress or (lambda progress: None)):
+        with _reporting(tracker, on_progress or (lambda progress: None), stop or threading.Event()):
             _fit(run, tracker)
+        failure = ray.get(tracker.failure.remote())
+        if failure is not None:
+            raise failure
         progress = ray.get(tracker.progress.remote())
     return TrainResult(
         layout=run.layout,
-        header=load_style_header(storage, run.layout.style_uri),
+        header=load_style_header(storage, run.layout.style_uri) if progress.is_finished else None,
         progress=progress,
         already_finished=False,
         wall_s=time.monotonic() - start_s,
@@ -91,6 +97,7 @@ def _fit(run: PreparedTraining, tracker: ray.actor.ActorHandle) -> None:
         style_sha256=run.style_sha256,
         content=run.content,
         warm_start=run.warm_start,
+        loss_weights=run.loss_weights,
         cpus_per_worker=cpus,
     )
     resources: dict[str, float] = {"CPU": cpus}
@@ -149,13 +156,15 @@ def _own_error(error: BaseException) -> BaseException:
 
 
 @contextmanager
-def _reporting(tracker: ray.actor.ActorHandle, on_progress: ProgressCallback) -> Iterator[None]:
-    """Call ``on_progress`` from a thread while the body runs."""
+def _reporting(tracker: ray.actor.ActorHandle, on_progress: ProgressCallback, stop: threading.Event) -> Iterator[None]:
+    """Call ``on_progress`` from a thread while the body runs, and pass the wish to stop on."""
     done = threading.Event()
 
     def report() -> None:
         while not done.wait(PROGRESS_PERIOD_S):
             on_progress(ray.get(tracker.progress.remote()))
+            if stop.is_set():
+                ray.get(tracker.stop.remote())
 
     thread = threading.Thread(target=report, name="progress", daemon=True)
     thread.start()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import math
 from dataclasses import dataclass
 
 import torch
@@ -18,9 +19,11 @@ class StepSetup:
     """What stays the same from step to step."""
 
     loss_network: LossNetwork
+    """In ``dtype``."""
     target: StyleTarget
     weights: LossWeights
-    autocast: Callable[[], torch.autocast]
+    dtype: torch.dtype
+    """Of activations; losses are float32 whatever it is."""
     max_gradient_norm: float
     batch_size: int
     """Samples of a step over all workers."""
@@ -40,9 +43,18 @@ class StepResult:
     """Before clipping."""
     is_finite: bool
     """If not, the weights were left as they were."""
+    should_stop: bool = False
+    """Whether any worker was asked to stop after this step."""
 
 
-def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch_NCHW: Tensor, setup: StepSetup) -> StepResult:
+def train_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch_NCHW: Tensor,
+    setup: StepSetup,
+    *,
+    should_stop: bool = False,
+) -> StepResult:
     """Update the model by one batch; skip the update on all workers if the loss or gradient of any is not finite.
 
     All terms of the loss are means over samples, so the gradient of the whole batch is the weighted mean of the
@@ -53,47 +65,41 @@ def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch_NCHW: T
         optimizer: of its parameters, the rate set.
         batch_NCHW: (n, 3, H, W) this worker's samples, ImageNet-normalised float32.
         setup: the rest.
+        should_stop: this worker was asked to stop; all workers learn of it.
     """
     optimizer.zero_grad(set_to_none=True)
-    sums = torch.zeros(4, dtype=torch.float64)
+    sums = torch.zeros(4, dtype=torch.float64, device=batch_NCHW.device)
     portions = batch_NCHW.split(setup.micro_batch_size)
     for number, portion_NCHW in enumerate(portions, 1):
-        with _synchronised(model, number == len(portions)):
-            share = len(portion_NCHW) / setup.batch_size
-            with setup.autocast():
-                result_NCHW = model(portion_NCHW)
-                terms = perceptual_loss(setup.loss_network, result_NCHW, portion_NCHW, setup.target, setup.weights)
-            # Wrapped models average gradients over workers; this turns the mean into the sum of the shares.
-            (terms.total * (share * setup.num_workers)).backward()
-        values = torch.stack((terms.total, terms.content, terms.style, terms.total_variation))
-        sums += share * values.detach().double().cpu()
+        is_last = number == len(portions)
+        # A wrapped model exchanges gradients at the last portion only.
+        with contextlib.nullcontext() if is_last or setup.num_workers == 1 else model.no_sync():  # type: ignore[operator]
+            sums += _accumulate(model, portion_NCHW, setup)
+    gradient_norm = nn.utils.clip_grad_norm_(model.parameters(), setup.max_gradient_norm)
+    summary = torch.cat((sums, gradient_norm.double()[None] / setup.num_workers, sums.new_tensor([float(should_stop)])))
     if setup.num_workers > 1:
-        dist.all_reduce(sums)
-    gradient_norm = float(nn.utils.clip_grad_norm_(model.parameters(), setup.max_gradient_norm))
-    is_finite = bool(torch.isfinite(sums).all()) and _all_finite(gradient_norm, setup.num_workers)
+        dist.all_reduce(summary)
+    loss, content, style, variation, norm, num_stopping = summary.tolist()
+    is_finite = math.isfinite(loss) and math.isfinite(norm)
     if is_finite:
         optimizer.step()
-    loss, content, style, variation = sums.tolist()
     return StepResult(
         loss=loss,
         content_loss=content,
         style_loss=style,
         tv_loss=variation,
-        gradient_norm=gradient_norm,
+        gradient_norm=norm,
         is_finite=is_finite,
+        should_stop=num_stopping > 0,
     )
 
 
-def _synchronised(model: nn.Module, is_last: bool) -> torch.autograd.profiler.record_function:
-    """Let a wrapped model exchange gradients at the last micro-batch only."""
-    if is_last or not hasattr(model, "no_sync"):
-        return torch.autograd.profiler.record_function("micro_batch")
-    context: torch.autograd.profiler.record_function = model.no_sync()
-    return context
-
-
-def _all_finite(gradient_norm: float, num_workers: int) -> bool:
-    flag = torch.tensor(float(torch.isfinite(torch.tensor(gradient_norm))))
-    if num_workers > 1:
-        dist.all_reduce(flag, op=dist.ReduceOp.MIN)
-    return bool(flag)
+def _accumulate(model: nn.Module, portion_NCHW: Tensor, setup: StepSetup) -> Tensor:
+    """Add one portion's gradient; return its share of the batch's loss and terms, (4,) float64."""
+    share = len(portion_NCHW) / setup.batch_size
+    portion_NCHW = portion_NCHW.to(setup.dtype)
+    terms = perceptual_loss(setup.loss_network, model(portion_NCHW), portion_NCHW, setup.target, setup.weights)
+    # Wrapped models average gradients over workers; this turns the mean into the sum of the shares.
+    (terms.total * (share * setup.num_workers)).backward()
+    values = torch.stack((terms.total, terms.content, terms.style, terms.total_variation))
+    return share * values.detach().double()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
+import torch
 from torch import Tensor
 
 
@@ -31,6 +32,10 @@ class LossNetwork(Protocol):
 
     def content(self, batch_NCHW: Tensor) -> Tensor:
         """Return the content layer's activations alone, going no deeper than it takes."""
+        ...
+
+    def to(self, dtype: torch.dtype, /) -> Self:
+        """Return itself with its parameters in another precision."""
         ...
 
     def digest(self) -> str:

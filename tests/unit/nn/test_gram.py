@@ -33,3 +33,15 @@ def test_half_precision_is_summed_in_float32_even_under_autocast():
 def test_what_is_no_batch_of_features_is_refused():
     with pytest.raises(ValueError, match=r"\(N, C, H, W\)"):
         gram_matrix(torch.zeros(3, 4, 4))
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_gradient_is_that_of_the_formula(memory_format):
+    features_NCHW = torch.randn(2, 3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    features_NCHW = features_NCHW.to(memory_format=memory_format).requires_grad_()
+    weights_NCC = torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(1))
+    (gram_matrix(features_NCHW) * weights_NCC).sum().backward()
+    plain = features_NCHW.detach().clone().requires_grad_()
+    flat = plain.reshape(2, 3, 20)
+    (flat @ flat.transpose(1, 2) / 60 * weights_NCC).sum().backward()
+    torch.testing.assert_close(features_NCHW.grad, plain.grad, rtol=1e-5, atol=1e-7)

@@ -1,0 +1,161 @@
+"""What a training run leaves behind while it goes on: rows, progress, sample grids, checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+
+from pipeline.storage import Storage
+from pipeline.training.checkpoint import Checkpoint, CheckpointWriter
+from pipeline.training.config import TrainConfig
+from pipeline.training.layout import TrainLayout
+from pipeline.training.memory import peak_memory_bytes
+from pipeline.training.metrics import Row, metrics_to_parquet
+from pipeline.training.plateau import Plateau
+from pipeline.training.samples import sample_grid
+from pipeline.training.state import TrainState
+from pipeline.training.tracker import TrainProgress
+from pipeline.training.train_step import StepResult
+
+PROGRESS_PERIOD_S = 0.5
+WINDOW_STEPS = 20
+"""Steps over which loss and pace are averaged for the progress line."""
+
+
+class Recorder:
+    """Keeps the rows of all steps on every worker; the first worker also writes and reports.
+
+    Args:
+        config: of the run.
+        layout: of the run.
+        storage: where the run is.
+        tracker: takes the progress.
+        writer: uploads checkpoints; None on all workers but the first.
+        num_workers: in this start.
+        device: whose memory is watched.
+        samples_NHWC: crops shown in the sample grids, uint8; the same all the time.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        layout: TrainLayout,
+        storage: Storage,
+        tracker: ray.actor.ActorHandle,
+        writer: CheckpointWriter | None,
+        *,
+        num_workers: int,
+        device: torch.device,
+        samples_NHWC: np.ndarray | None,
+    ) -> None:
+        self._config, self._layout, self._storage = config, layout, storage
+        self._tracker, self._writer, self._num_workers, self._device = tracker, writer, num_workers, device
+        self._samples_NHWC = samples_NHWC
+        self.rows: list[Row] = []
+        self.plateau = Plateau()
+        self.resumed_at = 0
+        self._events: list[str] = []
+        self._pace: deque[tuple[float, float]] = deque(maxlen=WINDOW_STEPS)
+        self._last_shown_s = 0.0
+        self._answer: Any = None
+
+    def continue_from(self, checkpoint: Checkpoint) -> None:
+        """Go on with the rows of a checkpoint."""
+        self.rows = list(checkpoint.metrics)
+        self.plateau = Plateau(**checkpoint.numbers["plateau"])
+
+    def start_over(self) -> None:
+        """Forget all rows: the run begins again."""
+        self.rows, self.plateau = [], Plateau()
+
+    def note(self, event: str) -> None:
+        """Tell a person something, in the progress."""
+        self._events.append(event)
+        self._last_shown_s = 0.0
+
+    def add(self, step: int, result: StepResult, rate: float, *, seconds: float, wait_s: float) -> None:
+        """Record one step."""
+        self._pace.append((seconds, wait_s))
+        self.rows.append(
+            {
+                "step": step,
+                "loss": result.loss,
+                "content_loss": result.content_loss,
+                "style_loss": result.style_loss,
+                "tv_loss": result.tv_loss,
+                "gradient_norm": result.gradient_norm,
+                "learning_rate": rate,
+                "skipped": not result.is_finite,
+                "images_per_s": self._config.batch_size / seconds,
+                "data_wait_s": wait_s,
+                "peak_memory_bytes": peak_memory_bytes(self._device),
+            }
+        )
+        if not result.is_finite:
+            self.note(f"step {step}: loss or gradient is not finite, the update was skipped")
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether the driver has asked, by the newest answer to a report, to stop."""
+        if self._answer is None or not ray.wait([self._answer], timeout=0)[0]:
+            return False
+        return bool(ray.get(self._answer))
+
+    def show(self, step: int, *, is_finished: bool = False) -> None:
+        """Report the progress, about twice a second, and at the end."""
+        now_s = time.monotonic()
+        if self._writer is None or (now_s - self._last_shown_s < PROGRESS_PERIOD_S and not is_finished):
+            return
+        self._last_shown_s = now_s
+        losses = [row["loss"] for row in self.rows[-WINDOW_STEPS:]]
+        seconds = sum(pace[0] for pace in self._pace)
+        progress = TrainProgress(
+            step=step,
+            steps=self._config.steps,
+            resumed_at=self.resumed_at,
+            num_workers=self._num_workers,
+            batch_size=self._config.batch_size,
+            loss=sum(losses) / len(losses) if losses else float("nan"),
+            images_per_s=self._config.batch_size * len(self._pace) / seconds if seconds else 0.0,
+            data_wait_fraction=sum(pace[1] for pace in self._pace) / seconds if seconds else 0.0,
+            events=tuple(self._events),
+            is_finished=is_finished,
+        )
+        self._answer = self._tracker.update.remote(progress)
+        if is_finished:
+            ray.get(self._answer)
+
+    def checkpoint(self, state: TrainState) -> None:
+        """Begin to write a checkpoint, and the metrics so far."""
+        recent = [row["loss"] for row in self.rows[-self._config.checkpoint_every :] if not row["skipped"]]
+        self.plateau = self.plateau.after(recent)
+        if self._writer is None:
+            return
+        numbers = state.to_numbers() | {
+            "plateau": vars(self.plateau),
+            "samples_seen": state.step * self._config.batch_size,
+        }
+        self._writer.submit(state.step, state.to_tensors(), numbers, list(self.rows))
+        self._storage.write_bytes(self._layout.metrics_uri, metrics_to_parquet(self.rows))
+
+    def sample(self, state: TrainState) -> None:
+        """Write a grid of what the network makes of the same few crops each time."""
+        if self._writer is not None and self._samples_NHWC is not None:
+            grid = sample_grid(state.net, state.average, torch.from_numpy(self._samples_NHWC))
+            self._storage.write_bytes(self._layout.sample_uri(state.step), grid)
+
+    def wait(self) -> None:
+        """Wait until the newest checkpoint is written; raises what went wrong."""
+        if self._writer is not None:
+            self._writer.wait()
+
+    def finish(self) -> None:
+        """Wait for the newest checkpoint and write all rows."""
+        self.wait()
+        if self._writer is not None:
+            self._storage.write_bytes(self._layout.metrics_uri, metrics_to_parquet(self.rows))

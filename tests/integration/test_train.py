@@ -1,0 +1,187 @@
+"""The training flow on a real cluster."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from pipeline.errors import ConfigError, TooManyFailures
+from pipeline.storage import Storage
+from pipeline.style_model import load_style_model
+from pipeline.training.checkpoint import Checkpoints
+from pipeline.training.config import TrainConfig
+from pipeline.training.preflight import prepare
+from tests.drawn import image_bytes
+
+REPRODUCIBLE = ["step", "loss", "content_loss", "style_loss", "tv_loss", "gradient_norm", "learning_rate", "skipped"]
+SMALL: dict[str, Any] = {
+    "steps": 8, "width": 0.125, "crop_px": 64, "batch_size": 4, "style_size_px": 64,
+    "checkpoint_every": 3, "sample_every": 4, "cpus_per_worker": 1,
+}  # fmt: skip
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+Train = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A style and ten content images, one of them broken, and a note beside them."""
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "content").mkdir()
+    (folder / "style.png").write_bytes(image_bytes(80, 96, seed=50, format="PNG"))
+    for seed in range(9):
+        (folder / "content" / f"{seed}.jpg").write_bytes(image_bytes(90 + 8 * seed, 130, seed=seed))
+    (folder / "content" / "broken.jpg").write_bytes(image_bytes(100, 100)[:600])
+    return folder
+
+
+@pytest.fixture
+def train(pictures: Path) -> Train:
+    def run(out: object, *, on_progress: Any = None, stop: Any = None, **changes: Any) -> Any:
+        from pipeline.training.train import train as train_prepared
+
+        fields = {"style_image": str(pictures / "style.png"), "content": (str(pictures / "content"),), "out": str(out)}
+        config = TrainConfig(**(fields | SMALL | {"max_failed_fraction": 0.2} | changes))
+        return train_prepared(prepare(config), on_progress, stop=stop)
+
+    return run
+
+
+def weights_of(out: object) -> dict[str, Any]:
+    return load_style_model(Storage(), f"{out}/style.safetensors").state_dict
+
+
+def rows_of(out: object) -> list[dict[str, Any]]:
+    return pq.read_table(io.BytesIO(Storage().read_bytes(f"{out}/metrics.parquet"))).select(REPRODUCIBLE).to_pylist()
+
+
+def last_state_of(out: object) -> dict[str, Any]:
+    newest, damaged = Checkpoints(Storage(), f"{out}/checkpoints").newest()
+    assert newest is not None and not damaged
+    return newest.tensors
+
+
+def assert_same_run(one: object, other: object) -> None:
+    """Weights, optimizer state and rows are equal to the bit."""
+    for first, second in ((weights_of(one), weights_of(other)), (last_state_of(one), last_state_of(other))):
+        assert first.keys() == second.keys()
+        assert [key for key in first if not first[key].equal(second[key])] == []
+    assert rows_of(one) == rows_of(other)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Keeps the first whole run for the tests that compare with it."""
+    return {"out": tmp_path_factory.mktemp("undisturbed") / "out"}
+
+
+@pytest.fixture
+def whole_run(undisturbed: dict[str, Any], train: Train) -> Path:
+    if "result" not in undisturbed:
+        undisturbed["result"] = train(undisturbed["out"])
+    return undisturbed["out"]
+
+
+def test_a_run_leaves_everything_that_the_design_names(whole_run: Path, undisturbed: dict[str, Any], pictures: Path):
+    result = undisturbed["result"]
+    model = load_style_model(Storage(), str(whole_run / "style.safetensors"))
+    assert (result.header.sha256, result.progress.step, result.already_finished) == (model.sha256, 8, False)
+    assert model.name == "style"
+    assert model.metadata["samples_seen"] == 32
+    assert model.metadata["loss_network"] == "pyramid"
+    assert len(model.metadata["loss_tail"]) == 8
+    assert [Path(uri).name for uri in model.metadata["failed_content"]] in ([], ["broken.jpg"])
+    assert [row["step"] for row in rows_of(whole_run)] == list(range(1, 9))
+    with Image.open(whole_run / "samples" / "step-000008.jpg") as grid:
+        assert grid.size == (4 * 64, 2 * 64)
+    assert (whole_run / "config.yaml").read_text().startswith("style_image:")
+    assert len(list((whole_run / "checkpoints").glob("step-*/complete.json"))) == 2
+
+
+def test_the_loss_falls(whole_run: Path):
+    losses = [row["loss"] for row in rows_of(whole_run)]
+    assert sum(losses[-3:]) < 0.95 * sum(losses[:3])
+
+
+def test_a_finished_run_started_again_returns_at_once(whole_run: Path, train: Train):
+    before = (whole_run / "style.safetensors").stat().st_mtime_ns
+    again = train(whole_run)
+    assert again.already_finished
+    assert (whole_run / "style.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_stopped_run_resumes_to_the_very_same_weights(whole_run: Path, train: Train, tmp_path: Path):
+    stop = threading.Event()
+    stop.set()
+    first = train(tmp_path / "out", stop=stop)
+    assert first.header is None
+    assert not (tmp_path / "out" / "style.safetensors").exists()
+    seen: list[Any] = []
+    second = train(tmp_path / "out", on_progress=seen.append)
+    assert {progress.resumed_at for progress in seen} - {None} == {first.progress.step}
+    assert second.header is not None
+    assert_same_run(tmp_path / "out", whole_run)
+
+
+def test_two_workers_follow_the_curve_of_one(whole_run: Path, train: Train, tmp_path: Path):
+    train(tmp_path / "float", precision="float32")
+    train(tmp_path / "two", precision="float32", num_workers="2", micro_batch_size=1)
+    pairs = list(zip(rows_of(tmp_path / "float"), rows_of(tmp_path / "two"), strict=True))
+    for one, two in pairs[:4]:
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-3)
+    assert pairs[-1][1]["loss"] == pytest.approx(pairs[-1][0]["loss"], rel=0.05)
+
+
+def test_a_damaged_checkpoint_is_left_out_and_said_so(whole_run: Path, train: Train, tmp_path: Path):
+    stop = threading.Event()
+    out = tmp_path / "out"
+
+    def stop_at_seven(progress: Any) -> None:
+        if progress.step >= 6:
+            stop.set()
+
+    train(out, on_progress=stop_at_seven, stop=stop)
+    newest = sorted((out / "checkpoints").glob("step-*"))[-1]
+    (newest / "state.safetensors").write_bytes((newest / "state.safetensors").read_bytes()[:-100])
+    (out / "style.safetensors").unlink(missing_ok=True)
+    seen: list[Any] = []
+    train(out, on_progress=seen.append)
+    assert f"checkpoint {newest.name} is left out" in "\n".join(seen[-1].events)
+    assert_same_run(out, whole_run)
+
+
+def test_changed_settings_are_refused_by_name(whole_run: Path, train: Train):
+    with pytest.raises(ConfigError, match="style_weight"):
+        train(whole_run, style_weight=9.0)
+
+
+def test_too_many_broken_images_end_the_run_with_their_names(train: Train, tmp_path: Path):
+    with pytest.raises(TooManyFailures, match=r"broken\.jpg"):
+        train(tmp_path / "out", max_failed_fraction=0.0, batch_size=12)
+
+
+def test_training_from_and_into_s3_in_a_session_of_its_own(
+    s3_bucket: str, s3_service: dict[str, str], pictures: Path, stylemill: Callable[..., Any]
+):
+    storage = Storage()
+    for file in [pictures / "style.png", *sorted((pictures / "content").iterdir())]:
+        storage.write_bytes(f"{s3_bucket}/{file.relative_to(pictures)}", file.read_bytes())
+    # The endpoint stands in the config, the credentials in the environment alone.
+    arguments = [
+        "train", "--style-image", f"{s3_bucket}/style.png", "--content", f"{s3_bucket}/content/*.jpg",
+        "--out", f"{s3_bucket}/out", "--storage.endpoint-url", s3_service["AWS_ENDPOINT_URL"],
+    ]  # fmt: skip
+    for name, value in (SMALL | {"steps": 4, "max_failed_fraction": 0.2}).items():
+        arguments += [f"--{name.replace('_', '-')}", str(value)]
+    done = stylemill(*arguments, **(s3_service | {"AWS_ENDPOINT_URL": ""}))
+    assert done.returncode == 0, done.stderr
+    assert f"style:    {s3_bucket}/out/style.safetensors" in done.stdout
+    assert load_style_model(storage, f"{s3_bucket}/out/style.safetensors").name == "style"
+    assert [row["step"] for row in rows_of(f"{s3_bucket}/out")] == [1, 2, 3, 4]

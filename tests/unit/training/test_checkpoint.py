@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pipeline.errors import RunConflict, StorageError
+from pipeline.storage import Storage
+from pipeline.training.checkpoint import COMPLETE, STATE, Checkpoints, CheckpointWriter
+
+NUMBERS = {"rate_scale": 1.0}
+
+
+def rows(step):
+    common = {"learning_rate": 0.1, "skipped": False}
+    return [{"step": number, "loss": 1 / number} | common for number in range(1, step + 1)]
+
+
+def write(checkpoints, start, step):
+    checkpoints.write(start, step, {"w": torch.full((3,), float(step))}, NUMBERS, rows(step))
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    return Checkpoints(Storage(), str(tmp_path / "checkpoints"))
+
+
+def folder(tmp_path, step, start=1):
+    return tmp_path / "checkpoints" / f"step-{step:08d}.start-{start:06d}"
+
+
+def newest_step(checkpoints):
+    newest, _ = checkpoints.newest()
+    return newest.step if newest else None
+
+
+def test_comes_back_whole(checkpoints):
+    write(checkpoints, checkpoints.begin_start(), 5)
+    newest, damaged = checkpoints.newest()
+    assert (newest.step, newest.numbers, damaged) == (5, NUMBERS, [])
+    assert newest.tensors["w"].equal(torch.full((3,), 5.0))
+    assert [row["step"] for row in newest.metrics] == [1, 2, 3, 4, 5]
+    assert newest.metrics[2]["loss"] == 1 / 3
+
+
+def test_none_at_first(checkpoints):
+    assert checkpoints.newest() == (None, [])
+    assert checkpoints.begin_start() == 1
+    assert checkpoints.begin_start() == 2
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [(COMPLETE, None), (COMPLETE, b"{"), (COMPLETE, b"[]"), (STATE, None), (STATE, b""), ("metrics.parquet", b"x")],
+)
+def test_torn_or_damaged_ones_are_left_out_with_a_reason(checkpoints, tmp_path, file, content):
+    start = checkpoints.begin_start()
+    write(checkpoints, start, 5)
+    write(checkpoints, start, 10)
+    damaged_file = folder(tmp_path, 10) / file
+    damaged_file.unlink() if content is None else damaged_file.write_bytes(content)
+    newest, damaged = checkpoints.newest()
+    assert newest.step == 5
+    assert len(damaged) == 1 and damaged[0].startswith("checkpoint step-00000010.start-000001 is left out:")
+
+
+@pytest.mark.parametrize("position", [0, 40, -1])
+def test_a_single_flipped_bit_is_noticed(checkpoints, tmp_path, position):
+    write(checkpoints, checkpoints.begin_start(), 5)
+    path = folder(tmp_path, 5) / STATE
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+    assert newest_step(checkpoints) is None
+
+
+def test_late_uploads_of_a_start_that_was_overtaken_never_count(checkpoints):
+    first = checkpoints.begin_start()
+    write(checkpoints, first, 5)
+    second = checkpoints.begin_start()  # resumes at 5
+    write(checkpoints, first, 10)  # still under way when its worker was killed
+    assert newest_step(checkpoints) == 5
+    write(checkpoints, second, 8)
+    assert newest_step(checkpoints) == 8
+    third = checkpoints.begin_start()  # resumes at 8
+    write(checkpoints, second, 20)
+    assert newest_step(checkpoints) == 8
+    write(checkpoints, third, 9)
+    assert newest_step(checkpoints) == 9
+
+
+def test_an_overtaken_start_is_told_so(checkpoints):
+    first = checkpoints.begin_start()
+    checkpoints.check_is_newest(first)
+    checkpoints.begin_start()
+    with pytest.raises(RunConflict, match="start 2"):
+        checkpoints.check_is_newest(first)
+
+
+def test_only_the_newest_complete_ones_are_kept_and_scraps_go(checkpoints, tmp_path):
+    first = checkpoints.begin_start()
+    for step in (5, 10, 15):
+        write(checkpoints, first, step)
+    second = checkpoints.begin_start()
+    write(checkpoints, first, 20)  # late
+    (folder(tmp_path, 15) / COMPLETE).unlink()  # torn
+    write(checkpoints, second, 25)
+    checkpoints.keep_newest(2)
+    left = sorted(path.parent.name for path in (tmp_path / "checkpoints").glob("step-*/*") if path.name == COMPLETE)
+    assert left == ["step-00000010.start-000001", "step-00000025.start-000002"]
+    assert not list(folder(tmp_path, 15).glob("*"))
+
+
+def test_writer_uploads_in_order_and_keeps_as_many_as_asked(checkpoints):
+    writer = CheckpointWriter(checkpoints, checkpoints.begin_start(), keep=1)
+    for step in (1, 2, 3):
+        writer.submit(step, {"w": torch.ones(2)}, NUMBERS, rows(step))
+    writer.wait()
+    assert newest_step(checkpoints) == 3
+
+
+def test_writer_raises_what_went_wrong_and_the_old_checkpoint_stands(checkpoints, tmp_path):
+    start = checkpoints.begin_start()
+    write(checkpoints, start, 5)
+    folder(tmp_path, 10).write_bytes(b"a file where the folder of the next checkpoint would be")
+    writer = CheckpointWriter(checkpoints, start, keep=1)
+    writer.submit(10, {"w": torch.ones(2)}, NUMBERS, rows(10))
+    with pytest.raises(StorageError):
+        writer.wait()
+    folder(tmp_path, 10).unlink()
+    assert newest_step(checkpoints) == 5

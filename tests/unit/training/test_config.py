@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from pipeline.config import from_mapping, parse_yaml, to_yaml
+from pipeline.errors import ConfigError
+from pipeline.training.config import MAY_CHANGE, TrainConfig
+
+
+def config(**changes) -> TrainConfig:
+    return TrainConfig(**{"style_image": "a/starry.night.jpg", "content": ("photos",), "out": "out"} | changes)
+
+
+def test_defaults_are_those_of_the_design():
+    made = config()
+    assert (made.loss_network, made.width, made.crop_px, made.batch_size, made.steps) == ("pyramid", 1.0, 256, 4, 2000)
+    assert made.oversize == 1.5
+
+
+@pytest.mark.parametrize(("text", "expected"), [("1", (1, 1)), ("4", (4, 4)), ("1:4", (1, 4)), ("2:2", (2, 2))])
+def test_number_of_workers(text, expected):
+    assert config(num_workers=text).worker_range == expected
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("num_workers", "0"), ("num_workers", "4:2"), ("num_workers", "1:"), ("num_workers", "many"), ("num_workers", "5"),
+     ("steps", 0), ("crop_px", 66), ("crop_px", 28), ("width", 0.0), ("oversize", 0.9), ("learning_rate", 0.0),
+     ("learning_rate", float("nan")), ("style_weight", -1.0), ("ema_decay", 1.0), ("max_failed_fraction", 1.5),
+     ("content", ()), ("style_image", ""), ("out", ""), ("loss_weights", "vgg16.pth"), ("patience", -1)],
+)  # fmt: skip
+def test_values_out_of_range_are_refused_by_name(field, value):
+    with pytest.raises(ConfigError) as caught:
+        config(**{field: value})
+    assert caught.value.field == field
+
+
+def test_style_is_named_after_its_image():
+    assert config().style_name == "starry.night"
+    assert config(style_image="s3://bucket/waves").style_name == "waves"
+    assert config(name="mine").style_name == "mine"
+
+
+def test_fields_that_may_change_exist():
+    assert set(MAY_CHANGE) <= set(TrainConfig.__dataclass_fields__)
+
+
+def test_yaml_round_trip():
+    made = config(num_workers="1:4", seed=3, learning_rate=1e-3)
+    assert from_mapping(TrainConfig, parse_yaml(to_yaml(made), source="test")) == made
+
+
+def test_neither_torch_nor_ray_is_imported():
+    code = "import sys, pipeline.training.config; assert not {'torch', 'ray'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.training.sampler import Sampler
+
+sizes = st.integers(1, 40)
+seeds = st.integers(0, 2**31)
+
+
+@given(num_images=sizes, seed=seeds, epoch=st.integers(0, 5))
+@settings(max_examples=60, deadline=None)
+def test_every_image_once_per_epoch(num_images, seed, epoch):
+    sampler = Sampler(num_images, seed)
+    start = epoch * num_images
+    images = [sampler.sample(index).image for index in range(start, start + num_images)]
+    assert sorted(images) == list(range(num_images))
+
+
+@given(
+    num_images=sizes,
+    seed=seeds,
+    batch_size=st.integers(1, 9),
+    num_workers=st.integers(1, 9),
+    workers_after=st.integers(1, 9),
+    resumed_at=st.integers(0, 12),
+)
+@settings(max_examples=80, deadline=None)
+def test_workers_together_draw_the_same_samples_whatever_their_number_and_wherever_a_run_resumes(
+    num_images, seed, batch_size, num_workers, workers_after, resumed_at
+):
+    def draws(first_step, last_step, count):
+        # Each worker has a sampler of its own, as in a new process.
+        found = []
+        for rank in range(count):
+            sampler = Sampler(num_images, seed)
+            for step in range(first_step, last_step):
+                indices = sampler.share(step, batch_size, rank, count)
+                found += [(index, sampler.sample(index)) for index in indices]
+        return found
+
+    resumed = draws(0, resumed_at, num_workers) + draws(resumed_at, 12, workers_after)
+    assert sorted(resumed, key=lambda pair: pair[0]) == draws(0, 12, 1)
+    whole_epochs = 12 * batch_size // num_images
+    counts = Counter(sample.image for index, sample in resumed if index < whole_epochs * num_images)
+    assert all(counts[image] == whole_epochs for image in range(num_images))
+
+
+@given(seed=seeds, index=st.integers(0, 10**9))
+@settings(max_examples=50, deadline=None)
+def test_crops_lie_inside_and_depend_on_seed_and_number_alone(seed, index):
+    sampler = Sampler(7, seed)
+    sampler.sample(3)
+    sample = sampler.sample(index)
+    assert sample == Sampler(7, seed).sample(index)
+    assert all(0 <= place < 1 for place in sample.position)
+
+
+def test_epochs_and_seeds_have_orders_of_their_own():
+    def order(seed, epoch):
+        sampler = Sampler(50, seed)
+        return tuple(sampler.sample(epoch * 50 + place).image for place in range(50))
+
+    assert len({order(seed, epoch) for seed in range(3) for epoch in range(3)}) == 9
+
+
+def test_shares_differ_by_one_sample_at_most():
+    sampler = Sampler(5, 0)
+    lengths = [len(sampler.share(3, 10, rank, 4)) for rank in range(4)]
+    assert sorted(lengths) == [2, 2, 3, 3]

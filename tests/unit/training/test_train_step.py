@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pipeline.nn.loss_networks.pyramid import PyramidLossNetwork
+from pipeline.nn.losses import LossWeights, style_target
+from pipeline.nn.transformer_net import Architecture, TransformerNet
+from pipeline.training.reduced import ReducedNet
+from pipeline.training.state import TrainState
+from pipeline.training.train_step import StepSetup, train_step
+
+SIDE_PX = 32
+
+
+def batch(num: int = 4, seed: int = 0) -> torch.Tensor:
+    return torch.randn(num, 3, SIDE_PX, SIDE_PX, generator=torch.Generator().manual_seed(seed))
+
+
+def fresh_state() -> TrainState:
+    net = TransformerNet(Architecture(width=0.1))
+    net.init_weights(0)
+    state = TrainState.fresh(net.train())
+    state.set_rate(1e-3)
+    return state
+
+
+def make_setup(dtype: torch.dtype = torch.float32, micro_batch_size: int = 4, clip: float = 10.0) -> StepSetup:
+    network = PyramidLossNetwork()
+    target = style_target(network, batch(1, seed=9))
+    return StepSetup(
+        loss_network=network.to(dtype), target=target, weights=LossWeights(), dtype=dtype, max_gradient_norm=clip,
+        batch_size=4, num_workers=1, micro_batch_size=micro_batch_size,
+    )  # fmt: skip
+
+
+def run(state: TrainState, setup: StepSetup, batch_NCHW: torch.Tensor):
+    return train_step(ReducedNet(state.net, setup.dtype), state.optimizer, batch_NCHW, setup)
+
+
+def parameters_of(state: TrainState) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in state.net.parameters()])
+
+
+def test_repeated_steps_lower_the_loss():
+    state, setup = fresh_state(), make_setup()
+    losses = [run(state, setup, batch()).loss for _ in range(6)]
+    assert losses[-1] < losses[0]
+
+
+def test_the_same_step_gives_the_same_bits():
+    one, two = fresh_state(), fresh_state()
+    setup = make_setup(torch.bfloat16)
+    assert run(one, setup, batch()) == run(two, setup, batch())
+    assert parameters_of(one).equal(parameters_of(two))
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 3])
+def test_accumulated_portions_give_the_gradient_of_the_whole_batch(micro_batch_size):
+    whole, cut = fresh_state(), fresh_state()
+    expected = run(whole, make_setup(), batch())
+    found = run(cut, make_setup(micro_batch_size=micro_batch_size), batch())
+    assert found.loss == pytest.approx(expected.loss, rel=1e-5)
+    assert found.gradient_norm == pytest.approx(expected.gradient_norm, rel=1e-4)
+
+
+def test_reduced_precision_stays_close_and_parameters_float32():
+    exact, reduced = fresh_state(), fresh_state()
+    expected, found = run(exact, make_setup(), batch()), run(reduced, make_setup(torch.bfloat16), batch())
+    assert found.loss == pytest.approx(expected.loss, rel=0.02)
+    assert found.gradient_norm == pytest.approx(expected.gradient_norm, rel=0.1)
+    assert all(parameter.dtype == torch.float32 for parameter in reduced.net.parameters())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_batch_that_is_not_finite_changes_nothing_and_the_next_one_counts_again(value):
+    state, setup = fresh_state(), make_setup()
+    run(state, setup, batch())
+    before, slots = parameters_of(state), state.to_tensors()
+    poisoned = batch(seed=1)
+    poisoned[2, 1, 5, 5] = value
+    result = run(state, setup, poisoned)
+    assert not result.is_finite
+    assert parameters_of(state).equal(before)
+    after = state.to_tensors()
+    assert all(after[name].equal(slots[name]) for name in slots)
+    assert run(state, setup, batch(seed=2)).is_finite
+    assert not parameters_of(state).equal(before)
+
+
+def test_large_gradients_are_clipped_but_reported_as_they_were():
+    state = fresh_state()
+    result = run(state, make_setup(clip=1e-3), batch())
+    applied = torch.cat([parameter.grad.flatten() for parameter in state.net.parameters()])
+    assert result.gradient_norm > 1e-2
+    assert float(applied.norm()) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_a_wish_to_stop_is_passed_on():
+    state, setup = fresh_state(), make_setup()
+    model = ReducedNet(state.net, setup.dtype)
+    assert train_step(model, state.optimizer, batch(), setup, should_stop=True).should_stop
+    assert not train_step(model, state.optimizer, batch(), setup).should_stop
+
+
+def test_state_goes_into_tensors_and_back_to_the_bit():
+    state, setup = fresh_state(), make_setup()
+    for seed in range(2):
+        state.count_step(run(state, setup, batch(seed=seed)).is_finite, 0.9)
+    other = fresh_state()
+    other.load(state.step, state.to_tensors(), state.to_numbers())
+    assert (other.step, other.num_skipped) == (2, 0)
+    for each in (state, other):
+        each.set_rate(5e-4)
+        each.count_step(run(each, setup, batch(seed=5)).is_finite, 0.9)
+    left, right = state.to_tensors(), other.to_tensors()
+    assert left.keys() == right.keys()
+    assert [name for name in left if not left[name].equal(right[name])] == []
+
+
+def test_tensors_are_copies():
+    state = fresh_state()
+    tensors = state.to_tensors()
+    before = {name: tensor.clone() for name, tensor in tensors.items()}
+    run(state, make_setup(), batch())
+    assert all(tensors[name].equal(before[name]) for name in before)
+
+
+def test_skipped_steps_are_counted_in_a_row():
+    state = fresh_state()
+    for was_updated in (True, False, False):
+        state.count_step(was_updated, 0.9)
+    assert (state.step, state.num_skipped, state.num_skipped_in_a_row) == (3, 2, 2)
+    state.count_step(True, 0.9)
+    assert (state.num_skipped, state.num_skipped_in_a_row) == (2, 0)
