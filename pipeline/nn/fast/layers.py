@@ -14,6 +14,7 @@ from pipeline.nn.fast.folding import (
     fold_pixels_into_head,
     fold_pixels_into_stem,
 )
+from pipeline.nn.fast.moments import ChannelStatistics
 from pipeline.nn.fast.packed_conv import PackedConv
 from pipeline.nn.transformer_net import NUM_RESIDUAL_BLOCKS, ConvBlock, ResidualBlock, TransformerNet
 
@@ -38,10 +39,17 @@ class Norm:
     epsilon: float
     relu: bool
 
-    def apply(self, raw_NCHW: Tensor, mean_C: Tensor, variance_C: Tensor) -> Tensor:
+    def apply(self, raw_NCHW: Tensor, statistics: ChannelStatistics) -> Tensor:
         """Return the normalised (1, C, h, w) without the ReLU; parameters stay float32 throughout."""
         normal_NCHW: Tensor = torch.native_batch_norm(
-            raw_NCHW, self.weight_C, self.bias_C, mean_C, variance_C, False, 0.0, self.epsilon
+            raw_NCHW,
+            self.weight_C,
+            self.bias_C,
+            statistics.mean_C,
+            statistics.variance_C,
+            False,
+            0.0,
+            self.epsilon,
         )[0]
         return normal_NCHW
 

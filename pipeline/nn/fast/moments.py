@@ -57,6 +57,14 @@ def sum_piece(piece_NCHW: Tensor) -> list[PieceSums]:
     return sums
 
 
+@dataclass(frozen=True)
+class ChannelStatistics:
+    """Mean and biased variance of a whole feature map, which an instance norm subtracts and divides by."""
+
+    mean_C: Tensor
+    variance_C: Tensor
+
+
 class Moments:
     """Running mean and sum of squared deviations per channel, in float64.
 
@@ -99,10 +107,10 @@ class Moments:
         self.deviations_C = (deviations + counts * (means - self.mean_C) ** 2).sum(axis=0)
         self.count = int(total)
 
-    def mean_and_variance(self) -> tuple[Tensor, Tensor]:
-        """Return the (C,) float32 mean and biased variance that an instance norm divides by."""
+    def statistics(self) -> ChannelStatistics:
+        """Return the (C,) mean and variance in float32."""
         variance_C = self.deviations_C / self.count
-        return torch.from_numpy(self.mean_C).float(), torch.from_numpy(variance_C).float()
+        return ChannelStatistics(torch.from_numpy(self.mean_C).float(), torch.from_numpy(variance_C).float())
 
 
 def _float64(rows: Sequence[Tensor]) -> _Rows:

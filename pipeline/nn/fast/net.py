@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.nn.fast.layers import prepare_layers
+from pipeline.nn.fast.moments import ChannelStatistics
 from pipeline.nn.fast.team import Team
 from pipeline.nn.fast.whole import WholePass
 from pipeline.nn.pixels import check_image
@@ -119,6 +120,11 @@ class FastNet:
         for image_HWC in images_NHWC:
             check_image(image_HWC)
         return self._cuda.submit(images_NHWC)
+
+    def statistics(self, image_HWC: NDArray[np.uint8]) -> list[ChannelStatistics]:
+        """Return mean and variance of every normed layer on one image, as the CPU computes them."""
+        check_image(image_HWC)
+        return self._whole.run(image_HWC, np.empty(image_HWC.shape, np.uint8))
 
     def _run(self, image_HWC: NDArray[np.uint8], dtype: type) -> NDArray:
         check_image(image_HWC)

@@ -17,6 +17,7 @@ from torch import Tensor
 from pipeline.nn.fast.folding import PIXEL_CENTRES
 from pipeline.nn.fast.frame import Frame, relu_into
 from pipeline.nn.fast.layers import Norm
+from pipeline.nn.fast.moments import ChannelStatistics
 from pipeline.nn.pixels import padded_side_px
 from pipeline.nn.transformer_net import IMAGE_CHANNELS
 
@@ -84,8 +85,7 @@ class RawMap:
         strips: per group of ``rows_per_strip`` tap rows one (1, C, n, W) channels-last tensor per tap;
             tap t holds the output rows ``taps * row + t``.
         height: output rows in all.
-        mean_C: (C,) float32.
-        variance_C: (C,) float32.
+        statistics: of all of them.
         norm: the layer's norm.
     """
 
@@ -94,14 +94,13 @@ class RawMap:
         strips: list[list[Tensor]],
         rows_per_strip: int,
         height: int,
-        mean_C: Tensor,
-        variance_C: Tensor,
+        statistics: ChannelStatistics,
         norm: Norm,
     ) -> None:
         self.height, self.step = height, len(strips[0])
         self.channels, self.width = strips[0][0].shape[1], strips[0][0].shape[3]
         self._strips, self._rows_per_strip = strips, rows_per_strip
-        self._mean_C, self._variance_C, self._norm = mean_C, variance_C, norm
+        self._statistics, self._norm = statistics, norm
         self._residual: Frame | None = None
 
     def add_to(self, residual: Frame) -> None:
@@ -123,7 +122,7 @@ class RawMap:
     def _write(self, frame: RowStore, raw_NCHW: Tensor, first: int, step: int) -> None:
         last = first + step * (raw_NCHW.shape[2] - 1) + 1
         residual_HWC = None if self._residual is None else self._residual.rows(first, last, step)
-        normal_NCHW = self._norm.apply(raw_NCHW, self._mean_C, self._variance_C)
+        normal_NCHW = self._norm.apply(raw_NCHW, self._statistics)
         finish_rows(normal_NCHW, self._norm.relu, residual_HWC, frame.rows(first, last, step))
 
 

@@ -11,7 +11,7 @@ from pipeline.nn.fast import workspace
 from pipeline.nn.fast.folding import OUTPUT_CENTRE
 from pipeline.nn.fast.frame import Frame
 from pipeline.nn.fast.layers import Layer, Layers
-from pipeline.nn.fast.moments import Moments, PieceSums, sum_piece
+from pipeline.nn.fast.moments import ChannelStatistics, Moments, PieceSums, sum_piece
 from pipeline.nn.fast.sources import InterpolatedSource, PixelSource, RawMap, Source
 from pipeline.nn.fast.team import Team
 from pipeline.nn.transformer_net import IMAGE_CHANNELS
@@ -38,16 +38,20 @@ class WholePass:
 
     def __init__(self, layers: Layers, team: Team) -> None:
         self._layers, self._team = layers, team
+        self._seen: list[ChannelStatistics] = []
 
     @torch.inference_mode()
-    def run(self, image_HWC: NDArray[np.uint8], painted_HWC: NDArray) -> None:
+    def run(self, image_HWC: NDArray[np.uint8], painted_HWC: NDArray) -> list[ChannelStatistics]:
         """Repaint one image.
 
         Args:
             image_HWC: (H, W, 3) uint8, any size.
             painted_HWC: (H, W, 3), receives the result: uint8 rounded and clamped, or float32 as the
                 network gives it on the scale of 0 to 255.
+        Returns:
+            the statistics of every normed layer, in the order of the network.
         """
+        self._seen = []
         layers = self._layers
         raw = self._normed(layers.stem, PixelSource(image_HWC, layers.dtype))
         for layer in layers.downs:
@@ -66,6 +70,7 @@ class WholePass:
             workspace.SHARED.give_back(residual.buffer)
         raw = self._normed(layers.ups[1], raw)
         self._head(layers.head, raw, torch.from_numpy(painted_HWC))
+        return self._seen
 
     def _frame(self, layer: Layer, source: Source) -> Frame:
         size = (source.height, source.width, source.channels, layer.padding_px)
@@ -103,7 +108,9 @@ class WholePass:
             workspace.SHARED.give_back(filled.buffer)
         moments = Moments()
         moments.add([piece for strip in sums for piece in strip])
-        return RawMap(strips, rows, rows_in_all * layer.scale, *moments.mean_and_variance(), layer.norm)
+        statistics = moments.statistics()
+        self._seen.append(statistics)
+        return RawMap(strips, rows, rows_in_all * layer.scale, statistics, layer.norm)
 
     def _head(self, layer: Layer, source: Source, out_HWC: Tensor) -> None:
         frame = self._frame(layer, source)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from pipeline.nn.fast.layers import Norm
+from pipeline.nn.fast.moments import ChannelStatistics
 from pipeline.nn.fast.sources import RowStore, finish_rows
 from pipeline.nn.tiled.planes import Plane
-from pipeline.nn.tiled.stream import ChannelStatistics
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class PlaneSource:
         else:
             norm, statistics = self._finish.norm, self._finish.statistics
             raw_NCHW = raw_HWC.permute(2, 0, 1)[None]
-            normal_NCHW = norm.apply(raw_NCHW, statistics.mean_C, statistics.variance_C)
+            normal_NCHW = norm.apply(raw_NCHW, statistics)
             finish_rows(normal_NCHW, norm.relu, residual_HWC, out_HWC)
         if own and self._keep_in is not None:
             self._keep_in.write(first, out_HWC)
@@ -100,5 +100,5 @@ def finish_in_place(raw: Plane, finish: Finish, residual: Plane, rows_per_band: 
     for first in range(0, raw.height, rows_per_band):
         last = min(first + rows_per_band, raw.height)
         raw_NCHW = raw.read(first, last).permute(2, 0, 1)[None]
-        normal_NCHW = norm.apply(raw_NCHW, statistics.mean_C, statistics.variance_C)
+        normal_NCHW = norm.apply(raw_NCHW, statistics)
         residual.write(first, torch.add(normal_NCHW.permute(0, 2, 3, 1)[0], residual.read(first, last)))

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.nn.fast.layers import Layer
+from pipeline.nn.fast.moments import ChannelStatistics
 from pipeline.nn.fast.sources import INTERPOLATION_REACH_PX, RowStore, Source, finish_rows
 from pipeline.nn.fast.whole import unfold_columns
 from pipeline.nn.tiled.rolling import RollingFrame
-
-
-@dataclass(frozen=True)
-class ChannelStatistics:
-    """Mean and biased variance of a whole feature map, which an instance norm subtracts and divides by."""
-
-    mean_C: Tensor
-    variance_C: Tensor
 
 
 class LayerStream:
@@ -71,7 +62,7 @@ class LayerStream:
             raise ValueError("rows cannot be finished before the statistics of the map are known")
         norm, statistics = self._layer.norm, self._statistics
         for tap, raw_NCHW in enumerate(self.convolve(first // self.step, last // self.step)):
-            normal_NCHW = norm.apply(raw_NCHW, statistics.mean_C, statistics.variance_C)
+            normal_NCHW = norm.apply(raw_NCHW, statistics)
             finish_rows(normal_NCHW, norm.relu, None, frame.rows(first + tap, last, self.step))
 
 

@@ -14,7 +14,7 @@ seam: the arithmetic is that of the whole image.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,16 +23,15 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.nn.fast.layers import Layer, Layers
+from pipeline.nn.fast.moments import ChannelStatistics
 from pipeline.nn.fast.net import FastNet
 from pipeline.nn.fast.sources import PixelSource
-from pipeline.nn.fast.team import Team
 from pipeline.nn.fast.whole import write_pixels
 from pipeline.nn.memory import TiledPlan, plan_tiled
 from pipeline.nn.pixels import check_image, padded_side_px
 from pipeline.nn.tiled.passes import BAND_BYTES, Chain, Link, PassRunner
 from pipeline.nn.tiled.plane_source import Borders, Finish, PlaneSource, finish_in_place
 from pipeline.nn.tiled.planes import FilePlane, MemoryPlane, Plane, scratch_file
-from pipeline.nn.tiled.stream import ChannelStatistics
 
 
 def stylize_tiled(
@@ -61,6 +60,48 @@ def stylize_tiled(
     return _paint(fast_net, image_HWC, np.uint8, max_memory_bytes, scratch_dir, band_bytes)
 
 
+def stylize_by_thumbnail(
+    fast_net: FastNet,
+    image_HWC: NDArray[np.uint8],
+    *,
+    max_memory_bytes: int,
+    scratch_dir: str | Path | None = None,
+    thumbnail_px: int = 1024,
+) -> NDArray[np.uint8]:
+    """Repaint an image of any size with the statistics of a reduced one: faster, and only nearly the same.
+
+    Nothing has to be computed for its statistics, so every layer runs once. Contrast and colour shift
+    slightly, for the reduced image has other textures; there is still no seam.
+
+    Args:
+        fast_net: the network, on a CPU.
+        image_HWC: (H, W, 3) uint8.
+        max_memory_bytes: as for ``stylize_tiled``.
+        scratch_dir: as for ``stylize_tiled``.
+        thumbnail_px: longer side of the reduced image; each of its pixels is the mean of those it covers.
+    Returns:
+        (H, W, 3) uint8.
+    Raises:
+        ImageError: ``ScratchFull``.
+        ValueError: not a non-empty (H, W, 3) uint8 array.
+    """
+    check_image(image_HWC)
+    step = -(-max(image_HWC.shape[:2]) // thumbnail_px)
+    known = fast_net.statistics(_reduced(image_HWC, step))
+    return _paint(fast_net, image_HWC, np.uint8, max_memory_bytes, scratch_dir, BAND_BYTES, known)
+
+
+def _reduced(image_HWC: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
+    """Average blocks of ``step`` x ``step`` pixels, row by row; what is left at the edges falls away."""
+    step = min(step, *image_HWC.shape[:2])
+    height, width = (side // step for side in image_HWC.shape[:2])
+    reduced_HWC = np.empty((height, width, 3), np.uint8)
+    for row in range(height):
+        block = image_HWC[row * step : (row + 1) * step, : width * step]
+        reduced_HWC[row] = block.reshape(step, width, step, 3).mean(axis=(0, 2)).round()
+    return reduced_HWC
+
+
 def tiled_values(
     fast_net: FastNet, image_HWC: NDArray[np.uint8], *, max_memory_bytes: int, band_bytes: int = BAND_BYTES
 ) -> NDArray[np.float32]:
@@ -75,11 +116,13 @@ def _paint(
     max_memory_bytes: int,
     scratch_dir: str | Path | None,
     band_bytes: int,
+    known: Sequence[ChannelStatistics] = (),
 ) -> NDArray:
     check_image(image_HWC)
     plan = plan_tiled(image_HWC.shape[:2], fast_net.architecture, fast_net.precision, max_memory_bytes=max_memory_bytes)
     with torch.inference_mode(), _planes(plan, fast_net.layers, image_HWC.shape[:2], scratch_dir) as planes:
-        return _TiledPass(fast_net.layers, fast_net.team, band_bytes, image_HWC, planes).run(dtype)
+        runner = PassRunner(fast_net.team, fast_net.layers.dtype, band_bytes, known)
+        return _TiledPass(fast_net.layers, runner, image_HWC, planes).run(dtype)
 
 
 @contextmanager
@@ -105,11 +148,8 @@ def _planes(
 class _TiledPass:
     """The passes over one image, in order; what is known of the statistics grows from one to the next."""
 
-    def __init__(
-        self, layers: Layers, team: Team, band_bytes: int, image_HWC: NDArray[np.uint8], planes: list[Plane]
-    ) -> None:
-        self._layers, self._image_HWC = layers, image_HWC
-        self._runner = PassRunner(team, layers.dtype, band_bytes)
+    def __init__(self, layers: Layers, runner: PassRunner, image_HWC: NDArray[np.uint8], planes: list[Plane]) -> None:
+        self._layers, self._runner, self._image_HWC = layers, runner, image_HWC
         self._planes = planes
         self._height, self._width = (padded_side_px(side) for side in image_HWC.shape[:2])
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pipeline.nn.fast import FastNet
-from pipeline.nn.tiled import stylize_tiled
+from pipeline.nn.tiled import stylize_by_thumbnail, stylize_tiled
 from pipeline.nn.tiled.stylize import tiled_values
 from tests.unit.nn.nets import drawn_image, seeded_net, smooth_image
 
@@ -136,6 +136,19 @@ def test_a_kill_in_mid_image_leaves_no_scratch_behind(tmp_path):
         process.wait()
     assert process.returncode == -signal.SIGKILL
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_thumbnail_of_full_size_gives_the_whole_image():
+    fast, image_HWC = FastNet(seeded_net(0.25), precision="float32"), smooth_image(60, 90)
+    quick_HWC = stylize_by_thumbnail(fast, image_HWC, max_memory_bytes=NOTHING)
+    assert np.abs(quick_HWC.astype(int) - fast.stylize(image_HWC)).max() <= 1
+
+
+def test_a_reduced_thumbnail_is_near_the_whole_image():
+    fast, image_HWC = FastNet(seeded_net(0.25), precision="float32"), smooth_image(240, 321)
+    quick_HWC = stylize_by_thumbnail(fast, image_HWC, max_memory_bytes=PLENTY, thumbnail_px=170)
+    difference = np.abs(quick_HWC.astype(int) - fast.stylize(image_HWC))
+    assert quick_HWC.shape == image_HWC.shape and 0 < difference.mean() < 12
 
 
 def test_what_is_no_image_is_refused():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 import torch
@@ -21,7 +23,7 @@ def test_pieces_add_up_to_the_moments_of_the_whole(dtype, offset, tolerance):
         moments.add(sum_piece(whole_NCHW[:, :, first : first + 35]))
         moments.add(sum_piece(whole_NCHW[:, :, first + 35 : first + 70]) if first < 265 else [])
     exact = whole_NCHW.double()
-    mean_C, variance_C = moments.mean_and_variance()
+    mean_C, variance_C = astuple(moments.statistics())
     assert moments.count == 60_000
     assert torch.allclose(mean_C.double(), exact.mean((0, 2, 3)), rtol=1e-6, atol=1e-6)
     assert torch.allclose(variance_C.double(), exact.var((0, 2, 3), unbiased=False), rtol=tolerance)
@@ -37,7 +39,7 @@ def test_no_digits_are_lost_over_a_hundred_million_pixels():
         moments.add(sums * 100)
     assert moments.count == 1600 * 65_536
     exact = piece_HWC.astype(np.float64)
-    mean_C, variance_C = moments.mean_and_variance()
+    mean_C, variance_C = astuple(moments.statistics())
     assert np.allclose(mean_C, exact.mean((0, 1)), rtol=5e-7)
     assert np.allclose(variance_C, exact.var((0, 1)), rtol=3e-5)
 
@@ -56,5 +58,5 @@ def test_the_same_order_gives_the_same_bits():
 def test_constant_channels_have_no_variance():
     moments = Moments()
     moments.add(sum_piece(torch.full((1, 3, 50, 60), 7.25).to(memory_format=torch.channels_last)))
-    mean_C, variance_C = moments.mean_and_variance()
+    mean_C, variance_C = astuple(moments.statistics())
     assert mean_C.tolist() == [7.25] * 3 and variance_C.max() < 1e-9
