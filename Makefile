@@ -1,4 +1,4 @@
-# make setup | demo | test | faults | lint | clean; every target installs what it needs, once.
+# make setup | demo | test | faults | soak | lint | clean; every target installs what it needs, once.
 PYTHON ?= python3
 VENV := .venv
 S3_VENV := .venv-s3
@@ -8,7 +8,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 export SWIFT_VENV := $(CURDIR)/$(S3_VENV)
 export RAY_AUTH_MODE ?= disabled
 
-.PHONY: setup demo test unit faults lint format clean
+.PHONY: setup demo test unit faults soak lint format clean
 
 setup: $(VENV)/.installed $(S3_VENV)/.installed
 
@@ -35,6 +35,11 @@ unit: $(VENV)/.installed
 
 faults: setup
 	$(BIN)/python -m pytest tests/faults
+
+# Random kills at random times: make soak SEEDS=30
+SEEDS ?= 30
+soak: setup
+	$(BIN)/python -m tests.faults.soak --seeds $(SEEDS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
