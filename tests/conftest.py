@@ -10,8 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parents[1]
+
+# The same examples every time, and no verdict about how fast a busy machine is.
+settings.register_profile("stylemill", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("stylemill")
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -76,6 +81,17 @@ def run_bound_by_permissions() -> Callable[..., subprocess.CompletedProcess[str]
         )
 
     return run
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run what is fast first, and what shares a Ray cluster last, so that nothing else meets that cluster."""
+    order = ["unit", "tools", "faults", "gpu", "integration"]
+
+    def place(item: pytest.Item) -> int:
+        parts = item.path.relative_to(ROOT / "tests").parts
+        return order.index(parts[0]) if parts[0] in order else 0
+
+    items.sort(key=place)
 
 
 def command_line(*arguments: object) -> list[str]:

@@ -158,8 +158,9 @@ def test_choices():
 
 def test_unknown_fields_come_with_a_suggestion():
     error = problem("--name", "x", file="learning_rat: 1")
-    assert error.field == "learning_rat" and "learning_rate" in error.cure
-    assert "endpoint_url" in problem("--name", "x", file="store: {endpoint_ulr: 1}").cure
+    assert error.field == "learning_rat" and error.cure == "did you mean learning_rate?"
+    nested = problem("--name", "x", file="store: {endpoint_ulr: 1}")
+    assert (nested.field, nested.cure) == ("store.endpoint_ulr", "did you mean store.endpoint_url?")
     assert "num_layers" in problem("--name", "x", file="zzzzzz: 1").cure
 
 

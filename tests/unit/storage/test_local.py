@@ -83,6 +83,7 @@ def test_a_listing_is_in_order_of_key_and_gives_back_every_name(storage: Storage
         assert item.size_bytes == len(item.key.encode()) and item.problem_type is None
         assert item.etag == storage.stat(item.uri).etag
         assert storage.read_bytes(item.uri).decode() == item.key
+        assert keys(storage, tmp_path, item.key) == [key for key in sorted(NASTY) if key > item.key]
 
 
 names = st.text(st.sampled_from("ab-./0ABé~"), min_size=1, max_size=4)
