@@ -53,11 +53,11 @@ class FastNet:
         # Also beside a GPU: images that do not fit it go through the CPU in bands.
         self.layers = prepare_layers(net, dtype)
         self._whole = WholePass(self.layers, self.team)
-        self._cuda: CudaPass | None = None
+        self.gpu: CudaPass | None = None
         if self.device.type == "cuda":
             from pipeline.nn.fast.cuda import CudaPass
 
-            self._cuda = CudaPass(net, dtype, self.device, compile_network=compile_network)
+            self.gpu = CudaPass(net, dtype, self.device, compile_network=compile_network)
 
     def stylize(self, image_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Repaint one image of any size from 1 x 1 px.
@@ -69,7 +69,7 @@ class FastNet:
         Raises:
             ValueError: not a non-empty (H, W, 3) uint8 array.
         """
-        if self._cuda is not None:
+        if self.gpu is not None:
             return self.stylize_batch(image_HWC[None])[0]
         painted_HWC: NDArray[np.uint8] = self._run(image_HWC, np.uint8)
         return painted_HWC
@@ -84,9 +84,9 @@ class FastNet:
         Raises:
             ValueError: not a non-empty (H, W, 3) uint8 array.
         """
-        if self._cuda is not None:
+        if self.gpu is not None:
             check_image(image_HWC)
-            return self._cuda.values(image_HWC)
+            return self.gpu.values(image_HWC)
         values_HWC: NDArray[np.float32] = self._run(image_HWC, np.float32)
         return values_HWC
 
@@ -100,7 +100,7 @@ class FastNet:
         Raises:
             ValueError: not a non-empty batch of (H, W, 3) uint8 images.
         """
-        if self._cuda is not None:
+        if self.gpu is not None:
             return self.submit_batch(images_NHWC).result()
         return np.stack([self.stylize(image_HWC) for image_HWC in images_NHWC])
 
@@ -115,11 +115,11 @@ class FastNet:
             ValueError: the network is on a CPU, or not a batch of (H, W, 3) uint8 images.
             torch.OutOfMemoryError: the batch is too large for the GPU.
         """
-        if self._cuda is None:
+        if self.gpu is None:
             raise ValueError("batches in flight need a GPU; use stylize_batch")
         for image_HWC in images_NHWC:
             check_image(image_HWC)
-        return self._cuda.submit(images_NHWC)
+        return self.gpu.submit(images_NHWC)
 
     def statistics(self, image_HWC: NDArray[np.uint8]) -> list[ChannelStatistics]:
         """Return mean and variance of every normed layer on one image, as the CPU computes them."""
