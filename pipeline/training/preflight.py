@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from pipeline.config import digest, to_mapping, to_yaml
+from pipeline.config import parse_yaml, to_mapping, to_yaml
 from pipeline.errors import AccessDenied, ConfigError, ImageError, ObjectNotFound, StorageError
 from pipeline.storage import Storage, resolve
 from pipeline.storage.uri import is_inside, key_problem
@@ -59,20 +59,15 @@ def prepare(config: TrainConfig) -> PreparedTraining:
     content = _list_content(storage, config)
     if any(is_inside(layout.out, resolve(location)) for location in config.content):
         raise ConfigError("out", config.out, "lies inside the content images", "choose a location outside them")
-    identity = _identity(config, style_sha256, warm_start, content)
     try:
-        changes = _claim(storage, layout, identity)
-        if not changes:
-            storage.write_bytes(layout.config_uri, to_yaml(config).encode())
-            storage.create_bytes(layout.content_uri, json.dumps(content, indent=0).encode())
+        _claim(storage, layout, _identity(config, style_sha256, warm_start))
+        steps_before = _steps_before(storage, layout)
+        storage.write_bytes(layout.config_uri, to_yaml(config).encode())
+        storage.create_bytes(layout.content_uri, json.dumps(content, indent=0).encode())
         frozen = tuple(json.loads(storage.read_bytes(layout.content_uri)))
     except StorageError as error:
         cure = "give a location that these credentials may write"
         raise ConfigError("out", config.out, f"cannot be written ({error})", cure) from error
-    if changes:
-        names = ", ".join(changes)
-        cure = "use the same settings to resume, or another --out for a new run"
-        raise ConfigError(changes[0].split(" ")[0], "changed", f"{config.out} holds a run with {names}", cure)
     return PreparedTraining(
         config=config,
         layout=layout,
@@ -82,7 +77,7 @@ def prepare(config: TrainConfig) -> PreparedTraining:
         warm_start=warm_start,
         loss_weights=loss_weights,
         finished=_finished(storage, layout, config),
-        warnings=_warnings(config, frozen),
+        warnings=_warnings(config, frozen, steps_before),
     )
 
 
@@ -148,25 +143,44 @@ def _list_content(storage: Storage, config: TrainConfig) -> list[str]:
     return content
 
 
-def _identity(config: TrainConfig, style_sha256: str, warm_start: bytes | None, content: list[str]) -> dict[str, Any]:
+def _identity(config: TrainConfig, style_sha256: str, warm_start: bytes | None) -> dict[str, Any]:
+    """Return what a resumed run must have in common with the run that it continues.
+
+    Of the content only the locations count: what they held at first was listed then, and the run goes on with that.
+    """
     settings = {name: value for name, value in to_mapping(config).items() if name not in MAY_CHANGE}
-    settings |= {"style_image": style_sha256, "content": digest({"uris": content})}
+    settings |= {"style_image": style_sha256, "content": [resolve(location) for location in config.content]}
     if warm_start is not None:
         settings["warm_start"] = hashlib.sha256(warm_start).hexdigest()
     return settings
 
 
-def _claim(storage: Storage, layout: TrainLayout, identity: dict[str, Any]) -> list[str]:
-    """Create the run's identity; return what differs if another one stands there."""
-    data = json.dumps(identity, indent=1, ensure_ascii=False).encode()
-    if storage.create_bytes(layout.identity_uri, data):
-        return []
-    existing = json.loads(storage.read_bytes(layout.identity_uri))
-    return [
-        f"{name} {existing.get(name)} instead of {value}"
-        for name, value in identity.items()
-        if existing.get(name) != value
-    ]
+def _claim(storage: Storage, layout: TrainLayout, identity: dict[str, Any]) -> None:
+    """Create the run's identity, or find it there.
+
+    Raises:
+        ConfigError: a run with other settings was begun there.
+    """
+    if storage.create_bytes(layout.identity_uri, json.dumps(identity, indent=1, ensure_ascii=False).encode()):
+        return
+    try:
+        begun_with = json.loads(storage.read_bytes(layout.identity_uri))
+    except ValueError as error:
+        cure = "choose another --out"
+        raise ConfigError("out", layout.out, f"holds a run whose run.json is damaged ({error})", cure) from None
+    for name, value in identity.items():
+        if begun_with.get(name) != value:
+            problem = f"differs from {begun_with.get(name)!r}, with which the run in {layout.out} was begun"
+            raise ConfigError(name, value, problem, "use the same to resume, or another --out for a new run")
+
+
+def _steps_before(storage: Storage, layout: TrainLayout) -> int | None:
+    """Return the steps that the run was last started with, or None at its first start."""
+    try:
+        text = storage.read_bytes(layout.config_uri).decode()
+        return int(parse_yaml(text, source=layout.config_uri)["steps"])
+    except (ObjectNotFound, UnicodeDecodeError, ConfigError, KeyError, ValueError):
+        return None  # only a warning depends on it
 
 
 def _finished(storage: Storage, layout: TrainLayout, config: TrainConfig) -> StyleHeader | None:
@@ -178,7 +192,13 @@ def _finished(storage: Storage, layout: TrainLayout, config: TrainConfig) -> Sty
     return header if asked >= config.steps else None
 
 
-def _warnings(config: TrainConfig, content: tuple[str, ...]) -> tuple[str, ...]:
+def _warnings(config: TrainConfig, content: tuple[str, ...], steps_before: int | None) -> tuple[str, ...]:
+    warnings = []
     if len(content) < FEW_IMAGES:
-        return (f"only {len(content)} content images: the style will fit those and may smear on others",)
-    return ()
+        warnings.append(f"only {len(content)} content images: the style will fit those and may smear on others")
+    if steps_before not in (None, config.steps):
+        warnings.append(
+            f"steps changes from {steps_before} to {config.steps}, and with it the schedule of the learning rate: "
+            "the result is not that of an undisturbed run"
+        )
+    return tuple(warnings)
