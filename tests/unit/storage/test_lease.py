@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import RunConflict
+from pipeline.storage import Storage, lease
+from pipeline.storage.lease import Lease, acquire
+
+
+@pytest.fixture
+def prefix(tmp_path: Path) -> str:
+    return str(tmp_path / "lease")
+
+
+def holder_file(prefix: str, token: int) -> Path:
+    (found,) = [path for path in Path(prefix).iterdir() if int(path.stem) == token]
+    return found
+
+
+def change_holder(prefix: str, token: int, **changes: object) -> None:
+    path = holder_file(prefix, token)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_tokens_count_up_and_a_released_lease_is_free(prefix: str):
+    for token in (1, 2, 3):
+        with acquire(Storage(), prefix) as held:
+            assert held.token == token
+            held.check()
+
+
+def test_a_living_holder_of_another_machine_is_left_alone(prefix: str):
+    first = acquire(Storage(), prefix)
+    change_holder(prefix, 1, host="elsewhere")
+    told: list[str] = []
+
+    def show_life(message: str) -> None:
+        told.append(message)
+        change_holder(prefix, 1, beat=1)
+
+    with pytest.raises(RunConflict, match="elsewhere"):
+        acquire(Storage(), prefix, dead_after_s=30.0, on_wait=show_life)
+    assert len(told) == 1
+    first.check()
+
+
+def test_a_holder_that_gives_no_sign_loses_the_run(prefix: str):
+    first = acquire(Storage(), prefix)  # never renewed: it is not entered
+    change_holder(prefix, 1, host="elsewhere")
+    second = acquire(Storage(), prefix, dead_after_s=0.2)
+    assert second.token == 2
+    second.check()
+    with pytest.raises(RunConflict, match="taken over"):
+        first.check()
+    with pytest.raises(RunConflict):
+        Lease(Storage(), prefix, 1).check()
+
+
+def test_a_dead_process_of_this_machine_is_not_waited_for(prefix: str):
+    acquire(Storage(), prefix)
+    change_holder(prefix, 1, process_started="another boot/1")
+    told: list[str] = []
+    assert acquire(Storage(), prefix, dead_after_s=1000.0, on_wait=told.append).token == 2
+    assert told == []
+
+
+def test_a_holder_renews_its_lease(prefix: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lease, "RENEW_PERIOD_S", 0.01)
+    with acquire(Storage(), prefix):
+        path, seen = holder_file(prefix, 1), threading.Event()
+        while json.loads(path.read_text())["beat"] < 3:
+            seen.wait(0.01)
+        assert json.loads(path.read_text())["released"] is False
+    assert json.loads(path.read_text())["released"] is True
+
+
+@pytest.mark.parametrize("turn", range(3))
+def test_of_many_who_want_a_free_run_one_gets_it(prefix: str, turn: int):
+    start = threading.Barrier(8)
+
+    def take(_: int) -> bool:
+        start.wait()
+        try:
+            acquire(Storage(), prefix, dead_after_s=0.0)
+        except RunConflict:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(take, range(8)))
+    tokens = sorted(int(path.stem) for path in Path(prefix).iterdir())
+    assert won.count(True) == len(tokens) and tokens == list(range(1, len(tokens) + 1))
+    last = Lease(Storage(), prefix, tokens[-1])
+    last.check()
+    for token in tokens[:-1]:
+        with pytest.raises(RunConflict):
+            Lease(Storage(), prefix, token).check()
