@@ -33,7 +33,7 @@ class DemoConfig:
     out: str = "demo-out"
     """Folder on this machine for everything that the demo makes; running it again there finishes what is left."""
 
-    steps: int = 250
+    steps: int = 500
     """Training steps; fewer are quicker and paint less."""
 
     def __post_init__(self) -> None:
@@ -71,7 +71,8 @@ def train_config(places: Places, steps: int) -> TrainConfig:
         name=STYLE_NAME,
         steps=steps,
         width=0.5,
-        crop_px=192,
+        crop_px=160,
+        style_weight=8.0,
         sample_every=max(1, steps // 5),
     )
 
@@ -159,6 +160,8 @@ class _Demo:
                 input=str(self._places.library),
                 out=str(self._places.repainted),
                 max_failed_fraction=MAX_FAILED_FRACTION,
+                # So that the demo's pictures look the same with and without bfloat16 in hardware.
+                precision="float32",
             )
         )
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from pipeline.report.pictures import flatten
 
 _GAP_PX = 8
-_QUALITY = 86
+_QUALITY = 84
 
 
 def before_after_sheet(style: bytes, pairs: Sequence[tuple[bytes, bytes]], *, cell_px: int = 232) -> bytes:
