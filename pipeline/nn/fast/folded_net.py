@@ -45,12 +45,11 @@ class FoldedNet(nn.Module):
         self.ups = nn.ModuleList(_folded_up(block, dtype) for block in (net.up1, net.up2))
         if net.head.conv.bias is None:
             raise ValueError("the head of the network has a bias")
-        weight, bias = fold_pixels_into_head(_weight(net.head), net.head.conv.bias.detach().float().cpu())
-        # The first group of folded columns is the head itself: other devices want no grouped columns.
-        head_weight = weight[:IMAGE_CHANNELS, :, :, : net.head.conv.kernel_size[1]]
+        bias = net.head.conv.bias.detach().float().cpu()
+        weight, bias = fold_pixels_into_head(_weight(net.head), bias, columns=1)
         self.head_padding_px = net.head.padding_px
-        self.register_buffer("head_weight", _channels_last(head_weight, dtype))
-        self.register_buffer("head_bias", bias[:IMAGE_CHANNELS].to(dtype))
+        self.register_buffer("head_weight", _channels_last(weight, dtype))
+        self.register_buffer("head_bias", bias.to(dtype))
         self.register_buffer("centres", torch.tensor(PIXEL_CENTRES, dtype=dtype).view(1, IMAGE_CHANNELS, 1, 1))
 
     def forward(self, images_NHWC: Tensor) -> Tensor:

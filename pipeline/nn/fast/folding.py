@@ -19,8 +19,8 @@ PIXEL_CENTRES = tuple(round(MAX_LEVEL * mean) for mean in IMAGENET_MEAN)
 OUTPUT_CENTRE = 128
 """The folded head gives pixel - 128: bfloat16 is finest around zero, and int8 holds the range."""
 
-HEAD_COLUMNS = 4
-"""Neighbouring pixels of a row that the folded head computes as channels of one position."""
+HEAD_COLUMNS = (4, 2, 1)
+"""Neighbouring pixels of a row that the folded head computes as channels of one position, best first."""
 
 
 def fold_pixels_into_stem(weight_OIHW: Tensor) -> Tensor:
@@ -66,22 +66,23 @@ def fold_nearest_upsampling(weight_OIHW: Tensor) -> tuple[Tensor, Tensor]:
     return even_rows.float(), odd_rows.float()
 
 
-def fold_pixels_into_head(weight_OIHW: Tensor, bias_O: Tensor) -> tuple[Tensor, Tensor]:
-    """Let the head give ``pixel - OUTPUT_CENTRE``, for four neighbouring pixels at once.
+def fold_pixels_into_head(weight_OIHW: Tensor, bias_O: Tensor, columns: int) -> tuple[Tensor, Tensor]:
+    """Let the head give ``pixel - OUTPUT_CENTRE``, for some neighbouring pixels of a row at once.
 
     Deprocessing (x std + mean, x 255) is affine per channel. Three output channels leave a matrix unit of
     16 columns mostly idle; the kernels of four neighbours, each shifted by one more column, fill 12.
-    Run with a horizontal stride of 4, the result (H, W / 4, 12) in memory is (H, W, 3).
+    Run with a horizontal stride of ``columns``, the result (H, W / columns, 3 columns) is (H, W, 3).
 
     Args:
         weight_OIHW: (3, I, kH, kW) float32.
         bias_O: (3,) float32.
+        columns: neighbouring pixels that become channels; 1 leaves the kernel's shape alone.
     Returns:
-        (12, I, kH, kW + 3) and (12,) float32.
+        (3 columns, I, kH, kW + columns - 1) and (3 columns,) float32.
     """
     std = torch.tensor(IMAGENET_STD, dtype=torch.float64)
     mean = torch.tensor(IMAGENET_MEAN, dtype=torch.float64)
     weight = weight_OIHW.double() * (MAX_LEVEL * std).view(3, 1, 1, 1)
     bias = (bias_O.double() * std + mean) * MAX_LEVEL - OUTPUT_CENTRE
-    shifted = [F.pad(weight, (column, HEAD_COLUMNS - 1 - column)) for column in range(HEAD_COLUMNS)]
-    return torch.cat(shifted).float(), bias.repeat(HEAD_COLUMNS).float()
+    shifted = [F.pad(weight, (column, columns - 1 - column)) for column in range(columns)]
+    return torch.cat(shifted).float(), bias.repeat(columns).float()

@@ -154,9 +154,10 @@ def _up_layer(block: ConvBlock, dtype: torch.dtype) -> Layer:
 def _head_layer(block: ConvBlock, dtype: torch.dtype) -> Layer:
     if block.conv.bias is None:
         raise ValueError("the head of the network has a bias")
-    weight, bias = fold_pixels_into_head(
-        block.conv.weight.detach().float().cpu(), block.conv.bias.detach().float().cpu()
-    )
-    conv = PackedConv(weight, bias, stride=(1, HEAD_COLUMNS), dtype=dtype)
+    plain = block.conv.weight.detach().float().cpu(), block.conv.bias.detach().float().cpu()
+    for columns in HEAD_COLUMNS:
+        conv = PackedConv(*fold_pixels_into_head(*plain, columns), stride=(1, columns), dtype=dtype)
+        if conv.trusted:
+            break
     pad = block.padding_px
     return Layer((Tap(conv, -pad),), pad, "reflect", None)

@@ -46,12 +46,13 @@ def test_the_folded_stem_differs_by_a_constant_per_channel():
     assert difference_NCHW.std(dim=(2, 3)).max() < 1e-4
 
 
-def test_the_folded_head_gives_rows_of_centred_pixels():
+@pytest.mark.parametrize("columns", HEAD_COLUMNS)
+def test_the_folded_head_gives_rows_of_centred_pixels(columns):
     weight, bias, features_NCHW = drawn(3, 5, 9, 9), drawn(3), drawn(1, 5, 24, 28)
     std, mean = (torch.tensor(value).view(3, 1, 1) for value in (IMAGENET_STD, IMAGENET_MEAN))
     wanted_CHW = (255 * (F.conv2d(features_NCHW, weight, bias) * std + mean))[0]
-    folded_weight, folded_bias = fold_pixels_into_head(weight, bias)
-    folded_NCHW = F.conv2d(features_NCHW, folded_weight, folded_bias, stride=(1, HEAD_COLUMNS))
+    folded_weight, folded_bias = fold_pixels_into_head(weight, bias, columns)
+    folded_NCHW = F.conv2d(features_NCHW, folded_weight, folded_bias, stride=(1, columns))
     got_HWC = folded_NCHW.permute(0, 2, 3, 1).reshape(16, 20, 3) + OUTPUT_CENTRE
     assert torch.allclose(got_HWC, wanted_CHW.permute(1, 2, 0), atol=2e-2)
 
