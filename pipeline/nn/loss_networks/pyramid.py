@@ -13,6 +13,8 @@ from pipeline.nn.loss_networks.calibration import calibration_images
 from pipeline.nn.loss_networks.features import LossFeatures
 
 NUM_FILTERS = 64
+NUM_STROKE_FILTERS = 24
+"""Of the filters, those that have no mean."""
 NUM_LEVELS = 5
 KERNEL_PX = 7
 CONTENT_LEVEL = 2
@@ -35,7 +37,7 @@ class PyramidLossNetwork(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        filters_OIHW = np.random.RandomState(_SEED).standard_normal((NUM_FILTERS, 3, KERNEL_PX, KERNEL_PX))
+        filters_OIHW = _draw_filters(np.random.RandomState(_SEED))
         images_NCHW = torch.from_numpy(calibration_images())
         weights_LOIHW, biases_LO = _calibrate(torch.from_numpy(filters_OIHW), images_NCHW)
         self.register_buffer("weights_LOIHW", weights_LOIHW)
@@ -80,6 +82,20 @@ class PyramidLossNetwork(nn.Module):
         if levels <= CONTENT_LEVEL:
             raise ValueError(f"{side_px} px are too few for {CONTENT_LEVEL + 1} levels of the pyramid")
         return levels
+
+
+def _draw_filters(generator: np.random.RandomState) -> np.ndarray:
+    """Return (NUM_FILTERS, 3, KERNEL_PX, KERNEL_PX) smoothed noise, the first ones without a mean.
+
+    Filters with a mean see colours and hardly anything else, since photographs hold little energy in detail; those
+    without see strokes. The smoothing keeps them from asking for texture at the scale of single pixels.
+    """
+    side_px = KERNEL_PX + 2
+    noise_OIHW = generator.standard_normal((NUM_FILTERS, 3, side_px, side_px))
+    rows_OIHW = noise_OIHW[:, :, :-2] + 2 * noise_OIHW[:, :, 1:-1] + noise_OIHW[:, :, 2:]
+    filters_OIHW = rows_OIHW[..., :-2] + 2 * rows_OIHW[..., 1:-1] + rows_OIHW[..., 2:]
+    filters_OIHW[:NUM_STROKE_FILTERS] -= filters_OIHW[:NUM_STROKE_FILTERS].mean(axis=(2, 3), keepdims=True)
+    return filters_OIHW
 
 
 def _calibrate(filters_OIHW: Tensor, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
