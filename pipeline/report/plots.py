@@ -123,7 +123,7 @@ def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _smoothed(y: np.ndarray) -> np.ndarray:
     """Running mean over about a twentieth of the line, gaps left out of it."""
-    half = max(1, len(y) // 40)
+    half = min(max(1, len(y) // 40), (len(y) - 1) // 2)
     known = np.isfinite(y)
     window = np.ones(2 * half + 1)
     total = np.convolve(np.where(known, y, 0.0), window, mode="same")

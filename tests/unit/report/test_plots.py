@@ -89,3 +89,13 @@ def test_titles_and_units_are_escaped():
     assert root.get("aria-label") == '"><script>'
     assert "<b>&" in _labels(chart.wide)
     assert "<script>" not in chart.wide
+
+
+@pytest.mark.parametrize("num_points", [2, 3, 4, 5, 40, 1000])
+def test_a_line_of_any_length_can_be_smoothed(num_points):
+    """A run of two steps has a loss curve as well."""
+    series = Series(name="loss", x=range(num_points), y=[3.0] * num_points, emphasis=True)
+    chart = line_chart([series], title="t", x_label="step", log_y=True)
+    raw, smooth = (_points(path) for path in _paths(chart.wide, "s0"))
+    assert len(raw) == len(smooth) == min(num_points, 320)
+    assert np.allclose(raw[:, 1], smooth[:, 1])
