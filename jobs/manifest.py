@@ -117,7 +117,7 @@ def repair(arguments: Sequence[str]) -> int:
     if config is None:
         return 0
     from jobs.session import ray_session
-    from jobs.stylize import paint, print_summary
+    from jobs.stylize import paint, print_summary, write_report
     from pipeline.auditing.repair import prepare_repair
 
     found = _verification(config)
@@ -128,6 +128,7 @@ def repair(arguments: Sequence[str]) -> int:
     with ray_session():
         result = paint(prepared.config, prepared)
     print_summary(result)
+    write_report(prepared.config, result)
     return 0 if not result.success.counts.get("failed") else 3
 
 

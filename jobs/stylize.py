@@ -39,6 +39,7 @@ def run(config: StylizeConfig) -> int:
         print(f"nothing to do since run {result.success.run_id}, committed at {result.success.finished_at}")
         return 0
     print_summary(result)
+    write_report(config, result)
     return 3 if result.failed_fraction > config.max_failed_fraction else 0
 
 
@@ -51,8 +52,8 @@ def paint(config: StylizeConfig, prepared: object) -> BulkResult:
     assert isinstance(prepared, PreparedRun)
     actors, threads = choose_num_actors(config), config.threads_per_actor
     print(
-        f"{actors} actor{'s' * (actors > 1)} with {threads} thread{'s' * (threads > 1)}, up to {config.max_memory} each; "
-        f"images above {prepared.largest_whole_pixels / 1e6:.1f} megapixels are painted in tiles",
+        f"{actors} actor{'s' * (actors > 1)} with {threads} thread{'s' * (threads > 1)}, "
+        f"up to {config.max_memory} each; images above {prepared.largest_whole_pixels / 1e6:.1f} megapixels are painted in tiles",
         flush=True,
     )
     line = LiveLine()
@@ -70,6 +71,22 @@ def progress_text(progress: Progress) -> str:
         f"{done:,}/{progress.num_sources:,} images, {progress.images_per_s:.2f} images/s, {failed:,} failed, "
         f"{progress.counts.get('skipped', 0):,} skipped, {duration(progress.seconds_left)} left"
     )
+
+
+def write_report(config: StylizeConfig, result: BulkResult) -> None:
+    """Write the run's page; a page that cannot be written is a warning, since the run is committed."""
+    from pipeline.errors import StorageError
+    from pipeline.report.gather import gather_bulk
+    from pipeline.report.write import write_bulk_report
+    from pipeline.storage import Storage
+
+    storage = Storage(config.storage)
+    try:
+        write_bulk_report(storage, result.layout, gather_bulk(storage, result.layout))
+    except StorageError as error:
+        print(f"note: the report could not be written ({error})")
+        return
+    print(f"report:   {result.layout.report_uri}")
 
 
 def print_summary(result: BulkResult) -> None:

@@ -43,7 +43,10 @@ def run(config: TrainConfig) -> int:
     with ray_session():
         result = learn(prepared)
     print_summary(result)
-    return 0 if result.header is not None else STOPPED
+    if result.header is None:
+        return STOPPED
+    write_report(config, result)
+    return 0
 
 
 def learn(prepared: PreparedTraining) -> TrainResult:
@@ -102,6 +105,22 @@ def progress_text(progress: TrainProgress) -> str:
         f"step {progress.step:,}/{progress.steps:,}, loss {progress.loss:.3f}, {progress.images_per_s:.2f} images/s, "
         f"{duration(progress.seconds_left)} left"
     )
+
+
+def write_report(config: TrainConfig, result: TrainResult) -> None:
+    """Write the run's page; a page that cannot be written is a warning, since the style is there."""
+    from pipeline.errors import StorageError
+    from pipeline.report.gather import gather_training
+    from pipeline.report.write import write_training_report
+    from pipeline.storage import Storage
+
+    storage, out = Storage(config.storage), result.layout.out
+    try:
+        write_training_report(storage, out, gather_training(storage, out, events=result.progress.events))
+    except StorageError as error:
+        print(f"note: the report could not be written ({error})")
+        return
+    print(f"report:   {result.layout.report_uri}")
 
 
 def print_summary(result: TrainResult) -> None:

@@ -95,3 +95,19 @@ def _translated(path: str) -> Iterator[None]:
         raise TransientError(f"{path}: {error}") from error
     except NotImplementedError as error:
         raise StorageError(f"{path}: {error}") from error
+    except Exception as error:
+        # gcsfs, adlfs and what they stand on raise classes of their own; their HTTP status says what to do.
+        raise _by_status(error, path) from error
+
+
+def _by_status(error: Exception, path: str) -> Exception:
+    names = ("code", "status", "status_code")
+    status = next((value for value in (getattr(error, name, None) for name in names) if isinstance(value, int)), None)
+    text = f"{path}: {type(error).__name__}: {error}"
+    if status == 404:
+        return ObjectNotFound(text)
+    if status in (401, 403):
+        return AccessDenied(text)
+    if status is not None and (status in (408, 429) or status >= 500):
+        return TransientError(text)
+    return StorageError(text)

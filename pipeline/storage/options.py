@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.errors import ConfigError
 
@@ -37,3 +37,11 @@ class StorageOptions:
         for name in ("retry_deadline_s", "timeout_s"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"storage.{name}", getattr(self, name), "is not above zero", "write seconds")
+
+
+FIRST_LOOK_S = 20.0
+
+
+def first_look(options: StorageOptions) -> StorageOptions:
+    """Return options for the checks before a job: a store that does not answer should be told of soon."""
+    return replace(options, retry_deadline_s=min(options.retry_deadline_s, FIRST_LOOK_S))

@@ -11,6 +11,9 @@ from pipeline.errors import ConfigError
 from pipeline.images.options import DecodeOptions, EncodeOptions
 from pipeline.storage import StorageOptions
 
+LEAST_MEMORY_BYTES = 2**30
+"""An actor holds some 900 MB before it has seen an image (see ``pipeline.nn.memory``)."""
+
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -98,8 +101,8 @@ class StylizeConfig:
                 raise ConfigError(name, value, "is below 1", "write a whole number from 1")
         if self.incremental and self.retry_failed:
             raise ConfigError("retry_failed", True, "cannot be combined with incremental", "run one after the other")
-        if self.max_memory_bytes < 2**28:
-            raise ConfigError("max_memory", self.max_memory, "is too little to paint in", "give at least 256MiB")
+        if self.max_memory_bytes < LEAST_MEMORY_BYTES:
+            raise ConfigError("max_memory", self.max_memory, "is too little for torch", "give at least 1GiB")
 
     @property
     def are_stages_separate(self) -> bool:

@@ -47,7 +47,7 @@ def prepare(config: StylizeConfig) -> PreparedRun:
         ConfigError: a model that is none, no sources, an output that cannot be written, holds something else, overlaps
             the sources, or holds this run with another fingerprint.
     """
-    storage = Storage(config.storage)
+    storage = Storage(first_look(config.storage))
     with _about("input"):
         source_root = resolve(config.input)
     with _about("out"):

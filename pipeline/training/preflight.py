@@ -13,6 +13,7 @@ from PIL import Image
 from pipeline.config import parse_yaml, to_mapping, to_yaml
 from pipeline.errors import AccessDenied, ConfigError, ImageError, ObjectNotFound, StorageError
 from pipeline.storage import Storage, resolve
+from pipeline.storage.options import first_look
 from pipeline.storage.uri import is_inside, key_problem
 from pipeline.style_model import StyleHeader, load_style_header
 from pipeline.training.config import MAY_CHANGE, TrainConfig
@@ -50,7 +51,7 @@ def prepare(config: TrainConfig) -> PreparedTraining:
         ConfigError: the style image cannot be read, there is no content, the output cannot be written or holds a
             run with other settings.
     """
-    storage, layout = Storage(config.storage), TrainLayout(_resolved("out", config.out))
+    storage, layout = Storage(first_look(config.storage)), TrainLayout(_resolved("out", config.out))
     if "/" in config.style_name or key_problem(config.style_name):
         raise ConfigError("name", config.style_name, "is no folder name", "give another --name")
     style_png, style_sha256 = _read_style(storage, config)

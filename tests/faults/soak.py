@@ -41,7 +41,7 @@ def make_library(folder: Path) -> Path:
 
 def start(style: Path, source: Path, out: Path) -> subprocess.Popen[str]:
     """Start the job in a session of its own."""
-    command = command_line("stylize", "--model", style, "--input", source, "--out", out, "--max-memory", "512MiB")
+    command = command_line("stylize", "--model", style, "--input", source, "--out", out)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True

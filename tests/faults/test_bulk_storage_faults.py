@@ -31,7 +31,7 @@ def undisturbed(
 
 
 def _verb(style: Path, source: object, out: object) -> list[object]:
-    bounds = ["--storage.timeout-s", "3", "--storage.retry-deadline-s", "60", "--max-memory", "512MiB"]
+    bounds = ["--storage.timeout-s", "3", "--storage.retry-deadline-s", "60"]
     return ["stylize", "--model", style, "--input", source, "--out", out, "--max-failed-fraction", "0", *bounds]
 
 
