@@ -53,7 +53,8 @@ def paint(config: StylizeConfig, prepared: object) -> BulkResult:
     actors, threads = choose_num_actors(config), config.threads_per_actor
     print(
         f"{actors} actor{'s' * (actors > 1)} with {threads} thread{'s' * (threads > 1)}, "
-        f"up to {config.max_memory} each; images above {prepared.largest_whole_pixels / 1e6:.1f} megapixels are painted in tiles",
+        f"up to {config.max_memory} each; "
+        f"images above {prepared.largest_whole_pixels / 1e6:.1f} megapixels are painted in tiles",
         flush=True,
     )
     line = LiveLine()

@@ -13,6 +13,7 @@ from pipeline.manifest.commit import Success, read_success
 from pipeline.manifest.history import CommittedRun, load_history
 from pipeline.manifest.layout import RunLayout
 from pipeline.storage import Storage, resolve
+from pipeline.storage.options import first_look
 from pipeline.storage.sources import find_sources, sources_root
 from pipeline.storage.uri import is_inside, key_problem, scheme
 from pipeline.style_model import StyleModel, load_style_model, to_bytes
