@@ -17,8 +17,8 @@ class LossWeights:
     """Weights of the three terms, which are normalised so that the defaults serve every loss network."""
 
     content: float = 1.0
-    style: float = 3.0
-    total_variation: float = 0.02
+    style: float = 6.0
+    total_variation: float = 0.03
 
 
 @dataclass(frozen=True)

@@ -53,15 +53,19 @@ class Checkpoints:
         self._storage = storage
         self._prefix_uri = prefix_uri
 
-    def begin_start(self) -> int:
-        """Take the next start number, noting at which step it resumes; return the number."""
+    def begin_start(self) -> tuple[int, list[str]]:
+        """Take the next start number, noting at which step it resumes.
+
+        Returns:
+            The number, and one sentence for each damaged checkpoint that is left out for good.
+        """
         while True:
             starts = self._starts()
-            newest, _ = self._newest(starts)
+            newest, problems = self._newest(starts)
             number = max(starts, default=0) + 1
             note = json.dumps({"resumed_at": newest.step if newest else 0}).encode()
             if self._storage.create_bytes(self._start_uri(number), note):
-                return number
+                return number, problems
 
     def check_is_newest(self, start: int) -> None:
         """Raise RunConflict if a newer start has taken the run over."""
@@ -69,13 +73,9 @@ class Checkpoints:
         if newest > start:
             raise RunConflict(f"start {newest} of this run has taken over from start {start}, which stops")
 
-    def newest(self) -> tuple[Checkpoint | None, list[str]]:
-        """Return the newest checkpoint of this run's lineage that is complete and undamaged, or None.
-
-        Returns:
-            The checkpoint, and one sentence for each newer one that had to be left out.
-        """
-        return self._newest(self._starts())
+    def newest(self) -> Checkpoint | None:
+        """Return the newest checkpoint of this run's lineage that is complete and undamaged, or None."""
+        return self._newest(self._starts())[0]
 
     def _newest(self, starts: dict[int, int]) -> tuple[Checkpoint | None, list[str]]:
         problems: list[str] = []

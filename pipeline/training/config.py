@@ -100,13 +100,13 @@ class TrainConfig:
     content_weight: float = 1.0
     """Weight of the likeness to the content image."""
 
-    style_weight: float = 3.0
+    style_weight: float = 6.0
     """Weight of the likeness to the style image."""
 
-    tv_weight: float = 0.02
+    tv_weight: float = 0.03
     """Weight of smoothness."""
 
-    max_gradient_norm: float = 10.0
+    max_gradient_norm: float = 5.0
     """Gradients are clipped to this norm."""
 
     ema_decay: float = 0.98

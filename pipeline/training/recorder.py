@@ -106,12 +106,21 @@ class Recorder:
             return False
         return bool(ray.get(self._answer))
 
-    def show(self, step: int, *, is_finished: bool = False) -> None:
-        """Report the progress, about twice a second, and at the end."""
-        now_s = time.monotonic()
-        if self._writer is None or (now_s - self._last_shown_s < PROGRESS_PERIOD_S and not is_finished):
+    def show(self, step: int) -> None:
+        """Report the progress, about twice a second."""
+        if time.monotonic() - self._last_shown_s >= PROGRESS_PERIOD_S:
+            self._report(step, is_finished=False)
+
+    def show_last(self, step: int, *, is_finished: bool) -> None:
+        """Report where this start ended, and wait until the driver can know."""
+        self._report(step, is_finished=is_finished)
+        if self._answer is not None:
+            ray.get(self._answer)
+
+    def _report(self, step: int, *, is_finished: bool) -> None:
+        if self._writer is None:
             return
-        self._last_shown_s = now_s
+        self._last_shown_s = time.monotonic()
         losses = [row["loss"] for row in self.rows[-WINDOW_STEPS:]]
         seconds = sum(pace[0] for pace in self._pace)
         progress = TrainProgress(
@@ -127,8 +136,6 @@ class Recorder:
             is_finished=is_finished,
         )
         self._answer = self._tracker.update.remote(progress)
-        if is_finished:
-            ray.get(self._answer)
 
     def checkpoint(self, state: TrainState) -> None:
         """Begin to write a checkpoint, and the metrics so far."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from pipeline.nn.transformer_net import TransformerNet
 
 _MODEL, _AVERAGE, _OPTIMIZER = "model.", "average.", "optimizer."
+_SLOTS = ("step", "exp_avg", "exp_avg_sq")
 _NUMBERS = ("rate_scale", "num_skipped", "num_skipped_in_a_row")
 
 
@@ -97,10 +98,8 @@ class TrainState:
         slots = _with_prefix(tensors, _OPTIMIZER)
         saved = self.optimizer.state_dict()
         saved["state"] = {
-            index: {
-                slot: slots[f"{name}.{slot}"] for slot in ("step", "exp_avg", "exp_avg_sq") if f"{name}.{slot}" in slots
-            }
-            for index, (name, _) in enumerate(self.net.named_parameters())
+            index: {slot: _laid_out_like(parameter, slots[f"{name}.{slot}"]) for slot in _SLOTS}
+            for index, (name, parameter) in enumerate(self.net.named_parameters())
             if f"{name}.step" in slots
         }
         self.optimizer.load_state_dict(saved)
@@ -109,3 +108,8 @@ class TrainState:
 
 def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _laid_out_like(parameter: Tensor, slot: Tensor) -> Tensor:
+    """Return a slot in its parameter's memory layout, as it was before it was saved: the same loops go over it."""
+    return torch.empty_like(parameter).copy_(slot) if slot.shape == parameter.shape else slot

@@ -95,6 +95,7 @@ class Worker:
         self._job, self._config = job, job.config
         self._rank, self._num_workers = context.get_world_rank(), context.get_world_size()
         torch.set_num_threads(job.cpus_per_worker)
+        torch.manual_seed(job.config.seed)
         self._device = ray.train.torch.get_device() if job.config.device == "cuda" else torch.device("cpu")
         self._storage = Storage(job.config.storage)
         self._checkpoints = Checkpoints(self._storage, job.layout.checkpoints_uri)
@@ -103,7 +104,7 @@ class Worker:
         self._content = self._open_content()
         self._batches = Batches(self._content, self._sampler, self._share)
         self._setup = self._build_setup()
-        self._start = self._checkpoints.begin_start() if self._rank == 0 else None
+        self._start, damaged = self._checkpoints.begin_start() if self._rank == 0 else (None, [])
         self._recorder = Recorder(
             self._config,
             job.layout,
@@ -114,6 +115,8 @@ class Worker:
             device=self._device,
             samples_NHWC=self._draw_samples() if self._rank == 0 else None,
         )
+        for problem in damaged:
+            self._recorder.note(problem)
         self._num_roll_backs = 0
 
     def train(self) -> None:
@@ -131,7 +134,7 @@ class Worker:
         self._recorder.finish()
         if self._is_finished:
             self._export()
-            self._recorder.show(self._state.step, is_finished=True)
+        self._recorder.show_last(self._state.step, is_finished=self._is_finished)
         ray.train.report({"step": self._state.step})
 
     @property
@@ -181,9 +184,7 @@ class Worker:
         """Load the newest checkpoint on every worker, if there is one."""
         if self._num_workers > 1:
             dist.barrier()  # the first worker has taken its start number: all find the same newest checkpoint
-        newest, damaged = self._checkpoints.newest()
-        for problem in damaged:
-            self._recorder.note(problem)
+        newest = self._checkpoints.newest()
         if newest is not None:
             self._state.load(newest.step, newest.tensors, newest.numbers)
             self._recorder.continue_from(newest)
@@ -204,7 +205,7 @@ class Worker:
         self._recorder.wait()
         if self._num_workers > 1:
             dist.barrier()  # the first worker's last checkpoint is written: all find it
-        newest, _ = self._checkpoints.newest()
+        newest = self._checkpoints.newest()
         if newest is not None:
             self._state.load(newest.step, newest.tensors, newest.numbers)
             self._recorder.continue_from(newest)

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import io
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from pipeline.errors import ConfigError, TooManyFailures
 from pipeline.storage import Storage
 from pipeline.style_model import load_style_model
-from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.config import TrainConfig
 from pipeline.training.preflight import prepare
 from tests.drawn import image_bytes
+from tests.training_runs import assert_same_run, rows_of
 
-REPRODUCIBLE = ["step", "loss", "content_loss", "style_loss", "tv_loss", "gradient_norm", "learning_rate", "skipped"]
 SMALL: dict[str, Any] = {
     "steps": 8, "width": 0.125, "crop_px": 64, "batch_size": 4, "style_size_px": 64,
-    "checkpoint_every": 3, "sample_every": 4, "cpus_per_worker": 1,
+    "checkpoint_every": 3, "sample_every": 4, "cpus_per_worker": 1, "precision": "float32",
 }  # fmt: skip
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -52,28 +50,6 @@ def train(pictures: Path) -> Train:
         return train_prepared(prepare(config), on_progress, stop=stop)
 
     return run
-
-
-def weights_of(out: object) -> dict[str, Any]:
-    return load_style_model(Storage(), f"{out}/style.safetensors").state_dict
-
-
-def rows_of(out: object) -> list[dict[str, Any]]:
-    return pq.read_table(io.BytesIO(Storage().read_bytes(f"{out}/metrics.parquet"))).select(REPRODUCIBLE).to_pylist()
-
-
-def last_state_of(out: object) -> dict[str, Any]:
-    newest, damaged = Checkpoints(Storage(), f"{out}/checkpoints").newest()
-    assert newest is not None and not damaged
-    return newest.tensors
-
-
-def assert_same_run(one: object, other: object) -> None:
-    """Weights, optimizer state and rows are equal to the bit."""
-    for first, second in ((weights_of(one), weights_of(other)), (last_state_of(one), last_state_of(other))):
-        assert first.keys() == second.keys()
-        assert [key for key in first if not first[key].equal(second[key])] == []
-    assert rows_of(one) == rows_of(other)
 
 
 @pytest.fixture(scope="module")
@@ -105,11 +81,6 @@ def test_a_run_leaves_everything_that_the_design_names(whole_run: Path, undistur
     assert len(list((whole_run / "checkpoints").glob("step-*/complete.json"))) == 2
 
 
-def test_the_loss_falls(whole_run: Path):
-    losses = [row["loss"] for row in rows_of(whole_run)]
-    assert sum(losses[-3:]) < 0.95 * sum(losses[:3])
-
-
 def test_a_finished_run_started_again_returns_at_once(whole_run: Path, train: Train):
     before = (whole_run / "style.safetensors").stat().st_mtime_ns
     again = train(whole_run)
@@ -131,29 +102,22 @@ def test_a_stopped_run_resumes_to_the_very_same_weights(whole_run: Path, train: 
 
 
 def test_two_workers_follow_the_curve_of_one(whole_run: Path, train: Train, tmp_path: Path):
-    train(tmp_path / "float", precision="float32")
-    train(tmp_path / "two", precision="float32", num_workers="2", micro_batch_size=1)
-    pairs = list(zip(rows_of(tmp_path / "float"), rows_of(tmp_path / "two"), strict=True))
+    train(tmp_path / "two", num_workers="2", micro_batch_size=1)
+    pairs = list(zip(rows_of(whole_run), rows_of(tmp_path / "two"), strict=True))
     for one, two in pairs[:4]:
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-3)
     assert pairs[-1][1]["loss"] == pytest.approx(pairs[-1][0]["loss"], rel=0.05)
 
 
 def test_a_damaged_checkpoint_is_left_out_and_said_so(whole_run: Path, train: Train, tmp_path: Path):
-    stop = threading.Event()
     out = tmp_path / "out"
-
-    def stop_at_seven(progress: Any) -> None:
-        if progress.step >= 6:
-            stop.set()
-
-    train(out, on_progress=stop_at_seven, stop=stop)
+    shutil.copytree(whole_run, out)
+    (out / "style.safetensors").unlink()
     newest = sorted((out / "checkpoints").glob("step-*"))[-1]
     (newest / "state.safetensors").write_bytes((newest / "state.safetensors").read_bytes()[:-100])
-    (out / "style.safetensors").unlink(missing_ok=True)
-    seen: list[Any] = []
-    train(out, on_progress=seen.append)
-    assert f"checkpoint {newest.name} is left out" in "\n".join(seen[-1].events)
+    result = train(out)
+    assert f"checkpoint {newest.name} is left out" in "\n".join(result.progress.events)
+    assert result.progress.resumed_at == 6
     assert_same_run(out, whole_run)
 
 

@@ -17,7 +17,8 @@ NUM_STROKE_FILTERS = 24
 """Of the filters, those that have no mean."""
 NUM_LEVELS = 5
 KERNEL_PX = 7
-CONTENT_LEVEL = 2
+CONTENT_LEVEL = 1
+"""Deep enough for strokes to replace texture, shallow enough for faces to stay."""
 _SEED = 1606
 _FRACTION = 2.0**-12
 """Parameters are rounded to this, so that another machine's last bits do not change the loss."""

@@ -20,7 +20,7 @@ def batch(num: int = 4, seed: int = 0) -> torch.Tensor:
 def fresh_state() -> TrainState:
     net = TransformerNet(Architecture(width=0.1))
     net.init_weights(0)
-    state = TrainState.fresh(net.train())
+    state = TrainState.fresh(net.train().to(memory_format=torch.channels_last))
     state.set_rate(1e-3)
     return state
 

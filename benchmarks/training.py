@@ -1,0 +1,142 @@
+"""A training step against the published loop of pytorch/examples (fast_neural_style), on the same machine.
+
+    python benchmarks/training.py --peer-pytorch-examples DIR --content DIR --style-image FILE [--rounds 3]
+
+DIR is a checkout of github.com/pytorch/examples. Both train the full-width network on batches of four 256 px crops
+against the VGG-16 architecture with the same random weights (speed does not depend on them, and nothing is
+downloaded). What is timed is the time from one optimizer step to the next, reading and decoding included; the first
+step of each round is left out. Both run interleaved in one process; medians and their ratio are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from pipeline.nn.loss_networks.vgg import VggLossNetwork
+from pipeline.nn.losses import LossWeights, style_target
+from pipeline.nn.pixels import normalize
+from pipeline.nn.precision import DTYPES, resolve_precision
+from pipeline.nn.transformer_net import Architecture, TransformerNet
+from pipeline.storage import Storage
+from pipeline.training.batches import Batches
+from pipeline.training.content import Content, list_content, load_short_side
+from pipeline.training.reduced import ReducedNet
+from pipeline.training.sampler import Sampler
+from pipeline.training.state import TrainState
+from pipeline.training.train_step import StepSetup, train_step
+
+BATCH, CROP_PX, STEPS_PER_ROUND = 4, 256, 4
+
+
+class StepTimes:
+    """Seconds from each optimizer step to the next, whosever optimizer it is."""
+
+    def __init__(self) -> None:
+        self._marks: list[float] = []
+        register_optimizer_step_post_hook(self._note)
+
+    def _note(self, *_: object) -> None:
+        self._marks.append(time.perf_counter())
+
+    def of(self, run: Callable[[], None]) -> list[float]:
+        """Run a few steps and return the times between them."""
+        self._marks.clear()
+        run()
+        return [after - before for before, after in zip(self._marks, self._marks[1:], strict=False)]
+
+
+def make_peer(folder: Path, content: Path, style_image: Path, scratch: Path) -> Callable[[], None]:
+    """Return one round of the published loop, unchanged but for the source of VGG's weights."""
+    import torchvision
+
+    Image.ANTIALIAS = Image.Resampling.LANCZOS  # type: ignore[attr-defined]  # its name before Pillow 10
+
+    random_vgg = torchvision.models.vgg16
+    torchvision.models.vgg16 = lambda **_: random_vgg(weights=None)
+    sys.path.insert(0, str(folder / "fast_neural_style" / "neural_style"))
+    import neural_style
+
+    images = sorted(path for path in content.iterdir() if path.is_file())[: BATCH * STEPS_PER_ROUND]
+    (scratch / "dataset" / "one").mkdir(parents=True)
+    for number, path in enumerate(images):
+        (scratch / "dataset" / "one" / f"{number:03d}.jpg").symlink_to(path.resolve())
+    arguments = argparse.Namespace(
+        accel=False, seed=0, image_size=CROP_PX, dataset=str(scratch / "dataset"), batch_size=BATCH, lr=1e-3,
+        style_image=str(style_image), style_size=CROP_PX, epochs=1, content_weight=1e5, style_weight=1e10,
+        log_interval=10**6, checkpoint_model_dir=None, save_model_dir=str(scratch),
+    )  # fmt: skip
+    return lambda: neural_style.train(arguments)
+
+
+def make_ours(content: Path, style_image: Path) -> Callable[[], None]:
+    """Return one round of our step with everything around it that the worker has, but for Ray."""
+    import torchvision
+
+    dtype = DTYPES[resolve_precision("auto")]
+    network = VggLossNetwork("vgg16", torchvision.models.vgg16(weights=None).state_dict())
+    style_HWC = load_short_side(style_image.read_bytes(), CROP_PX)
+    target = style_target(network, normalize(torch.from_numpy(np.array(Image.fromarray(style_HWC)))[None]))
+    setup = StepSetup(
+        loss_network=network.to(memory_format=torch.channels_last).to(dtype), target=target, weights=LossWeights(),
+        dtype=dtype, max_gradient_norm=10.0, batch_size=BATCH, num_workers=1, micro_batch_size=BATCH,
+    )  # fmt: skip
+    storage = Storage()
+    uris = list_content(storage, [str(content)])
+
+    def run() -> None:
+        net = TransformerNet(Architecture())
+        net.init_weights(0)
+        state = TrainState.fresh(net.train().to(memory_format=torch.channels_last))
+        state.set_rate(1e-3)
+        model = ReducedNet(state.net, dtype)
+        images = Content(
+            storage, uris, crop_px=CROP_PX, short_side_px=CROP_PX * 3 // 2, cache_bytes=0, max_failed_fraction=0.05
+        )  # no cache: every image is decoded, as by the published loop
+        sampler = Sampler(len(uris), 0)
+        batches = Batches(images, sampler, lambda step: sampler.share(step, BATCH, 0, 1))
+        for crops_NHWC in batches.steps(0, STEPS_PER_ROUND):
+            batch_NCHW = normalize(torch.from_numpy(crops_NHWC)).contiguous(memory_format=torch.channels_last)
+            result = train_step(model, state.optimizer, batch_NCHW, setup)
+            state.count_step(result.is_finite, 0.98)
+        batches.close()
+
+    return run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer-pytorch-examples", type=Path, required=True)
+    parser.add_argument("--content", type=Path, required=True)
+    parser.add_argument("--style-image", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    times = StepTimes()
+    with tempfile.TemporaryDirectory() as scratch:
+        peer = make_peer(arguments.peer_pytorch_examples, arguments.content, arguments.style_image, Path(scratch))
+        ours = make_ours(arguments.content, arguments.style_image)
+        seconds: dict[str, list[float]] = {"published loop": [], "stylemill": []}
+        for _ in range(arguments.rounds):
+            seconds["published loop"] += times.of(peer)
+            seconds["stylemill"] += times.of(ours)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    for name, median_s in medians.items():
+        print(f"{name:<16} {median_s:7.2f} s per step of {BATCH}, {BATCH / median_s:6.2f} images/s")
+    print(f"ratio            {medians['published loop'] / medians['stylemill']:7.2f}")
+
+
+if __name__ == "__main__":
+    main()
