@@ -83,9 +83,7 @@ def main() -> None:
                 f"round {number + 1}: loop {loops[-1]:.1f} s, bulk {busy[-1]:.1f} s, wall {walls[-1]:.1f} s", flush=True
             )
     loop_s, busy_s = statistics.median(loops), statistics.median(busy)
-    print(
-        f"{done} images: loop {loop_s:.2f} s ({done / loop_s:.2f}/s), bulk {busy_s:.2f} s ({done / busy_s:.2f}/s)"
-    )
+    print(f"{done} images: loop {loop_s:.2f} s ({done / loop_s:.2f}/s), bulk {busy_s:.2f} s ({done / busy_s:.2f}/s)")
     print(
         f"bulk / loop = {busy_s / loop_s:.3f} (target: at most 1.15); whole wall time {statistics.median(walls):.1f} s"
     )

@@ -73,9 +73,7 @@ class StyleModel:
 
         with torch.device("meta"):  # neither draws random weights nor allocates any
             network = TransformerNet(self.architecture)
-        weights = {
-            key: tensor.detach().to(torch.float32, copy=True) for key, tensor in self.state_dict.items()
-        }
+        weights = {key: tensor.detach().to(torch.float32, copy=True) for key, tensor in self.state_dict.items()}
         network.load_state_dict(weights, assign=True)
         return network.eval()
 

@@ -104,7 +104,10 @@ class Worker:
         self._content = self._open_content()
         self._batches = Batches(self._content, self._sampler, self._share)
         self._setup = self._build_setup()
-        self._start, damaged = self._checkpoints.begin_start() if self._rank == 0 else (None, [])
+        self._start: int | None = None
+        damaged: list[str] = []
+        if self._rank == 0:
+            self._start, damaged = self._checkpoints.begin_start()
         self._recorder = Recorder(
             self._config,
             job.layout,
