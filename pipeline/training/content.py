@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from pipeline.errors import AccessDenied, ImageError, ObjectNotFound, TooManyFailures
+from pipeline.errors import AccessDenied, ImageError, NotAnImage, ObjectNotFound, TooManyFailures
 from pipeline.images.decode import recognise
 from pipeline.images.options import DecodeOptions
 from pipeline.images.plugins import open_image
@@ -70,6 +70,7 @@ class Content:
         self._cache: dict[int, NDArray[np.uint8]] = {}
         self._cached_bytes = 0
         self._lock = threading.Lock()
+        self._num_broken = 0
         self.failed: dict[str, str] = {}
         """Location of each undecodable image -> why."""
 
@@ -119,9 +120,10 @@ class Content:
     def _note_failure(self, uri: str, failure: ImageError) -> None:
         with self._lock:
             self.failed[uri] = f"{failure.error_type}: {failure.message}"
-            num_failed = len(self.failed)
+            self._num_broken += not isinstance(failure, NotAnImage)  # a note beside the pictures is no broken picture
+            num_failed = self._num_broken
         log.warning("content image %s is left out: %s", uri, failure)
-        if num_failed > max(1.0, self._max_failed):
+        if num_failed > self._max_failed:
             raise TooManyFailures(
                 f"{num_failed} of {len(self._uris)} content images cannot be decoded, the last: "
                 f"{self._last_failure()}; remove them or raise --max-failed-fraction"

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.errors import ImageError, TooManyFailures
+from pipeline.storage import Storage
+from pipeline.training.batches import Batches
+from pipeline.training.content import Content, list_content, load_short_side
+from pipeline.training.sampler import SampleIndex, Sampler
+from tests.drawn import image_bytes
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for number in range(4):
+        (tmp_path / f"{number}.jpg").write_bytes(image_bytes(60 + 10 * number, 100, number))
+    return tmp_path
+
+
+def open_content(folder, max_failed_fraction: float = 0.5, cache_bytes: int = 10**7) -> Content:
+    uris = list_content(Storage(), [str(folder)])
+    return Content(
+        Storage(), uris, crop_px=32, short_side_px=48, cache_bytes=cache_bytes, max_failed_fraction=max_failed_fraction
+    )
+
+
+def crop(content: Content, image: int, position=(0.0, 0.0)) -> np.ndarray:
+    return content.crop(SampleIndex(image, position))
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("size_px", [(400, 300), (300, 400), (20, 31), (48, 48)])
+def test_the_shorter_side_gets_the_wanted_length(format, size_px):
+    image_HWC = load_short_side(image_bytes(*size_px, format=format), 48)
+    assert min(image_HWC.shape[:2]) == 48
+    assert max(image_HWC.shape[:2]) == pytest.approx(48 * max(size_px) / min(size_px), abs=1)
+    assert image_HWC.dtype == np.uint8
+
+
+def test_scaled_decoding_gives_nearly_the_same_picture():
+    y, x = np.mgrid[0:800, 0:1000]
+    smooth = np.stack([128 + 100 * np.sin(x / 90), 128 + 100 * np.cos(y / 70), (x + y) / 8], axis=2).astype(np.uint8)
+    buffers = io.BytesIO(), io.BytesIO()
+    Image.fromarray(smooth).save(buffers[0], "JPEG", quality=95)
+    Image.fromarray(smooth).save(buffers[1], "PNG")
+    scaled, plain = (load_short_side(buffer.getvalue(), 96).astype(int) for buffer in buffers)
+    assert np.abs(scaled - plain).mean() < 3
+
+
+def test_orientation_is_applied():
+    image = Image.open(io.BytesIO(image_bytes(60, 100)))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", exif=exif)
+    assert load_short_side(buffer.getvalue(), 60).shape == (100, 60, 3)
+
+
+@pytest.mark.parametrize("data", [b"", b"text", image_bytes(200, 200)[:500], image_bytes(50, 50, format="PNG")[:-60]])
+def test_what_cannot_be_decoded_is_an_image_error(data):
+    with pytest.raises(ImageError):
+        load_short_side(data, 48)
+
+
+def test_crops_lie_where_the_sample_says(folder):
+    content = open_content(folder)
+    whole = load_short_side((folder / "2.jpg").read_bytes(), 48)
+    assert np.array_equal(crop(content, 2), whole[:32, :32])
+    assert np.array_equal(crop(content, 2, (0.999999, 0.999999)), whole[-32:, -32:])
+
+
+def test_crops_do_not_depend_on_the_cache(folder):
+    with_cache, without = open_content(folder), open_content(folder, cache_bytes=0)
+    for _ in range(2):
+        for image in range(4):
+            assert np.array_equal(crop(with_cache, image, (0.5, 0.5)), crop(without, image, (0.5, 0.5)))
+
+
+def test_a_broken_image_is_replaced_always_by_the_same_one_and_named(folder):
+    (folder / "1.jpg").write_bytes(image_bytes(60, 60)[:300])
+    first, second = open_content(folder), open_content(folder)
+    crop(first, 3)
+    assert np.array_equal(crop(first, 1), crop(second, 2))
+    assert [uri.rsplit("/", 1)[1] for uri in first.failed] == ["1.jpg"]
+
+
+def test_too_many_broken_images_are_an_error_that_names_one(folder):
+    (folder / "1.jpg").write_bytes(image_bytes(60, 60)[:300])
+    with pytest.raises(TooManyFailures, match=r"1 of 4 .*1\.jpg"):
+        crop(open_content(folder, max_failed_fraction=0.2), 1)
+
+
+def test_files_that_are_no_images_do_not_count_as_broken(folder):
+    (folder / "1.txt").write_text("a note " * 50)
+    content = open_content(folder, max_failed_fraction=0.0)
+    for image in range(5):
+        crop(content, image)
+    assert len(content.failed) == 1
+
+
+def test_batches_come_in_order_and_go_on_anywhere(folder):
+    def read(first: int, end: int) -> list[np.ndarray]:
+        sampler = Sampler(4, seed=1)
+        batches = Batches(open_content(folder), sampler, lambda step: sampler.share(step, 3, 0, 1))
+        found = list(batches.steps(first, end))
+        batches.close()
+        return found
+
+    whole = read(0, 7)
+    assert all(batch.shape == (3, 32, 32, 3) for batch in whole)
+    assert all(np.array_equal(left, right) for left, right in zip(whole[4:], read(4, 7), strict=True))
