@@ -1,0 +1,128 @@
+"""Runs that follow committed ones: new and changed sources, failed ones, broken ones; and tidying up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.auditing.gc import find_garbage
+from pipeline.auditing.repair import prepare_repair
+from pipeline.auditing.verify import verify
+from pipeline.errors import ConfigError
+from pipeline.storage import Storage, StorageOptions
+from pipeline.stylizing.run import stylize
+from tests.drawn import image_bytes
+from tests.integration.conftest import fill, rows_of, state_of
+
+Paint = Callable[..., Any]
+
+FILES = {
+    "a.jpg": image_bytes(40, 50, 1),
+    "b/c.jpg": image_bytes(41, 51, 2),
+    "b/cut.jpg": image_bytes(60, 60, 3)[:300],
+    "gone.jpg": image_bytes(42, 52, 4),
+    "notes.txt": b"Rain on Sunday.\n" * 20,
+}
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    return fill(tmp_path / "in", FILES)
+
+
+def _keys(result: Any) -> dict[str, str]:
+    return {row["key"]: row["status"] for row in rows_of(result)}
+
+
+def test_incremental_paints_what_is_new_or_changed_and_tells_what_is_gone(
+    paint: Paint, library: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    first = paint(library, out)
+    untouched = state_of(out / "images")["waves/a.jpg"]
+    (library / "gone.jpg").unlink()
+    fill(library, {"b/c.jpg": image_bytes(41, 51, 9), "new.png": image_bytes(20, 20, 5, "PNG")})
+
+    second = paint(library, out, incremental="true")
+
+    assert _keys(second) == {"b/c.jpg": "ok", "new.png": "ok"}
+    assert second.success.parent_run_id == first.success.run_id
+    assert state_of(out / "images")["waves/a.jpg"] == untouched
+    assert '"gone.jpg"' in Path(second.layout.deleted_uri).read_text()
+    assert paint(library, out, incremental="true").already_committed
+    for result in (first, second):
+        found = verify(StorageOptions(), result.layout)
+        assert found.is_sound, found.problems
+
+
+def test_retry_failed_paints_failures_alone_and_counts_attempts(paint: Paint, library: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = paint(library, out)
+    assert _keys(first)["b/cut.jpg"] == "failed"
+    (library / "b" / "cut.jpg").write_bytes(image_bytes(60, 60, 3))
+
+    second = paint(library, out, retry_failed="true")
+
+    (row,) = rows_of(second)
+    assert (row["key"], row["status"], row["attempt"]) == ("b/cut.jpg", "ok", 2)
+    assert paint(library, out, retry_failed="true").already_committed
+    assert _keys(first)["b/cut.jpg"] == "failed", "a committed run never changes"
+
+
+def test_retry_of_nothing_is_a_mistake(paint: Paint, library: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="retry_failed"):
+        paint(library, tmp_path / "out", retry_failed="true")
+
+
+def test_a_new_source_that_takes_a_name_makes_the_later_one_fail(paint: Paint, tmp_path: Path) -> None:
+    library = fill(tmp_path / "in", {"a.tif.png": image_bytes(20, 30, 1, "PNG")})
+    out = tmp_path / "out"
+    paint(library, out, format="png")
+    fill(library, {"a.tif": image_bytes(25, 35, 2, "TIFF")})
+
+    second = paint(library, out, format="png", incremental="true")
+
+    rows = {row["key"]: row for row in rows_of(second)}
+    assert rows["a.tif"]["status"] == "ok"
+    assert (rows["a.tif.png"]["status"], rows["a.tif.png"]["error_type"]) == ("failed", "KeyCollision")
+
+
+def test_repair_paints_what_is_missing_or_damaged_and_nothing_else(paint: Paint, library: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = paint(library, out)
+    undisturbed = {key: data for key, (_, data) in state_of(out / "images").items()}
+    (out / "images" / "waves" / "a.jpg").unlink()
+    damaged = out / "images" / "waves" / "b" / "c.jpg"
+    damaged.write_bytes(damaged.read_bytes()[:-10])
+    untouched = state_of(out / "images")["waves/gone.jpg"]
+
+    found = verify(StorageOptions(), first.layout)
+    assert {(problem.kind, problem.key) for problem in found.problems} == {
+        ("ObjectMissing", "a.jpg"),
+        ("ObjectChanged", "b/c.jpg"),
+    }
+    repaired = stylize(prepare_repair(StorageOptions(), found))
+
+    assert _keys(repaired) == {"a.jpg": "ok", "b/c.jpg": "ok"}
+    assert {key: data for key, (_, data) in state_of(out / "images").items()} == undisturbed
+    assert state_of(out / "images")["waves/gone.jpg"] == untouched
+    again = verify(StorageOptions(), first.layout)
+    assert again.is_sound
+    assert again.num_superseded == 2
+
+
+def test_garbage_is_what_no_committed_run_owns(paint: Paint, library: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = paint(library, out)
+    fill(out / "images", {"waves/stray.jpg": b"nobody's", "dunes/old.jpg": b"nobody's either"})
+    (out / "runs" / "begun").mkdir()
+    (out / "runs" / "begun" / "run.json").write_text("{}")
+
+    garbage = find_garbage(Storage(), str(out))
+
+    assert {found.key for found in garbage.objects} == {"waves/stray.jpg", "dunes/old.jpg"}
+    assert garbage.unfinished_runs == ("begun",)
+    assert first.success.run_id not in garbage.unfinished_runs
