@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -82,6 +83,7 @@ def write_report(config: StylizeConfig, result: BulkResult) -> None:
     from pipeline.storage import Storage
 
     storage = Storage(config.storage)
+    warnings.simplefilter("ignore")  # Pillow's, about pictures that were painted all the same
     try:
         write_bulk_report(storage, result.layout, gather_bulk(storage, result.layout))
     except StorageError as error:
