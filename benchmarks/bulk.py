@@ -61,7 +61,8 @@ def forward_alone(
             images.append(decode(path.read_bytes(), DecodeOptions()).image_HWC)
         except ImageError:
             continue
-    net.stylize(images[0])
+    for image_HWC in images:  # kernels and pages of every shape, as in a long job
+        net.stylize(image_HWC)
     ready.wait()
     start_s = time.perf_counter()
     for image_HWC in images:
