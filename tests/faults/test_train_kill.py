@@ -133,7 +133,9 @@ def test_everything_is_killed(step: int, start: Start, expected: Path, tmp_path:
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     said = finish(start(tmp_path / "out"))
-    assert resumed_at(said) and resumed_at(said)[0] >= step, said
+    # On a fast machine the last steps may be done, and the style written, before the signal arrives.
+    resumed = resumed_at(said)
+    assert resumed[0] >= step if resumed else "already finished" in said, said
     assert_same_run(tmp_path / "out", expected)
     assert "already finished" in finish(start(tmp_path / "out"))
 
