@@ -83,3 +83,14 @@ class ClusterError(StylemillError):
 
 class RunConflict(StylemillError):
     """Another process holds this run, or committed it meanwhile."""
+
+
+def own_cause(error: BaseException) -> StylemillError | None:
+    """Return this project's error among an error and its causes (Ray keeps one in ``cause``), or None."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, StylemillError):
+            return seen
+        inner = getattr(seen, "cause", None)
+        seen = inner if isinstance(inner, BaseException) else seen.__cause__
+    return None

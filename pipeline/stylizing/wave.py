@@ -10,7 +10,7 @@ import ray
 import ray.data
 import ray.exceptions
 
-from pipeline.errors import ClusterError, ConfigError, StylemillError
+from pipeline.errors import ClusterError, ConfigError, own_cause
 from pipeline.manifest.pending import FLUSH_ROWS
 from pipeline.stylizing.bulk_actor import BulkActor
 from pipeline.stylizing.config import StylizeConfig
@@ -106,12 +106,9 @@ def choose_num_actors(config: StylizeConfig) -> int:
 
 def own_error(error: BaseException) -> BaseException:
     """Return this project's error inside one of Ray's, a ClusterError for Ray's own, or the error itself."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, StylemillError):
-            return seen
-        cause = getattr(seen, "cause", None)
-        seen = cause if isinstance(cause, BaseException) else seen.__cause__
+    own = own_cause(error)
+    if own is not None:
+        return own
     if isinstance(error, ray.exceptions.RayError) and not isinstance(error, ray.exceptions.RayTaskError):
         reason = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), "no reason given")
         log.debug("Ray failed", exc_info=error)

@@ -16,7 +16,7 @@ import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from pipeline.errors import ClusterError, ConfigError, StylemillError
+from pipeline.errors import ClusterError, ConfigError, own_cause
 from pipeline.storage import Storage
 from pipeline.storage.lease import acquire
 from pipeline.style_model import StyleHeader, load_style_header
@@ -144,12 +144,9 @@ def _own_error(error: BaseException) -> BaseException:
     """Return this project's error inside one of Ray Train's, or a ClusterError with the reason."""
     causes = [*getattr(error, "worker_failures", {}).values(), error]
     for cause in causes:
-        seen: BaseException | None = cause
-        while seen is not None:
-            if isinstance(seen, StylemillError):
-                return seen
-            inner = getattr(seen, "cause", None)
-            seen = inner if isinstance(inner, BaseException) else seen.__cause__
+        own = own_cause(cause)
+        if own is not None:
+            return own
     log.debug("Ray Train failed", exc_info=error)
     reason = " ".join(str(causes[0]).split())[-300:]
     return ClusterError(f"training stopped: {reason}; run the same command again to resume")
