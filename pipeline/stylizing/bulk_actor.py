@@ -17,6 +17,7 @@ from pipeline.stylizing.painter import Painter
 from pipeline.stylizing.quarantine import still_to_do
 from pipeline.stylizing.reader import Reader
 from pipeline.stylizing.sample import Sample
+from pipeline.stylizing.worker_reports import WorkerReports
 from pipeline.stylizing.writer import Writer
 
 READ_AHEAD = 3
@@ -40,6 +41,7 @@ class BulkActor:
         self._storage = storage
         self._job = job
         self._tracker = tracker
+        self._reports = WorkerReports(tracker)
         self._reader = Reader(storage, job.config.decode)
         self._painter = Painter(storage, job.layout, job.identity.styles, job.config)
         self._writer = Writer(storage, job.layout, job.identity, job.config.encode)
@@ -69,9 +71,12 @@ class BulkActor:
                 writes.append(self._writes.submit(self._write, self._painter(sample)))
                 while len(writes) > write_behind or (writes and writes[0].done()):
                     flusher.add(writes.popleft().result())
+                if not write_behind:
+                    self._reports.flush()
             while writes:
                 flusher.add(writes.popleft().result())
         finally:
+            self._reports.flush()
             flusher.flush()
         return pa.table({"shard": [shard], "num_done": [len(todo)]})
 
@@ -84,12 +89,12 @@ class BulkActor:
                 row = rows.popleft()
                 waiting.append((row["size_bytes"], self._reads.submit(self._reader, row)))
             sample = waiting.popleft()[1].result()
-            self._tracker.begin.remote(sample.key)
+            self._reports.begin(sample.key)
             yield sample
 
     def _write(self, sample: Sample) -> list[dict[str, Any]]:
         rows = self._writer(sample)
-        self._tracker.finish.remote(sample.key, [row["status"] for row in rows])
+        self._reports.finish(sample.key, [row["status"] for row in rows])
         return rows
 
 

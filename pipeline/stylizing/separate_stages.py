@@ -94,7 +94,7 @@ class WriteStage:
         try:
             for sample, rows in zip(samples, self._pool.map(self._writer, samples), strict=True):
                 flusher.add(rows)
-                self._tracker.finish.remote(sample.key, [row["status"] for row in rows])
+                self._tracker.finish.remote([(sample.key, [row["status"] for row in rows])])
         finally:
             flusher.flush()
         return pa.table({"shard": [shard], "num_done": [len(samples)]})

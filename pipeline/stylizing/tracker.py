@@ -37,6 +37,10 @@ class Progress:
         return left / self.images_per_s if self.images_per_s else None
 
 
+Finished = tuple[str, Sequence[str]]
+"""A source's key and the statuses of its rows."""
+
+
 class RunTracker:
     """Counts finished sources, and remembers starts without a finish: those died with their worker."""
 
@@ -47,17 +51,19 @@ class RunTracker:
         self._first_s: float | None = None
         self._last_s = 0.0
 
-    def begin(self, key: str) -> None:
-        """Note that a worker starts on a source."""
+    def begin(self, key: str, finished: Sequence[Finished] = ()) -> None:
+        """Note that a worker starts on a source, and what it has finished since it last called."""
+        self.finish(finished)
         self._first_s = self._first_s or time.monotonic()
         self._unfinished[key] += 1
 
-    def finish(self, key: str, statuses: Sequence[str]) -> None:
-        """Note that a source's images and rows are written."""
-        self._unfinished.pop(key, None)
-        self._counts.update(statuses)
-        self._num_finished += 1
-        self._last_s = time.monotonic()
+    def finish(self, finished: Sequence[Finished]) -> None:
+        """Note sources whose images are written, each with the statuses of its rows."""
+        for key, statuses in finished:
+            self._unfinished.pop(key, None)
+            self._counts.update(statuses)
+            self._num_finished += 1
+            self._last_s = time.monotonic()
 
     def unfinished(self, keys: Sequence[str]) -> dict[str, int]:
         """Return how often each of these sources was started without being finished."""

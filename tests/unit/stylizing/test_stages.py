@@ -135,9 +135,9 @@ def test_the_tracker_counts_and_remembers_what_was_in_flight():
     assert tracker.progress()[:2] == (0, {})
     for key in ("a", "b", "b", "c"):
         tracker.begin(key)
-    tracker.finish("a", ["ok", "failed"])
+    tracker.finish([("a", ["ok", "failed"])])
     assert tracker.unfinished(["a", "b", "c", "d"]) == {"b": 2, "c": 1}
-    tracker.finish("b", ["ok", "ok"])
+    tracker.begin("d", finished=[("b", ["ok", "ok"])])
     assert tracker.unfinished(["b"]) == {}
     assert tracker.progress()[:2] == (2, {"ok": 3, "failed": 1})
 
