@@ -20,6 +20,8 @@ VERBS = {
     "train": "train one style; running it again resumes",
     "stylize": "repaint a library; running it again resumes",
     "manifest": "verify, summarise, repair or tidy up what committed runs wrote",
+    "submit": "run a verb as a job on a Ray cluster",
+    "jobs": "list submitted jobs, show how far one is, print its log, stop it",
 }
 """Each verb is a module of this package with ``main(arguments) -> exit code``."""
 
@@ -41,6 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return WRONG_USE
     except StylemillError as error:
         print(f"stylemill: {' '.join(str(error).split())}", file=sys.stderr)
+        return FAILED
+    except ModuleNotFoundError as error:
+        lack = f"{sys.executable} lacks the module {error.name!r}"
+        print(f"stylemill: {lack}; install stylemill's dependencies there", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         print("stylemill: interrupted; the same command resumes", file=sys.stderr)

@@ -7,6 +7,8 @@ import sys
 import time
 from collections.abc import Mapping
 
+from pipeline.submission.config import PROGRESS_MARK
+
 QUIET_PERIOD_S = 10.0
 
 
@@ -17,6 +19,7 @@ class LiveLine:
         self._is_terminal = sys.stderr.isatty()
         self._last_s = 0.0
         self._shown = ""
+        self._printed = ""
 
     def show(self, text: str) -> None:
         """Show the newest state."""
@@ -25,15 +28,26 @@ class LiveLine:
             sys.stderr.write("\r\x1b[2K" + text[:width])
             sys.stderr.flush()
         elif time.monotonic() - self._last_s >= QUIET_PERIOD_S:
-            print(text, file=sys.stderr, flush=True)
-            self._last_s = time.monotonic()
+            self._print(text)
         self._shown = text
+
+    def _print(self, text: str) -> None:
+        print(PROGRESS_MARK + text, file=sys.stderr, flush=True)
+        self._last_s, self._printed = time.monotonic(), text
+
+    def clear(self) -> None:
+        """Make room for a line that stays; the next state appears below it."""
+        if self._is_terminal and self._shown:
+            sys.stderr.write("\r\x1b[2K")
+            sys.stderr.flush()
 
     def close(self) -> None:
         """Leave the last state standing."""
         if self._is_terminal and self._shown:
             sys.stderr.write("\n")
             sys.stderr.flush()
+        elif self._shown != self._printed:
+            self._print(self._shown)
 
 
 def duration(seconds: float | None) -> str:

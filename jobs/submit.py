@@ -1,0 +1,246 @@
+"""``stylemill submit --address URL <verb> ...``: a verb as a job on a Ray cluster."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from jobs.arguments import parse
+from jobs.terminal import LiveLine
+from pipeline.errors import ConfigError, StorageError
+from pipeline.submission.config import PROGRESS_MARK, SubmitConfig, with_address_from
+from pipeline.submission.request import JobRequest, choose_attempt, hashed_id, job_id, resolve_locations
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobDetails, JobSubmissionClient
+
+    from pipeline.stylizing.config import StylizeConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submittable:
+    """A verb that can run on a cluster."""
+
+    config_type: str
+    """Module and name of its config, imported only when it is needed."""
+    locations: tuple[str, ...]
+    """Fields of the config that hold locations."""
+    resources: tuple[str, ...] = ("storage",)
+    """Fields that say how, not what: two submissions that differ in them alone are the same job."""
+    is_repeatable: bool = True
+    """Whether a finished job may be followed by an equal one that finds new work."""
+    positional: str | None = None
+
+
+SUBMITTABLE = {
+    "train": Submittable(
+        config_type="pipeline.training.config:TrainConfig",
+        locations=("style_image", "content", "out", "warm_start", "loss_weights"),
+        resources=("storage", "num_workers", "cpus_per_worker", "micro_batch_size", "content_cache"),
+        is_repeatable=False,
+    ),
+    "stylize": Submittable(
+        config_type="pipeline.stylizing.config:StylizeConfig",
+        locations=("model", "input", "out"),
+        resources=("storage", "num_actors", "threads_per_actor", "batch_size", "stages", "max_failed_fraction"),
+    ),
+    "manifest verify": Submittable(config_type="jobs.manifest:VerifyConfig", locations=("uri",), positional="uri"),
+    "manifest summary": Submittable(config_type="jobs.manifest:ManifestConfig", locations=("uri",), positional="uri"),
+    "manifest repair": Submittable(config_type="jobs.manifest:ManifestConfig", locations=("uri",), positional="uri"),
+    "manifest gc": Submittable(config_type="jobs.manifest:GcConfig", locations=("uri",), positional="uri"),
+}
+"""What may follow ``submit``."""
+
+_SWITCHES = {"--wait", "--follow", "--dry-run", "--again", "--shared-filesystem", "--use-image"}
+DETACHED = 130
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Submit a verb; return 0 once it is submitted, or with ``--wait`` the job's own exit code."""
+    own, verb, rest = split(arguments)
+    config = parse(SubmitConfig, "submit", "Run a verb as a job: " + ", ".join(SUBMITTABLE) + ".", own)
+    if config is None:
+        return 0
+    request = build_request(verb, rest, config)
+    if request is None:
+        return 0
+    if config.dry_run:
+        from jobs.plan import print_plan
+
+        return print_plan(request, config)
+    return submit(request, with_address_from(config, dict(os.environ)))
+
+
+def split(arguments: Sequence[str]) -> tuple[list[str], str, list[str]]:
+    """Return the flags of ``submit`` itself, the verb, and what follows the verb."""
+    own: list[str] = []
+    words = list(arguments)
+    while words and words[0].startswith("-"):
+        own.append(words.pop(0))
+        takes_value = own[-1] not in _SWITCHES and "=" not in own[-1] and own[-1] not in ("-h", "--help")
+        is_truth = bool(words) and words[0].lower() in ("true", "false")
+        if words and (is_truth or (takes_value and own[-1] != "--print-config")):
+            own.append(words.pop(0))
+    for length in (2, 1):
+        verb = " ".join(words[:length])
+        if verb in SUBMITTABLE:
+            return own, verb, words[length:]
+    if {"-h", "--help", "--print-config"} & set(own):
+        return own, "", []
+    if words:
+        cure = "submit one of " + ", ".join(SUBMITTABLE)
+        raise ConfigError("verb", " ".join(words[:2]) if words[0] == "manifest" else words[0], "is no job", cure)
+    raise ConfigError("verb", None, "is missing", "write stylemill submit --address URL stylize ...")
+
+
+def build_request(verb: str, arguments: Sequence[str], submit_config: SubmitConfig) -> JobRequest | None:
+    """Return what is to be sent, or None after the verb's help has printed.
+
+    Raises:
+        ConfigError: anything wrong with the verb's arguments.
+    """
+    kind = SUBMITTABLE[verb]
+    module, _, name = kind.config_type.partition(":")
+    config_type: type[Any] = getattr(importlib.import_module(module), name)
+    config = parse(config_type, verb, f"As a job: {verb}.", arguments, positional=kind.positional)
+    if config is None:
+        return None
+    config = resolve_locations(config, kind.locations, shared_filesystem=submit_config.shared_filesystem)
+    base_id, is_repeatable = hashed_id(verb, config, kind.resources), kind.is_repeatable
+    if verb == "stylize":
+        base_id, is_repeatable = _id_of_run(config, base_id)
+    return JobRequest(verb=verb, config=config, base_id=submit_config.id or base_id, is_repeatable=is_repeatable)
+
+
+def _id_of_run(config: StylizeConfig, hashed: str) -> tuple[str, bool]:
+    """Return the job id of a bulk run, and whether a finished job may be followed by an equal one.
+
+    The run's identity holds the digests of its models. Where they cannot be read from here, only the job can tell
+    whether an equal run is committed; it then does nothing.
+    """
+    from pipeline.storage import Storage, resolve
+    from pipeline.style_model import load_style_header
+    from pipeline.stylizing.identity import identify
+
+    storage = Storage(replace(config.storage, retry_deadline_s=min(config.storage.retry_deadline_s, 5.0)))
+    try:
+        headers = [load_style_header(storage, resolve(uri)) for uri in config.model]
+    except StorageError as error:
+        print(f"note: the model cannot be read from here, so only the job itself will check it ({error})")
+        return hashed, True
+    models = [(header.name, header.version, header.sha256) for header in headers]
+    run_id = identify(replace(config, run_id=None), config.input, config.out, models).run_id
+    follows = "-incremental" * config.incremental + "-retry-failed" * config.retry_failed
+    name = f"{config.run_id[:40]}-{run_id[:8]}" if config.run_id else run_id
+    return job_id("stylize", name + follows), bool(follows)
+
+
+def submit(request: JobRequest, config: SubmitConfig) -> int:
+    """Send a request unless it runs or has finished already, and look after the job as far as asked."""
+    from pipeline.submission import cluster
+
+    client = cluster.connect(config.address)
+    if not config.use_image:
+        cluster.check_python_version(client, config.address)
+    known = {str(job.submission_id): job for job in cluster.find_jobs(client, config.address)}
+    states = {name: cluster.state_of(job) for name, job in known.items()}
+    attempt = choose_attempt(request.base_id, states, is_repeatable=request.is_repeatable or config.again)
+    if attempt.is_done:
+        print(f"job {attempt.id} has done this already; nothing was submitted (--again runs it once more)")
+        return cluster.exit_code_of(known[attempt.id]) if config.wait or config.follow else 0
+    is_new = not attempt.is_running and cluster.send(
+        client, config.address, request, attempt.id, use_image=config.use_image
+    )
+    earlier = f", after {attempt.earlier}" if attempt.earlier else ""
+    print(f"job {attempt.id} {'submitted' + earlier if is_new else 'runs already; nothing was submitted'}", flush=True)
+    if not (config.wait or config.follow):
+        print(f"watch it: {come_back('logs', attempt.id, config.address)} --follow")
+        return 0
+    return look_after(client, config.address, attempt.id, follow=config.follow)
+
+
+def come_back(what: str, job: str, address: str) -> str:
+    """Return the command that does something about a job."""
+    return f"stylemill jobs {what} {job} --address {address}"
+
+
+def look_after(client: JobSubmissionClient, address: str, job: str, *, follow: bool) -> int:
+    """Wait for the end of a job and return its exit code; an interrupt leaves the job alone."""
+    from pipeline.submission import watch
+    from pipeline.submission.cluster import exit_code_of
+
+    shown = _Log() if follow else _Status()
+    try:
+        if isinstance(shown, _Log):
+            ended = watch.follow_log(client, address, job, shown.show)
+        else:
+            ended = watch.wait_for_end(client, address, job, shown.show)
+    except KeyboardInterrupt:
+        shown.close()
+        print(f"\ndetached; job {job} goes on\n  {come_back('logs', job, address)} --follow")
+        print(f"  {come_back('stop', job, address)}")
+        return DETACHED
+    shown.close()
+    code = exit_code_of(ended)
+    print(f"job {job}: {ending(ended)}")
+    if code and not follow:
+        for line in last_words(watch.read_log(client, address, job)):
+            print(f"  {line}")
+    return code
+
+
+def ending(job: JobDetails) -> str:
+    """Return how a job ended, in words."""
+    status = str(job.status).lower()
+    if job.driver_exit_code == 3:
+        return "done, but too many sources failed (exit code 3)"
+    if job.driver_exit_code:
+        return f"{status} with exit code {job.driver_exit_code}"
+    if status == "failed":
+        reason = " ".join((job.message or "no reason given").split())[:300]
+        return f"failed ({reason}); the same submit command goes on"
+    return f"{status}; the same submit command goes on" if status == "stopped" else status
+
+
+def last_words(log: str, num_lines: int = 5) -> list[str]:
+    """Return the last lines of a log that say something."""
+    lines = [line for line in log.splitlines() if line.strip() and not line.startswith(PROGRESS_MARK)]
+    return lines[-num_lines:]
+
+
+class _Log:
+    """Prints a job's log; its lines of progress are one live line."""
+
+    def __init__(self) -> None:
+        self._line = LiveLine()
+        self._rest = ""
+
+    def show(self, text: str) -> None:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            if line.startswith(PROGRESS_MARK):
+                self._line.show(line.removeprefix(PROGRESS_MARK))
+            else:
+                self._line.clear()
+                print(line, flush=True)
+
+    def close(self) -> None:
+        if self._rest:
+            print(self._rest)
+        self._line.close()
+
+
+class _Status:
+    """Shows a job's status and progress in one live line."""
+
+    def __init__(self) -> None:
+        self._line = LiveLine()
+
+    def show(self, job: JobDetails, progress: str | None) -> None:
+        self._line.show(f"{str(job.status).lower()}: {progress or 'no progress yet'}")
+
+    def close(self) -> None:
+        self._line.close()

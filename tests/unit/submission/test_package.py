@@ -1,0 +1,98 @@
+"""What is packed, and how the start script finds the interpreter that runs Ray's workers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.submission.package import CONFIG_NAME, START_NAME, _copy_code, code_folders, entrypoint, staged_package
+
+ROOT = Path(__file__).parents[3]
+
+
+def files_below(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_package_holds_the_code_and_the_config_alone():
+    listed = subprocess.run(
+        ["git", "ls-files", "jobs", "pipeline"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        pytest.skip("needs a git checkout, which says what the code is")
+    with staged_package("quality: 7\n", with_code=True) as folder:
+        assert files_below(folder) >= set(listed.stdout.split()) | {CONFIG_NAME, START_NAME}
+        assert (folder / CONFIG_NAME).read_text() == "quality: 7\n"
+        assert not [name for name in files_below(folder) if "__pycache__" in name or name.endswith(".pyc")]
+    assert not folder.exists()
+
+
+def test_nothing_that_lies_beside_the_code_is_packed(tmp_path: Path):
+    for name in (".env", "credentials.json", "a.py", ".hidden.py", "deep/b.py", "deep/key.pem", "__pycache__/c.py"):
+        path = tmp_path / "source" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("hunter2")
+    _copy_code(tmp_path / "source", tmp_path / "target")
+    assert files_below(tmp_path / "target") == {"a.py", "deep/b.py"}
+
+
+def test_without_the_code_only_the_config_is_packed():
+    with staged_package("a: b\n", with_code=False) as folder:
+        assert files_below(folder) == {CONFIG_NAME, START_NAME}
+
+
+def test_equal_packages_have_equal_content(tmp_path: Path):
+    with staged_package("a: b\n", with_code=True) as one, staged_package("a: b\n", with_code=True) as other:
+        assert files_below(one) == files_below(other)
+        assert all((one / name).read_bytes() == (other / name).read_bytes() for name in files_below(one))
+
+
+def test_the_code_is_this_one():
+    assert code_folders() == [ROOT / "jobs", ROOT / "pipeline"]
+
+
+RAYLET = "import sys, time; print('up', flush=True); time.sleep(60)"
+
+
+@pytest.fixture
+def raylet_pid(tmp_path: Path):
+    """A process whose command line names this interpreter as a raylet's does."""
+    command = f"--python_worker_command={sys.executable} /x/setup_worker.py /x/default_worker.py --port=0"
+    process = subprocess.Popen([sys.executable, "-c", RAYLET, command], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline()
+    yield process.pid
+    process.kill()
+    process.communicate()
+
+
+def run_entrypoint(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run an entrypoint as Ray's supervisor does: a shell below a process that knows its raylet."""
+    supervisor = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1], shell=True, cwd=sys.argv[2]))"
+    (folder / "jobs").mkdir()
+    (folder / "jobs" / "__init__.py").touch()
+    (folder / "jobs" / "cli.py").write_text("import sys; print(sys.executable, sys.argv[1:]); sys.exit(3)")
+    return subprocess.run(
+        [sys.executable, "-c", supervisor, entrypoint("manifest verify"), str(folder)],
+        env={"PATH": "/usr/bin:/bin", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+def test_a_job_runs_on_the_interpreter_of_rays_workers(raylet_pid: int):
+    with staged_package("a: b\n", with_code=False) as folder:
+        done = run_entrypoint(folder, RAY_RAYLET_PID=str(raylet_pid))
+    assert done.stdout == f"{sys.executable} ['manifest', 'verify', '--config', '{CONFIG_NAME}']\n", done.stderr
+    assert (done.returncode, done.stderr) == (3, "")
+
+
+def test_without_a_raylet_a_job_runs_on_what_there_is():
+    with staged_package("a: b\n", with_code=False) as folder:
+        done = run_entrypoint(folder, PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert done.returncode == 3 and "python" in done.stdout and not done.stderr

@@ -1,0 +1,184 @@
+"""What is sent means the same everywhere and carries no secret; a request is not run twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import typing
+from pathlib import Path
+
+import pytest
+
+from jobs.submit import SUBMITTABLE, build_request, split
+from pipeline.errors import ConfigError
+from pipeline.submission.config import SubmitConfig, with_address_from
+from pipeline.submission.request import Attempt, choose_attempt, resolve_locations
+
+REMOTE = {"model": "s3://b/m.safetensors", "input": "s3://b/in/", "out": "s3://b/out"}
+TEXT_THAT_IS_NO_LOCATION = {
+    *("name", "run_id", "num_workers", "content_cache", "max_memory", "loss_network", "device", "precision"),
+    *("upsampling", "stages"),
+}
+
+
+def words(**fields: str) -> list[str]:
+    return [word for name, value in {**REMOTE, **fields}.items() for word in (f"--{name.replace('_', '-')}", value)]
+
+
+def offline(*more: str) -> list[str]:
+    """Arguments whose store refuses the connection at once."""
+    return [*words(), "--storage.endpoint-url", "http://127.0.0.1:9", "--storage.retry-deadline-s", "0.1", *more]
+
+
+@pytest.mark.parametrize("verb", SUBMITTABLE)
+def test_every_field_of_text_is_known_to_be_a_location_or_none(verb: str):
+    module, _, name = SUBMITTABLE[verb].config_type.partition(":")
+    config_type = getattr(importlib.import_module(module), name)
+    hints = typing.get_type_hints(config_type)
+    texts = {field.name for field in dataclasses.fields(config_type) if "str" in str(hints[field.name])}
+    texts |= {field.name for field in dataclasses.fields(config_type) if hints[field.name] is str}
+    assert texts - TEXT_THAT_IS_NO_LOCATION == set(SUBMITTABLE[verb].locations)
+    assert set(SUBMITTABLE[verb].resources) <= {field.name for field in dataclasses.fields(config_type)}
+
+
+@pytest.mark.parametrize("name", ["model", "input", "out"])
+@pytest.mark.parametrize("path", ["photos", "./photos/*.jpg", "/photos", "file:///photos", "FILE:///p", "memory://x"])
+def test_local_paths_are_refused(name: str, path: str):
+    with pytest.raises(ConfigError) as caught:
+        build_request("stylize", words(**{name: path}), SubmitConfig())
+    assert caught.value.field == name and "--shared-filesystem" in caught.value.cure
+
+
+def test_shared_local_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, style_file: Path):
+    monkeypatch.chdir(tmp_path)
+    arguments = words(model=str(style_file), input="in/*.jpg", out="out")
+    request = build_request("stylize", arguments, SubmitConfig(shared_filesystem=True))
+    assert request is not None
+    assert request.config.input == f"{tmp_path}/in/*.jpg" and request.config.out == f"{tmp_path}/out"
+    assert f"input: {tmp_path}/in/*.jpg\n" in request.yaml()
+
+
+@pytest.mark.parametrize(
+    "uri", ["s3://key:hunter2@b/x", "https://h/x?X-Amz-Signature=hunter2", "abfs://c@a/x?sv=1&sig=hunter2"]
+)
+def test_a_location_with_a_credential_is_refused_and_not_shown(uri: str):
+    with pytest.raises(ConfigError) as caught:
+        build_request("stylize", words(input=uri), SubmitConfig())
+    assert caught.value.field == "input" and "hunter2" not in str(caught.value)
+
+
+def test_no_credential_of_the_environment_gets_into_a_request(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "hunter2")
+    request = build_request("train", ["--style-image=s3://b/a.jpg", "--content=s3://b/c", "--out=s3://b/o"], SUBMIT)
+    assert request is not None and "hunter2" not in request.yaml() + repr(request)
+
+
+SUBMIT = SubmitConfig()
+
+
+def train_id(*more: str) -> str:
+    request = build_request("train", ["--style-image=s3://b/a.jpg", "--content=s3://b/c", *more], SUBMIT)
+    assert request is not None
+    return request.base_id
+
+
+def test_the_id_depends_on_what_is_done_and_not_on_how():
+    same = {train_id("--out=s3://b/o"), train_id("--out=s3://b/o/"), train_id("--out=s3://b/o", "--num-workers=2")}
+    assert len(same) == 1
+    assert train_id("--out=s3://b/other") not in same and train_id("--out=s3://b/o", "--steps=3") not in same
+
+
+def test_a_bulk_job_is_named_for_its_run(tmp_path: Path, style_file: Path):
+    def request(*more: str, **fields: str):
+        arguments = words(model=str(style_file), input=str(tmp_path), out=str(tmp_path / "out"), **fields)
+        found = build_request("stylize", [*arguments, *more], SubmitConfig(shared_filesystem=True))
+        assert found is not None
+        return found
+
+    plain = request()
+    assert plain.base_id.startswith("stylemill-stylize-") and not plain.is_repeatable
+    assert request("--num-actors=3").base_id == plain.base_id != request("--quality=70").base_id
+    assert request("--incremental").is_repeatable and request("--incremental").base_id != plain.base_id
+    named = request(run_id="monday")
+    assert "monday" in named.base_id and named.base_id != request(run_id="monday", quality="70").base_id
+
+
+def test_a_model_that_cannot_be_read_from_here_is_left_to_the_job(capsys: pytest.CaptureFixture[str]):
+    request = build_request("stylize", offline(), SUBMIT)
+    assert request is not None and request.is_repeatable
+    assert "only the job itself will check it" in capsys.readouterr().out
+
+
+def test_a_model_that_does_not_exist_is_a_mistake(tmp_path: Path):
+    arguments = words(model=str(tmp_path / "none"), input=str(tmp_path), out=str(tmp_path / "out"))
+    with pytest.raises(ConfigError, match="does not exist"):
+        build_request("stylize", arguments, SubmitConfig(shared_filesystem=True))
+
+
+@pytest.mark.parametrize(
+    ("jobs", "is_repeatable", "expected"),
+    [
+        ({}, False, Attempt(id="job")),
+        ({"job-of-another": "active", "xjob": "active", "job-2x": "active"}, False, Attempt(id="job")),
+        ({"job": "active"}, True, Attempt(id="job", is_running=True)),
+        ({"job": "ended"}, False, Attempt(id="job-2", earlier="job")),
+        ({"job": "done"}, False, Attempt(id="job", is_done=True)),
+        ({"job": "done"}, True, Attempt(id="job-2", earlier="job")),
+        ({"job-2": "active", "job": "ended"}, False, Attempt(id="job-2", is_running=True)),
+        ({"job-10": "ended", "job-9": "ended"}, False, Attempt(id="job-11", earlier="job-10")),
+        ({"job-2": "done", "job": "ended"}, False, Attempt(id="job-2", is_done=True)),
+    ],
+)
+def test_attempts(jobs: dict[str, str], is_repeatable: bool, expected: Attempt):
+    assert choose_attempt("job", jobs, is_repeatable=is_repeatable) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--wait", "train", "--wait"], (["--wait"], "train", ["--wait"])),
+        (["--address", "train", "train"], (["--address", "train"], "train", [])),
+        (["--address=x", "--dry-run", "true", "stylize"], (["--address=x", "--dry-run", "true"], "stylize", [])),
+        (["manifest", "verify", "s3://b/x"], ([], "manifest verify", ["s3://b/x"])),
+        (["--help"], (["--help"], "", [])),
+        (["--print-config"], (["--print-config"], "", [])),
+    ],
+)
+def test_the_verb_divides_the_arguments(arguments: list[str], expected: tuple):
+    assert split(arguments) == expected
+
+
+@pytest.mark.parametrize("arguments", [[], ["--wait"], ["demo"], ["manifest", "verfy"], ["submit", "train"]])
+def test_what_cannot_be_submitted(arguments: list[str]):
+    with pytest.raises(ConfigError) as caught:
+        split(arguments)
+    assert caught.value.field == "verb"
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["localhost:8265", "ray://h:10001", "auto", "http://", "http://h:port", "http://h/x", "http://me:hunter2@h"],
+)
+def test_addresses_that_are_none(address: str):
+    with pytest.raises(ConfigError) as caught:
+        SubmitConfig(address=address)
+    assert caught.value.field == "address" and "hunter2" not in str(caught.value)
+
+
+def test_the_address_comes_from_the_flag_or_else_from_the_environment():
+    environment = {"RAY_ADDRESS": "http://c", "RAY_API_SERVER_ADDRESS": "http://b"}
+    assert with_address_from(SubmitConfig(address="http://a"), environment).address == "http://a"
+    assert with_address_from(SubmitConfig(), environment).address == "http://b"
+    with pytest.raises(ConfigError, match="RAY_ADDRESS"):
+        with_address_from(SubmitConfig(), {"RAY_ADDRESS": "10.0.0.1:6379"})
+    with pytest.raises(ConfigError, match="is required"):
+        with_address_from(SubmitConfig(), {})
+
+
+def test_resolving_leaves_what_is_not_given():
+    from pipeline.training.config import TrainConfig
+
+    config = TrainConfig(style_image="s3://b/a", content=("s3://b/c/", "s3://b/d"), out="s3://b/o")
+    resolved = resolve_locations(config, SUBMITTABLE["train"].locations, shared_filesystem=False)
+    assert resolved.warm_start is None and resolved.content == ("s3://b/c", "s3://b/d")

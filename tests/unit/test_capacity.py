@@ -1,0 +1,32 @@
+"""A worker must fit one machine; machines do not lend each other their processors."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.capacity import how_many_fit, most_of, total_of
+
+MACHINES = [{"CPU": 2.0, "memory": 8e9}, {"CPU": 3.0, "memory": 2e9}, {"CPU": 4.0, "memory": 8e9, "GPU": 1.0}, {}]
+
+
+@pytest.mark.parametrize(
+    ("need", "expected"),
+    [
+        ({"CPU": 1}, 9),
+        ({"CPU": 2}, 4),
+        ({"CPU": 4}, 1),
+        ({"CPU": 5}, 0),
+        ({"CPU": 1, "memory": 4e9}, 4),
+        ({"CPU": 1, "memory": 2e9}, 2 + 1 + 4),
+        ({"CPU": 1, "GPU": 1}, 1),
+        ({"CPU": 1, "GPU": 0}, 9),
+        ({}, 0),
+    ],
+)
+def test_how_many_fit(need: dict[str, float], expected: int):
+    assert how_many_fit(MACHINES, need) == expected
+
+
+def test_totals():
+    assert (total_of(MACHINES, "CPU"), most_of(MACHINES, "CPU"), most_of(MACHINES, "TPU")) == (9.0, 4.0, 0.0)
+    assert (total_of([], "CPU"), most_of([], "CPU")) == (0, 0)
