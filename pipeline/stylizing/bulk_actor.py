@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import pyarrow as pa
@@ -15,17 +15,16 @@ from pipeline.stylizing.flusher import Flusher
 from pipeline.stylizing.job import BulkJob
 from pipeline.stylizing.painter import Painter
 from pipeline.stylizing.quarantine import still_to_do
+from pipeline.stylizing.read_ahead import ReadAhead, pixel_bytes
 from pipeline.stylizing.reader import Reader
 from pipeline.stylizing.sample import Sample
 from pipeline.stylizing.worker_reports import WorkerReports
 from pipeline.stylizing.writer import Writer
 
-READ_AHEAD = 3
-"""Decoded sources that wait for the network, at most."""
-READ_AHEAD_BYTES = 16 * 2**20
-"""Their files' sizes together, at most: large pictures are read one by one."""
 WRITE_BEHIND = 3
 """Painted sources that wait to be written, at most."""
+WRITE_BEHIND_BYTES = 64 * 2**20
+"""Their decoded sources' sizes together, at most: a large picture is written before the next is painted."""
 
 
 class BulkActor:
@@ -42,10 +41,9 @@ class BulkActor:
         self._job = job
         self._tracker = tracker
         self._reports = WorkerReports(tracker)
-        self._reader = Reader(storage, job.config.decode)
+        self._read_ahead = ReadAhead(Reader(storage, job.config.decode))
         self._painter = Painter(storage, job.layout, job.identity.styles, job.config)
         self._writer = Writer(storage, job.layout, job.identity, job.config.encode)
-        self._reads = ThreadPoolExecutor(2, thread_name_prefix="read")
         self._writes = ThreadPoolExecutor(2, thread_name_prefix="write")
 
     def __call__(self, block: pa.Table) -> pa.Table:
@@ -65,32 +63,25 @@ class BulkActor:
         # After a death one image at a time: only the one in hand may be blamed for the next.
         write_behind = WRITE_BEHIND if attempts == [row["attempt"] for row in planned] else 0
         flusher = Flusher(self._storage, self._job.layout, shard, self._job.lease(self._storage))
-        writes: deque[Future[list[dict[str, Any]]]] = deque(self._writes.submit(self._write, s) for s in given_up)
+        writes: deque[tuple[int, Future[list[dict[str, Any]]]]] = deque()
         try:
-            for sample in self._samples(todo):
-                writes.append(self._writes.submit(self._write, self._painter(sample)))
-                while len(writes) > write_behind or (writes and writes[0].done()):
-                    flusher.add(writes.popleft().result())
-                if not write_behind:
-                    self._reports.flush()
+            for sample in given_up:
+                writes.append((0, self._writes.submit(self._write, sample)))
+            with closing(self._read_ahead.samples(todo)) as samples:
+                for sample in samples:
+                    self._reports.begin(sample.key)
+                    writes.append((pixel_bytes(sample), self._writes.submit(self._write, self._painter(sample))))
+                    del sample  # its pixels shall not outlive its writing
+                    while _too_many(writes, write_behind):
+                        flusher.add(writes.popleft()[1].result())
+                    if not write_behind:
+                        self._reports.flush()
             while writes:
-                flusher.add(writes.popleft().result())
+                flusher.add(writes.popleft()[1].result())
         finally:
             self._reports.flush()
             flusher.flush()
         return pa.table({"shard": [shard], "num_done": [len(todo)]})
-
-    def _samples(self, todo: list[dict[str, Any]]) -> Iterator[Sample]:
-        """Yield decoded samples in order, reading ahead; note each start just before it is painted."""
-        waiting: deque[tuple[int, Future[Sample]]] = deque()
-        rows = deque(todo)
-        while rows or waiting:
-            while rows and _may_read(rows[0]["size_bytes"], [size_bytes for size_bytes, _ in waiting]):
-                row = rows.popleft()
-                waiting.append((row["size_bytes"], self._reads.submit(self._reader, row)))
-            sample = waiting.popleft()[1].result()
-            self._reports.begin(sample.key)
-            yield sample
 
     def _write(self, sample: Sample) -> list[dict[str, Any]]:
         rows = self._writer(sample)
@@ -98,6 +89,7 @@ class BulkActor:
         return rows
 
 
-def _may_read(size_bytes: int, waiting: list[int]) -> bool:
-    """Tell whether one more source of this size may be read ahead."""
-    return not waiting or (len(waiting) < READ_AHEAD and sum(waiting) + size_bytes <= READ_AHEAD_BYTES)
+def _too_many(writes: deque[tuple[int, Future[Any]]], write_behind: int) -> bool:
+    """Tell whether the oldest of these writes must end, or has ended, before another source is painted."""
+    num_bytes = sum(size_bytes for size_bytes, _ in writes)
+    return bool(writes) and (len(writes) > write_behind or num_bytes > WRITE_BEHIND_BYTES or writes[0][1].done())

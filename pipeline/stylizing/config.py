@@ -70,6 +70,9 @@ class StylizeConfig:
     max_memory: str = "2GiB"
     """Memory that one actor may use; larger images are painted in tiles, with the same result."""
 
+    tiles: Literal["exact", "thumbnail"] = "exact"
+    """Painting in tiles: exactly as the whole image would be, or faster and nearly so, with a thumbnail's contrast."""
+
     num_actors: int | None = None
     """Stylizing actors; by default one for each CPU (or GPU) of the cluster, as far as its memory goes."""
 

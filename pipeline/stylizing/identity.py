@@ -23,6 +23,7 @@ _BYTE_FIELDS = (
     "precision",
     "device",
     "max_memory",
+    "tiles",
     "max_pixels",
     "animation",
     "format",

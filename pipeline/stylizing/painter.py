@@ -16,7 +16,7 @@ from pipeline.manifest.layout import RunLayout
 from pipeline.nn.fast import FastNet
 from pipeline.nn.memory import choose_forward
 from pipeline.nn.precision import resolve_precision
-from pipeline.nn.tiled import stylize_tiled
+from pipeline.nn.tiled import stylize_by_thumbnail, stylize_tiled
 from pipeline.storage import Storage
 from pipeline.style_model import load_style_model
 from pipeline.stylizing.config import StylizeConfig
@@ -103,7 +103,7 @@ class Painter:
         start_s = time.perf_counter()
         frames = [frame.image_HWC for frame in sample.source.frames] or [sample.source.image_HWC]
         forward = "whole" if self._config.device == "cuda" else self.choose_forward(frames[0].shape[:2], net)
-        stylize = _one_by_one(net) if forward == "whole" else _in_tiles(net, self._config.max_memory_bytes)
+        stylize = _one_by_one(net) if forward == "whole" else _in_tiles(net, self._config)
         try:
             painted = [self._controlled([frame], stylize)[0] for frame in frames]
         except (MemoryError, torch.OutOfMemoryError) as error:
@@ -147,8 +147,9 @@ def _one_by_one(net: FastNet) -> Batch:
     return lambda images: [net.stylize(image_HWC) for image_HWC in images]
 
 
-def _in_tiles(net: FastNet, max_memory_bytes: int) -> Batch:
-    return lambda images: [stylize_tiled(net, image_HWC, max_memory_bytes=max_memory_bytes) for image_HWC in images]
+def _in_tiles(net: FastNet, config: StylizeConfig) -> Batch:
+    paint = stylize_tiled if config.tiles == "exact" else stylize_by_thumbnail
+    return lambda images: [paint(net, image_HWC, max_memory_bytes=config.max_memory_bytes) for image_HWC in images]
 
 
 def _together(net: FastNet) -> Batch:

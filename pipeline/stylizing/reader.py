@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.errors import AccessDenied, ClusterError, ImageError, NotAnImage, ObjectNotFound, PathConflict
 from pipeline.images.isolated import DecoderStartError, IsolatedDecoder
@@ -15,6 +15,13 @@ from pipeline.storage import Storage
 from pipeline.stylizing.sample import Sample
 
 _SKIPPED_PROBLEMS = ("SpecialFile", "DirectoryLink")
+
+
+class Fetched(NamedTuple):
+    """A source's bytes, on their way to the decoder; the sample of a failed one says why."""
+
+    sample: Sample
+    data: bytes
 
 
 class Reader:
@@ -36,14 +43,36 @@ class Reader:
         Raises:
             StorageError: the store failed beyond its retries.
         """
+        return self.decode(self.fetch(planned))
+
+    def fetch(self, planned: Mapping[str, Any]) -> Fetched:
+        """Get one source's bytes.
+
+        Raises:
+            StorageError: the store failed beyond its retries.
+        """
         sample = Sample(planned=dict(planned))
         try:
-            self._read(sample)
+            return Fetched(sample, self._checked_bytes(sample))
         except ImageError as failure:
             sample.failure = failure
+            return Fetched(sample, b"")
+
+    def decode(self, fetched: Fetched) -> Sample:
+        """Turn bytes into pixels.
+
+        Raises:
+            ClusterError: this machine cannot start a decoder.
+        """
+        sample = fetched.sample
+        if sample.failure is None:
+            try:
+                self._decode(sample, fetched.data)
+            except ImageError as failure:
+                sample.failure = failure
         return sample
 
-    def _read(self, sample: Sample) -> None:
+    def _checked_bytes(self, sample: Sample) -> bytes:
         planned = sample.planned
         if planned["problem_type"]:
             kind = NotAnImage if planned["problem_type"] in _SKIPPED_PROBLEMS else ImageError
@@ -55,6 +84,9 @@ class Reader:
         sample.source_bytes = len(data)
         sample.source_sha256 = hashlib.sha256(data).hexdigest()
         sample.source_format = sniff(data[:SNIFF_BYTES])
+        return data
+
+    def _decode(self, sample: Sample, data: bytes) -> None:
         start_s = time.perf_counter()
         try:
             source = self._decoder.decode(data)

@@ -1,0 +1,112 @@
+"""Large images through a real job: peak memory of the actor and of its decoder, and the way each image went.
+
+    python benchmarks/large_job.py --photo FILE [--megapixels 10 30 100] [--max-memory 5GiB] [--model URI] [--out DIR]
+
+Every size is a job of its own over one JPEG, with one actor, from file to file: the peaks therefore hold decoding, the
+network and encoding. They are the resident sets' high-water marks (VmHWM) of the two processes that ever hold pixels,
+as Linux keeps them; memory that both map (the decoded pixels, on their way) counts in both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from bulk_vs_loop import random_model
+from large import photo_of
+from PIL import Image
+
+from jobs.session import ray_session
+from pipeline.manifest.read import read_manifest
+from pipeline.storage import Storage
+from pipeline.stylizing.config import StylizeConfig
+from pipeline.stylizing.preflight import prepare
+from pipeline.stylizing.run import stylize
+
+NAMES = {"actor": "ray::MapWorker(MapBatches(BulkActor))", "decoder": "pipeline.images.decoder_process"}
+PERIOD_S = 0.2
+
+
+class PeakWatcher:
+    """Polls the high-water marks of this session's actor and decoder until it is stopped."""
+
+    def __init__(self) -> None:
+        self.peak_mib = dict.fromkeys(NAMES, 0)
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> PeakWatcher:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._done.wait(PERIOD_S):
+            for process in Path("/proc").glob("[0-9]*"):
+                self._look(process)
+
+    def _look(self, process: Path) -> None:
+        try:
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            role = next((role for role, name in NAMES.items() if name in command), None)
+            if role is None:
+                return
+            found = re.search(r"VmHWM:\s+(\d+) kB", (process / "status").read_text())
+        except OSError:  # it ended while it was looked at
+            return
+        if found:
+            self.peak_mib[role] = max(self.peak_mib[role], int(found[1]) >> 10)
+
+
+def one_job(model_uri: str, photo: str, megapixels: float, max_memory: str, folder: Path) -> str:
+    """Paint one image of that size and return a line of the table."""
+    library = folder / "library"
+    library.mkdir(parents=True)
+    image_HWC = photo_of(photo, megapixels)
+    Image.fromarray(image_HWC).save(library / "large.jpg", quality=90)
+    height_px, width_px = image_HWC.shape[:2]
+    del image_HWC
+    config = StylizeConfig(
+        model=(model_uri,), input=str(library), out=str(folder / "out"), max_memory=max_memory, num_actors=1
+    )
+    prepared = prepare(config)
+    with ray_session(), PeakWatcher() as watcher:
+        start_s = time.perf_counter()
+        result = stylize(prepared)
+        wall_s = time.perf_counter() - start_s
+    (row,) = read_manifest(Storage(), result.layout).to_pylist()
+    if row["status"] != "ok":
+        return f"| {megapixels:g} | {row['error_type']}: {row['error']} |"
+    seconds = [row[stage] / 1000 for stage in ("decode_ms", "stylize_ms", "encode_ms")]
+    cells = [f"{megapixels:g} ({width_px} x {height_px})", row["forward"], *(f"{second:.1f}" for second in seconds)]
+    cells += [f"{seconds[1] / megapixels:.2f}", str(watcher.peak_mib["actor"]), str(watcher.peak_mib["decoder"])]
+    return "| " + " | ".join([*cells, f"{wall_s:.0f}"]) + " |"
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photo", required=True)
+    parser.add_argument("--megapixels", type=float, nargs="+", default=[10, 30, 100])
+    parser.add_argument("--max-memory", default="5GiB")
+    parser.add_argument("--model", help="style model; by default random weights of width 1")
+    parser.add_argument("--out", help="where to leave sources and results; by default a scratch folder")
+    arguments = parser.parse_args()
+    print("| megapixels | forward | decode s | network s | encode s | s/MP | actor MiB | decoder MiB | wall s |")
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    with tempfile.TemporaryDirectory() as scratch:
+        model_uri = arguments.model or random_model(scratch)
+        for megapixels in arguments.megapixels:
+            folder = Path(arguments.out or scratch, f"{megapixels:g}")
+            print(one_job(model_uri, arguments.photo, megapixels, arguments.max_memory, folder), flush=True)
+
+
+if __name__ == "__main__":
+    main()
