@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from pipeline.checks import check_at_least, check_one_of, check_within
 from pipeline.errors import ConfigError
 
 Animation = Literal["first", "all"]
@@ -43,9 +44,9 @@ class DecodeOptions:
         Raises:
             ConfigError: a value out of range.
         """
-        _at_least("max_pixels", self.max_pixels, 1)
-        _at_least("max_source_bytes", self.max_source_bytes, 1)
-        _one_of("animation", self.animation, get_args(Animation))
+        check_at_least("max_pixels", self.max_pixels, 1)
+        check_at_least("max_source_bytes", self.max_source_bytes, 1)
+        check_one_of("animation", self.animation, get_args(Animation))
         if not 0 < self.decode_timeout_s < float("inf"):
             raise ConfigError(
                 "decode_timeout_s",
@@ -53,7 +54,7 @@ class DecodeOptions:
                 "is no time limit",
                 "give seconds above 0, such as 60",
             )
-        _at_least("decoder_memory_bytes", self.decoder_memory_bytes, 512 << 20)
+        check_at_least("decoder_memory_bytes", self.decoder_memory_bytes, 512 << 20)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,17 +77,6 @@ class EncodeOptions:
         Raises:
             ConfigError: a value out of range.
         """
-        _one_of("format", self.format, get_args(OutputFormat))
-        _one_of("keep_metadata", self.keep_metadata, get_args(KeepMetadata))
-        if not 1 <= self.quality <= 100:
-            raise ConfigError("quality", self.quality, "is out of range", "give a number from 1 to 100")
-
-
-def _at_least(field: str, value: int, least: int) -> None:
-    if value < least:
-        raise ConfigError(field, value, "is too small", f"give at least {least}")
-
-
-def _one_of(field: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ConfigError(field, value, "is not known", f"choose one of {', '.join(choices)}")
+        check_one_of("format", self.format, get_args(OutputFormat))
+        check_one_of("keep_metadata", self.keep_metadata, get_args(KeepMetadata))
+        check_within("quality", self.quality, 1, 100)

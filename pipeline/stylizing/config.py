@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pipeline.checks import check_within
 from pipeline.config import inline, parse_size
 from pipeline.errors import ConfigError
 from pipeline.images.options import DecodeOptions, EncodeOptions
@@ -95,9 +96,9 @@ class StylizeConfig:
         if self.run_id is not None and not _RUN_ID.fullmatch(self.run_id):
             cure = "use letters, digits, '.', '_' and '-', at most 128"
             raise ConfigError("run_id", self.run_id, "cannot name a folder everywhere", cure)
-        _within("strength", self.strength, 0.0, 1.0)
-        _within("max_failed_fraction", self.max_failed_fraction, 0.0, 1.0)
-        _within("texture_scale", self.texture_scale, 0.05, 4.0)
+        check_within("strength", self.strength, 0.0, 1.0)
+        check_within("max_failed_fraction", self.max_failed_fraction, 0.0, 1.0)
+        check_within("texture_scale", self.texture_scale, 0.05, 4.0)
         for name in ("max_size_px", "num_actors", "threads_per_actor", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -116,8 +117,3 @@ class StylizeConfig:
     def max_memory_bytes(self) -> int:
         """``max_memory`` in bytes."""
         return parse_size("max_memory", self.max_memory)
-
-
-def _within(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ConfigError(name, value, "is out of range", f"write a number from {low:g} to {high:g}")

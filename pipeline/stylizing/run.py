@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -27,6 +25,7 @@ from pipeline.manifest.layout import RunLayout
 from pipeline.manifest.pending import remove_all, remove_pending
 from pipeline.manifest.plan import read_plan_summary
 from pipeline.manifest.schema import SCHEMA_VERSION
+from pipeline.periodically import periodically
 from pipeline.storage import Storage
 from pipeline.storage.lease import HeldLease, acquire
 from pipeline.stylizing.follow_up import make_finder
@@ -90,8 +89,8 @@ def stylize(run: PreparedRun, on_progress: ProgressCallback | None = None) -> Bu
     if run.success is not None:
         return _nothing_to_do(run.layout, run.success)
     with acquire(Storage(run.config.storage), run.layout.lease_uri, on_wait=log.warning) as lease:
-        bulk = _Bulk(run, lease)
-        with bulk.reporting(on_progress or (lambda progress: None)):
+        bulk, show = _Bulk(run, lease), on_progress or (lambda progress: None)
+        with periodically(lambda: show(bulk.progress()), PROGRESS_PERIOD_S):
             success = bulk.paint()
     if success is None:
         remove_all(Storage(run.config.storage), run.layout.run_uri)
@@ -211,21 +210,3 @@ class _Bulk:
             num_finished=num_finished,
             busy_s=busy_s,
         )
-
-    @contextmanager
-    def reporting(self, on_progress: ProgressCallback) -> Iterator[None]:
-        """Call ``on_progress`` from a thread while the body runs."""
-        done = threading.Event()
-
-        def report() -> None:
-            while not done.wait(PROGRESS_PERIOD_S):
-                on_progress(self.progress())
-
-        thread = threading.Thread(target=report, name="progress", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
-        on_progress(self.progress())
