@@ -129,6 +129,11 @@ def print_summary(result: TrainResult) -> None:
     if result.header is None:
         print(f"stopped at step {progress.step:,} of {progress.steps:,}; the same command resumes")
         return
-    print(f"{progress.step:,} steps in {duration(result.wall_s)} ({progress.images_per_s:.2f} images/s)")
+    num_steps, all_steps = progress.step - progress.began_at, f", {progress.step:,} in all" * progress.is_resumed
+    pace = f" ({progress.images_per_s:.2f} images/s at the end)" * (progress.images_per_s > 0)
+    print(f"{num_steps:,} steps in {duration(result.wall_s)}{all_steps}{pace}")
+    if progress.num_left_out:
+        images = "content image" + "s" * (progress.num_left_out != 1)
+        print(f"left out: {progress.num_left_out:,} {images}, listed in {result.layout.left_out_uri}")
     print(f"style:    {result.layout.style_uri} (version {result.header.version})")
     print(f"metrics:  {result.layout.metrics_uri}")

@@ -76,6 +76,9 @@ class FsspecStore:
         with _translated(path), contextlib.suppress(FileNotFoundError):
             self._fs.rm_file(path)
 
+    def remove_leftovers(self, root: str, older_than_s: float) -> None:
+        """Do nothing: what a store of an unknown kind holds is not ours to tidy up."""
+
 
 def _stat(uri: str, key: str, found: dict[str, Any]) -> ObjectStat:
     marks = (found.get(field) for field in ("etag", "ETag", "md5Hash", "mtime", "last_modified", "created"))

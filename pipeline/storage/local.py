@@ -7,6 +7,7 @@ import errno
 import os
 import secrets
 import stat as stat_module
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -16,7 +17,7 @@ from pipeline.storage.object_stat import ObjectStat
 from pipeline.storage.retry import TransientError
 
 TEMPORARY_PREFIX = ".stylemill-tmp-"
-"""Names of files that are being written; a listing leaves them out, ``manifest gc`` removes old ones."""
+"""Names of files that are being written; a listing leaves them out, ``remove_leftovers`` removes old ones."""
 
 _TRANSIENT = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.EIO, errno.EMFILE}
 _CONFLICT = {errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EILSEQ}
@@ -74,6 +75,20 @@ class LocalStore:
         """Remove a file; one that is gone already is fine."""
         with _translated(path):
             Path(path).unlink(missing_ok=True)
+
+    def remove_leftovers(self, root: str, older_than_s: float) -> None:
+        """Remove half-written files and empty directories that nobody has touched for so long, ``root`` included."""
+        newest_s = time.time() - older_than_s
+        for directory, _, names in os.walk(root, topdown=False):
+            with _translated(directory), contextlib.suppress(FileNotFoundError):  # another process is quicker
+                is_old = Path(directory).stat().st_mtime <= newest_s
+                for name in names:
+                    path = Path(directory, name)
+                    if name.startswith(TEMPORARY_PREFIX) and path.stat().st_mtime <= newest_s:
+                        path.unlink()
+                if is_old:
+                    with contextlib.suppress(OSError):  # it holds something
+                        Path(directory).rmdir()
 
 
 def _etag(found: os.stat_result) -> str:

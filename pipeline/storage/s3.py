@@ -124,6 +124,9 @@ class S3Store:
         """Remove an object; one that is gone already is fine."""
         self._run(lambda: self._fs._call_s3("delete_object", **_place(path)), path)
 
+    def remove_leftovers(self, root: str, older_than_s: float) -> None:
+        """Do nothing: an object appears whole or not at all."""
+
     def _run(self, request: Callable[[], Any], path: str) -> Any:
         from fsspec.asyn import sync
 

@@ -24,6 +24,7 @@ class Store(Protocol):
     def stat(self, path: str) -> ObjectStat: ...
     def list_objects(self, root: str, after: str = "") -> Iterator[ObjectStat]: ...
     def delete(self, path: str) -> None: ...
+    def remove_leftovers(self, root: str, older_than_s: float) -> None: ...
 
 
 class Storage:
@@ -123,6 +124,18 @@ class Storage:
         """Remove an object; one that is gone already is fine."""
         store, path = self._locate(uri)
         self._retried(lambda: store.delete(path), f"deleting {path}")
+
+    def remove_leftovers(self, prefix_uri: str, *, older_than_s: float = 0.0) -> None:
+        """Remove what killed processes left half-written below a prefix, and its empty directories.
+
+        Object stores show neither, so nothing happens there.
+
+        Args:
+            prefix_uri: whose objects nobody is writing just now, or ``older_than_s`` keeps those out.
+            older_than_s: age, by the time of the last change, from which something is a leftover.
+        """
+        store, root = self._locate(prefix_uri)
+        self._retried(lambda: store.remove_leftovers(root, older_than_s), f"tidying up {root}")
 
     def _retried(self, operation: Callable[[], ResultT], what: str) -> ResultT:
         return with_retries(operation, what=what, deadline_s=self.options.retry_deadline_s)

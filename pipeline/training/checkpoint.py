@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import re
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,6 +27,8 @@ from pipeline.training.metrics import Row, metrics_from_parquet, metrics_to_parq
 log = logging.getLogger(__name__)
 
 STATE, METRICS, COMPLETE = "state.safetensors", "metrics.parquet", "complete.json"
+LEFTOVERS_S = 3600.0
+"""Half-written files of this age belong to a process that was killed."""
 _FOLDER = re.compile(r"step-(\d{8})\.start-(\d{6})")
 
 
@@ -62,6 +65,7 @@ class Checkpoints:
         while True:
             starts = self._starts()
             newest, problems = self._newest(starts)
+            self._storage.remove_leftovers(self._prefix_uri, older_than_s=LEFTOVERS_S)
             number = max(starts, default=0) + 1
             note = json.dumps({"resumed_at": newest.step if newest else 0}).encode()
             if self._storage.create_bytes(self._start_uri(number), note):
@@ -73,13 +77,17 @@ class Checkpoints:
         if newest > start:
             raise RunConflict(f"start {newest} of this run has taken over from start {start}, which stops")
 
-    def newest(self) -> Checkpoint | None:
-        """Return the newest checkpoint of this run's lineage that is complete and undamaged, or None."""
-        return self._newest(self._starts())[0]
+    def newest(self, before: float = math.inf) -> Checkpoint | None:
+        """Return the newest checkpoint of this run's lineage that is complete and undamaged, or None.
 
-    def _newest(self, starts: dict[int, int]) -> tuple[Checkpoint | None, list[str]]:
+        Args:
+            before: only checkpoints of earlier steps count.
+        """
+        return self._newest(self._starts(), before)[0]
+
+    def _newest(self, starts: dict[int, int], before: float = math.inf) -> tuple[Checkpoint | None, list[str]]:
         problems: list[str] = []
-        for name in self._lineage(starts):
+        for name in self._lineage(starts, before):
             try:
                 return self._read(name), problems
             except CheckpointError as error:
@@ -95,15 +103,15 @@ class Checkpoints:
             for item in found
         }
 
-    def _lineage(self, starts: dict[int, int]) -> Iterator[str]:
-        """Yield the folders of this run's lineage, newest first."""
+    def _lineage(self, starts: dict[int, int], before: float = math.inf) -> Iterator[str]:
+        """Yield the folders of this run's lineage with steps below ``before``, newest first."""
         by_start: dict[int, list[tuple[int, str]]] = {}
         for name, step, start in self._folders():
             by_start.setdefault(start, []).append((step, name))
-        limit: float = float("inf")
+        limit = math.inf
         for start in sorted(set(by_start) | set(starts), reverse=True):
             for step, name in sorted(by_start.get(start, []), reverse=True):
-                if step <= limit:
+                if step <= limit and step < before:
                     yield name
             limit = min(limit, starts.get(start, 0))
 
@@ -157,6 +165,7 @@ class Checkpoints:
         # The marker goes first: a folder without it is no checkpoint.
         for file in (COMPLETE, STATE, METRICS):
             self._storage.delete(join(self._prefix_uri, name, file))
+        self._storage.remove_leftovers(join(self._prefix_uri, name))
 
     def _start_uri(self, number: int) -> str:
         return join(self._prefix_uri, "starts", f"{number:06d}.json")

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pipeline.checks import check_at_least, check_within
 from pipeline.errors import ConfigError
 from pipeline.storage import StorageOptions
 from pipeline.storage.uri import name as last_component
@@ -142,21 +143,21 @@ class TrainConfig:
         if not self.content:
             raise ConfigError("content", self.content, "names no images", "give --content URI")
         for name in ("steps", "batch_size", "checkpoint_every", "keep_checkpoints", "sample_every", "style_size_px"):
-            _at_least(name, getattr(self, name), 1)
+            check_at_least(name, getattr(self, name), 1)
         for name in ("cpus_per_worker", "micro_batch_size"):
             if getattr(self, name) is not None:
-                _at_least(name, getattr(self, name), 1)
-        _at_least("patience", self.patience, 0)
-        _at_least("crop_px", self.crop_px, 32)
+                check_at_least(name, getattr(self, name), 1)
+        check_at_least("patience", self.patience, 0)
+        check_at_least("crop_px", self.crop_px, 32)
         if self.crop_px % 4:
             raise ConfigError("crop_px", self.crop_px, "is no multiple of 4", f"use {self.crop_px // 4 * 4}")
         for name, low, high in (("width", 0.05, 4.0), ("oversize", 1.0, 8.0), ("learning_rate", 1e-7, 1.0)):
-            _within(name, getattr(self, name), low, high)
+            check_within(name, getattr(self, name), low, high)
         for name in ("content_weight", "style_weight", "tv_weight"):
-            _within(name, getattr(self, name), 0.0, 1e9)
-        _within("max_gradient_norm", self.max_gradient_norm, 1e-6, 1e9)
-        _within("ema_decay", self.ema_decay, 0.0, 0.99999)
-        _within("max_failed_fraction", self.max_failed_fraction, 0.0, 1.0)
+            check_within(name, getattr(self, name), 0.0, 1e9)
+        check_within("max_gradient_norm", self.max_gradient_norm, 1e-6, 1e9)
+        check_within("ema_decay", self.ema_decay, 0.0, 0.99999)
+        check_within("max_failed_fraction", self.max_failed_fraction, 0.0, 1.0)
         if self.loss_weights is not None and self.loss_network == "pyramid":
             cure = "leave it out, or add --loss-network vgg16"
             raise ConfigError("loss_weights", self.loss_weights, "is of no use to the pyramid", cure)
@@ -180,13 +181,3 @@ class TrainConfig:
             raise ConfigError("num_workers", self.num_workers, "is neither a number nor MIN:MAX", "write 2 or 1:4")
         low = int(match[1])
         return low, int(match[2]) if match[2] else low
-
-
-def _at_least(name: str, value: int, low: int) -> None:
-    if value < low:
-        raise ConfigError(name, value, f"is below {low}", f"write a whole number from {low}")
-
-
-def _within(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ConfigError(name, value, "is out of range", f"write a number from {low:g} to {high:g}")

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from pipeline.errors import AccessDenied, ImageError, NotAnImage, ObjectNotFound, TooManyFailures
+from pipeline.errors import AccessDenied, ImageError, ObjectNotFound, TooManyFailures
 from pipeline.images.decode import recognise
 from pipeline.images.options import DecodeOptions
 from pipeline.images.plugins import open_image
 from pipeline.storage import Storage, resolve
 from pipeline.storage.sources import find_sources
+from pipeline.training.left_out import LeftOut, num_failed
 from pipeline.training.sampler import SampleIndex
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,8 @@ class Content:
         short_side_px: to which images are resized.
         cache_bytes: decoded images up to this sum are kept.
         max_failed_fraction: share of undecodable images that is too many.
+        on_left_out: takes each image that is left out and returns how many are broken by then, over all workers; by
+            default only those of this object count.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Content:
         short_side_px: int,
         cache_bytes: int,
         max_failed_fraction: float,
+        on_left_out: Callable[[LeftOut], int] | None = None,
     ) -> None:
         self._storage = storage
         self._uris = uris
@@ -70,9 +74,9 @@ class Content:
         self._cache: dict[int, NDArray[np.uint8]] = {}
         self._cached_bytes = 0
         self._lock = threading.Lock()
-        self._num_broken = 0
-        self.failed: dict[str, str] = {}
-        """Location of each undecodable image -> why."""
+        self._on_left_out = on_left_out or (lambda entry: num_failed(self.left_out.values()))
+        self.left_out: dict[str, LeftOut] = {}
+        """Undecodable images by location, as far as this object has met them."""
 
     def crop(self, sample: SampleIndex) -> NDArray[np.uint8]:
         """Return the (crop_px, crop_px, 3) uint8 crop of a sample.
@@ -91,19 +95,20 @@ class Content:
             image_HWC = self._decoded((index + offset) % len(self._uris))
             if image_HWC is not None:
                 return image_HWC
-        raise TooManyFailures(f"none of the {len(self._uris)} content images can be decoded: {self._last_failure()}")
+        last = next(reversed(self.left_out.values()))
+        raise TooManyFailures(f"none of the {len(self._uris)} content images can be decoded: {last}")
 
     def _decoded(self, index: int) -> NDArray[np.uint8] | None:
         uri = self._uris[index]
         with self._lock:
-            if uri in self.failed:
+            if uri in self.left_out:
                 return None
             if index in self._cache:
                 return self._cache[index]
         try:
             image_HWC = load_short_side(self._fetch(uri), self._short_side_px)
         except ImageError as failure:
-            self._note_failure(uri, failure)
+            self._leave_out(LeftOut.from_error(uri, failure))
             return None
         with self._lock:
             if index not in self._cache and image_HWC.nbytes + self._cached_bytes <= self._cache_bytes:
@@ -117,21 +122,16 @@ class Content:
         except (ObjectNotFound, AccessDenied) as error:
             raise ImageError("Unreadable", str(error)) from error
 
-    def _note_failure(self, uri: str, failure: ImageError) -> None:
+    def _leave_out(self, entry: LeftOut) -> None:
         with self._lock:
-            self.failed[uri] = f"{failure.error_type}: {failure.message}"
-            self._num_broken += not isinstance(failure, NotAnImage)  # a note beside the pictures is no broken picture
-            num_failed = self._num_broken
-        log.warning("content image %s is left out: %s", uri, failure)
-        if num_failed > self._max_failed:
+            self.left_out[entry.uri] = entry
+            num_broken = self._on_left_out(entry)
+        log.warning("content image %s is left out", entry)
+        if num_broken > self._max_failed:
             raise TooManyFailures(
-                f"{num_failed} of {len(self._uris)} content images cannot be decoded, the last: "
-                f"{self._last_failure()}; remove them or raise --max-failed-fraction"
+                f"{num_broken} of {len(self._uris)} content images cannot be decoded, the last: {entry}; "
+                "remove them or raise --max-failed-fraction"
             )
-
-    def _last_failure(self) -> str:
-        uri, reason = next(reversed(self.failed.items()))
-        return f"{uri} ({reason})"
 
 
 def load_short_side(data: bytes, short_side_px: int) -> NDArray[np.uint8]:

@@ -15,6 +15,7 @@ from pipeline.storage import Storage
 from pipeline.style_model import StyleModel, save_style_model
 from pipeline.training.config import TrainConfig
 from pipeline.training.layout import TrainLayout
+from pipeline.training.left_out import LeftOut
 from pipeline.training.metrics import Row
 from pipeline.training.state import TrainState
 
@@ -33,7 +34,7 @@ def export_style(
     loss_digest: str,
     style_sha256: str,
     num_content: int,
-    failed_content: Mapping[str, str],
+    left_out: Sequence[LeftOut],
 ) -> StyleModel:
     """Write the averaged weights as a style model.
 
@@ -47,7 +48,7 @@ def export_style(
         "steps": state.step,
         "samples_seen": state.step * config.batch_size,
         "num_content": num_content,
-        "failed_content": dict(list(failed_content.items())[:FAILED_NAMED]),
+        "failed_content": {entry.uri: f"{entry.error_type}: {entry.error}" for entry in left_out[:FAILED_NAMED]},
         "num_skipped_updates": state.num_skipped,
         "loss_tail": [round(row["loss"], 6) for row in metrics[-LOSS_TAIL:]],
         "loss_network": config.loss_network,

@@ -53,6 +53,11 @@ class TrainLayout:
         return join(self.out, "metrics.parquet")
 
     @property
+    def left_out_uri(self) -> str:
+        """The content images that cannot be decoded, as JSON; absent as long as there are none."""
+        return join(self.out, "left_out.json")
+
+    @property
     def report_uri(self) -> str:
         """The run's HTML page."""
         return join(self.out, "report", "index.html")

@@ -15,7 +15,7 @@ from pipeline.errors import AccessDenied, ConfigError, ImageError, ObjectNotFoun
 from pipeline.storage import Storage, resolve
 from pipeline.storage.options import first_look
 from pipeline.storage.uri import is_inside, key_problem
-from pipeline.style_model import StyleHeader, load_style_header
+from pipeline.style_model import StyleHeader, from_bytes, load_style_header
 from pipeline.training.config import MAY_CHANGE, TrainConfig
 from pipeline.training.content import list_content, load_short_side
 from pipeline.training.layout import TrainLayout
@@ -110,8 +110,13 @@ def _read_style(storage: Storage, config: TrainConfig) -> tuple[bytes, str]:
 def _read_model(storage: Storage, uri: str | None) -> bytes | None:
     if uri is None:
         return None
-    load_style_header(storage, resolve(uri))
-    return storage.read_bytes(resolve(uri))
+    try:
+        load_style_header(storage, resolve(uri))
+        data = storage.read_bytes(resolve(uri))
+        from_bytes(data, source=uri)
+    except ConfigError as error:
+        raise ConfigError("warm_start", uri, error.problem, error.cure) from None
+    return data
 
 
 def _read_loss_weights(storage: Storage, config: TrainConfig) -> bytes | None:
@@ -196,7 +201,8 @@ def _finished(storage: Storage, layout: TrainLayout, config: TrainConfig) -> Sty
 def _warnings(config: TrainConfig, content: tuple[str, ...], steps_before: int | None) -> tuple[str, ...]:
     warnings = []
     if len(content) < FEW_IMAGES:
-        warnings.append(f"only {len(content)} content images: the style will fit those and may smear on others")
+        images = f"{len(content)} content image" + "s" * (len(content) != 1)
+        warnings.append(f"only {images}: the style will fit what they show and may smear on other pictures; add more")
     if steps_before not in (None, config.steps):
         warnings.append(
             f"steps changes from {steps_before} to {config.steps}, and with it the schedule of the learning rate: "

@@ -137,10 +137,13 @@ class Recorder:
         )
         self._answer = self._tracker.update.remote(progress)
 
-    def checkpoint(self, state: TrainState) -> None:
-        """Begin to write a checkpoint, and the metrics so far."""
+    def end_period(self) -> None:
+        """Take note of how the loss developed since the last regular checkpoint; at no other step."""
         recent = [row["loss"] for row in self.rows[-self._config.checkpoint_every :] if not row["skipped"]]
         self.plateau = self.plateau.after(recent)
+
+    def checkpoint(self, state: TrainState) -> None:
+        """Begin to write a checkpoint, and the metrics so far."""
         if self._writer is None:
             return
         numbers = state.to_numbers() | {

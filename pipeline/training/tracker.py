@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.errors import StylemillError
+from pipeline.training.left_out import LeftOut, num_failed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +22,8 @@ class TrainProgress:
     """Updates in all."""
     resumed_at: int | None = None
     """Step at which the newest start continued; None before the first start."""
+    began_at: int = 0
+    """Step at which the first start under this driver continued."""
     num_workers: int = 0
     batch_size: int = 1
     """Samples of a step."""
@@ -30,6 +35,8 @@ class TrainProgress:
     """Share of the last steps' time spent waiting for data."""
     events: tuple[str, ...] = ()
     """What a person should know: skipped updates, roll-backs, damaged checkpoints."""
+    num_left_out: int = 0
+    """Content images that cannot be decoded."""
     is_finished: bool = False
     """Whether the style model is written."""
 
@@ -47,21 +54,38 @@ class TrainProgress:
 
 
 class TrainTracker:
-    """Holds the newest progress, the wish to stop, and the error that ends the run."""
+    """Holds the newest progress, the wish to stop, the images left out, and the error that ends the run.
 
-    def __init__(self) -> None:
+    Args:
+        left_out: by earlier starts of the run.
+    """
+
+    def __init__(self, left_out: Sequence[LeftOut] = ()) -> None:
         self._progress = TrainProgress()
+        self._began_at: int | None = None
+        self._left_out = {entry.uri: entry for entry in left_out}
         self._should_stop = False
         self._failure: StylemillError | None = None
 
     def update(self, progress: TrainProgress) -> bool:
         """Take the newest progress; tell whether the workers should stop."""
         self._progress = progress
+        if self._began_at is None:
+            self._began_at = progress.resumed_at
         return self._should_stop
 
     def progress(self) -> TrainProgress:
         """Return the newest progress."""
-        return self._progress
+        return replace(self._progress, began_at=self._began_at or 0, num_left_out=len(self._left_out))
+
+    def leave_out(self, entry: LeftOut) -> int:
+        """Take note of an undecodable content image; return how many of them are broken, over all workers."""
+        self._left_out[entry.uri] = entry
+        return num_failed(self._left_out.values())
+
+    def left_out(self) -> list[LeftOut]:
+        """Return the undecodable content images in order of location."""
+        return [self._left_out[uri] for uri in sorted(self._left_out)]
 
     def stop(self) -> None:
         """Ask the workers to write a checkpoint and stop."""
@@ -76,6 +100,12 @@ class TrainTracker:
         return self._failure
 
 
-def start_tracker() -> ray.actor.ActorHandle:
-    """Start the tracker of one run; it ends with the driver."""
-    return ray.remote(TrainTracker).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
+def start_tracker(left_out: Sequence[LeftOut] = ()) -> ray.actor.ActorHandle:
+    """Start the tracker of one run; it ends with the driver, and lives on its node so that no other's loss takes it.
+
+    Args:
+        left_out: by earlier starts of the run.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
+    return ray.remote(TrainTracker).options(**options).remote(left_out)

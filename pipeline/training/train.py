@@ -7,8 +7,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import ray
@@ -17,11 +16,13 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from pipeline.errors import ClusterError, ConfigError, own_cause
+from pipeline.periodically import periodically
 from pipeline.storage import Storage
 from pipeline.storage.lease import acquire
 from pipeline.style_model import StyleHeader, load_style_header
 from pipeline.training.config import TrainConfig
 from pipeline.training.layout import TrainLayout
+from pipeline.training.left_out import load_left_out, save_left_out
 from pipeline.training.preflight import PreparedTraining
 from pipeline.training.tracker import TrainProgress, start_tracker
 from pipeline.training.worker import TrainJob, train_worker
@@ -70,8 +71,9 @@ def train(
         return TrainResult(layout=run.layout, header=run.finished, progress=progress, already_finished=True, wall_s=0.0)
     storage = Storage(run.config.storage)
     with acquire(storage, run.layout.lease_uri, on_wait=log.warning):
-        tracker = start_tracker()
-        with _reporting(tracker, on_progress or (lambda progress: None), stop or threading.Event()):
+        watch = _Watch(run, storage, on_progress, stop)
+        tracker = watch.tracker
+        with periodically(watch.look, PROGRESS_PERIOD_S):
             _fit(run, tracker)
         failure = ray.get(tracker.failure.remote())
         if failure is not None:
@@ -152,22 +154,29 @@ def _own_error(error: BaseException) -> BaseException:
     return ClusterError(f"training stopped: {reason}; run the same command again to resume")
 
 
-@contextmanager
-def _reporting(tracker: ray.actor.ActorHandle, on_progress: ProgressCallback, stop: threading.Event) -> Iterator[None]:
-    """Call ``on_progress`` from a thread while the body runs, and pass the wish to stop on."""
-    done = threading.Event()
+class _Watch:
+    """Looks at a run from the driver: shows its progress, lists what is left out, passes the wish to stop on."""
 
-    def report() -> None:
-        while not done.wait(PROGRESS_PERIOD_S):
-            on_progress(ray.get(tracker.progress.remote()))
-            if stop.is_set():
-                ray.get(tracker.stop.remote())
+    def __init__(
+        self,
+        run: PreparedTraining,
+        storage: Storage,
+        on_progress: ProgressCallback | None,
+        stop: threading.Event | None,
+    ) -> None:
+        self._storage, self._list_uri = storage, run.layout.left_out_uri
+        self._on_progress, self._stop = on_progress, stop
+        known = load_left_out(storage, self._list_uri)
+        self._num_listed = len(known)
+        self.tracker = start_tracker(known)
 
-    thread = threading.Thread(target=report, name="progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-    on_progress(ray.get(tracker.progress.remote()))
+    def look(self) -> None:
+        """Do all of it once."""
+        progress = ray.get(self.tracker.progress.remote())
+        if progress.num_left_out > self._num_listed:
+            save_left_out(self._storage, self._list_uri, ray.get(self.tracker.left_out.remote()))
+            self._num_listed = progress.num_left_out
+        if self._on_progress is not None:
+            self._on_progress(progress)
+        if self._stop is not None and self._stop.is_set():
+            ray.get(self.tracker.stop.remote())

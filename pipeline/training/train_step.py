@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import math
 from dataclasses import dataclass
 
@@ -12,6 +13,16 @@ from torch import Tensor, nn
 
 from pipeline.nn.loss_networks.features import LossNetwork
 from pipeline.nn.losses import LossWeights, StyleTarget, perceptual_loss
+
+
+class Request(enum.IntFlag):
+    """What the first worker asks of all workers after a step; it travels with the sums of the losses."""
+
+    NOTHING = 0
+    STOP = enum.auto()
+    """End this start."""
+    LOOK = enum.auto()
+    """Look together whether Ray is about to take a node away."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +54,8 @@ class StepResult:
     """Before clipping."""
     is_finite: bool
     """If not, the weights were left as they were."""
-    should_stop: bool = False
-    """Whether any worker was asked to stop after this step."""
+    request: Request = Request.NOTHING
+    """What the first worker asks of all."""
 
 
 def train_step(
@@ -53,7 +64,7 @@ def train_step(
     batch_NCHW: Tensor,
     setup: StepSetup,
     *,
-    should_stop: bool = False,
+    request: Request = Request.NOTHING,
 ) -> StepResult:
     """Update the model by one batch; skip the update on all workers if the loss or gradient of any is not finite.
 
@@ -65,7 +76,7 @@ def train_step(
         optimizer: of its parameters, the rate set.
         batch_NCHW: (n, 3, H, W) this worker's samples, ImageNet-normalised float32.
         setup: the rest.
-        should_stop: this worker was asked to stop; all workers learn of it.
+        request: of the first worker; the others ask nothing, and learn of it.
     """
     optimizer.zero_grad(set_to_none=True)
     sums = torch.zeros(4, dtype=torch.float64, device=batch_NCHW.device)
@@ -76,10 +87,10 @@ def train_step(
         with contextlib.nullcontext() if is_last or setup.num_workers == 1 else model.no_sync():  # type: ignore[operator]
             sums += _accumulate(model, portion_NCHW, setup)
     gradient_norm = nn.utils.clip_grad_norm_(model.parameters(), setup.max_gradient_norm)
-    summary = torch.cat((sums, gradient_norm.double()[None] / setup.num_workers, sums.new_tensor([float(should_stop)])))
+    summary = torch.cat((sums, gradient_norm.double()[None] / setup.num_workers, sums.new_tensor([float(request)])))
     if setup.num_workers > 1:
         dist.all_reduce(summary)
-    loss, content, style, variation, norm, num_stopping = summary.tolist()
+    loss, content, style, variation, norm, asked = summary.tolist()
     is_finite = math.isfinite(loss) and math.isfinite(norm)
     if is_finite:
         optimizer.step()
@@ -90,7 +101,7 @@ def train_step(
         tv_loss=variation,
         gradient_norm=norm,
         is_finite=is_finite,
-        should_stop=num_stopping > 0,
+        request=Request(int(asked)),
     )
 
 

@@ -33,13 +33,15 @@ from pipeline.training.config import TrainConfig
 from pipeline.training.content import Content
 from pipeline.training.export import export_style
 from pipeline.training.layout import TrainLayout
+from pipeline.training.left_out import LeftOut
+from pipeline.training.preemption import PreemptionNotice
 from pipeline.training.recorder import Recorder
 from pipeline.training.reduced import ReducedNet
 from pipeline.training.sampler import Sampler
 from pipeline.training.samples import NUM_SAMPLES
 from pipeline.training.schedule import one_cycle
 from pipeline.training.state import TrainState
-from pipeline.training.train_step import StepSetup, train_step
+from pipeline.training.train_step import Request, StepSetup, train_step
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +94,7 @@ class Worker:
 
     def __init__(self, job: TrainJob, tracker: ray.actor.ActorHandle) -> None:
         context = ray.train.get_context()
-        self._job, self._config = job, job.config
+        self._job, self._config, self._tracker = job, job.config, tracker
         self._rank, self._num_workers = context.get_world_rank(), context.get_world_size()
         torch.set_num_threads(job.cpus_per_worker)
         torch.manual_seed(job.config.seed)
@@ -120,7 +122,7 @@ class Worker:
         )
         for problem in damaged:
             self._recorder.note(problem)
-        self._num_roll_backs = 0
+        self._notice = PreemptionNotice()
 
     def train(self) -> None:
         """Resume where the newest checkpoint is, and train to the end, to a plateau, or until asked to stop."""
@@ -160,27 +162,44 @@ class Worker:
             batch_NCHW = batch_NCHW.contiguous(memory_format=torch.channels_last)
             rate = state.rate_scale * one_cycle(state.step, self._config.steps, self._config.learning_rate)
             state.set_rate(rate)
-            result = train_step(model, state.optimizer, batch_NCHW, self._setup, should_stop=recorder.should_stop)
+            result = train_step(model, state.optimizer, batch_NCHW, self._setup, request=self._request())
             state.count_step(result.is_finite, self._config.ema_decay)
             recorder.add(state.step, result, rate, seconds=time.perf_counter() - start_s, wait_s=wait_s)
             recorder.show(state.step)
             if state.num_skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
                 raise _Unstable
-            if self._leave_traces(result.should_stop):
+            if self._leave_traces(result.request):
                 return True
         return True
 
-    def _leave_traces(self, should_stop: bool) -> bool:
+    def _request(self) -> Request:
+        """Return what all workers shall do after the coming step; only the first one asks."""
+        request = Request.NOTHING
+        if self._rank == 0:
+            if self._recorder.should_stop:
+                request |= Request.STOP
+            if self._notice.is_look_due:
+                request |= Request.LOOK
+        return request
+
+    def _leave_traces(self, request: Request) -> bool:
         """Write what is due after a step; return True if this start ends here."""
-        config, step = self._config, self._state.step
-        if step % config.sample_every == 0 or step == config.steps:
-            self._recorder.sample(self._state)
-        if step % config.checkpoint_every == 0 or step == config.steps:
-            self._recorder.checkpoint(self._state)
-            if self._is_finished and step < config.steps:
-                self._recorder.note(f"step {step}: stopped early, the loss has not fallen for a while")
-        elif should_stop:
-            self._recorder.checkpoint(self._state)
+        config, recorder, step = self._config, self._recorder, self._state.step
+        is_last, is_due = step == config.steps, step % config.checkpoint_every == 0
+        should_stop, is_preempted = Request.STOP in request, Request.LOOK in request and self._notice.look()
+        if step % config.sample_every == 0 or is_last:
+            recorder.sample(self._state)
+        if is_due:
+            recorder.end_period()
+            if self._is_finished and not is_last:
+                recorder.note(f"step {step}: stopped early, the loss has not fallen for a while")
+        # After skipped updates the weights are those of a checkpoint that is there, or as bad as they can be.
+        is_good = self._state.num_skipped_in_a_row == 0
+        if is_last or (is_good and (is_due or should_stop or is_preempted)):
+            recorder.checkpoint(self._state)
+        if is_preempted:
+            recorder.wait()
+            recorder.note(f"step {step}: Ray announces that a node will be taken away; a checkpoint is written")
         return should_stop or self._is_finished
 
     def _resume(self) -> None:
@@ -196,11 +215,12 @@ class Worker:
     def _roll_back(self) -> None:
         """Return to the last good checkpoint (or the start) at half the rate.
 
+        A checkpoint of the weights that have just failed is not good, so only those before the last update count.
+
         Raises:
             TrainingError: it has happened too often.
         """
-        self._num_roll_backs += 1
-        if self._num_roll_backs > MAX_ROLL_BACKS:
+        if self._state.rate_scale <= 2.0**-MAX_ROLL_BACKS:
             raise TrainingError(
                 f"the loss is still not finite after {MAX_ROLL_BACKS} roll-backs; lower --learning-rate, or the weights"
             )
@@ -208,7 +228,7 @@ class Worker:
         self._recorder.wait()
         if self._num_workers > 1:
             dist.barrier()  # the first worker's last checkpoint is written: all find it
-        newest = self._checkpoints.newest()
+        newest = self._checkpoints.newest(before=self._state.step - self._state.num_skipped_in_a_row)
         if newest is not None:
             self._state.load(newest.step, newest.tensors, newest.numbers)
             self._recorder.continue_from(newest)
@@ -233,7 +253,7 @@ class Worker:
             loss_digest=self._loss_digest,
             style_sha256=self._job.style_sha256,
             num_content=len(self._job.content),
-            failed_content=dict(self._content.failed),
+            left_out=ray.get(self._tracker.left_out.remote()),
         )
 
     def _writer(self, start: int) -> CheckpointWriter:
@@ -280,7 +300,12 @@ class Worker:
             short_side_px=round(config.oversize * config.crop_px),
             cache_bytes=parse_size("content_cache", config.content_cache),
             max_failed_fraction=config.max_failed_fraction,
+            on_left_out=self._leave_out,
         )
+
+    def _leave_out(self, entry: LeftOut) -> int:
+        num_failed: int = ray.get(self._tracker.leave_out.remote(entry))
+        return num_failed
 
     def _share(self, step: int) -> list[int]:
         return self._sampler.share(step, self._config.batch_size, self._rank, self._num_workers)

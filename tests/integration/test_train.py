@@ -9,19 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
-from pipeline.errors import ConfigError, TooManyFailures
+from pipeline.errors import ConfigError, TooManyFailures, TrainingError
 from pipeline.storage import Storage
 from pipeline.style_model import load_style_model
+from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.config import TrainConfig
+from pipeline.training.left_out import load_left_out
 from pipeline.training.preflight import prepare
 from tests.drawn import image_bytes
-from tests.training_runs import assert_same_run, rows_of
+from tests.training_runs import assert_same_run, rows_of, weights_of
 
 SMALL: dict[str, Any] = {
-    "steps": 8, "width": 0.125, "crop_px": 64, "batch_size": 4, "style_size_px": 64,
+    "steps": 12, "width": 0.125, "crop_px": 64, "batch_size": 4, "style_size_px": 64,
     "checkpoint_every": 3, "sample_every": 4, "cpus_per_worker": 1, "precision": "float32",
+    "keep_checkpoints": 4,
 }  # fmt: skip
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -68,17 +72,20 @@ def whole_run(undisturbed: dict[str, Any], train: Train) -> Path:
 def test_a_run_leaves_everything_that_the_design_names(whole_run: Path, undisturbed: dict[str, Any], pictures: Path):
     result = undisturbed["result"]
     model = load_style_model(Storage(), str(whole_run / "style.safetensors"))
-    assert (result.header.sha256, result.progress.step, result.already_finished) == (model.sha256, 8, False)
+    assert (result.header.sha256, result.progress.step, result.already_finished) == (model.sha256, 12, False)
     assert model.name == "style"
-    assert model.metadata["samples_seen"] == 32
+    assert model.metadata["samples_seen"] == 48
     assert model.metadata["loss_network"] == "pyramid"
-    assert len(model.metadata["loss_tail"]) == 8
-    assert [Path(uri).name for uri in model.metadata["failed_content"]] in ([], ["broken.jpg"])
-    assert [row["step"] for row in rows_of(whole_run)] == list(range(1, 9))
-    with Image.open(whole_run / "samples" / "step-000008.jpg") as grid:
+    assert len(model.metadata["loss_tail"]) == 12
+    assert [Path(uri).name for uri in model.metadata["failed_content"]] == ["broken.jpg"]
+    left_out = load_left_out(Storage(), str(whole_run / "left_out.json"))
+    assert [Path(entry.uri).name for entry in left_out] == ["broken.jpg"]
+    assert (result.progress.num_left_out, result.progress.began_at) == (1, 0)
+    assert [row["step"] for row in rows_of(whole_run)] == list(range(1, 13))
+    with Image.open(whole_run / "samples" / "step-000012.jpg") as grid:
         assert grid.size == (4 * 64, 2 * 64)
     assert (whole_run / "config.yaml").read_text().startswith("style_image:")
-    assert len(list((whole_run / "checkpoints").glob("step-*/complete.json"))) == 2
+    assert len(list((whole_run / "checkpoints").glob("step-*/complete.json"))) == 4
 
 
 def test_a_finished_run_started_again_returns_at_once(whole_run: Path, train: Train):
@@ -97,6 +104,7 @@ def test_a_stopped_run_resumes_to_the_very_same_weights(whole_run: Path, train: 
     seen: list[Any] = []
     second = train(tmp_path / "out", on_progress=seen.append)
     assert {progress.resumed_at for progress in seen} - {None} == {first.progress.step}
+    assert second.progress.began_at == first.progress.step
     assert second.header is not None
     assert_same_run(tmp_path / "out", whole_run)
 
@@ -117,8 +125,77 @@ def test_a_damaged_checkpoint_is_left_out_and_said_so(whole_run: Path, train: Tr
     (newest / "state.safetensors").write_bytes((newest / "state.safetensors").read_bytes()[:-100])
     result = train(out)
     assert f"checkpoint {newest.name} is left out" in "\n".join(result.progress.events)
-    assert result.progress.resumed_at == 6
+    assert result.progress.resumed_at == 9
     assert_same_run(out, whole_run)
+
+
+def poison(out: Path, step: int, **numbers: float) -> None:
+    """Make it as if the checkpoint of a step were the newest one and held weights that are not finite."""
+    (out / "style.safetensors").unlink()
+    for folder in (out / "checkpoints").glob("step-*"):
+        if int(folder.name[5:13]) > step:
+            shutil.rmtree(folder)
+    checkpoints = Checkpoints(Storage(), str(out / "checkpoints"))
+    newest = checkpoints.newest()
+    assert newest is not None and newest.step == step
+    newest.tensors["model.down1.conv.weight"][0] = float("nan")
+    checkpoints.write(1, step, newest.tensors, newest.numbers | numbers, newest.metrics)
+
+
+def test_weights_that_are_not_finite_send_all_workers_back_to_the_last_good_checkpoint(
+    whole_run: Path, train: Train, tmp_path: Path
+):
+    out, before = tmp_path / "out", rows_of(whole_run)
+    shutil.copytree(whole_run, out)
+    poison(out, step=6)
+    result = train(out, num_workers="2")
+    assert result.progress.began_at == 6
+    assert [event.partition(":")[0] for event in result.progress.events] == [
+        "step 7", "step 8", "step 9", "rolled back to step 3, the rate is now x0.5",
+    ]  # fmt: skip
+    after = rows_of(out)
+    assert [row["step"] for row in after] == list(range(1, 13))
+    assert after[:3] == before[:3]
+    halves = [row["learning_rate"] / 2 for row in before[3:]]
+    assert [row["learning_rate"] for row in after[3:]] == pytest.approx(halves, rel=1e-12)
+    assert not any(row["skipped"] for row in after)
+    assert load_style_model(Storage(), str(out / "style.safetensors")).metadata["num_skipped_updates"] == 3
+    assert all(weights.isfinite().all() for weights in weights_of(out).values())
+
+
+def test_a_loss_that_does_not_stay_finite_ends_the_run_with_a_cure(whole_run: Path, train: Train, tmp_path: Path):
+    shutil.copytree(whole_run, tmp_path / "out")
+    poison(tmp_path / "out", step=6, rate_scale=0.5**4)
+    with pytest.raises(TrainingError, match="after 4 roll-backs; lower --learning-rate"):
+        train(tmp_path / "out")
+
+
+def test_a_run_starts_from_the_weights_of_another_style(whole_run: Path, train: Train, tmp_path: Path):
+    """At a rate of almost nothing the weights stay what they were at first."""
+    train(tmp_path / "out", steps=2, warm_start=str(whole_run / "style.safetensors"), learning_rate=1e-7, ema_decay=0.0)
+    first, then = weights_of(whole_run), weights_of(tmp_path / "out")
+    assert first.keys() == then.keys()
+    assert all(torch.allclose(first[name], then[name], atol=1e-5) for name in first)
+    assert not all(first[name].equal(then[name]) for name in first)
+
+
+def test_training_stops_at_a_plateau_wherever_it_was_interrupted(train: Train, tmp_path: Path):
+    settings = {"steps": 60, "learning_rate": 1e-7, "patience": 2, "checkpoint_every": 3}
+    result = train(tmp_path / "whole", **settings)
+    stopped_at = result.progress.step
+    assert stopped_at < 60 and stopped_at % 3 == 0
+    assert "stopped early" in result.progress.events[-1]
+    assert result.header is not None and result.header.metadata["steps"] == stopped_at
+    assert train(tmp_path / "whole", **settings).already_finished
+
+    stop = threading.Event()
+    stop.set()
+    first = train(tmp_path / "cut", stop=stop, **settings)
+    assert 0 < first.progress.step < stopped_at
+    train(tmp_path / "cut", **settings)
+    assert_same_run(tmp_path / "cut", tmp_path / "whole")
+    last = [Checkpoints(Storage(), str(tmp_path / out / "checkpoints")).newest() for out in ("cut", "whole")]
+    assert last[0] is not None and last[1] is not None and last[0].numbers == last[1].numbers
 
 
 def test_changed_settings_are_refused_by_name(whole_run: Path, train: Train):
@@ -129,6 +206,7 @@ def test_changed_settings_are_refused_by_name(whole_run: Path, train: Train):
 def test_too_many_broken_images_end_the_run_with_their_names(train: Train, tmp_path: Path):
     with pytest.raises(TooManyFailures, match=r"broken\.jpg"):
         train(tmp_path / "out", max_failed_fraction=0.0, batch_size=12)
+    assert "broken.jpg" in (tmp_path / "out" / "left_out.json").read_text()
 
 
 def test_training_from_and_into_s3_in_a_session_of_its_own(

@@ -155,6 +155,22 @@ def test_files_being_written_are_not_listed(storage: Storage, tmp_path: Path):
     assert keys(storage, tmp_path) == []
 
 
+def test_leftovers_of_killed_processes_can_be_removed(storage: Storage, tmp_path: Path):
+    for folder in ("full", "half", "half/empty", "fresh"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "full" / "object").write_bytes(b"whole")
+    (tmp_path / "half" / f"{TEMPORARY_PREFIX}0123").write_bytes(b"half")
+    for path in [*tmp_path.rglob("*")]:
+        os.utime(path, (0, 0))
+    (tmp_path / "fresh" / f"{TEMPORARY_PREFIX}4567").write_bytes(b"under way")
+    storage.remove_leftovers(str(tmp_path), older_than_s=60)
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    assert left == {"full", "full/object", "half", "fresh", f"fresh/{TEMPORARY_PREFIX}4567"}
+    storage.remove_leftovers(str(tmp_path / "fresh"))
+    assert not (tmp_path / "fresh").exists()
+    storage.remove_leftovers(str(tmp_path / "absent"))
+
+
 def test_nothing_is_left_behind(storage: Storage, tmp_path: Path):
     storage.write_bytes(str(tmp_path / "a"), b"1")
     storage.create_bytes(str(tmp_path / "a"), b"2")

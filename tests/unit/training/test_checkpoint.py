@@ -5,6 +5,7 @@ import torch
 
 from pipeline.errors import RunConflict, StorageError
 from pipeline.storage import Storage
+from pipeline.storage.local import TEMPORARY_PREFIX
 from pipeline.training.checkpoint import COMPLETE, STATE, Checkpoints, CheckpointWriter
 
 NUMBERS = {"rate_scale": 1.0}
@@ -91,6 +92,25 @@ def test_late_uploads_of_a_start_that_was_overtaken_never_count(checkpoints):
     assert newest_step(checkpoints) == 8
     write(checkpoints, third, 9)
     assert newest_step(checkpoints) == 9
+
+
+def test_a_roll_back_finds_the_newest_one_before_a_step(checkpoints):
+    first = start_number(checkpoints)
+    for step in (5, 10):
+        write(checkpoints, first, step)
+    second = start_number(checkpoints)  # resumes at 10
+    write(checkpoints, second, 15)
+    found = [checkpoints.newest(before=step) for step in (16, 15, 10, 5)]
+    assert [checkpoint.step if checkpoint else None for checkpoint in found] == [15, 10, 5, None]
+
+
+def test_nothing_is_left_of_a_removed_checkpoint(checkpoints, tmp_path):
+    first = start_number(checkpoints)
+    write(checkpoints, first, 5)
+    (folder(tmp_path, 5) / f"{TEMPORARY_PREFIX}12").write_bytes(b"half")
+    write(checkpoints, first, 10)
+    checkpoints.keep_newest(1)
+    assert [path.name for path in (tmp_path / "checkpoints").glob("step-*")] == [folder(tmp_path, 10).name]
 
 
 def test_an_overtaken_start_is_told_so(checkpoints):

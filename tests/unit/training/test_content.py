@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.errors import ImageError, TooManyFailures
+from pipeline.errors import ImageError, NotAnImage, TooManyFailures
 from pipeline.storage import Storage
 from pipeline.training.batches import Batches
 from pipeline.training.content import Content, list_content, load_short_side
+from pipeline.training.left_out import LeftOut, load_left_out, num_failed, save_left_out
 from pipeline.training.sampler import SampleIndex, Sampler
 from tests.drawn import image_bytes
 
@@ -21,11 +25,12 @@ def folder(tmp_path):
     return tmp_path
 
 
-def open_content(folder, max_failed_fraction: float = 0.5, cache_bytes: int = 10**7) -> Content:
+def open_content(folder, max_failed_fraction: float = 0.5, cache_bytes: int = 10**7, on_left_out=None) -> Content:
     uris = list_content(Storage(), [str(folder)])
     return Content(
-        Storage(), uris, crop_px=32, short_side_px=48, cache_bytes=cache_bytes, max_failed_fraction=max_failed_fraction
-    )
+        Storage(), uris, crop_px=32, short_side_px=48, cache_bytes=cache_bytes, max_failed_fraction=max_failed_fraction,
+        on_left_out=on_left_out,
+    )  # fmt: skip
 
 
 def crop(content: Content, image: int, position=(0.0, 0.0)) -> np.ndarray:
@@ -85,7 +90,7 @@ def test_a_broken_image_is_replaced_always_by_the_same_one_and_named(folder):
     first, second = open_content(folder), open_content(folder)
     crop(first, 3)
     assert np.array_equal(crop(first, 1), crop(second, 2))
-    assert [uri.rsplit("/", 1)[1] for uri in first.failed] == ["1.jpg"]
+    assert [(uri.rsplit("/", 1)[1], entry.status) for uri, entry in first.left_out.items()] == [("1.jpg", "failed")]
 
 
 def test_too_many_broken_images_are_an_error_that_names_one(folder):
@@ -99,7 +104,42 @@ def test_files_that_are_no_images_do_not_count_as_broken(folder):
     content = open_content(folder, max_failed_fraction=0.0)
     for image in range(5):
         crop(content, image)
-    assert len(content.failed) == 1
+    assert [entry.status for entry in content.left_out.values()] == ["skipped"]
+
+
+def test_broken_images_of_other_workers_count_too(folder):
+    (folder / "1.jpg").write_bytes(image_bytes(60, 60)[:300])
+    with pytest.raises(TooManyFailures, match=r"3 of 4 .*1\.jpg"):
+        crop(open_content(folder, on_left_out=lambda entry: 3), 1)
+
+
+def test_the_list_of_what_is_left_out_comes_back(tmp_path):
+    uri = str(tmp_path / "left_out.json")
+    assert load_left_out(Storage(), uri) == []
+    broken = LeftOut.from_error("b.jpg", ImageError("Corrupt", "cut off"))
+    note = LeftOut.from_error("a.txt", NotAnImage("Text", "words"))
+    save_left_out(Storage(), uri, [broken, note])
+    assert load_left_out(Storage(), uri) == [note, broken]
+    assert num_failed([note, broken]) == 1
+    (tmp_path / "left_out.json").write_bytes(b"{")
+    assert load_left_out(Storage(), uri) == []
+
+
+def test_content_comes_from_prefixes_globs_files_and_lists(folder):
+    (folder / "below").mkdir()
+    (folder / "below" / "a photo.jpg").write_bytes(image_bytes(60, 60, 9))
+    listed = [str(folder / "below" / "a photo.jpg"), str(folder / "2.jpg")]
+    pq.write_table(pa.table({"uri": listed}), folder / "list.parquet")
+
+    def names(*locations: str) -> list[str]:
+        found = list_content(Storage(), [str(folder / location) for location in locations])
+        return [str(Path(uri).relative_to(folder)) for uri in found]
+
+    assert names("[0-1].jpg") == ["0.jpg", "1.jpg"]
+    assert names("**/*.jpg") == ["0.jpg", "1.jpg", "2.jpg", "3.jpg", "below/a photo.jpg"]
+    assert names("below") == ["below/a photo.jpg"]
+    assert sorted(names("list.parquet")) == ["2.jpg", "below/a photo.jpg"]
+    assert names("3.jpg", "below", "1.jpg") == ["3.jpg", "below/a photo.jpg", "1.jpg"]
 
 
 def test_batches_come_in_order_and_go_on_anywhere(folder):

@@ -3,9 +3,11 @@ from __future__ import annotations
 import pytest
 
 from pipeline.errors import ConfigError
+from pipeline.storage import Storage
+from pipeline.style_model import save_style_model
 from pipeline.training.config import TrainConfig
 from pipeline.training.preflight import prepare
-from tests.drawn import image_bytes
+from tests.drawn import image_bytes, style_model
 
 
 @pytest.fixture
@@ -52,8 +54,15 @@ def test_images_that_come_later_do_not_change_a_run_that_was_begun(folder):
 )  # fmt: skip
 def test_locations_that_do_not_serve(folder, field, value):
     value = tuple(str(folder / part) for part in value) if field == "content" else str(folder / value)
-    error = refused(folder, **{field: value})
-    assert error.field == ("model" if field == "warm_start" else field)
+    assert refused(folder, **{field: value}).field == field
+
+
+def test_weights_to_start_from_that_are_not_finite(folder):
+    model = style_model()
+    model.state_dict["stem.conv.weight"][0] = float("nan")
+    save_style_model(Storage(), str(folder / "broken.safetensors"), model)
+    error = refused(folder, warm_start=str(folder / "broken.safetensors"))
+    assert error.field == "warm_start" and "not finite" in error.problem
 
 
 def test_a_style_image_that_is_none(folder):
@@ -97,4 +106,4 @@ def test_other_steps_are_allowed_with_a_word_about_what_they_do(folder):
 
 def test_few_images_are_allowed_with_a_word_about_what_they_do(folder):
     (warning,) = prepare(config(folder, content=(str(folder / "content" / "1.jpg"),))).warnings
-    assert "only 1 content images" in warning
+    assert "only 1 content image:" in warning and "may smear" in warning

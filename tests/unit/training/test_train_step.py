@@ -8,7 +8,7 @@ from pipeline.nn.losses import LossWeights, style_target
 from pipeline.nn.transformer_net import Architecture, TransformerNet
 from pipeline.training.reduced import ReducedNet
 from pipeline.training.state import TrainState
-from pipeline.training.train_step import StepSetup, train_step
+from pipeline.training.train_step import Request, StepSetup, train_step
 
 SIDE_PX = 32
 
@@ -96,11 +96,14 @@ def test_large_gradients_are_clipped_but_reported_as_they_were():
     assert float(applied.norm()) == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_a_wish_to_stop_is_passed_on():
+def test_a_request_is_passed_on_even_by_a_step_that_is_skipped():
     state, setup = fresh_state(), make_setup()
     model = ReducedNet(state.net, setup.dtype)
-    assert train_step(model, state.optimizer, batch(), setup, should_stop=True).should_stop
-    assert not train_step(model, state.optimizer, batch(), setup).should_stop
+    both = Request.STOP | Request.LOOK
+    assert train_step(model, state.optimizer, batch(), setup, request=both).request == both
+    skipped = train_step(model, state.optimizer, batch() * float("nan"), setup, request=Request.STOP)
+    assert (skipped.is_finite, skipped.request) == (False, Request.STOP)
+    assert train_step(model, state.optimizer, batch(), setup).request == Request.NOTHING
 
 
 def test_state_goes_into_tensors_and_back_to_the_bit():
