@@ -58,13 +58,13 @@ PLAN_SCHEMA = pa.schema(
         pa.field("uri", pa.string(), nullable=False),
         pa.field("size_bytes", pa.int64(), nullable=False),
         pa.field("etag", pa.string(), nullable=False),
-        pa.field("twin_uri", pa.string()),
+        pa.field("twins", pa.list_(pa.struct([pa.field("key", pa.string()), pa.field("uri", pa.string())]))),
         pa.field("attempt", pa.int32(), nullable=False),
         pa.field("problem_type", pa.string()),
         pa.field("problem", pa.string()),
     ]
 )
-"""One row per source. ``twin_uri`` is the source whose output may take this one's name (see ``planner``)."""
+"""One row per source. ``twins`` are earlier ones whose results may stand in the way of this one's (see ``planner``)."""
 
 
 def make_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:

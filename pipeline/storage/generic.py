@@ -10,7 +10,7 @@ import fsspec
 
 from pipeline.errors import AccessDenied, ConfigError, ObjectNotFound, StorageError
 from pipeline.storage.object_stat import ObjectStat
-from pipeline.storage.retry import TransientError
+from pipeline.storage.retry import Throttled, TransientError
 from pipeline.storage.uri import name, scheme
 
 
@@ -111,6 +111,8 @@ def _by_status(error: Exception, path: str) -> Exception:
         return ObjectNotFound(text)
     if status in (401, 403):
         return AccessDenied(text)
-    if status is not None and (status in (408, 429) or status >= 500):
+    if status in (429, 503):
+        return Throttled(text)
+    if status is not None and (status == 408 or status >= 500):
         return TransientError(text)
     return StorageError(text)

@@ -95,7 +95,10 @@ class HeldLease(Lease):
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        self._write(replace(self._holder, released=True))
+        try:
+            self._write(replace(self._holder, released=True))
+        except StorageError as error:  # the next process finds this one dead, and what went wrong here is told
+            log.warning("the lease was not given back: %s", error)
 
     def _renew(self) -> None:
         while not self._stop.wait(RENEW_PERIOD_S):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import secrets
 import stat as stat_module
@@ -20,6 +21,7 @@ TEMPORARY_PREFIX = ".stylemill-tmp-"
 """Names of files that are being written; a listing leaves them out, ``remove_leftovers`` removes old ones."""
 
 _TRANSIENT = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.EIO, errno.EMFILE}
+_NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 _CONFLICT = {errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EILSEQ}
 
 
@@ -40,6 +42,8 @@ class LocalStore:
         """Replace a file in one step: readers see the old content or the new one, never a part."""
         with _translated(path), _temporary(path, data, durable) as temporary:
             Path(temporary).replace(path)
+            if durable:
+                _sync_folder(path)
 
     def create(self, path: str, data: bytes) -> bool:
         """Write a file in one step unless it exists; tell whether it was written."""
@@ -48,6 +52,12 @@ class LocalStore:
                 os.link(temporary, path)
             except FileExistsError:
                 return False
+            except OSError as error:
+                if error.errno not in _NO_HARD_LINKS:
+                    raise
+                if not _move_unless_exists(temporary, path):
+                    return False
+            _sync_folder(path)
             return True
 
     def stat(self, path: str) -> ObjectStat:
@@ -160,6 +170,29 @@ def _open_regular(path: str) -> Iterator[BinaryIO]:
         if not stat_module.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise PathConflict(f"{path} is no regular file")
         yield file
+
+
+def _sync_folder(path: str) -> None:
+    """Force the entry of a file to the disk; its content is there already."""
+    folder = os.open(Path(path).parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _move_unless_exists(temporary: str, path: str) -> bool:
+    """Do what a hard link does on file systems that have none (FAT, many FUSE mounts), under the folder's lock.
+
+    The kernel gives the lock back when its holder dies. It is as wide as the file system makes it: often one machine.
+    """
+    target = Path(path)
+    with open(target.parent / f"{TEMPORARY_PREFIX}lock", "wb") as lock:  # noqa: PTH123
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.path.lexists(target):
+            return False
+        Path(temporary).rename(target)
+        return True
 
 
 @contextlib.contextmanager

@@ -21,6 +21,10 @@ class TransientError(Exception):
     """A storage fault that may pass: throttling, a reset, a timeout, a truncated body."""
 
 
+class Throttled(TransientError):
+    """The store asks for fewer requests (429, 503, SlowDown)."""
+
+
 def with_retries(operation: Callable[[], ResultT], *, what: str, deadline_s: float) -> ResultT:
     """Call ``operation`` until it stops raising TransientError or the deadline passes.
 
@@ -41,7 +45,7 @@ def with_retries(operation: Callable[[], ResultT], *, what: str, deadline_s: flo
             return operation()
         except TransientError as error:
             attempt += 1
-            delay_s = random.uniform(0, min(LONGEST_DELAY_S, FIRST_DELAY_S * 2**attempt))
+            delay_s = random.uniform(0, min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** min(attempt, 16)))
             spent_s = time.monotonic() - start_s
             if spent_s + delay_s > deadline_s:
                 raise StorageError(

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.errors import AccessDenied, ObjectNotFound, PathConflict, StorageError
 from pipeline.storage.object_stat import ObjectStat
 from pipeline.storage.options import StorageOptions
-from pipeline.storage.retry import TransientError
+from pipeline.storage.retry import Throttled, TransientError
 from pipeline.storage.uri import name
 
 PAGE_SIZE = 1000
@@ -20,15 +20,18 @@ _NOT_FOUND = {"NoSuchKey", "NoSuchBucket", "404", "NotFound"}
 _DENIED = {"AccessDenied", "403", "Forbidden", "AllAccessDisabled", "InvalidObjectState"}
 _EXISTS = {"PreconditionFailed", "412", "ConditionalRequestConflict"}
 _BAD_NAME = {"KeyTooLongError", "InvalidURI", "KeyTooLong"}
-_TRANSIENT = {
+_THROTTLED = {
     "SlowDown",
-    "RequestTimeout",
-    "RequestTimeTooSkewed",
-    "InternalError",
     "ServiceUnavailable",
     "Throttling",
     "ThrottlingException",
     "TooManyRequests",
+    "RequestLimitExceeded",
+}
+_TRANSIENT = {
+    "RequestTimeout",
+    "RequestTimeTooSkewed",
+    "InternalError",
     "BadDigest",
     "IncompleteBody",
     "XAmzContentSHA256Mismatch",
@@ -96,7 +99,11 @@ class S3Store:
 
     def stat(self, path: str) -> ObjectStat:
         """Return size and etag of an object."""
-        found = self._run(lambda: self._fs._call_s3("head_object", **_place(path)), path)
+        try:
+            found = self._run(lambda: self._fs._call_s3("head_object", **_place(path)), path)
+        except AccessDenied:
+            self.read_head(path, 1)  # the answer to a HEAD has no body to say why: expired credentials stop the job
+            raise
         return ObjectStat(path, name(path), int(found["ContentLength"]), str(found["ETag"]).strip('"'))
 
     def list_objects(self, root: str, after: str = "") -> Iterator[ObjectStat]:
@@ -191,7 +198,9 @@ def _sorted_answer(error: Any, path: str) -> BaseException:
         return PathConflict(text)
     if code == "InvalidRange" or status == 416:
         return _EmptyRange(text)
-    if code in _TRANSIENT or status in (408, 429) or status >= 500:
+    if code in _THROTTLED or status in (429, 503):
+        return Throttled(text)
+    if code in _TRANSIENT or status == 408 or status >= 500:
         return TransientError(text)
     return StorageError(text)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Protocol, TypeVar
 
 from pipeline.errors import ObjectNotFound
+from pipeline.storage.limiter import Limiter
 from pipeline.storage.object_stat import ObjectStat
 from pipeline.storage.options import StorageOptions
 from pipeline.storage.retry import TransientError, with_retries
@@ -40,6 +42,7 @@ class Storage:
     def __init__(self, options: StorageOptions | None = None) -> None:
         self.options = options or StorageOptions()
         self._stores: dict[str, Store] = {}
+        self._limiter = Limiter()
 
     def __reduce__(self) -> tuple[type[Storage], tuple[StorageOptions]]:
         return Storage, (self.options,)
@@ -116,7 +119,9 @@ class Storage:
                 listing = store.list_objects(root, last)
                 raise
 
-        while (found := self._retried(advance, f"listing {root}")) is not None:
+        # Not limited: a listing is one request after another, each for many keys.
+        deadline_s = self.options.retry_deadline_s
+        while (found := with_retries(advance, what=f"listing {root}", deadline_s=deadline_s)) is not None:
             last = found.key
             yield found
 
@@ -138,7 +143,8 @@ class Storage:
         self._retried(lambda: store.remove_leftovers(root, older_than_s), f"tidying up {root}")
 
     def _retried(self, operation: Callable[[], ResultT], what: str) -> ResultT:
-        return with_retries(operation, what=what, deadline_s=self.options.retry_deadline_s)
+        limited = partial(self._limiter.run, operation)
+        return with_retries(limited, what=what, deadline_s=self.options.retry_deadline_s)
 
     def _locate(self, uri: str) -> tuple[Store, str]:
         path = resolve(uri)

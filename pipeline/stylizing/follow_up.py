@@ -105,8 +105,8 @@ def changed_sources(
 ) -> Iterator[Source]:
     """Yield sources that no committed run has done as they are now, in order of key.
 
-    A source counts as done when, for every style, its newest row has this fingerprint and the source's etag. One whose
-    twin is painted anew is checked again too, since the twin's result may take its name.
+    A source counts as done when, for every style, its newest row has this fingerprint and the source's etag. One with
+    a twin that is painted anew is checked again too, since the twin's result may take its name.
 
     Args:
         storage: where the runs are.
@@ -122,8 +122,7 @@ def changed_sources(
             on_deleted(rows[0]["key"])
             continue
         source = twins.add(found)
-        twin_is_new = source.twin is not None and source.twin.is_planned
-        source.is_planned = twin_is_new or not _is_done(found, rows, fingerprints)
+        source.is_planned = any(twin.is_planned for twin in source.twins) or not _is_done(found, rows, fingerprints)
         if source.is_planned:
             yield source
 

@@ -33,8 +33,8 @@ class Source:
     """One source on its way into a plan."""
 
     found: ObjectStat
-    twin: Source | None = None
-    """The earlier source whose result may take this one's name."""
+    twins: tuple[Source, ...] = ()
+    """Earlier sources whose results may stand in the way of this one's."""
     attempt: int = 1
     is_planned: bool = True
 
@@ -44,25 +44,30 @@ Finder = Callable[[str, "TwinFinder"], Iterable[Source]]
 
 
 class TwinFinder:
-    """Finds, in sources that come in order of key, the earlier one that a key's name extends by an image suffix.
+    """Finds, in sources that come in order of key, the earlier ones whose results may collide with a key's.
 
-    ``a.tif`` painted as PNG becomes ``a.tif.png``: a source of that very name would collide with it. All keys that
-    begin with ``P`` follow ``P`` without a gap, so a stack of the open prefixes finds it in constant memory.
+    ``a.tif`` painted as PNG becomes ``a.tif.png``: a source of that very name would collide with it, and so would
+    ``a.tif.png/b.jpg`` where folders are real, as would ``a.jpg/b.jpg`` with ``a.jpg``. All keys that begin with ``P``
+    follow ``P`` without a gap, so a stack of the open prefixes finds them in constant memory.
     """
 
     def __init__(self) -> None:
         self._open: list[Source] = []
 
     def add(self, found: ObjectStat) -> Source:
-        """Take the next object and return it as a source with its twin."""
+        """Take the next object and return it as a source with its twins."""
         while self._open and not found.key.startswith(self._open[-1].found.key):
             self._open.pop()
-        stem, dot, suffix = found.key.rpartition(".")
-        source = Source(found=found)
-        if dot and f".{suffix.lower()}" in _KNOWN_SUFFIXES:
-            source.twin = next((earlier for earlier in self._open if earlier.found.key == stem), None)
+        twins = [earlier for earlier in self._open if _may_collide(found.key[len(earlier.found.key) :])]
+        source = Source(found=found, twins=tuple(twins))
         self._open.append(source)
         return source
+
+
+def _may_collide(rest: str) -> bool:
+    """Tell whether the result of ``P`` may stand in the way of that of ``P + rest``."""
+    added, slash, _ = rest.partition("/")
+    return added.lower() in _KNOWN_SUFFIXES or (slash == "/" and not added)
 
 
 def plan_row(source: Source) -> dict[str, Any]:
@@ -74,7 +79,7 @@ def plan_row(source: Source) -> dict[str, Any]:
         "uri": found.uri,
         "size_bytes": found.size_bytes,
         "etag": found.etag,
-        "twin_uri": source.twin.found.uri if source.twin else None,
+        "twins": [{"key": twin.found.key, "uri": twin.found.uri} for twin in source.twins] or None,
         "attempt": source.attempt,
         "problem_type": "BadKey" if bad_key else found.problem_type,
         "problem": f"{bad_key}; rename the source" if bad_key else found.problem,

@@ -77,9 +77,10 @@ class Reader:
         if planned["problem_type"]:
             kind = NotAnImage if planned["problem_type"] in _SKIPPED_PROBLEMS else ImageError
             raise kind(planned["problem_type"], planned["problem"])
-        if planned["size_bytes"] > self._options.max_source_bytes:
+        size_bytes = planned["size_bytes"] or self._look_at_size(planned["uri"])
+        if size_bytes > self._options.max_source_bytes:
             limit = f"max_source_bytes = {self._options.max_source_bytes:,}"
-            raise ImageError("TooLarge", f"{planned['size_bytes']:,} bytes are more than {limit}")
+            raise ImageError("TooLarge", f"{size_bytes:,} bytes are more than {limit}")
         data = self._fetch(planned["uri"])
         sample.source_bytes = len(data)
         sample.source_sha256 = hashlib.sha256(data).hexdigest()
@@ -96,6 +97,13 @@ class Reader:
             sample.decode_ms = 1000 * (time.perf_counter() - start_s)
         sample.source, sample.source_format, sample.notes = source, source.source_format, source.notes
         sample.width_px, sample.height_px = source.width_px, source.height_px
+
+    def _look_at_size(self, uri: str) -> int:
+        """Return the size of a source whose listing gave none (a Parquet file of locations)."""
+        try:
+            return self._storage.stat(uri).size_bytes
+        except (ObjectNotFound, AccessDenied, PathConflict):
+            return 0  # fetching it says more
 
     def _fetch(self, uri: str) -> bytes:
         try:

@@ -89,6 +89,9 @@ def stylize(run: PreparedRun, on_progress: ProgressCallback | None = None) -> Bu
     if run.success is not None:
         return _nothing_to_do(run.layout, run.success)
     with acquire(Storage(run.config.storage), run.layout.lease_uri, on_wait=log.warning) as lease:
+        committed = read_success(Storage(run.config.storage), run.layout)
+        if committed is not None:  # by the one that held the run when this one began
+            return _nothing_to_do(run.layout, committed)
         bulk, show = _Bulk(run, lease), on_progress or (lambda progress: None)
         with periodically(lambda: show(bulk.progress()), PROGRESS_PERIOD_S):
             success = bulk.paint()

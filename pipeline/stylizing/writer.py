@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.errors import AccessDenied, ImageError, ObjectNotFound, PathConflict
@@ -13,6 +14,7 @@ from pipeline.images.output_key import output_key
 from pipeline.images.sniff import READABLE, SNIFF_BYTES, sniff
 from pipeline.manifest.layout import RunLayout
 from pipeline.storage import Storage, join
+from pipeline.storage.uri import scheme
 from pipeline.stylizing.identity import RunIdentity, StyleRef
 from pipeline.stylizing.sample import Sample, failure_columns, manifest_row
 
@@ -32,6 +34,7 @@ class Writer:
         self._layout = layout
         self._identity = identity
         self._options = options
+        self._folders_are_real = scheme(layout.out) == "file"
 
     def __call__(self, sample: Sample) -> list[dict[str, Any]]:
         """Write one sample.
@@ -86,22 +89,28 @@ class Writer:
             raise ImageError("KeyCollision", f"the store cannot hold a result of this name: {error}") from error
 
     def _check_collision(self, sample: Sample, key: str) -> None:
-        """Fail the later of two sources whose results would have one name.
+        """Fail the later of two sources whose results cannot both be stored, whichever is painted first.
 
-        The earlier key is this one's without its last suffix (see ``planner.TwinFinder``); its result takes this
-        name if its content is an image that is written in the format which the suffix names.
+        The contents of the earlier ones (see ``planner.TwinFinder``) decide: an image takes the name that its format
+        gives it. Where folders are real, nothing can lie below that name.
         """
-        twin_uri = sample.planned["twin_uri"]
-        if twin_uri is None or key != sample.key:
-            return
+        for twin in sample.planned["twins"] or ():
+            for taken in self._names_of(twin):
+                if key == taken:
+                    reason = f"the result of {twin['key']!r} has this name too"
+                elif self._folders_are_real and key.startswith(taken + "/"):
+                    reason = f"the result of {twin['key']!r} is a file where this one needs a folder"
+                else:
+                    continue
+                raise ImageError("KeyCollision", f"{reason}; rename one of the sources")
+
+    def _names_of(self, twin: Mapping[str, str]) -> set[str]:
+        """Return the keys that a source's result may get, judged by its first bytes; none if it is no image."""
         try:
-            head = self._storage.read_head(twin_uri, SNIFF_BYTES)
+            twin_format = sniff(self._storage.read_head(twin["uri"], SNIFF_BYTES))
         except (ObjectNotFound, AccessDenied, PathConflict):  # what cannot be read is not painted
-            return
-        twin_format = sniff(head)
+            return set()
         if twin_format not in READABLE:
-            return
-        stem = sample.key.rpartition(".")[0]
-        for has_alpha in (False, True):
-            if output_key(stem, output_format_of(twin_format, has_alpha=has_alpha, options=self._options)) == key:
-                raise ImageError("KeyCollision", f"the result of {stem!r} has this name too; rename one of the sources")
+            return set()
+        formats = (output_format_of(twin_format, has_alpha=alpha, options=self._options) for alpha in (False, True))
+        return {output_key(twin["key"], output_format) for output_format in formats}

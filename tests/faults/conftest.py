@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.storage import Storage, join
 from tests.conftest import ROOT, command_line
 from tests.drawn import image_bytes
+from tests.faults.outcome import Outcome, outcome_of
 from tests.integration.conftest import s3_bucket, s3_service
 
 __all__ = ["s3_bucket", "s3_service"]
@@ -33,6 +36,35 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "notes.txt").write_text("Rain on Sunday.\n" * 10)
     (folder / "empty.png").write_bytes(b"")
     return folder
+
+
+@pytest.fixture(scope="session")
+def undisturbed(
+    library: Path,
+    style_file: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    stylemill: Callable[..., subprocess.CompletedProcess[str]],
+) -> Outcome:
+    """The outcome of a run that nothing disturbs, on local files."""
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    done = stylemill(*paint_verb(style_file, library, out))
+    assert done.returncode == 3, done.stderr
+    return outcome_of(str(out))
+
+
+def paint_verb(style: Path, source: object, out: object, *more: object) -> list[object]:
+    """Return the words of a run over the library; two sources are broken, so it ends with exit code 3."""
+    bounds = ["--storage.timeout-s", "3", "--storage.retry-deadline-s", "60"]
+    return ["stylize", "--model", style, "--input", source, "--out", out, "--max-failed-fraction", "0", *bounds, *more]
+
+
+def put_library(library: Path, bucket: str) -> str:
+    """Put the library into a bucket and return its location there."""
+    source, storage = join(bucket, "in"), Storage()
+    for path in library.rglob("*"):
+        if path.is_file():
+            storage.write_bytes(join(source, str(path.relative_to(library))), path.read_bytes())
+    return source
 
 
 @pytest.fixture
@@ -66,17 +98,39 @@ def kill_group(job: subprocess.Popen[str]) -> None:
     job.wait()
 
 
+class FaultProxy:
+    """A misbehaving proxy that runs.
+
+    Args:
+        process: its process, which has printed nothing yet.
+        service: the environment that leads to the S3 service behind it.
+    """
+
+    def __init__(self, process: subprocess.Popen[str], service: dict[str, str]) -> None:
+        assert process.stdout is not None
+        self._lines = process.stdout
+        self.environment = {**service, "AWS_ENDPOINT_URL": self._lines.readline().strip()}
+
+    def wait_until_stalled(self, job: subprocess.Popen[str]) -> None:
+        """Return once a request stalls; fail if the job ends before."""
+        while not select.select([self._lines], [], [], 0.1)[0]:
+            assert job.poll() is None, f"the job ended with {job.returncode}: {job.communicate()[0]}"
+        assert self._lines.readline() == "stalled\n"
+
+
+OpenProxy = Callable[..., AbstractContextManager[FaultProxy]]
+
+
 @pytest.fixture
-def fault_proxy(s3_service: dict[str, str]) -> Callable[..., AbstractContextManager[dict[str, str]]]:
-    """Return a function that puts a misbehaving proxy before the S3 service: the environment that leads to it."""
+def fault_proxy(s3_service: dict[str, str]) -> OpenProxy:
+    """Return a function that puts a misbehaving proxy before the S3 service (see ``tests.faults.fault_proxy``)."""
 
     @contextmanager
-    def open_proxy(mode: str, share: float, seed: int = 0) -> Iterator[dict[str, str]]:
-        command = [sys.executable, "-m", "tests.faults.fault_proxy", s3_service["AWS_ENDPOINT_URL"], mode, str(share)]
+    def open_proxy(mode: str, which: object, seed: int = 0) -> Iterator[FaultProxy]:
+        command = [sys.executable, "-m", "tests.faults.fault_proxy", s3_service["AWS_ENDPOINT_URL"], mode, str(which)]
         proxy = subprocess.Popen([*command, str(seed)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
         try:
-            assert proxy.stdout is not None
-            yield {**s3_service, "AWS_ENDPOINT_URL": proxy.stdout.readline().strip()}
+            yield FaultProxy(proxy, s3_service)
         finally:
             proxy.kill()
             proxy.wait()

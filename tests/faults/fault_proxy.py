@@ -1,22 +1,34 @@
 """An HTTP proxy in front of an S3 service that misbehaves on purpose, on loopback only.
 
-    python -m tests.faults.fault_proxy http://127.0.0.1:UPSTREAM MODE SHARE SEED
+    python -m tests.faults.fault_proxy http://127.0.0.1:UPSTREAM MODE WHICH SEED
 
-Prints its own endpoint. ``MODE`` is what happens to a ``SHARE`` of the requests, drawn from ``SEED``:
+Prints its own endpoint. ``MODE`` is what happens to a share ``WHICH`` of the requests, drawn from ``SEED``:
 
     busy         503 SlowDown instead of an answer
     reset        the connection is reset instead of an answer
     lost-answer  the request is carried out, then the connection is reset
     hang         no answer for longer than the client waits
     half-body    half of the body, then the connection is closed
-    credentials  every request after the first SHARE (a number) is refused as by a service that revoked the key
+    bad-bit      one bit of the body is wrong, and the true checksum comes with it, as from AWS
+
+or from some request on:
+
+    credentials  every request after the first WHICH (a number) is refused as by a service that revoked the key
+
+or to every request whose method and path match the regular expression WHICH, the first of which prints "stalled":
+
+    stall        it does not reach the service, and gets no answer
+    stall-after  it is carried out, but gets no answer
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import random
+import re
 import sys
+import zlib
 
 import aiohttp
 from aiohttp import web
@@ -31,10 +43,12 @@ _NO_KEY = b"<Error><Code>InvalidAccessKeyId</Code><Message>The key does not exis
 class FaultProxy:
     """Passes requests on, or not."""
 
-    def __init__(self, upstream: str, mode: str, share: float, seed: int) -> None:
+    def __init__(self, upstream: str, mode: str, which: str, seed: int) -> None:
         self._upstream = upstream
         self._mode = mode
-        self._share = share
+        self._share = 0.0 if mode.startswith("stall") else float(which)
+        self._pattern = re.compile(which) if mode.startswith("stall") else None
+        self._has_stalled = False
         self._random = random.Random(seed)
         self._num_requests = 0
 
@@ -46,6 +60,8 @@ class FaultProxy:
             if self._num_requests > self._share:
                 return web.Response(status=403, body=_NO_KEY, content_type="application/xml")
             return await self._pass_on(request, body)
+        if self._pattern and self._pattern.search(f"{request.method} {request.path}"):
+            await self._stall(request, body)
         if self._random.random() >= self._share:
             return await self._pass_on(request, body)
         if self._mode == "busy":
@@ -54,14 +70,24 @@ class FaultProxy:
             await asyncio.sleep(HANG_S)
         if self._mode == "half-body":
             return await self._pass_on(request, body, half=True)
+        if self._mode == "bad-bit":
+            return await self._pass_on(request, body, bad_bit=True)
         if self._mode == "lost-answer":
             await self._pass_on(request, body, answer=False)
         assert request.transport is not None
         request.transport.abort()
         raise ConnectionResetError
 
+    async def _stall(self, request: web.Request, body: bytes) -> None:
+        if self._mode == "stall-after":
+            await self._pass_on(request, body, answer=False)
+        if not self._has_stalled:
+            print("stalled", flush=True)
+        self._has_stalled = True
+        await asyncio.Event().wait()
+
     async def _pass_on(
-        self, request: web.Request, body: bytes, *, half: bool = False, answer: bool = True
+        self, request: web.Request, body: bytes, *, half: bool = False, answer: bool = True, bad_bit: bool = False
     ) -> web.StreamResponse:
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP}
         url = URL(self._upstream + request.raw_path, encoded=True)
@@ -75,6 +101,9 @@ class FaultProxy:
             kept = {name: value for name, value in upstream.headers.items() if name.lower() not in _HOP}
         if not answer:
             return web.Response()
+        if bad_bit and request.method == "GET" and upstream.status == 200 and data:
+            kept["x-amz-checksum-crc32"] = base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
+            data = data[:-1] + bytes([data[-1] ^ 1])
         if not half or len(data) < 2:
             if request.method == "HEAD" and "Content-Length" in upstream.headers:
                 kept["Content-Length"] = upstream.headers["Content-Length"]
@@ -87,10 +116,10 @@ class FaultProxy:
         return response
 
 
-async def serve(upstream: str, mode: str, share: float, seed: int) -> None:
+async def serve(upstream: str, mode: str, which: str, seed: int) -> None:
     """Serve until the process is ended."""
     application = web.Application(client_max_size=2**30)
-    application.router.add_route("*", "/{path:.*}", FaultProxy(upstream, mode, share, seed).handle)
+    application.router.add_route("*", "/{path:.*}", FaultProxy(upstream, mode, which, seed).handle)
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -102,4 +131,4 @@ async def serve(upstream: str, mode: str, share: float, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4])))
+    asyncio.run(serve(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])))

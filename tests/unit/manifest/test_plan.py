@@ -20,7 +20,7 @@ def layout(tmp_path: Path) -> RunLayout:
 
 
 def test_a_shard_is_written_once(layout: RunLayout):
-    storage, table = Storage(), make_table([planned("a"), planned("b", twin_uri="/x")], PLAN_SCHEMA)
+    storage, table = Storage(), make_table([planned("a"), planned("b", twins=[{"key": "x", "uri": "/x"}])], PLAN_SCHEMA)
     write_shard(storage, layout, 3, table)
     write_shard(storage, layout, 3, table)
     assert read_shard(storage, layout, 3).equals(table)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import threading
@@ -212,6 +213,18 @@ def test_readers_never_see_a_part(tmp_path: Path):
     assert seen == {b"a", b"b"}
 
 
+@pytest.fixture(params=["hard links", "no hard links"])
+def with_or_without_links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's answer on a file system that has no hard links, such as FAT."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if request.param == "no hard links":
+        monkeypatch.setattr(os, "link", refuse)
+
+
+@pytest.mark.usefixtures("with_or_without_links")
 @pytest.mark.parametrize("turn", range(5))
 def test_of_many_creators_one_wins(storage: Storage, tmp_path: Path, turn: int):
     uri, start = str(tmp_path / "new" / "file"), threading.Barrier(16)
@@ -224,8 +237,10 @@ def test_of_many_creators_one_wins(storage: Storage, tmp_path: Path, turn: int):
         won = list(pool.map(create, range(16)))
     assert won.count(True) == 1
     assert storage.read_bytes(uri) == b"%d" % won.index(True)
+    assert keys(storage, tmp_path / "new") == ["file"]
 
 
+@pytest.mark.usefixtures("with_or_without_links")
 def test_what_is_created_is_whole_when_it_is_seen(storage: Storage, tmp_path: Path):
     data, stop = b"x" * 2_000_000, threading.Event()
 

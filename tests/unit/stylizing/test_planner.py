@@ -91,19 +91,30 @@ def test_a_listings_own_problems_are_kept():
     assert (row["problem_type"], row["problem"]) == ("SpecialFile", "a pipe")
 
 
-def twins_of(keys: Iterable[str]) -> dict[str, str]:
+def twins_of(keys: Iterable[str]) -> dict[str, list[str]]:
     finder = TwinFinder()
     sources = [finder.add(found(key)) for key in sorted(keys)]
-    return {source.found.key: source.twin.found.key for source in sources if source.twin}
+    return {source.found.key: [twin.found.key for twin in source.twins] for source in sources if source.twins}
 
 
 def test_names_that_differ_only_in_a_suffix_are_twins():
-    assert twins_of(["a.tif", "a.tif.png"]) == {"a.tif.png": "a.tif"}
-    assert twins_of(["a", "a.jpg", "a.jpeg", "a.txt"]) == {"a.jpg": "a", "a.jpeg": "a"}
-    assert twins_of(["a", "a!", "a-b", "a.b/c", "a.png"]) == {"a.png": "a"}
-    assert twins_of(["a", "a.png", "a.png.png"]) == {"a.png": "a", "a.png.png": "a.png"}
+    assert twins_of(["a.tif", "a.tif.png"]) == {"a.tif.png": ["a.tif"]}
+    assert twins_of(["a", "a.jpg", "a.jpeg", "a.txt"]) == {"a.jpg": ["a"], "a.jpeg": ["a"]}
+    assert twins_of(["a", "a!", "a-b", "a.b/c", "a.png"]) == {"a.png": ["a"]}
+    assert twins_of(["a", "a.png", "a.png.png"]) == {"a.png": ["a"], "a.png.png": ["a.png"]}
     assert twins_of(["a.jpg", "a.png", "b/a.jpg"]) == {}
-    assert twins_of(["a.PNG", "a.PNG.WebP"]) == {"a.PNG.WebP": "a.PNG"}
+    assert twins_of(["a.PNG", "a.PNG.WebP"]) == {"a.PNG.WebP": ["a.PNG"]}
+
+
+def test_a_name_that_others_need_as_a_folder_is_a_twin():
+    assert twins_of(["x.jpg", "x.jpg/y.jpg"]) == {"x.jpg/y.jpg": ["x.jpg"]}
+    assert twins_of(["x.tif", "x.tif.png/y/z.jpg"]) == {"x.tif.png/y/z.jpg": ["x.tif"]}
+    assert twins_of(["x", "x.jpg", "x.jpg/y", "x.jpg/y.png"]) == {
+        "x.jpg": ["x"],
+        "x.jpg/y": ["x", "x.jpg"],
+        "x.jpg/y.png": ["x", "x.jpg", "x.jpg/y"],
+    }
+    assert twins_of(["x", "x.txt/y", "xy/z", "x-y"]) == {}
 
 
 names = st.lists(st.sampled_from(["a", "b", ".", "/", ".png", ".jpg", ".JPG", "!", "-", "0"]), min_size=1, max_size=5)
@@ -112,12 +123,12 @@ keys = st.sets(names.map("".join), max_size=14)
 
 @given(keys)
 def test_twins_are_all_that_brute_force_finds(all_keys: set[str]):
-    wanted = {
-        key: key.rpartition(".")[0]
-        for key in all_keys
-        if key.lower().endswith((".png", ".jpg")) and key.rpartition(".")[0] in all_keys
-    }
-    assert twins_of(all_keys) == wanted
+    def stands_in_the_way(earlier: str, key: str) -> bool:
+        names = {earlier, *(earlier + suffix for suffix in (".png", ".jpg", ".JPG"))}
+        return key in names - {earlier} or any(key.startswith(name + "/") for name in names)
+
+    wanted = {key: [earlier for earlier in sorted(all_keys) if stands_in_the_way(earlier, key)] for key in all_keys}
+    assert twins_of(all_keys) == {key: twins for key, twins in wanted.items() if twins}
 
 
 @settings(max_examples=20, deadline=None)

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import ConfigError, StorageError
@@ -44,10 +46,10 @@ def paint(run: PreparedRun) -> Callable[[], dict[tuple[str, str], Row]]:
     painter = Painter(storage, run.layout, run.identity.styles, run.config)
     writer = Writer(storage, run.layout, run.identity, run.config.encode)
 
-    def all_rows() -> dict[tuple[str, str], Row]:
+    def all_rows(input: str = run.identity.input, backwards: bool = False) -> dict[tuple[str, str], Row]:
         twins = TwinFinder()
-        planned = [plan_row(twins.add(found)) for found in find_sources(storage, run.identity.input)]
-        rows = [row for one in planned for row in writer(painter(reader(one)))]
+        planned = [plan_row(twins.add(found)) for found in find_sources(storage, input)]
+        rows = [row for one in planned[:: -1 if backwards else 1] for row in writer(painter(reader(one)))]
         make_table(rows, MANIFEST_SCHEMA)
         return {(row["key"], row["style"]): row for row in rows}
 
@@ -101,6 +103,46 @@ def test_what_cannot_be_read_is_no_twin(run: PreparedRun, paint: Callable, tmp_p
         "pipe.jpg": None,
         "album.jpg": None,
         "lost.jpg": None,
+    }
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_of_a_file_and_a_folder_of_one_name_the_later_key_fails(
+    run: PreparedRun, paint: Callable, tmp_path: Path, backwards: bool
+):
+    files = {
+        "x.jpg": image_bytes(20, 20, 1),
+        "x.jpg/y.jpg": image_bytes(20, 20, 2),
+        "plain": image_bytes(20, 20, 3),
+        "plain.jpg/deep/z.jpg": image_bytes(20, 20, 4),
+        "plain.png/z.jpg": image_bytes(20, 20, 5),
+        "words.jpg": b"words " * 50,
+        "words.jpg/fine.jpg": image_bytes(20, 20, 6),
+    }
+    (tmp_path / "files").mkdir()
+    for number, data in enumerate(files.values()):
+        (tmp_path / "files" / str(number)).write_bytes(data)
+    uris = [str(tmp_path / "files" / str(number)) for number in range(len(files))]
+    pq.write_table(pa.table({"uri": uris, "key": list(files)}), tmp_path / "list.parquet")
+    for _ in range(2):  # a resumed run says the same
+        rows = paint(str(tmp_path / "list.parquet"), backwards)
+        assert {key: error for key, error in errors(rows).items() if error} == {
+            "plain.jpg/deep/z.jpg": "KeyCollision",
+            "words.jpg": "Text",
+            "x.jpg/y.jpg": "KeyCollision",
+        }
+        assert "'x.jpg' is a file" in rows["x.jpg/y.jpg", "waves"]["error"]
+
+
+def test_a_source_of_unknown_size_is_looked_at_before_it_is_fetched(run: PreparedRun, paint: Callable, tmp_path: Path):
+    (tmp_path / "large").write_bytes(image_bytes(20, 20) + bytes(10**6))
+    (tmp_path / "small").write_bytes(image_bytes(20, 20))
+    uris = [str(tmp_path / name) for name in ("large", "small", "gone")]
+    pq.write_table(pa.table({"uri": uris, "key": ["large", "small", "gone"]}), tmp_path / "list.parquet")
+    assert errors(paint(str(tmp_path / "list.parquet"))) == {
+        "large": "TooLarge",
+        "small": None,
+        "gone": "SourceVanished",
     }
 
 
