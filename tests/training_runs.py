@@ -11,7 +11,17 @@ from pipeline.storage import Storage
 from pipeline.style_model import load_style_model
 from pipeline.training.checkpoint import Checkpoints
 
-REPRODUCIBLE = ["step", "loss", "content_loss", "style_loss", "tv_loss", "gradient_norm", "learning_rate", "skipped"]
+REPRODUCIBLE = [
+    "step",
+    "loss",
+    "content_loss",
+    "style_loss",
+    "tv_loss",
+    "grid_loss",
+    "gradient_norm",
+    "learning_rate",
+    "skipped",
+]
 
 
 def weights_of(out: object) -> dict[str, Any]:

@@ -107,6 +107,9 @@ class TrainConfig:
     tv_weight: float = 0.03
     """Weight of smoothness."""
 
+    grid_weight: float = 10.0
+    """Weight against lines and checkerboards of 2 and 4 px, which upsampling leaves where nothing forbids it."""
+
     max_gradient_norm: float = 5.0
     """Gradients are clipped to this norm."""
 
@@ -153,7 +156,7 @@ class TrainConfig:
             raise ConfigError("crop_px", self.crop_px, "is no multiple of 4", f"use {self.crop_px // 4 * 4}")
         for name, low, high in (("width", 0.05, 4.0), ("oversize", 1.0, 8.0), ("learning_rate", 1e-7, 1.0)):
             check_within(name, getattr(self, name), low, high)
-        for name in ("content_weight", "style_weight", "tv_weight"):
+        for name in ("content_weight", "style_weight", "tv_weight", "grid_weight"):
             check_within(name, getattr(self, name), 0.0, 1e9)
         check_within("max_gradient_norm", self.max_gradient_norm, 1e-6, 1e9)
         check_within("ema_decay", self.ema_decay, 0.0, 0.99999)

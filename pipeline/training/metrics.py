@@ -16,6 +16,7 @@ METRICS_SCHEMA = pa.schema(
         pa.field("content_loss", pa.float64()),
         pa.field("style_loss", pa.float64()),
         pa.field("tv_loss", pa.float64()),
+        pa.field("grid_loss", pa.float64()),
         pa.field("gradient_norm", pa.float64()),
         pa.field("learning_rate", pa.float64(), nullable=False),
         pa.field("skipped", pa.bool_(), nullable=False),

@@ -88,6 +88,7 @@ class Recorder:
                 "content_loss": result.content_loss,
                 "style_loss": result.style_loss,
                 "tv_loss": result.tv_loss,
+                "grid_loss": result.grid_loss,
                 "gradient_norm": result.gradient_norm,
                 "learning_rate": rate,
                 "skipped": not result.is_finite,

@@ -50,6 +50,7 @@ class StepResult:
     content_loss: float
     style_loss: float
     tv_loss: float
+    grid_loss: float
     gradient_norm: float
     """Before clipping."""
     is_finite: bool
@@ -79,7 +80,7 @@ def train_step(
         request: of the first worker; the others ask nothing, and learn of it.
     """
     optimizer.zero_grad(set_to_none=True)
-    sums = torch.zeros(4, dtype=torch.float64, device=batch_NCHW.device)
+    sums = torch.zeros(5, dtype=torch.float64, device=batch_NCHW.device)
     portions = batch_NCHW.split(setup.micro_batch_size)
     for number, portion_NCHW in enumerate(portions, 1):
         is_last = number == len(portions)
@@ -90,7 +91,7 @@ def train_step(
     summary = torch.cat((sums, gradient_norm.double()[None] / setup.num_workers, sums.new_tensor([float(request)])))
     if setup.num_workers > 1:
         dist.all_reduce(summary)
-    loss, content, style, variation, norm, asked = summary.tolist()
+    loss, content, style, variation, grid, norm, asked = summary.tolist()
     is_finite = math.isfinite(loss) and math.isfinite(norm)
     if is_finite:
         optimizer.step()
@@ -99,6 +100,7 @@ def train_step(
         content_loss=content,
         style_loss=style,
         tv_loss=variation,
+        grid_loss=grid,
         gradient_norm=norm,
         is_finite=is_finite,
         request=Request(int(asked)),
@@ -106,11 +108,11 @@ def train_step(
 
 
 def _accumulate(model: nn.Module, portion_NCHW: Tensor, setup: StepSetup) -> Tensor:
-    """Add one portion's gradient; return its share of the batch's loss and terms, (4,) float64."""
+    """Add one portion's gradient; return its share of the batch's loss and terms, (5,) float64."""
     share = len(portion_NCHW) / setup.batch_size
     portion_NCHW = portion_NCHW.to(setup.dtype)
     terms = perceptual_loss(setup.loss_network, model(portion_NCHW), portion_NCHW, setup.target, setup.weights)
     # Wrapped models average gradients over workers; this turns the mean into the sum of the shares.
     (terms.total * (share * setup.num_workers)).backward()
-    values = torch.stack((terms.total, terms.content, terms.style, terms.total_variation))
+    values = torch.stack((terms.total, terms.content, terms.style, terms.total_variation, terms.grid))
     return share * values.detach().double()

@@ -282,7 +282,10 @@ class Worker:
             loss_network=network.to(dtype),
             target=target,
             weights=LossWeights(
-                content=config.content_weight, style=config.style_weight, total_variation=config.tv_weight
+                content=config.content_weight,
+                style=config.style_weight,
+                total_variation=config.tv_weight,
+                grid=config.grid_weight,
             ),
             dtype=dtype,
             max_gradient_norm=config.max_gradient_norm,

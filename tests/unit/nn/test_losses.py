@@ -9,6 +9,7 @@ from pipeline.nn.losses import (
     LossWeights,
     StyleTarget,
     content_loss,
+    grid_loss,
     perceptual_loss,
     style_loss,
     style_target,
@@ -48,21 +49,47 @@ def test_total_variation_by_hand():
     assert total_variation_loss(image_NCHW).item() == pytest.approx(10.0)
 
 
+def wave(period_y_px: float, period_x_px: float, amplitude: float = 1.0) -> torch.Tensor:
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    phase = (y / period_y_px if period_y_px else 0 * y) + (x / period_x_px if period_x_px else 0 * x)
+    return amplitude * torch.cos(2 * torch.pi * phase).expand(2, 3, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("period_y_px", "period_x_px", "expected"),
+    [(0, 2, 1.0), (2, 0, 1.0), (2, 2, 1.0), (0, 4, 0.25), (4, 0, 0.25), (4, 2, 0.25), (4, 4, 0.125), (4, -4, 0.125)],
+)
+def test_waves_of_the_grid_cost_their_energy_whatever_the_direction(period_y_px, period_x_px, expected):
+    # A wave's coefficient is 1 at the Nyquist frequency, 1/2 at a period of 4 px, 1/2 of that where it runs both ways.
+    assert grid_loss(wave(period_y_px, period_x_px)).item() == pytest.approx(expected, rel=1e-4)
+    assert grid_loss(wave(period_y_px, period_x_px, 0.5)).item() == pytest.approx(expected / 4, rel=1e-4)
+
+
+@pytest.mark.parametrize("period_px", [2.7, 3.2, 5, 8, 32])
+def test_strokes_of_other_periods_and_flat_colours_are_free(period_px):
+    assert grid_loss(wave(0, period_px)).item() < 5e-3
+    assert grid_loss(wave(period_px, 0)).item() < 5e-3
+    assert grid_loss(torch.full((1, 3, 64, 64), 2.0)).item() < 1e-9
+
+
 def test_the_style_itself_costs_no_style_and_the_content_itself_no_content(network):
     image_NCHW = random_batch(1, seed=1)
     terms = perceptual_loss(network, image_NCHW, image_NCHW, style_target(network, image_NCHW), LossWeights())
     assert terms.content.item() == 0
     assert terms.style.item() == pytest.approx(0, abs=1e-10)
-    assert terms.total.item() == pytest.approx(0.03 * terms.total_variation.item(), rel=1e-5)
+    expected = 0.03 * terms.total_variation + 10 * terms.grid
+    assert terms.total.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_total_is_the_weighted_sum_and_terms_are_not_weighted(network):
     result, content, style = (random_batch(2, seed=seed) for seed in (1, 2, 3))
     target = style_target(network, style[:1])
-    terms = perceptual_loss(network, result, content, target, LossWeights(content=2, style=5, total_variation=7))
-    plain = perceptual_loss(network, result, content, target, LossWeights(content=1, style=0, total_variation=0))
+    weights = LossWeights(content=2, style=5, total_variation=7, grid=11)
+    terms = perceptual_loss(network, result, content, target, weights)
+    nothing_else = LossWeights(content=1, style=0, total_variation=0, grid=0)
+    plain = perceptual_loss(network, result, content, target, nothing_else)
     assert plain.total == terms.content
-    expected = 2 * terms.content + 5 * terms.style + 7 * terms.total_variation
+    expected = 2 * terms.content + 5 * terms.style + 7 * terms.total_variation + 11 * terms.grid
     assert terms.total.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
@@ -91,7 +118,7 @@ def test_losses_stay_float32_under_bfloat16(network):
     exact = perceptual_loss(network, image_NCHW, random_batch(1, seed=2), target, LossWeights())
     with torch.autocast("cpu", torch.bfloat16):
         rough = perceptual_loss(network, image_NCHW, random_batch(1, seed=2), target, LossWeights())
-    for term in ("content", "style", "total_variation", "total"):
+    for term in ("content", "style", "total_variation", "grid", "total"):
         assert getattr(rough, term).dtype == torch.float32
         assert getattr(rough, term).item() == pytest.approx(getattr(exact, term).item(), rel=0.02)
 
