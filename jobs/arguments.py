@@ -19,6 +19,7 @@ def parse(
     arguments: Sequence[str],
     *,
     positional: str | None = None,
+    presets: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> ConfigT | None:
     """Return a verb's config, or None after ``--print-config`` or ``--help`` has printed.
 
@@ -28,6 +29,7 @@ def parse(
         description: one sentence for ``--help``.
         arguments: what follows the verb.
         positional: name of a field that may be given without its flag.
+        presets: values by field, of which one set may be named to stand in for the defaults.
 
     Raises:
         ConfigError: anything wrong with the arguments or the file.
@@ -35,6 +37,8 @@ def parse(
     parser = make_parser(f"stylemill {verb}", description)
     parser.add_argument("--config", metavar="FILE.yaml", help="read fields from this file; flags override it")
     parser.add_argument("--print-config", action="store_true", help="print the resulting config and stop")
+    if presets:
+        parser.add_argument("--preset", metavar="NAME", help=_preset_help(presets))
     add_flags(parser, config_type)
     if positional:
         parser.add_argument(
@@ -46,11 +50,26 @@ def parse(
         return None
     if positional and flags[f"{positional}_positional"] is not None:
         flags[positional] = flags[f"{positional}_positional"]
-    config = from_flags(config_type, flags, _read_file(flags["config"]))
+    preset = _find_preset(presets, flags["preset"]) if presets else {}
+    config = from_flags(config_type, flags, {**preset, **_read_file(flags["config"])})
     if flags["print_config"]:
         print(to_yaml(config), end="")
         return None
     return config
+
+
+def _preset_help(presets: Mapping[str, Mapping[str, Any]]) -> str:
+    sets = "; ".join(
+        f"{name} ({', '.join(f'{field} {value}' for field, value in values.items())})"
+        for name, values in presets.items()
+    )
+    return f"values that stand in for the defaults; --config and flags override them: {sets}"
+
+
+def _find_preset(presets: Mapping[str, Mapping[str, Any]], name: str | None) -> Mapping[str, Any]:
+    if name is not None and name not in presets:
+        raise ConfigError("preset", name, "is no preset", "use one of " + ", ".join(presets))
+    return presets[name] if name is not None else {}
 
 
 def _read_file(path: str | None) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from jobs.arguments import parse
 from jobs.terminal import LiveLine, duration
 from pipeline.training.config import TrainConfig
+from pipeline.training.presets import PRESETS
 
 if TYPE_CHECKING:
     from pipeline.training.preflight import PreparedTraining
@@ -23,7 +24,8 @@ STOPPED = 128 + signal.SIGTERM
 
 def main(arguments: Sequence[str]) -> int:
     """Run the verb."""
-    config = parse(TrainConfig, "train", "Train one style; the same command again resumes.", arguments)
+    description = "Train one style; the same command again resumes."
+    config = parse(TrainConfig, "train", description, arguments, presets=PRESETS)
     return 0 if config is None else run(config)
 
 
