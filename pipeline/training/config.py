@@ -20,6 +20,7 @@ MAY_CHANGE = (
     "checkpoint_every",
     "keep_checkpoints",
     "sample_every",
+    "tensorboard",
     "patience",
     "micro_batch_size",
     "max_failed_fraction",
@@ -127,6 +128,9 @@ class TrainConfig:
 
     sample_every: int = 250
     """Steps between sample pictures."""
+
+    tensorboard: bool = False
+    """Write event files for TensorBoard under OUT/tensorboard; needs `pip install 'stylemill[tensorboard]'`."""
 
     patience: int = 0
     """Stop early after so many checkpoints without a better mean loss; 0 never does."""

@@ -58,6 +58,11 @@ class TrainLayout:
         return join(self.out, "left_out.json")
 
     @property
+    def tensorboard_uri(self) -> str:
+        """Folder of the event files, if they are asked for."""
+        return join(self.out, "tensorboard")
+
+    @property
     def report_uri(self) -> str:
         """The run's HTML page."""
         return join(self.out, "report", "index.html")

@@ -19,6 +19,7 @@ from pipeline.style_model import StyleHeader, from_bytes, load_style_header
 from pipeline.training.config import MAY_CHANGE, TrainConfig
 from pipeline.training.content import list_content, load_short_side
 from pipeline.training.layout import TrainLayout
+from pipeline.training.tensorboard import check_tensorboard
 
 FEW_IMAGES = 8
 
@@ -52,6 +53,8 @@ def prepare(config: TrainConfig) -> PreparedTraining:
             run with other settings.
     """
     storage, layout = Storage(first_look(config.storage)), TrainLayout(_resolved("out", config.out))
+    if config.tensorboard:
+        check_tensorboard()
     if "/" in config.style_name or key_problem(config.style_name):
         raise ConfigError("name", config.style_name, "is no folder name", "give another --name")
     style_png, style_sha256 = _read_style(storage, config)

@@ -19,6 +19,7 @@ from pipeline.training.metrics import Row, metrics_to_parquet
 from pipeline.training.plateau import Plateau
 from pipeline.training.samples import sample_grid
 from pipeline.training.state import TrainState
+from pipeline.training.tensorboard import EventFiles
 from pipeline.training.tracker import TrainProgress
 from pipeline.training.train_step import StepResult
 
@@ -56,6 +57,9 @@ class Recorder:
         self._config, self._layout, self._storage = config, layout, storage
         self._tracker, self._writer, self._num_workers, self._device = tracker, writer, num_workers, device
         self._samples_NHWC = samples_NHWC
+        self._event_files: EventFiles | None = None
+        if config.tensorboard and writer is not None:
+            self._event_files = EventFiles(storage, layout.tensorboard_uri, config.batch_size)
         self.rows: list[Row] = []
         self.plateau = Plateau()
         self.resumed_at = 0
@@ -68,10 +72,14 @@ class Recorder:
         """Go on with the rows of a checkpoint."""
         self.rows = list(checkpoint.metrics)
         self.plateau = Plateau(**checkpoint.numbers["plateau"])
+        if self._event_files is not None:
+            self._event_files.continue_after(checkpoint.step)
 
     def start_over(self) -> None:
         """Forget all rows: the run begins again."""
         self.rows, self.plateau = [], Plateau()
+        if self._event_files is not None:
+            self._event_files.continue_after(0)
 
     def note(self, event: str) -> None:
         """Tell a person something, in the progress."""
@@ -152,13 +160,15 @@ class Recorder:
             "samples_seen": state.step * self._config.batch_size,
         }
         self._writer.submit(state.step, state.to_tensors(), numbers, list(self.rows))
-        self._storage.write_bytes(self._layout.metrics_uri, metrics_to_parquet(self.rows))
+        self._write_rows()
 
     def sample(self, state: TrainState) -> None:
         """Write a grid of what the network makes of the same few crops each time."""
         if self._writer is not None and self._samples_NHWC is not None:
             grid = sample_grid(state.net, state.average, torch.from_numpy(self._samples_NHWC))
             self._storage.write_bytes(self._layout.sample_uri(state.step), grid)
+            if self._event_files is not None:
+                self._event_files.add_grid(state.step, grid)
 
     def wait(self) -> None:
         """Wait until the newest checkpoint is written; raises what went wrong."""
@@ -169,4 +179,9 @@ class Recorder:
         """Wait for the newest checkpoint and write all rows."""
         self.wait()
         if self._writer is not None:
-            self._storage.write_bytes(self._layout.metrics_uri, metrics_to_parquet(self.rows))
+            self._write_rows()
+
+    def _write_rows(self) -> None:
+        self._storage.write_bytes(self._layout.metrics_uri, metrics_to_parquet(self.rows))
+        if self._event_files is not None:
+            self._event_files.write(self.rows)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from tensorboard.backend.event_processing import event_accumulator
 
 from pipeline.errors import ConfigError, TooManyFailures, TrainingError
 from pipeline.storage import Storage
@@ -98,15 +99,20 @@ def test_a_finished_run_started_again_returns_at_once(whole_run: Path, train: Tr
 def test_a_stopped_run_resumes_to_the_very_same_weights(whole_run: Path, train: Train, tmp_path: Path):
     stop = threading.Event()
     stop.set()
-    first = train(tmp_path / "out", stop=stop)
+    first = train(tmp_path / "out", stop=stop, tensorboard=True)
     assert first.header is None
     assert not (tmp_path / "out" / "style.safetensors").exists()
     seen: list[Any] = []
-    second = train(tmp_path / "out", on_progress=seen.append)
+    second = train(tmp_path / "out", on_progress=seen.append, tensorboard=True)
     assert {progress.resumed_at for progress in seen} - {None} == {first.progress.step}
     assert second.progress.began_at == first.progress.step
     assert second.header is not None
     assert_same_run(tmp_path / "out", whole_run)
+    events = event_accumulator.EventAccumulator(str(tmp_path / "out" / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("loss/total")] == list(range(1, 9))
+    assert [event.step for event in events.Images("samples")] == [4, 8]
+    losses = [row["loss"] for row in rows_of(tmp_path / "out")]
+    assert [event.value for event in events.Scalars("loss/total")] == pytest.approx(losses, rel=1e-6)
 
 
 def test_two_workers_follow_the_curve_of_one(whole_run: Path, train: Train, tmp_path: Path):
