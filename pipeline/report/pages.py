@@ -24,6 +24,7 @@ _LOSS_COLUMNS = (
     ("content_loss", "content"),
     ("style_loss", "style"),
     ("tv_loss", "total variation"),
+    ("grid_loss", "grid"),
 )
 # A shorter run has no pace worth drawing.
 _MIN_PACE_POINTS = 20
@@ -166,10 +167,15 @@ def _training_view(story: TrainingStory) -> dict[str, Any]:
         "first_loss": first,
         "last_loss": last,
         "images_per_s": _median(rates),
+        "wait_percent": _wait_percent(metrics, story.details.config),
         "num_skipped": int(np.nansum(_column(metrics, "skipped"))),
         "peak_memory_bytes": _largest(_column(metrics, "peak_memory_bytes")),
         "loss_chart": _loss_chart(metrics, steps),
+        "gradient_chart": _single(
+            steps, _column(metrics, "gradient_norm"), "gradient norm", "Gradient norm by step", log_y=True
+        ),
         "rate_chart": _single(steps, rates, "images a second", "Training pace by step"),
+        "wait_chart": _single(steps, _column(metrics, "data_wait_s"), "seconds", "Seconds waiting for images by step"),
         "learning_rate_chart": _single(
             steps, _column(metrics, "learning_rate"), "learning rate", "Learning rate by step"
         ),
@@ -184,8 +190,19 @@ def _loss_chart(metrics: pa.Table, steps: np.ndarray) -> Chart | None:
     return line_chart(series, title="Loss by step, logarithmic", x_label="step", log_y=True, height_px=360)
 
 
-def _single(steps: np.ndarray, values: np.ndarray, name: str, title: str) -> Chart | None:
-    return line_chart([Series(name=name, x=steps, y=values)], title=title, x_label="step", width_px=540, height_px=190)
+def _single(steps: np.ndarray, values: np.ndarray, name: str, title: str, *, log_y: bool = False) -> Chart | None:
+    series = [Series(name=name, x=steps, y=values)]
+    return line_chart(series, title=title, x_label="step", log_y=log_y, width_px=540, height_px=190)
+
+
+def _wait_percent(metrics: pa.Table, config: Mapping[str, Any]) -> str | None:
+    """Return the share of the training's time in which it waited for images, or None where it is not known."""
+    waits_s, rates = _column(metrics, "data_wait_s"), _column(metrics, "images_per_s")
+    batch_size = config.get("batch_size")
+    known = np.isfinite(waits_s) & np.isfinite(rates) & (rates > 0)
+    if not isinstance(batch_size, int) or not known.any():
+        return None
+    return f"{100 * waits_s[known].sum() / (batch_size / rates[known]).sum():.1f}"
 
 
 def _column(metrics: pa.Table, name: str) -> np.ndarray:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pyarrow as pa
@@ -146,6 +147,20 @@ def test_the_figures_stand_on_the_pages(pages):
         assert "cd" * 32 in words
     assert "3 outputs are as the manifest says." in demo
     assert "2 min 03 s" in demo
+
+
+def test_the_share_of_time_waiting_is_said_where_the_batch_size_is_known(training):
+    # Every step took 4 / 6.5 s and waited 0.04 s: 6.5 %.
+    config = {**training.details.config, "batch_size": 4}
+    known = replace(training, details=replace(training.details, config=config))
+    assert "waiting for images 6.5 % of the time" in _Reader(render_training_report(known)).words()
+    assert "waiting for images" not in _Reader(render_training_report(training)).words()
+
+
+def test_loss_terms_gradient_and_waits_have_their_lines(training):
+    words = _Reader(render_training_report(training)).words()
+    for caption in ("content style grid", "Gradient norm by step, before clipping", "waited for its images"):
+        assert caption in words
 
 
 def test_credentials_do_not_reach_a_page(pages):
