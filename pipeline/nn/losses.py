@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.nn.gram import gram_matrix
@@ -65,7 +65,24 @@ def content_loss(features_NCHW: Tensor, target_NCHW: Tensor, energy: float) -> T
 
     Source: Johnson et al. 2016, arXiv:1603.08155, section 3.2, divided by the energy.
     """
-    return F.mse_loss(features_NCHW.float(), target_NCHW.float()) / energy
+    mean: Tensor = _MeanSquare.apply(features_NCHW - target_NCHW)
+    return mean / energy
+
+
+class _MeanSquare(torch.autograd.Function):
+    """The mean of squares of (N, C, H, W) in float32, whose derivative stays in the features' own precision."""
+
+    @staticmethod
+    def forward(ctx: Any, values_NCHW: Tensor) -> Tensor:
+        ctx.save_for_backward(values_NCHW)
+        # Channels first: one sum over millions of values would lose four digits.
+        norms_NHW = torch.linalg.vector_norm(values_NCHW, dim=1, dtype=torch.float32)
+        return norms_NHW.square().mean() / values_NCHW.shape[1]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (values_NCHW,) = ctx.saved_tensors
+        return values_NCHW * (gradients[0] * (2 / values_NCHW.numel()))
 
 
 def style_loss(grams_NCC: tuple[Tensor, ...], target: StyleTarget) -> Tensor:

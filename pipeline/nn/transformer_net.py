@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.nn.instance_norm import instance_norm
+
 Upsampling = Literal["nearest", "bilinear", "bicubic"]
 
 IMAGE_CHANNELS = 3
@@ -83,8 +85,8 @@ class ConvBlock(nn.Module):
         pad = self.padding_px
         out_NCHW = self.conv(F.pad(features_NCHW, (pad, pad, pad, pad), mode="reflect"))
         if self.norm is not None:
-            out_NCHW = self.norm(out_NCHW)
-        return F.relu(out_NCHW) if self.relu else out_NCHW
+            out_NCHW = instance_norm(out_NCHW, self.norm)
+        return out_NCHW.relu_() if self.relu else out_NCHW
 
 
 class ResidualBlock(nn.Module):

@@ -74,7 +74,7 @@ class PyramidLossNetwork(nn.Module):
     def _respond(self, level_NCHW: Tensor, level: int) -> Tensor:
         pad = KERNEL_PX // 2
         padded_NCHW = F.pad(level_NCHW, (pad, pad, pad, pad), mode="reflect")
-        return F.relu(F.conv2d(padded_NCHW, self.weights_LOIHW[level], self.biases_LO[level]))
+        return F.relu_(F.conv2d(padded_NCHW, self.weights_LOIHW[level], self.biases_LO[level]))
 
     def _num_levels(self, batch_NCHW: Tensor) -> int:
         """Return how many levels leave enough pixels for the padding to reflect."""

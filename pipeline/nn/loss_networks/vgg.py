@@ -80,7 +80,7 @@ class VggLossNetwork(nn.Module):
         for name, layer in self.layers.items():
             if name.endswith("_1") and name != "relu1_1":
                 batch_NCHW = F.max_pool2d(batch_NCHW, 2)
-            batch_NCHW = F.relu(layer(batch_NCHW))
+            batch_NCHW = F.relu_(layer(batch_NCHW))
             if name in wanted:
                 found[name] = batch_NCHW
             if name == wanted[-1]:

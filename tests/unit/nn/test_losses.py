@@ -31,6 +31,22 @@ def test_content_loss_by_hand():
     assert content_loss(found.view(1, 1, 2, 2), wanted.view(1, 1, 2, 2), energy=2.5).item() == pytest.approx(2.0)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 5e-3)])
+def test_content_loss_and_its_derivative_are_those_of_the_mean_squared_error(dtype, tolerance):
+    generator = torch.Generator().manual_seed(0)
+    found, wanted = (torch.randn(2, 64, 96, 96, generator=generator).to(dtype) for _ in range(2))
+    found.requires_grad_()
+    loss = content_loss(found, wanted, energy=0.7)
+    loss.backward()
+    exact = found.detach().double().requires_grad_()
+    expected = torch.nn.functional.mse_loss(exact, wanted.double()) / 0.7
+    expected.backward()
+    assert loss.dtype == torch.float32
+    assert found.grad.dtype == dtype
+    assert loss.item() == pytest.approx(expected.item(), rel=tolerance / 5)
+    torch.testing.assert_close(found.grad.double(), exact.grad, rtol=0, atol=tolerance * exact.grad.abs().max().item())
+
+
 def test_style_loss_by_hand():
     # Layer 1: difference 2 everywhere against a target of 4: 4/16. Layer 2: equal.
     grams = (torch.full((2, 3, 3), 2.0), torch.ones(2, 5, 5))
