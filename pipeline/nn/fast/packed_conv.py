@@ -92,10 +92,14 @@ class PackedConv:
         batch, _, height, _ = window_NCHW.shape
         size = batch, self.out_channels, (height - self.kernel_height) // self.stride[0] + 1, columns
         out_NCHW = torch.empty(size, dtype=window_NCHW.dtype, memory_format=torch.channels_last)
-        for first in range(0, columns, MAX_COLUMNS):
-            last = min(first + MAX_COLUMNS, columns)
+        step = -(
+            -columns // -(-columns // MAX_COLUMNS)
+        )  # equal ranges: one of a few columns is what kernels are bad at
+        for first in range(0, columns, step):
+            last = min(first + step, columns)
             left, right = first * self.stride[1], (last - 1) * self.stride[1] + self.kernel_width
-            out_NCHW[..., first:last] = self._run(window_NCHW[..., left:right])
+            dense_NCHW = window_NCHW[..., left:right].contiguous(memory_format=torch.channels_last)
+            out_NCHW[..., first:last] = self._run(dense_NCHW)
         return out_NCHW
 
     def _run(self, window_NCHW: Tensor) -> Tensor:
