@@ -1,6 +1,6 @@
 """How fast a plan is frozen, and in how much memory.
 
-    python benchmarks/planning.py --pager 10000000     keys from a synthetic S3 pager
+    python benchmarks/planning.py --pager 10000000     keys from a synthetic S3 listing
     python benchmarks/planning.py --files 1000000      real files in a local tree (made in a scratch folder first)
     python benchmarks/planning.py --tree DIR           a tree that is there already
 
@@ -15,29 +15,41 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from pipeline.errors import ObjectNotFound
 from pipeline.manifest.layout import RunLayout
-from pipeline.storage import ObjectStat, Storage
+from pipeline.storage import ObjectStat, Storage, StorageOptions
+from pipeline.storage.s3 import S3Store
 from pipeline.storage.sources import find_sources
 from pipeline.stylizing.planner import Source, TwinFinder, plan_sources
 
-KEYS_PER_PAGE = 1000
 FILES_PER_FOLDER = 1000
 
 
-def synthetic_pager(num_keys: int, after: str) -> Iterator[ObjectStat]:
-    """Yield keys as pages of ``list_objects_v2`` would bring them, in order."""
-    assert not after, "the benchmark plans in one go"
-    for page in range(0, num_keys, KEYS_PER_PAGE):
-        yield from [
-            ObjectStat(
-                f"s3://library/assets/{number // 10_000:05d}/{number:09d}.jpg",
-                f"{number // 10_000:05d}/{number:09d}.jpg",
-                100_000 + number % 1000,
-                f"{number:032x}",
-            )
-            for number in range(page, min(page + KEYS_PER_PAGE, num_keys))
+class SyntheticS3(S3Store):
+    """Answers to ``list_objects_v2`` as S3 would give them, without a network; the rest is the code of a bulk run."""
+
+    def __init__(self, num_keys: int) -> None:
+        super().__init__(StorageOptions(endpoint_url="http://127.0.0.1:9"))
+        self._num_keys = num_keys
+
+    def stat(self, path: str) -> ObjectStat:
+        """Tell that the location is no object."""
+        raise ObjectNotFound(path)
+
+    def _list_page(self, request: dict[str, Any], root: str) -> dict[str, Any]:
+        first = int(request.get("ContinuationToken", 0))
+        last = min(first + request["MaxKeys"], self._num_keys)
+        found = [
+            {
+                "Key": f"assets/{number // 10_000:05d}/{number:09d}.jpg",
+                "Size": 100_000 + number % 1000,
+                "ETag": f'"{number:032x}"',
+            }
+            for number in range(first, last)
         ]
+        return {"Contents": found, "IsTruncated": last < self._num_keys, "NextContinuationToken": str(last)}
 
 
 def make_tree(root: Path, num_files: int) -> None:
@@ -58,16 +70,14 @@ def main() -> None:
     which.add_argument("--tree", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        tree = arguments.tree or Path(scratch, "tree")
+        storage, source = Storage(), str(arguments.tree or Path(scratch, "tree"))
         if arguments.files:
-            make_tree(tree, arguments.files)
-        storage = Storage()
+            make_tree(Path(source), arguments.files)
+        if arguments.pager:
+            storage._stores["s3"], source = SyntheticS3(arguments.pager), "s3://library/assets"
 
         def find(after: str, twins: TwinFinder) -> Iterator[Source]:
-            found = (
-                synthetic_pager(arguments.pager, after) if arguments.pager else find_sources(storage, str(tree), after)
-            )
-            return (twins.add(item) for item in found)
+            return (twins.add(item) for item in find_sources(storage, source, after))
 
         layout = RunLayout(out=str(Path(scratch, "out")), run_id="benchmark")
         start_s, total = time.perf_counter(), 0

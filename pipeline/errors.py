@@ -89,8 +89,11 @@ def own_cause(error: BaseException) -> StylemillError | None:
     """Return this project's error among an error and its causes (Ray keeps one in ``cause``), or None."""
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, StylemillError):
-            return seen
         inner = getattr(seen, "cause", None)
-        seen = inner if isinstance(inner, BaseException) else seen.__cause__
+        if isinstance(inner, BaseException):  # wrapped by Ray, in an error of both classes
+            seen = inner
+        elif isinstance(seen, StylemillError):
+            return seen
+        else:
+            seen = seen.__cause__
     return None

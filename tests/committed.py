@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from pipeline.manifest.commit import Success, commit_part, write_success
@@ -65,16 +66,21 @@ def commit_run(
     shards: Sequence[Sequence[str]] = (("a.jpg", "b/c.jpg"), ("d.jpg",)),
     styles: Sequence[str] = ("waves",),
     finished_at: str = "2026-03-01T00:00:00+00:00",
+    failed: Collection[str] = (),
 ) -> RunLayout:
-    """Plan, paint and commit a run."""
+    """Plan, paint and commit a run; the sources in ``failed`` could not be done."""
     layout, parts = RunLayout(out=out, run_id=run_id), []
     for shard, keys in enumerate(shards):
         write_shard(storage, layout, shard, make_table([planned(key) for key in keys], PLAN_SCHEMA))
-        paint(storage, layout, shard, [row(layout, key, style) for key in keys for style in styles])
+        makers = [(failed_row if key in failed else row, key) for key in keys]
+        paint(storage, layout, shard, [make(layout, key, style) for make, key in makers for style in styles])
         part = commit_part(storage, layout, shard, styles)
         assert part is not None
         parts.append(part)
     num_sources = sum(map(len, shards))
+    counts: Counter[str] = Counter()
+    for part in parts:
+        counts.update(part.counts)
     complete_plan(storage, layout, PlanSummary(num_shards=len(shards), num_sources=num_sources, num_bytes=1))
     success = Success(
         run_id=run_id,
@@ -84,7 +90,7 @@ def commit_run(
         schema_version=SCHEMA_VERSION,
         styles=[{"name": style, "version": "1", "model_sha256": "ab" * 32, "fingerprint": "f"} for style in styles],
         num_sources=num_sources,
-        counts={"ok": num_sources * len(styles)},
+        counts=dict(counts),
         parts=parts,
         finished_at=finished_at,
     )

@@ -119,13 +119,17 @@ class S3Store:
         if after:
             request["StartAfter"] = prefix + after
         while True:
-            page = self._run(lambda: self._fs._call_s3("list_objects_v2", **request), root)
+            page = self._list_page(request, root)
             found = [_listed(place["Bucket"], prefix, item) for item in page.get("Contents", [])]
             yield [item for item in found if item is not None]
             if not page.get("IsTruncated"):
                 return
             request["ContinuationToken"] = page["NextContinuationToken"]
             request.pop("StartAfter", None)
+
+    def _list_page(self, request: dict[str, Any], root: str) -> dict[str, Any]:
+        page: dict[str, Any] = self._run(lambda: self._fs._call_s3("list_objects_v2", **request), root)
+        return page
 
     def delete(self, path: str) -> None:
         """Remove an object; one that is gone already is fine."""

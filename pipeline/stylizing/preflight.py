@@ -12,6 +12,7 @@ from pipeline.errors import AccessDenied, ConfigError, StorageError
 from pipeline.manifest.commit import Success, read_success
 from pipeline.manifest.history import CommittedRun, load_history
 from pipeline.manifest.layout import RunLayout
+from pipeline.manifest.pending import remove_pending
 from pipeline.storage import Storage, resolve
 from pipeline.storage.options import first_look
 from pipeline.storage.sources import find_sources, sources_root
@@ -87,6 +88,8 @@ def claim(storage: Storage, run: PreparedRun, models: Sequence[StyleModel]) -> P
             storage.write_bytes(layout.config_uri, to_yaml(run.config).encode())
             for model in models:
                 storage.create_bytes(layout.model_uri(model.name), to_bytes(model))
+        else:
+            remove_pending(storage, layout)  # left by a process that died between its commit and this
     except StorageError as error:
         cure = "give a location that these credentials may write"
         raise ConfigError("out", layout.out, f"cannot be written ({error})", cure) from error

@@ -10,7 +10,7 @@ import ray
 import ray.data
 import ray.exceptions
 
-from pipeline.errors import ClusterError, ConfigError, own_cause
+from pipeline.errors import ClusterError, ConfigError, StylemillError, own_cause
 from pipeline.manifest.pending import FLUSH_ROWS
 from pipeline.stylizing.bulk_actor import BulkActor
 from pipeline.stylizing.config import StylizeConfig
@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 HELPER_CPUS = 0.5
 """Reserved by each reading and each writing actor, so that both fit beside the network on a machine of two cores."""
+_RAYS_ADVICE = "\nFailed to apply UDF transform after "
+"""Begins what Ray Data appends to the messages of errors: how to make it retry them."""
 BLOCKS_PER_ACTOR = 4
 """At least so many blocks for each actor, where there are enough sources: the last ones then end together."""
 
@@ -44,6 +46,8 @@ def paint_wave(job: BulkJob, missing: Mapping[int, pa.Table], num_actors: int, t
         for shard, table in missing.items()
         for block in (table.slice(start, rows_per_block) for start in range(0, table.num_rows, rows_per_block))
     ]
+    # Otherwise what an actor raised is wrapped, and lost where it is pickled.
+    ray.data.DataContext.get_current().raise_original_map_exception = True
     dataset = _pipeline(ray.data.from_arrow(blocks), job, min(num_actors, len(blocks)), tracker)
     try:
         for _ in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
@@ -108,7 +112,7 @@ def own_error(error: BaseException) -> BaseException:
     """Return this project's error inside one of Ray's, a ClusterError for Ray's own, or the error itself."""
     own = own_cause(error)
     if own is not None:
-        return own
+        return _without_rays_advice(own)
     if isinstance(error, ray.exceptions.RayError) and not isinstance(error, ray.exceptions.RayTaskError):
         reason = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), "no reason given")
         log.debug("Ray failed", exc_info=error)
@@ -116,3 +120,9 @@ def own_error(error: BaseException) -> BaseException:
             f"{type(error).__name__}: {reason}; run the same command again to resume (STYLEMILL_LOG=DEBUG tells more)"
         )
     return error
+
+
+def _without_rays_advice(error: StylemillError) -> StylemillError:
+    """Return an error as it was raised; Ray Data appends to the first text among its arguments."""
+    texts = (argument.partition(_RAYS_ADVICE)[0] if isinstance(argument, str) else argument for argument in error.args)
+    return type(error)(*texts)

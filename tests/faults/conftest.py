@@ -17,6 +17,7 @@ from pipeline.storage import Storage, join
 from tests.conftest import ROOT, command_line
 from tests.drawn import image_bytes
 from tests.faults.outcome import Outcome, outcome_of
+from tests.faults.processes import wait_for
 from tests.integration.conftest import s3_bucket, s3_service
 
 __all__ = ["s3_bucket", "s3_service"]
@@ -107,15 +108,19 @@ class FaultProxy:
     """
 
     def __init__(self, process: subprocess.Popen[str], service: dict[str, str]) -> None:
-        assert process.stdout is not None
-        self._lines = process.stdout
+        assert process.stdin is not None and process.stdout is not None
+        self._orders, self._lines = process.stdin, process.stdout
         self.environment = {**service, "AWS_ENDPOINT_URL": self._lines.readline().strip()}
 
     def wait_until_stalled(self, job: subprocess.Popen[str]) -> None:
         """Return once a request stalls; fail if the job ends before."""
-        while not select.select([self._lines], [], [], 0.1)[0]:
-            assert job.poll() is None, f"the job ended with {job.returncode}: {job.communicate()[0]}"
+        wait_for("a stall", job, lambda: select.select([self._lines], [], [], 0)[0])
         assert self._lines.readline() == "stalled\n"
+
+    def go_on(self) -> None:
+        """Let requests pass again, those that wait included."""
+        self._orders.write("go on\n")
+        self._orders.flush()
 
 
 OpenProxy = Callable[..., AbstractContextManager[FaultProxy]]
@@ -128,7 +133,8 @@ def fault_proxy(s3_service: dict[str, str]) -> OpenProxy:
     @contextmanager
     def open_proxy(mode: str, which: object, seed: int = 0) -> Iterator[FaultProxy]:
         command = [sys.executable, "-m", "tests.faults.fault_proxy", s3_service["AWS_ENDPOINT_URL"], mode, str(which)]
-        proxy = subprocess.Popen([*command, str(seed)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        proxy = subprocess.Popen([*command, str(seed)], text=True, cwd=ROOT, **pipes)
         try:
             yield FaultProxy(proxy, s3_service)
         finally:

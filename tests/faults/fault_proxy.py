@@ -15,7 +15,8 @@ or from some request on:
 
     credentials  every request after the first WHICH (a number) is refused as by a service that revoked the key
 
-or to every request whose method and path match the regular expression WHICH, the first of which prints "stalled":
+or to every request whose method and path match the regular expression WHICH, the first of which prints "stalled",
+until a line comes in:
 
     stall        it does not reach the service, and gets no answer
     stall-after  it is carried out, but gets no answer
@@ -49,6 +50,7 @@ class FaultProxy:
         self._share = 0.0 if mode.startswith("stall") else float(which)
         self._pattern = re.compile(which) if mode.startswith("stall") else None
         self._has_stalled = False
+        self.go_on = asyncio.Event()
         self._random = random.Random(seed)
         self._num_requests = 0
 
@@ -60,7 +62,7 @@ class FaultProxy:
             if self._num_requests > self._share:
                 return web.Response(status=403, body=_NO_KEY, content_type="application/xml")
             return await self._pass_on(request, body)
-        if self._pattern and self._pattern.search(f"{request.method} {request.path}"):
+        if self._pattern and not self.go_on.is_set() and self._pattern.search(f"{request.method} {request.path}"):
             await self._stall(request, body)
         if self._random.random() >= self._share:
             return await self._pass_on(request, body)
@@ -84,7 +86,7 @@ class FaultProxy:
         if not self._has_stalled:
             print("stalled", flush=True)
         self._has_stalled = True
-        await asyncio.Event().wait()
+        await self.go_on.wait()
 
     async def _pass_on(
         self, request: web.Request, body: bytes, *, half: bool = False, answer: bool = True, bad_bit: bool = False
@@ -119,7 +121,9 @@ class FaultProxy:
 async def serve(upstream: str, mode: str, which: str, seed: int) -> None:
     """Serve until the process is ended."""
     application = web.Application(client_max_size=2**30)
-    application.router.add_route("*", "/{path:.*}", FaultProxy(upstream, mode, which, seed).handle)
+    proxy = FaultProxy(upstream, mode, which, seed)
+    asyncio.get_running_loop().add_reader(sys.stdin, proxy.go_on.set)
+    application.router.add_route("*", "/{path:.*}", proxy.handle)
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

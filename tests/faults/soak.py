@@ -22,6 +22,7 @@ from pathlib import Path
 from tests.conftest import ROOT, command_line
 from tests.drawn import image_bytes, style_model
 from tests.faults.outcome import outcome_of
+from tests.faults.processes import descendants
 
 MAX_KILLS = 4
 NUM_IMAGES = 120
@@ -46,26 +47,6 @@ def start(style: Path, source: Path, out: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True
     )
-
-
-def descendants(pid: int) -> list[tuple[int, str]]:
-    """Return pid and command of every living process below one."""
-    parents: dict[int, list[tuple[int, str]]] = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        parents.setdefault(parent, []).append((int(entry.name), command))
-    found, todo = [], [pid]
-    while todo:
-        for child in parents.get(todo.pop(), []):
-            found.append(child)
-            todo.append(child[0])
-    return found
 
 
 def kill(job: subprocess.Popen[str], victim: str, chance: random.Random) -> None:

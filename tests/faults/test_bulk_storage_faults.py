@@ -60,7 +60,7 @@ def test_lost_credentials_stop_the_job_and_the_same_command_resumes(
         said, _ = job.communicate(timeout=240)
     assert job.returncode == 1, said
     last = said.strip().splitlines()[-1]
-    assert "InvalidAccessKeyId" in last
+    assert "InvalidAccessKeyId" in last, said
     assert "Traceback" not in said
     again = start_job(*paint_verb(style_file, source, out), **s3_service)
     said, _ = again.communicate(timeout=240)

@@ -58,3 +58,4 @@ def test_the_same_command_finishes_the_run(
     assert again.returncode == (0 if is_committed else 3), said
     assert says is None or says in said
     assert outcome_of(out) == undisturbed
+    assert not [found.key for found in Storage().list_objects(join(out, "runs")) if "/pending/" in found.key]

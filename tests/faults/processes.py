@@ -1,0 +1,51 @@
+"""Finding the processes of a job, and waiting for what they do."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+FoundT = TypeVar("FoundT")
+
+PATIENCE_S = 180.0
+"""Not a measurement: how long a test waits for something that must come before it gives up."""
+
+
+def descendants(pid: int) -> list[tuple[int, str]]:
+    """Return pid and command of every living process below one."""
+    parents: dict[int, list[tuple[int, str]]] = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        parents.setdefault(parent, []).append((int(entry.name), command))
+    found, todo = [], [pid]
+    while todo:
+        for child in parents.get(todo.pop(), []):
+            found.append(child)
+            todo.append(child[0])
+    return found
+
+
+def workers(pid: int, actor: str) -> list[int]:
+    """Return the living Ray workers below a process whose title names this class."""
+    return [child for child, title in descendants(pid) if title.startswith("ray::") and actor in title]
+
+
+def wait_for(what: str, job: subprocess.Popen[str], look: Callable[[], FoundT]) -> FoundT:
+    """Return what ``look`` finds as soon as it finds something; fail if the job ends before."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline_s:
+        found = look()
+        if found:
+            return found
+        assert job.poll() is None, f"the job ended with {job.returncode} before {what}: {job.communicate()[0]}"
+        time.sleep(0.02)
+    raise AssertionError(f"waited in vain for {what}")

@@ -1,0 +1,51 @@
+"""What an actor raises comes out of a run as itself, in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import ConfigError, PathConflict, RunConflict
+from pipeline.storage import Storage
+from pipeline.stylizing.config import StylizeConfig
+from pipeline.stylizing.preflight import PreparedRun, prepare
+from pipeline.stylizing.run import stylize
+from tests.drawn import image_bytes
+from tests.integration.conftest import fill
+
+
+@pytest.fixture
+def run(local_ray: str, style_file: Path, tmp_path: Path) -> PreparedRun:
+    library = fill(tmp_path / "in", {"a.jpg": image_bytes(20, 30), "b.jpg": image_bytes(30, 20)})
+    return prepare(StylizeConfig(model=(str(style_file),), input=str(library), out=str(tmp_path / "out")))
+
+
+def test_a_fault_of_the_store(run: PreparedRun):
+    Storage().write_bytes(run.layout.pending_uri, b"a file where a folder is needed")
+    with pytest.raises(PathConflict) as caught:
+        stylize(run)
+    assert type(caught.value) is PathConflict
+    assert "Ray" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_model_that_was_exchanged(run: PreparedRun, second_style_file: Path):
+    Storage().write_bytes(run.layout.model_uri("waves"), second_style_file.read_bytes())
+    with pytest.raises(ConfigError) as caught:
+        stylize(run)
+    assert type(caught.value) is ConfigError and caught.value.field == "model"
+    assert "Ray" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_run_that_another_process_takes_over(run: PreparedRun, monkeypatch: pytest.MonkeyPatch):
+    holder = {"host": "elsewhere", "pid": 7, "process_started": "", "nonce": "", "since": "noon"}
+
+    def take_over(_: object) -> None:
+        Storage().create_bytes(f"{run.layout.lease_uri}/00000002.json", json.dumps(holder).encode())
+
+    monkeypatch.setattr("pipeline.stylizing.run.PROGRESS_PERIOD_S", 0.01)
+    with pytest.raises(RunConflict, match="taken over by process 7 on elsewhere since noon") as caught:
+        stylize(run, on_progress=take_over)
+    assert type(caught.value) is RunConflict
+    assert not Storage().exists(run.layout.success_uri)

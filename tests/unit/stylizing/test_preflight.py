@@ -1,0 +1,82 @@
+"""What is refused before Ray starts, and that nothing is overwritten."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import ConfigError
+from pipeline.stylizing.config import StylizeConfig
+from pipeline.stylizing.preflight import PreparedRun, prepare
+from tests.drawn import image_bytes
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(image_bytes(20, 30))
+    return folder
+
+
+def prepared(style: Path, source: object, out: object, **changes: Any) -> PreparedRun:
+    return prepare(StylizeConfig(model=(str(style),), input=str(source), out=str(out), **changes))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("stranger", ["thesis.txt", "a/photo.jpg", "manifest/x", "runs.txt", "zzz/deep/er.bin"])
+def test_an_output_that_holds_something_else_is_refused(style_file: Path, library: Path, tmp_path: Path, stranger: str):
+    out = tmp_path / "out"
+    (out / stranger).parent.mkdir(parents=True)
+    (out / stranger).write_bytes(b"years of work")
+    with pytest.raises(ConfigError, match="already holds something else") as caught:
+        prepared(style_file, library, out)
+    assert caught.value.field == "out" and stranger in str(caught.value)
+    assert contents(out) == {stranger: b"years of work"}
+
+
+def test_an_output_of_earlier_runs_is_welcome_unless_a_stranger_moved_in(
+    style_file: Path, second_style_file: Path, library: Path, tmp_path: Path
+):
+    out = tmp_path / "out"
+    first = prepared(style_file, library, out)
+    assert prepared(second_style_file, library, out).layout.run_id != first.layout.run_id
+    (out / "images" / "waves").mkdir(parents=True)
+    (out / "images" / "waves" / "a.jpg").write_bytes(b"")
+    assert prepared(style_file, library, out).layout == first.layout
+    (out / "mine").write_bytes(b"")
+    with pytest.raises(ConfigError, match="something else"):
+        prepared(style_file, library, out)
+
+
+def test_an_output_that_is_a_file_is_refused(style_file: Path, library: Path, tmp_path: Path):
+    (tmp_path / "out").write_bytes(b"years of work")
+    with pytest.raises(ConfigError) as caught:
+        prepared(style_file, library, tmp_path / "out")
+    assert caught.value.field == "out"
+    assert (tmp_path / "out").read_bytes() == b"years of work"
+
+
+def test_input_and_output_stay_apart(style_file: Path, library: Path, tmp_path: Path):
+    before = contents(library)
+    (tmp_path / "link").symlink_to(library)
+    for out in (library, library / "out", tmp_path / "link" / "out"):
+        with pytest.raises(ConfigError, match="lies inside the input"):
+            prepared(style_file, library, out)
+    assert contents(library) == before
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"run_id": "mine"}'])
+def test_a_damaged_identity_is_no_licence_to_write(style_file: Path, library: Path, tmp_path: Path, damage: bytes):
+    run = prepared(style_file, library, tmp_path / "out", run_id="mine")
+    Path(run.layout.identity_uri).write_bytes(damage)
+    before = contents(tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"damaged run\.json") as caught:
+        prepared(style_file, library, tmp_path / "out", run_id="mine")
+    assert caught.value.field == "run_id"
+    assert contents(tmp_path / "out") == before
