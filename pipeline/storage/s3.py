@@ -18,7 +18,7 @@ MULTIPART_FROM_BYTES = 64 * 2**20
 
 _NOT_FOUND = {"NoSuchKey", "NoSuchBucket", "404", "NotFound"}
 _DENIED = {"AccessDenied", "403", "Forbidden", "AllAccessDisabled", "InvalidObjectState"}
-_EXISTS = {"PreconditionFailed", "412", "ConditionalRequestConflict"}
+_EXISTS = {"PreconditionFailed", "412"}
 _BAD_NAME = {"KeyTooLongError", "InvalidURI", "KeyTooLong"}
 _THROTTLED = {
     "SlowDown",
@@ -29,6 +29,7 @@ _THROTTLED = {
     "RequestLimitExceeded",
 }
 _TRANSIENT = {
+    "ConditionalRequestConflict",  # a race of conditional creates is undecided yet: ask again
     "RequestTimeout",
     "RequestTimeTooSkewed",
     "InternalError",

@@ -1,0 +1,55 @@
+"""What each answer of an S3 service means for a job."""
+
+from __future__ import annotations
+
+import pytest
+from botocore.exceptions import ClientError
+
+from pipeline.errors import AccessDenied, ObjectNotFound, PathConflict, StorageError
+from pipeline.storage.retry import Throttled, TransientError
+from pipeline.storage.s3 import _sorted_error
+
+
+def answer(code: str, status: int) -> ClientError:
+    return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "PutObject")
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "kind"),
+    [
+        ("NoSuchKey", 404, ObjectNotFound),
+        ("404", 404, ObjectNotFound),
+        ("AccessDenied", 403, AccessDenied),
+        ("ExpiredToken", 400, StorageError),
+        ("InvalidAccessKeyId", 403, StorageError),
+        ("SignatureDoesNotMatch", 403, StorageError),
+        ("PreconditionFailed", 412, FileExistsError),
+        ("ConditionalRequestConflict", 409, TransientError),
+        ("SlowDown", 503, Throttled),
+        ("ServiceUnavailable", 503, Throttled),
+        ("TooManyRequests", 429, Throttled),
+        ("", 429, Throttled),
+        ("InternalError", 500, TransientError),
+        ("", 502, TransientError),
+        ("RequestTimeout", 400, TransientError),
+        ("BadDigest", 400, TransientError),
+        ("KeyTooLongError", 400, PathConflict),
+        ("QuotaExceeded", 403, StorageError),
+    ],
+)
+def test_each_answer_has_one_meaning(code: str, status: int, kind: type[Exception]):
+    assert type(_sorted_error(answer(code, status), "s3://bucket/x")) is kind
+
+
+def test_the_answer_is_found_below_what_wraps_it():
+    wrapped = OSError(5, "something went wrong")
+    wrapped.__cause__ = answer("SlowDown", 503)
+    assert type(_sorted_error(wrapped, "s3://bucket/x")) is Throttled
+    refused = PermissionError("no")
+    refused.__cause__ = answer("ExpiredToken", 403)
+    assert type(_sorted_error(refused, "s3://bucket/x")) is StorageError
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(), TimeoutError(), OSError(5, "?")])
+def test_a_broken_connection_may_pass(error: Exception):
+    assert type(_sorted_error(error, "s3://bucket/x")) is TransientError
