@@ -24,6 +24,8 @@ SUBCOMMANDS = {
     "gc": "list objects that no committed run owns; remove them with --delete",
 }
 PROBLEMS_SHOWN = 20
+LEFTOVERS_S = 3600.0
+"""Half-written files of this age belong to processes that are gone."""
 PARTS_WITHOUT_RAY = 2
 """Manifests of so few parts are verified in this process: starting Ray would take longer."""
 
@@ -150,6 +152,8 @@ def gc(arguments: Sequence[str]) -> int:
         if config.delete:
             storage.delete(found.uri)
         print(f"{'deleted' if config.delete else 'unowned'} {found.uri} ({found.size_bytes:,} bytes)")
+    if config.delete:
+        storage.remove_leftovers(out, older_than_s=LEFTOVERS_S)
     total = sum(found.size_bytes for found in garbage.objects)
     print(f"{len(garbage.objects):,} objects, {total / 1e6:,.1f} MB {'deleted' if config.delete else 'unowned'}")
     if garbage.unfinished_runs:

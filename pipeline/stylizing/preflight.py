@@ -86,14 +86,23 @@ def claim(storage: Storage, run: PreparedRun, models: Sequence[StyleModel]) -> P
         success = read_success(storage, layout)
         if success is None:
             storage.write_bytes(layout.config_uri, to_yaml(run.config).encode())
-            for model in models:
-                storage.create_bytes(layout.model_uri(model.name), to_bytes(model))
+            _claim_models(storage, layout, models)
         else:
             remove_pending(storage, layout)  # left by a process that died between its commit and this
     except StorageError as error:
         cure = "give a location that these credentials may write"
         raise ConfigError("out", layout.out, f"cannot be written ({error})", cure) from error
     return replace(run, success=success, largest_whole_pixels=_largest_whole_pixels(run.config, models))
+
+
+def _claim_models(storage: Storage, layout: RunLayout, models: Sequence[StyleModel]) -> None:
+    for model in models:
+        uri = layout.model_uri(model.name)
+        if storage.create_bytes(uri, to_bytes(model)):
+            continue
+        if load_style_model(storage, uri).sha256 != model.sha256:
+            cure = "remove it, so that it is copied again, or choose another --run-id"
+            raise ConfigError("model", uri, "is not the model that this run was planned with", cure)
 
 
 def _largest_whole_pixels(config: StylizeConfig, models: Sequence[StyleModel]) -> int:

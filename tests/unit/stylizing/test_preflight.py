@@ -80,3 +80,18 @@ def test_a_damaged_identity_is_no_licence_to_write(style_file: Path, library: Pa
         prepared(style_file, library, tmp_path / "out", run_id="mine")
     assert caught.value.field == "run_id"
     assert contents(tmp_path / "out") == before
+
+
+def test_a_model_that_was_exchanged_in_the_runs_folder_is_found_before_ray_starts(
+    style_file: Path, second_style_file: Path, library: Path, tmp_path: Path
+):
+    run = prepared(style_file, library, tmp_path / "out")
+    copy = Path(run.layout.model_uri("waves"))
+    whole = copy.read_bytes()
+    copy.write_bytes(second_style_file.read_bytes())
+    with pytest.raises(ConfigError, match="not the model that this run was planned with") as caught:
+        prepared(style_file, library, tmp_path / "out")
+    assert (caught.value.field, caught.value.value) == ("model", str(copy))
+    copy.unlink()
+    prepared(style_file, library, tmp_path / "out")
+    assert copy.read_bytes() == whole

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from jobs.manifest import main
+from pipeline.auditing.gc import find_garbage
+from pipeline.storage import Storage
+from pipeline.storage.local import TEMPORARY_PREFIX
+from tests.committed import commit_run
+
+
+def test_a_sound_output_holds_no_garbage(tmp_path: Path):
+    commit_run(Storage(), str(tmp_path))
+    assert find_garbage(Storage(), str(tmp_path)).objects == ()
+
+
+def test_strangers_and_what_dead_writers_left_are_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    layout = commit_run(Storage(), str(tmp_path))
+    images = Path(layout.images_uri("waves"))
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    stray, dead, living = (images / name for name in ("stray.jpg", f"{TEMPORARY_PREFIX}1", f"{TEMPORARY_PREFIX}2"))
+    for path in (stray, dead, living):
+        path.write_bytes(b"half")
+    os.utime(dead, (0, 0))
+    assert main(["gc", str(tmp_path)]) == 0
+    assert "stray.jpg" in capsys.readouterr().out
+    assert stray.exists() and dead.exists()
+    assert main(["gc", str(tmp_path), "--delete"]) == 0
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == before | {living}
