@@ -5,7 +5,8 @@
 The bare rate is what the network alone does on the same decoded images, in memory: one process per core with one
 thread each, as the actors run. The bulk job decodes, paints, encodes, writes images and commits. ``--copies``
 links every file so many times under other names, to make a library of 1,000 and more. Stage times come from the
-manifest; the time to the first image and the whole wall time stand beside the rate.
+manifest; the time to the first image and the whole wall time stand beside the rate. Memory is that of all processes
+of the job together (proportional set sizes), over the second and over the last quarter of the painting: flat if equal.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import multiprocessing
 import os
 import statistics
 import tempfile
+import threading
 import time
 from collections import Counter
 from pathlib import Path
 
 from bulk_vs_loop import random_model
 
+from jobs.memory import family_bytes
 from jobs.session import ray_session
 from pipeline.errors import ImageError
 from pipeline.images.decode import decode
@@ -87,20 +90,51 @@ def bare_rate(model_uri: str, source: Path, num_processes: int) -> float:
     return sum(rates)
 
 
-def bulk(model_uri: str, library: Path, out: str) -> tuple[BulkResult, float, float]:
-    """Return the result of a bulk job, seconds to the first finished image, and the whole wall time."""
-    first_s = float("nan")
+class MemoryCurve:
+    """Samples the memory of this process and its descendants while the network paints."""
+
+    def __init__(self) -> None:
+        self.samples: list[tuple[float, int]] = []
+        """Share of the sources that are finished, bytes."""
+        self.share = 0.0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> MemoryCurve:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._done.wait(3.0):
+            used = family_bytes(os.getpid())
+            if used is not None and 0 < self.share < 1:
+                self.samples.append((self.share, used))
+
+    def median_mib(self, low: float, high: float) -> float:
+        """Return the median over a part of the job, in MiB."""
+        inside = [used for share, used in self.samples if low <= share < high]
+        return statistics.median(inside) / 2**20 if inside else float("nan")
+
+
+def bulk(model_uri: str, library: Path, out: str) -> tuple[BulkResult, float, float, MemoryCurve]:
+    """Return the result of a bulk job, seconds to the first finished image, the whole wall time, and its memory."""
+    first_s, memory = float("nan"), MemoryCurve()
     start_s = time.perf_counter()
 
     def note(progress: Progress) -> None:
         nonlocal first_s
+        memory.share = progress.num_finished / max(1, progress.num_sources)
         if progress.num_finished and first_s != first_s:
             first_s = time.perf_counter() - start_s
 
     prepared = prepare(StylizeConfig(model=(model_uri,), input=str(library), out=out))
-    with ray_session():
+    with memory, ray_session():
         result = stylize(prepared, on_progress=note)
-    return result, first_s, time.perf_counter() - start_s
+    return result, first_s, time.perf_counter() - start_s, memory
 
 
 def main() -> None:
@@ -122,7 +156,7 @@ def main() -> None:
         for number in range(arguments.rounds):
             bare.append(bare_rate(model_uri, arguments.input, num_processes))
             out = f"{arguments.out or scratch}/out{number}"
-            result, first_s, wall_s = bulk(model_uri, library, out)
+            result, first_s, wall_s, memory = bulk(model_uri, library, out)
             rates.append(result.progress.images_per_s)
             firsts.append(first_s)
             walls.append(wall_s)
@@ -130,6 +164,8 @@ def main() -> None:
             for stage in ("decode_ms", "stylize_ms", "encode_ms"):
                 stages[stage] += sum(value or 0 for value in table.column(stage).to_pylist()) / table.num_rows
             print(f"round {number + 1}: bare {bare[-1]:.2f}/s, bulk {rates[-1]:.2f}/s, wall {wall_s:.1f} s", flush=True)
+            early_mib, late_mib = memory.median_mib(0.25, 0.5), memory.median_mib(0.75, 1.0)
+            print(f"  memory of all processes: {early_mib:.0f} MiB early, {late_mib:.0f} MiB late", flush=True)
     print(
         f"{total} files; medians: bare forward {statistics.median(bare):.2f}/s, bulk {statistics.median(rates):.2f}/s"
     )

@@ -20,6 +20,7 @@ VERBS = {
     "train": "train one style; running it again resumes",
     "stylize": "repaint a library; running it again resumes",
     "manifest": "verify, summarise, repair or tidy up what committed runs wrote",
+    "styles": "keep versions of styles and choose which one is in use",
     "submit": "run a verb as a job on a Ray cluster",
     "jobs": "list submitted jobs, show how far one is, print its log, stop it",
 }

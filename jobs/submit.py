@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.arguments import parse
 from jobs.terminal import LiveLine
 from pipeline.errors import ConfigError, StorageError
+from pipeline.registry import REGISTRY_VARIABLE
 from pipeline.submission.config import PROGRESS_MARK, SubmitConfig, with_address_from
 from pipeline.submission.request import JobRequest, choose_attempt, hashed_id, job_id, resolve_locations
 
@@ -38,14 +39,22 @@ class Submittable:
 SUBMITTABLE = {
     "train": Submittable(
         config_type="pipeline.training.config:TrainConfig",
-        locations=("style_image", "content", "out", "warm_start", "loss_weights"),
-        resources=("storage", "num_workers", "cpus_per_worker", "micro_batch_size", "content_cache"),
+        locations=("style_image", "content", "out", "warm_start", "registry", "loss_weights"),
+        resources=("storage", "registry", "num_workers", "cpus_per_worker", "micro_batch_size", "content_cache"),
         is_repeatable=False,
     ),
     "stylize": Submittable(
         config_type="pipeline.stylizing.config:StylizeConfig",
-        locations=("model", "input", "out"),
-        resources=("storage", "num_actors", "threads_per_actor", "batch_size", "stages", "max_failed_fraction"),
+        locations=("model", "registry", "input", "out"),
+        resources=(
+            "storage",
+            "registry",
+            "num_actors",
+            "threads_per_actor",
+            "batch_size",
+            "stages",
+            "max_failed_fraction",
+        ),
     ),
     "manifest verify": Submittable(config_type="jobs.manifest:VerifyConfig", locations=("uri",), positional="uri"),
     "manifest summary": Submittable(config_type="jobs.manifest:ManifestConfig", locations=("uri",), positional="uri"),
@@ -108,6 +117,9 @@ def build_request(verb: str, arguments: Sequence[str], submit_config: SubmitConf
     config = parse(config_type, verb, f"As a job: {verb}.", arguments, positional=kind.positional)
     if config is None:
         return None
+    if {"model", "warm_start"} & set(kind.locations) and config.registry is None:
+        # This machine's environment is not sent.
+        config = replace(config, registry=os.environ.get(REGISTRY_VARIABLE))
     config = resolve_locations(config, kind.locations, shared_filesystem=submit_config.shared_filesystem)
     base_id, is_repeatable = hashed_id(verb, config, kind.resources), kind.is_repeatable
     if verb == "stylize":
@@ -121,13 +133,15 @@ def _id_of_run(config: StylizeConfig, hashed: str) -> tuple[str, bool]:
     The run's identity holds the digests of its models. Where they cannot be read from here, only the job can tell
     whether an equal run is committed; it then does nothing.
     """
+    from pipeline.registry import locate_model
     from pipeline.storage import Storage, resolve
     from pipeline.style_model import load_style_header
     from pipeline.stylizing.identity import identify
 
     storage = Storage(replace(config.storage, retry_deadline_s=min(config.storage.retry_deadline_s, 5.0)))
     try:
-        headers = [load_style_header(storage, resolve(uri)) for uri in config.model]
+        located = [resolve(locate_model(storage, uri, config.registry)) for uri in config.model]
+        headers = [load_style_header(storage, uri) for uri in located]
     except StorageError as error:
         print(f"note: the model cannot be read from here, so only the job itself will check it ({error})")
         return hashed, True

@@ -77,6 +77,10 @@ class CheckpointError(StylemillError):
     """A checkpoint is missing, torn, or belongs to another run."""
 
 
+class RegistryError(StylemillError):
+    """A registry of styles is damaged: nothing is promoted or painted from what fails its checksum."""
+
+
 class ClusterError(StylemillError):
     """The Ray cluster failed beyond its own retries: stops the job, which can be resumed."""
 

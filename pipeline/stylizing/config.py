@@ -27,13 +27,16 @@ class StylizeConfig:
     """
 
     model: tuple[str, ...]
-    """Location of a style model; repeat it to paint several styles in one pass over the sources."""
+    """Style model: a location, or registry:STYLE[@VERSION]; repeat it to paint several styles in one pass."""
 
     input: str
     """Sources: a prefix or directory, a glob, one file, or a Parquet file with a uri (and optionally a key) column."""
 
     out: str
     """Output location; the same command again resumes, another style may share it."""
+
+    registry: str | None = None
+    """Registry that registry:STYLE means; by default the environment's STYLEMILL_REGISTRY."""
 
     run_id: str | None = None
     """Identity of the run; by default a hash of input, output, fingerprint and styles."""

@@ -13,6 +13,7 @@ from pipeline.manifest.commit import Success, read_success
 from pipeline.manifest.history import CommittedRun, load_history
 from pipeline.manifest.layout import RunLayout
 from pipeline.manifest.pending import remove_pending
+from pipeline.registry import locate_model
 from pipeline.storage import Storage, resolve
 from pipeline.storage.options import first_look
 from pipeline.storage.sources import find_sources, sources_root
@@ -54,7 +55,7 @@ def prepare(config: StylizeConfig) -> PreparedRun:
         source_root = resolve(config.input)
     with _about("out"):
         out = resolve(config.out)
-    models = load_models(storage, config.model)
+    models = load_models(storage, config.model, config.registry)
     named = [(model.name, model.version, model.sha256) for model in models]
     identity = identify(config, source_root, out, named)
     _check_sources(storage, source_root)
@@ -127,8 +128,8 @@ def _history(storage: Storage, config: StylizeConfig, identity: RunIdentity, out
     return history
 
 
-def load_models(storage: Storage, uris: Sequence[str]) -> list[StyleModel]:
-    """Return the style models at these locations.
+def load_models(storage: Storage, uris: Sequence[str], registry: str | None = None) -> list[StyleModel]:
+    """Return the style models at these locations, or in the registry.
 
     Raises:
         ConfigError: one is missing, is no style model, cannot name a folder, or two have the same name.
@@ -137,7 +138,7 @@ def load_models(storage: Storage, uris: Sequence[str]) -> list[StyleModel]:
     for uri in uris:
         try:
             with _about("model"):
-                model = load_style_model(storage, resolve(uri))
+                model = load_style_model(storage, resolve(locate_model(storage, uri, registry)))
         except StorageError as error:
             raise ConfigError("model", uri, f"cannot be read ({error})", "check the location and credentials") from None
         if not model.name or "/" in model.name or key_problem(model.name):

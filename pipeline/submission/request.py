@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.config import digest, to_mapping, to_yaml
 from pipeline.errors import ConfigError
+from pipeline.registry import is_reference
 from pipeline.storage import resolve
 from pipeline.storage.uri import scheme
 
@@ -63,6 +64,8 @@ def resolve_locations(config: Any, names: Sequence[str], *, shared_filesystem: b
 
 
 def _resolved(name: str, uri: str, shared_filesystem: bool) -> str:
+    if is_reference(uri):
+        return uri
     try:
         resolved = resolve(uri)
     except ConfigError as error:

@@ -14,6 +14,7 @@ from pipeline.storage.uri import name as last_component
 _NUM_WORKERS = re.compile(r"(\d+)(?::(\d+))?")
 
 MAY_CHANGE = (
+    "registry",
     "steps",
     "num_workers",
     "cpus_per_worker",
@@ -52,7 +53,10 @@ class TrainConfig:
     """Name of the style; by default the stem of the style image."""
 
     warm_start: str | None = None
-    """Location of a style model whose weights training starts from."""
+    """Style model whose weights training starts from: a location, or registry:STYLE[@VERSION]."""
+
+    registry: str | None = None
+    """Registry that registry:STYLE means; by default the environment's STYLEMILL_REGISTRY."""
 
     loss_network: Literal["pyramid", "vgg16", "vgg19"] = "pyramid"
     """What judges likeness: pyramid needs no download, vgg16 and vgg19 do (or --loss-weights)."""

@@ -12,6 +12,7 @@ from PIL import Image
 
 from pipeline.config import parse_yaml, to_mapping, to_yaml
 from pipeline.errors import AccessDenied, ConfigError, ImageError, ObjectNotFound, StorageError
+from pipeline.registry import locate_model
 from pipeline.storage import Storage, resolve
 from pipeline.storage.options import first_look
 from pipeline.storage.uri import is_inside, key_problem
@@ -58,7 +59,7 @@ def prepare(config: TrainConfig) -> PreparedTraining:
     if "/" in config.style_name or key_problem(config.style_name):
         raise ConfigError("name", config.style_name, "is no folder name", "give another --name")
     style_png, style_sha256 = _read_style(storage, config)
-    warm_start = _read_model(storage, config.warm_start)
+    warm_start = _read_model(storage, config.warm_start, config.registry)
     loss_weights = _read_loss_weights(storage, config)
     content = _list_content(storage, config)
     if any(is_inside(layout.out, resolve(location)) for location in config.content):
@@ -110,15 +111,17 @@ def _read_style(storage: Storage, config: TrainConfig) -> tuple[bytes, str]:
     return buffer.getvalue(), hashlib.sha256(data).hexdigest()
 
 
-def _read_model(storage: Storage, uri: str | None) -> bytes | None:
+def _read_model(storage: Storage, uri: str | None, registry: str | None) -> bytes | None:
     if uri is None:
         return None
     try:
-        load_style_header(storage, resolve(uri))
-        data = storage.read_bytes(resolve(uri))
+        located = resolve(locate_model(storage, uri, registry))
+        load_style_header(storage, located)
+        data = storage.read_bytes(located)
         from_bytes(data, source=uri)
     except ConfigError as error:
-        raise ConfigError("warm_start", uri, error.problem, error.cure) from None
+        field = "registry" if error.field == "registry" else "warm_start"
+        raise ConfigError(field, uri, error.problem, error.cure) from None
     return data
 
 

@@ -30,6 +30,7 @@ CHANGES_BYTES = {
 }
 CHANGES_NO_BYTES = {
     "model": ["other/place"],
+    "registry": "some/registry",
     "run_id": "mine",
     "incremental": True,
     "retry_failed": True,

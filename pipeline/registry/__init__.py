@@ -1,0 +1,15 @@
+"""Versioned styles in plain files, and which version of each is in use."""
+
+from pipeline.registry.records import Promotion, Version
+from pipeline.registry.reference import REGISTRY_VARIABLE, StyleReference, is_reference, locate_model
+from pipeline.registry.registry import Registry
+
+__all__ = [
+    "REGISTRY_VARIABLE",
+    "Promotion",
+    "Registry",
+    "StyleReference",
+    "Version",
+    "is_reference",
+    "locate_model",
+]

@@ -1,0 +1,65 @@
+"""``registry:<style>[@version]`` wherever a model is taken."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Self
+
+from pipeline.errors import ConfigError
+from pipeline.registry.registry import Registry
+from pipeline.storage import Storage
+
+PREFIX = "registry:"
+REGISTRY_VARIABLE = "STYLEMILL_REGISTRY"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleReference:
+    """A style of a registry, and perhaps one version of it."""
+
+    style: str
+    version: str | None
+    """None for the champion."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``STYLE`` or ``STYLE@VERSION``, with or without ``registry:`` before it.
+
+        Raises:
+            ConfigError: neither.
+        """
+        style, separator, version = text.removeprefix(PREFIX).partition("@")
+        if not style or (separator and not version):
+            raise ConfigError("style", text, "names no style", "write STYLE or STYLE@VERSION")
+        return cls(style=style, version=version or None)
+
+
+def is_reference(uri: str) -> bool:
+    """Tell whether a model's location is a reference into a registry."""
+    return uri.startswith(PREFIX)
+
+
+def locate_model(storage: Storage, uri: str, registry: str | None) -> str:
+    """Return where a model lies; a reference is resolved to its version's file, anything else stays as it is.
+
+    Args:
+        storage: where the registry is.
+        uri: a location, or ``registry:<style>[@version]``.
+        registry: location of the registry; None takes the environment's ``STYLEMILL_REGISTRY``.
+
+    Raises:
+        ConfigError: no registry is named, it is none, or it has no such style or version.
+        RegistryError: the model's file is missing or is not the one that was added.
+    """
+    if not is_reference(uri):
+        return uri
+    root = registry or os.environ.get(REGISTRY_VARIABLE)
+    if not root:
+        cure = f"give --registry URI or set {REGISTRY_VARIABLE}"
+        raise ConfigError("registry", None, f"is needed for {uri}", cure)
+    reference = StyleReference.parse(uri)
+    opened = Registry.open(storage, root)
+    version = opened.version(reference.style, reference.version)
+    opened.check(version)
+    return opened.model_uri(version.style, version.version)

@@ -1,0 +1,84 @@
+"""``stylemill styles`` as its users type it, and a library painted from a registry."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from jobs.cli import DONE, WRONG_USE, main
+from pipeline.style_model import to_bytes
+from pipeline.stylizing.config import StylizeConfig
+from pipeline.stylizing.preflight import prepare
+from tests.drawn import image_bytes, style_model
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A registry with the versions a and b, a being the champion; the environment leads to it."""
+    monkeypatch.setenv("STYLEMILL_REGISTRY", str(tmp_path / "registry"))
+    for version in "ab":
+        path = tmp_path / f"{version}.safetensors"
+        path.write_bytes(to_bytes(replace(style_model(seed=ord(version)), version=version)))
+        promote = ["--promote"] if version == "a" else []
+        assert main(["styles", "add", str(path), *promote, "--note", f"note {version}"]) == DONE
+    return tmp_path / "registry"
+
+
+def test_the_life_of_a_style(registry: Path, capfd: pytest.CaptureFixture[str]):
+    capfd.readouterr()
+    assert main(["styles", "promote", "waves@b", "--reason", "rounder strokes"]) == DONE
+    assert main(["styles", "rollback", "waves", "--reason", "too round"]) == DONE
+    assert main(["styles", "delete", "waves@b"]) == DONE
+    assert main(["styles", "list"]) == DONE
+    assert main(["styles", "show", "waves"]) == DONE
+    captured = capfd.readouterr()
+    assert captured.err == ""
+    lines = captured.out.splitlines()
+    assert lines[:3] == [
+        "champion of waves: a -> b",
+        "champion of waves: b -> a",
+        "waves@b was deleted; what is known of it stays",
+    ]
+    assert lines[4].split()[:2] == ["waves", "a"]
+    assert lines[5].startswith("* waves@a") and lines[5].endswith("note a")
+    assert [line.partition(" by ")[0].split("] ")[-1].split(": ")[-1] for line in lines[6:]] == [
+        "none -> a",
+        "a -> b",
+        "b -> a",
+    ]
+    assert lines[7].endswith("rounder strokes") and "rolled back" in lines[8]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["show", "nobody"], "style='nobody': is not in this registry"),
+        (["promote", "waves"], "names no version"),
+        (["promote", "waves@z"], "style='waves@z': is not in this registry"),
+        (["delete", "waves@a"], "is the champion"),
+        (["rollback", "waves"], "has no earlier champion"),
+        (["add", "missing.safetensors"], "model="),
+        (["fly"], "is no subcommand"),
+    ],
+)
+def test_wrong_use_is_one_line(registry: Path, arguments: list[str], said: str, capfd: pytest.CaptureFixture[str]):
+    capfd.readouterr()
+    assert main(["styles", *arguments]) == WRONG_USE
+    (line,) = capfd.readouterr().err.splitlines()
+    assert said in line
+
+
+def test_a_run_pins_the_version_that_its_reference_meant(registry: Path, tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(image_bytes(20, 20))
+
+    def versions(reference: str) -> list[str]:
+        config = StylizeConfig(model=(reference,), input=str(tmp_path / "in"), out=str(tmp_path / "out"))
+        return [style.version for style in prepare(config).identity.styles]
+
+    assert versions("registry:waves@b") == ["b"]
+    assert versions("registry:waves") == ["a"]
+    main(["styles", "promote", "waves@b"])
+    assert versions("registry:waves") == ["b"]
