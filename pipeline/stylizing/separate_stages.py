@@ -69,7 +69,10 @@ class PaintStage:
         samples = _samples(block)
         for sample in samples:
             self._tracker.begin.remote(sample.key)
-        yield from _blocks(block.column("shard")[0].as_py(), self._painter.paint_all(samples))
+        painted = self._painter.paint_all(samples)
+        # Otherwise the death of a reader, whose block is read again, would be blamed on what waits to be written.
+        self._tracker.survived.remote([sample.key for sample in samples])
+        yield from _blocks(block.column("shard")[0].as_py(), painted)
 
 
 class WriteStage:

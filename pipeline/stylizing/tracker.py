@@ -65,6 +65,11 @@ class RunTracker:
             self._num_finished += 1
             self._last_s = time.monotonic()
 
+    def survived(self, keys: Sequence[str]) -> None:
+        """Note that a worker has painted these sources and lives; others will write them."""
+        for key in keys:
+            self._unfinished.pop(key, None)
+
     def unfinished(self, keys: Sequence[str]) -> dict[str, int]:
         """Return how often each of these sources was started without being finished."""
         return {key: self._unfinished[key] for key in keys if key in self._unfinished}

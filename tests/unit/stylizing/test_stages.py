@@ -182,6 +182,10 @@ def test_the_tracker_counts_and_remembers_what_was_in_flight():
     tracker.begin("d", finished=[("b", ["ok", "ok"])])
     assert tracker.unfinished(["b"]) == {}
     assert tracker.progress()[:2] == (2, {"ok": 3, "failed": 1})
+    tracker.survived(["c", "never begun"])
+    assert tracker.unfinished(["a", "b", "c", "d"]) == {"d": 1}
+    tracker.finish([("c", ["ok"])])
+    assert tracker.progress()[:2] == (3, {"ok": 4, "failed": 1})
 
 
 def test_progress_guesses_nothing_before_the_first_image():
