@@ -1,0 +1,154 @@
+"""Versions in infra/ agree with pyproject.toml, and every command in its files exists and takes its arguments."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from jobs import cli, for_scheduler
+from tests.infra.manifests import INFRA, KUBERNETES, PROJECT, ROOT, Manifest, read, yaml_files
+
+DOCKERFILE = (INFRA / "image" / "Dockerfile").read_text()
+RAY = next(item for item in PROJECT["dependencies"] if item.startswith("ray[")).partition("==")[2]
+COMPOSE = yaml.safe_load((INFRA / "laptop" / "compose.yaml").read_text())
+AWS = yaml.safe_load((INFRA / "aws" / "cluster.yaml").read_text())
+
+
+def test_ray_and_python_versions():
+    python = re.fullmatch(r">=3\.(\d+)", PROJECT["requires-python"])
+    assert python and re.findall(r"rayproject/ray:(\S+)", DOCKERFILE) == [f"{RAY}-py3{python[1]}-cpu"]
+    assert f"ray=={RAY}\n" in (ROOT / "constraints.txt").read_text()
+    [cluster] = read(KUBERNETES / "base" / "ray-cluster.yaml")
+    assert cluster["spec"]["rayVersion"] == RAY
+
+
+def test_every_image_tag_is_this_version():
+    tags = {
+        tag
+        for path in [
+            *yaml_files(),
+            INFRA / "image" / "Dockerfile",
+            INFRA / "README.md",
+            *Path(ROOT, "docs").glob("*.md"),
+        ]
+        for tag in re.findall(r"stylemill-[cg]pu:([0-9][\w.-]*)", path.read_text())
+    }
+    assert tags == {PROJECT["version"]}
+
+
+def test_no_image_floats():
+    images = re.findall(r"^\s*(?:- )?image: (\S+)", "\n".join(path.read_text() for path in yaml_files()), re.MULTILINE)
+    assert images
+    for image in images:
+        assert re.search(r":[^:/]*\d[^:/]*$", image) and not image.endswith("latest"), image
+
+
+def test_the_dockerfile_ends_without_root_and_without_an_index():
+    stages = re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)
+    final = next(stage for stage in stages if "AS final" in stage.splitlines()[0])
+    assert re.findall(r"^USER (\S+)", final, re.MULTILINE)[-1] == "1000:100"
+    for target in ("cpu", "gpu"):
+        assert f"FROM final AS {target}\n" in DOCKERFILE
+    assert "ARG TORCH_INDEX\n" in DOCKERFILE
+    assert not re.search(r"https?://", DOCKERFILE.partition("ARG RAY_IMAGE")[2])
+    for copied in re.findall(r"^COPY --chown=\S+ (.+) \S+$", DOCKERFILE, re.MULTILINE):
+        for name in copied.split():
+            assert (ROOT / name).exists()
+            assert f"!{name}\n" in (INFRA / "image" / "Dockerfile.dockerignore").read_text()
+
+
+def entrypoints() -> list[tuple[str, str]]:
+    found = []
+    for path in sorted((KUBERNETES / "jobs").glob("*.yaml")):
+        for document in read(path):
+            spec = document.get("spec", {})
+            spec = spec.get("jobTemplate", spec)
+            if "entrypoint" in spec:
+                found.append((path.name, spec["entrypoint"]))
+    return found
+
+
+@pytest.mark.parametrize(("file", "entrypoint"), entrypoints())
+def test_entrypoints_parse(file: str, entrypoint: str, capsys: pytest.CaptureFixture[str]):
+    program, verb, *arguments = shlex.split(entrypoint)
+    assert PROJECT["scripts"][program] == "jobs.for_scheduler:main"
+    if verb not in cli.VERBS:
+        assert verb == "retrain" and "comes with a later version" in (KUBERNETES / "jobs" / file).read_text()
+        return
+    if verb == "retrain":
+        assert "comes with a later version" not in (KUBERNETES / "jobs" / file).read_text()
+        arguments = ["--help"]
+    assert for_scheduler.main([verb, *arguments, "--print-config"]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert verb == "retrain" or shown["out"].startswith("s3://CHANGE-ME/")
+
+
+def ray_start_commands() -> list[tuple[str, list[str]]]:
+    [cluster] = read(KUBERNETES / "base" / "ray-cluster.yaml")
+    groups = [cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]]
+    found = [
+        (
+            f"kuberay {group.get('groupName', 'head')}",
+            [
+                f"--{name}" if value == "true" else f"--{name}={value}"
+                for name, value in group["rayStartParams"].items()
+            ],
+        )
+        for group in groups
+    ]
+    found += [(f"compose {name}", COMPOSE["services"][name]["command"][2:]) for name in ("head", "worker")]
+    for key in ("head_start_ray_commands", "worker_start_ray_commands"):
+        found += [(f"aws {key}", shlex.split(line)[2:]) for line in AWS[key] if line.startswith("ray start")]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("where", "flags"), ray_start_commands(), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_ray_start_takes_its_flags(where: str, flags: list[str]):
+    from ray.scripts.scripts import start
+
+    context = start.make_context("start", list(flags))  # parses; starts nothing
+    is_head = "head" in where
+    assert context.params["num_cpus"] == (0 if is_head else None)
+    assert not context.args
+
+
+def test_rays_launcher_accepts_the_aws_file():
+    import ray
+
+    schema = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
+    jsonschema.validate(AWS, schema)
+    head = AWS["available_node_types"][AWS["head_node_type"]]
+    assert "InstanceMarketOptions" not in head["node_config"] and head["resources"] == {"CPU": 0}
+    assert AWS["available_node_types"]["cpu-spot"]["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
+    assert all(item["node_config"]["MetadataOptions"]["HttpTokens"] == "required" for item in all_types())
+    assert "--dashboard-host=127.0.0.1" in AWS["head_start_ray_commands"][1]
+    assert any("RAY_AUTH_MODE=token" in option for option in AWS["docker"]["run_options"])
+
+
+def all_types() -> list[Manifest]:
+    return list(AWS["available_node_types"].values())
+
+
+def test_compose_opens_nothing_but_loopback_and_holds_no_secret():
+    text = (INFRA / "laptop" / "compose.yaml").read_text()
+    services = COMPOSE["services"]
+    for service in services.values():
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+        for name, value in service["environment"].items():
+            if re.search("KEY|SECRET|TOKEN|PASSWORD|ROOT_USER", name):
+                assert value.startswith("${") and ":?" in value, f"{name} has a default"
+    for service in ("bucket", "head", "worker"):
+        assert services[service]["environment"]["RAY_AUTH_MODE"] == "token"
+        for needed in services[service].get("depends_on", {}):
+            assert needed in services
+    build = services["head"]["build"]
+    assert (INFRA / "laptop" / build["context"]).resolve() == ROOT and (ROOT / build["dockerfile"]).exists()
+    assert f"FROM final AS {build['target']}" in DOCKERFILE and "TORCH_INDEX: ${TORCH_INDEX:-}" in text
