@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from importlib import resources
 from typing import Any
 
-import jinja2
 import numpy as np
 import pyarrow as pa
-import yaml
-from markupsafe import Markup
 
-from pipeline.report import wording
 from pipeline.report.pictures import Pair, Picture
 from pipeline.report.plots import Chart, Series, line_chart
+from pipeline.report.rendering import render
 from pipeline.report.summary import STAGES, BulkSummary
 
 _LOSS_COLUMNS = (
@@ -93,67 +88,23 @@ class DemoStory:
 
 def render_training_report(story: TrainingStory) -> str:
     """Return the page about a training run as HTML."""
-    return _render("training.html.j2", title=f"Training of {story.style.name}", training=_training_view(story))
+    return render("training.html.j2", title=f"Training of {story.style.name}", training=_training_view(story))
 
 
 def render_bulk_report(story: BulkStory) -> str:
     """Return the page about a bulk run as HTML."""
-    return _render("bulk.html.j2", title=f"Run {story.run_id}", bulk=_bulk_view(story))
+    return render("bulk.html.j2", title=f"Run {story.run_id}", bulk=_bulk_view(story))
 
 
 def render_demo_report(story: DemoStory) -> str:
     """Return the page about a whole demo as HTML."""
-    return _render(
+    return render(
         "demo.html.j2",
         title=f"{story.training.style.name}: a style and its library",
         story=story,
         training=_training_view(story.training),
         bulk=_bulk_view(story.bulk),
     )
-
-
-def _render(template: str, **values: Any) -> str:
-    return _environment().get_template(template).render(**values) + "\n"
-
-
-@cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pipeline.report", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        number=wording.number,
-        count=wording.count,
-        size=wording.size,
-        duration=wording.duration,
-        visible=wording.visible,
-        redacted=wording.redacted,
-        yaml=_as_yaml,
-    )
-    folder = resources.files("pipeline.report") / "templates"
-    # The project's own style sheet and script, never data of a run.
-    environment.globals["stylesheet"] = Markup((folder / "page.css").read_text("utf-8"))
-    environment.globals["script"] = Markup((folder / "page.js").read_text("utf-8"))
-    return environment
-
-
-def _as_yaml(config: Mapping[str, Any]) -> str:
-    text = yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True, default_flow_style=False)
-    return wording.redacted(text)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {wording.visible(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    return wording.visible(value, limit=2000)
 
 
 def _training_view(story: TrainingStory) -> dict[str, Any]:

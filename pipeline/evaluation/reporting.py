@@ -1,0 +1,74 @@
+"""From an evaluation to its page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from pipeline.config import to_mapping
+from pipeline.evaluation.evaluate import PreparedEvaluation, to_png
+from pipeline.evaluation.yardstick import MARKS, Reading
+from pipeline.report.evaluation_page import EvaluationStory, SideBySide, render_evaluation_report
+from pipeline.report.pages import Details
+from pipeline.report.pictures import embed
+from pipeline.report.write import style_card
+from pipeline.storage import Storage, join
+
+
+def write_evaluation_page(
+    storage: Storage, prepared: PreparedEvaluation, table: pa.Table, readings: Sequence[Reading] = ()
+) -> str:
+    """Write ``OUT/report/index.html`` and return its location."""
+    config, bench = prepared.config, prepared.bench
+    weights = bench.weights
+    rows = [row for row in table.to_pylist() if row["status"] == "ok"]
+    judge = (
+        f"the loss network {config.judge.loss_network} with weights {weights.content:g} for content, "
+        f"{weights.style:g} for style, {weights.total_variation:g} for smoothness, {weights.grid:g} against grids; "
+        f"shorter side {config.size_px} px"
+    )
+    story = EvaluationStory(
+        style=style_card(next(iter(prepared.models.values())).name, to_png(bench.style_HWC)),
+        models=list(prepared.models),
+        num_images=len({row["key"] for row in rows}),
+        table=table,
+        judge=judge,
+        pictures=_pictures(storage, rows, config.pictures),
+        yardstick=readings,
+        marks=MARKS,
+        details=Details(
+            facts={
+                "table": join(prepared.out, "evaluation.parquet"),
+                "loss network": f"{config.judge.loss_network} {bench.network.digest()[:16]}",
+                "judge": prepared.judge,
+                **{f"model {label}": model.sha256 for label, model in prepared.models.items()},
+            },
+            config=to_mapping(config),
+        ),
+    )
+    uri = join(prepared.out, "report", "index.html")
+    storage.write_bytes(uri, render_evaluation_report(story).encode())
+    return uri
+
+
+def _pictures(storage: Storage, rows: Sequence[dict], num: int) -> list[SideBySide]:
+    """Return the images spread from the lowest to the highest total loss of the first model."""
+    first = [row for row in rows if row["model"] == rows[0]["model"]]
+    ordered = sorted(first, key=lambda row: row["total_loss"])
+    step = max(1, len(ordered) / max(1, num))
+    chosen = [ordered[int(place * step)] for place in range(min(num, len(ordered)))]
+    lines = []
+    for row in chosen:
+        source = embed(storage.read_bytes(row["source_picture_uri"]), alt=f"{row['key']}, the original")
+        results = [
+            (
+                other["model"],
+                embed(storage.read_bytes(other["picture_uri"]), alt=f"{row['key']} in {other['model']}"),
+                f"loss {other['total_loss']:.3g}: content {other['content_loss']:.3g}, style {other['style_loss']:.3g}",
+            )
+            for other in rows
+            if other["key"] == row["key"]
+        ]
+        lines.append(SideBySide(key=row["key"], source=source, results=results))
+    return lines

@@ -1,0 +1,24 @@
+"""A judge with a drawn style, loaded once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.evaluation.config import Judge
+from pipeline.evaluation.judging import Bench, open_bench
+from pipeline.storage import Storage
+from tests.drawn import image_bytes
+
+
+@pytest.fixture(scope="session")
+def style_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("drawn") / "style.png"
+    path.write_bytes(image_bytes(96, 128, seed=9, format="PNG"))
+    return path
+
+
+@pytest.fixture(scope="session")
+def bench(style_image: Path) -> Bench:
+    return open_bench(Storage(), Judge(style_size_px=96), style_image=str(style_image))
