@@ -21,6 +21,7 @@ VERBS = {
     "stylize": "repaint a library; running it again resumes",
     "evaluate": "measure what styles do to the same images: losses, colour, structure, seconds",
     "compare": "decide which of two styles is better, by measurements and votes",
+    "vote": "ask people which of two pictures they prefer, on a local web page",
     "manifest": "verify, summarise, repair or tidy up what committed runs wrote",
     "styles": "keep versions of styles and choose which one is in use",
     "submit": "run a verb as a job on a Ray cluster",

@@ -130,7 +130,8 @@ def bradley_terry(wins: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArr
     for row, (a, b) in enumerate(pairs):
         design[row, a], design[row, b] = 1.0, -1.0
         answers[row] = wins[a, b], wins[b, a]
-    fitted = sm.GLM(answers, design[:, 1:], family=sm.families.Binomial()).fit()
+    with np.errstate(invalid="ignore", divide="ignore"):  # a spread of residuals that nobody asks for
+        fitted = sm.GLM(answers, design[:, 1:], family=sm.families.Binomial()).fit()
     strengths, covariance = np.zeros(num), np.zeros((num, num))
     strengths[1:], covariance[1:, 1:] = fitted.params, fitted.cov_params()
     center = np.eye(num) - 1 / num
