@@ -22,6 +22,7 @@ TEMPORARY_PREFIX = ".stylemill-tmp-"
 
 _TRANSIENT = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.EIO, errno.EMFILE}
 _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 _CONFLICT = {errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EILSEQ}
 
 
@@ -231,6 +232,7 @@ def _translated(path: str) -> Iterator[None]:
             raise PathConflict(f"{path}: {error.strerror}") from error
         if error.errno in _TRANSIENT:
             raise TransientError(f"{path}: {error.strerror}") from error
-        raise StorageError(f"{path}: {error.strerror or error}") from error
+        cure = "; make room and run the same command again to resume" * (error.errno in _FULL)
+        raise StorageError(f"{path}: {error.strerror or error}{cure}") from error
     except ValueError as error:  # a NUL, or half a character
         raise PathConflict(f"{path!r} is no file name: {error}") from error

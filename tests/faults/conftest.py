@@ -68,6 +68,17 @@ def put_library(library: Path, bucket: str) -> str:
     return source
 
 
+@pytest.fixture(scope="session")
+def training_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A style and nine pictures to train on; nobody may change them."""
+    folder = tmp_path_factory.mktemp("training")
+    (folder / "content").mkdir()
+    (folder / "style.png").write_bytes(image_bytes(80, 96, seed=50, format="PNG"))
+    for seed in range(9):
+        (folder / "content" / f"{seed}.jpg").write_bytes(image_bytes(90, 130, seed=seed))
+    return folder
+
+
 @pytest.fixture
 def start_job() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Return a function that starts ``stylemill`` in a process group of its own; what is left of it is killed."""

@@ -4,54 +4,35 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT, command_line
-from tests.drawn import image_bytes
+from pipeline.storage.local import TEMPORARY_PREFIX
+from tests.faults.training_jobs import (
+    Start,
+    complete_checkpoints,
+    finish,
+    kill_everything,
+    resumed_at,
+    start_training,
+    training_workers,
+    wait_for_checkpoint,
+    wait_until,
+)
 from tests.training_runs import assert_same_run, rows_of
 
-STEPS, CHECKPOINT_EVERY, NUM_IMAGES, BATCH = 24, 2, 9, 4
-"""An epoch ends within every third step: checkpoints lie before, at and after ends of epochs."""
-DEADLINE_S = 300
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
-    (folder / "content").mkdir()
-    (folder / "style.png").write_bytes(image_bytes(80, 96, seed=50, format="PNG"))
-    for seed in range(NUM_IMAGES):
-        (folder / "content" / f"{seed}.jpg").write_bytes(image_bytes(90, 130, seed=seed))
-    return folder
-
-
-Start = Callable[..., "subprocess.Popen[str]"]
+STEPS, CHECKPOINT_EVERY = 24, 2
+"""With nine pictures and batches of four an epoch ends within every third step: checkpoints lie before and after it."""
 
 
 @pytest.fixture
-def start(pictures: Path) -> Start:
-    """Return a function that starts ``stylemill train`` in a process group of its own."""
+def start(training_pictures: Path) -> Start:
+    """Return a function that starts ``stylemill train``."""
 
-    def begin(out: Path, steps: int = STEPS) -> subprocess.Popen[str]:
-        settings = {
-            "style-image": pictures / "style.png", "content": pictures / "content", "out": out, "steps": steps,
-            "width": 0.125, "crop-px": 64, "batch-size": BATCH, "style-size-px": 64, "cpus-per-worker": 1,
-            "checkpoint-every": CHECKPOINT_EVERY, "keep-checkpoints": 3,
-        }  # fmt: skip
-        words = [word for name, value in settings.items() for word in (f"--{name}", value)]
-        return subprocess.Popen(
-            command_line("train", *words),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            start_new_session=True,
+    def begin(out: Path, **changes: object):
+        return start_training(
+            str(training_pictures), out, **({"steps": STEPS, "checkpoint_every": CHECKPOINT_EVERY} | changes)
         )
 
     return begin
@@ -72,53 +53,13 @@ def expected(undisturbed: dict[str, Path], start: Start, tmp_path_factory: pytes
     return undisturbed["out"]
 
 
-def finish(process: subprocess.Popen[str]) -> str:
-    said, _ = process.communicate(timeout=DEADLINE_S)
-    assert process.returncode == 0, said
-    return said
-
-
-def wait_for_checkpoint(out: Path, step: int, process: subprocess.Popen[str]) -> None:
-    deadline_s = time.monotonic() + DEADLINE_S
-    while not any(_step(path) >= step for path in (out / "checkpoints").glob("step-*/complete.json")):
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline_s, f"no checkpoint of step {step}"
-        time.sleep(0.02)
-
-
-def _step(marker: Path) -> int:
-    return int(marker.parent.name[len("step-") :].split(".")[0])
-
-
-def training_workers(driver: int) -> list[int]:
-    """Return the processes below the driver that run the training function."""
-    children: dict[int, list[int]] = {}
-    names = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            names[int(folder.name)] = (folder / "cmdline").read_bytes().decode(errors="replace")
-        except OSError:
-            continue
-        children.setdefault(int(fields[1]), []).append(int(folder.name))
-    below, queue = [], [driver]
-    while queue:
-        below.append(queue.pop())
-        queue += children.get(below[-1], [])
-    return [pid for pid in below if "RayTrainWorker" in names.get(pid, "")]
-
-
-def resumed_at(said: str) -> list[int]:
-    return [int(line.rsplit(" ", 1)[1]) for line in said.splitlines() if line.startswith("resumed at step ")]
-
-
 @pytest.mark.smoke
 def test_the_worker_is_killed(start: Start, expected: Path, tmp_path: Path):
-    process = start(tmp_path / "out")
-    wait_for_checkpoint(tmp_path / "out", 4, process)
-    (worker,) = training_workers(process.pid)
+    job = start(tmp_path / "out")
+    wait_for_checkpoint(tmp_path / "out", 4, job)
+    (worker,) = training_workers(job.pid)
     os.kill(worker, signal.SIGKILL)
-    said = finish(process)
+    said = finish(job)
     assert len(resumed_at(said)) == 1, said
     assert resumed_at(said)[0] >= 4
     assert_same_run(tmp_path / "out", expected)
@@ -128,10 +69,9 @@ def test_the_worker_is_killed(start: Start, expected: Path, tmp_path: Path):
     "step", [pytest.param(step, marks=pytest.mark.smoke if step == 8 else pytest.mark.slow) for step in (2, 8, 10, 18)]
 )
 def test_everything_is_killed(step: int, start: Start, expected: Path, tmp_path: Path):
-    process = start(tmp_path / "out")
-    wait_for_checkpoint(tmp_path / "out", step, process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    job = start(tmp_path / "out")
+    wait_for_checkpoint(tmp_path / "out", step, job)
+    kill_everything(job)
     said = finish(start(tmp_path / "out"))
     # On a fast machine the last steps may be done, and the style written, before the signal arrives.
     resumed = resumed_at(said)
@@ -142,10 +82,10 @@ def test_everything_is_killed(step: int, start: Start, expected: Path, tmp_path:
 
 @pytest.mark.slow
 def test_only_the_driver_is_killed(start: Start, expected: Path, tmp_path: Path):
-    process = start(tmp_path / "out")
-    wait_for_checkpoint(tmp_path / "out", 4, process)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    job = start(tmp_path / "out")
+    wait_for_checkpoint(tmp_path / "out", 4, job)
+    os.kill(job.pid, signal.SIGKILL)
+    job.wait()
     # The next start comes while the workers of the first may still live.
     finish(start(tmp_path / "out"))
     assert_same_run(tmp_path / "out", expected)
@@ -154,24 +94,43 @@ def test_only_the_driver_is_killed(start: Start, expected: Path, tmp_path: Path)
 @pytest.mark.slow
 def test_killed_again_and_again(start: Start, expected: Path, tmp_path: Path):
     for step in (4, 10, 16):
-        process = start(tmp_path / "out")
-        wait_for_checkpoint(tmp_path / "out", step, process)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        job = start(tmp_path / "out")
+        wait_for_checkpoint(tmp_path / "out", step, job)
+        kill_everything(job)
     finish(start(tmp_path / "out"))
     assert_same_run(tmp_path / "out", expected)
 
 
 @pytest.mark.slow
+def test_killed_in_the_middle_of_a_checkpoint_s_file(start: Start, training_pictures: Path, tmp_path: Path):
+    """A network of full width, whose state of 27 MB takes a while to write; the first checkpoint is whole."""
+    settings = {"steps": 6, "checkpoint_every": 2, "width": 1.0, "crop_px": 32, "batch_size": 2}
+    finish(start(tmp_path / "expected", **settings))
+    out = tmp_path / "out"
+    job = start(out, **settings)
+
+    def is_half_written() -> bool:
+        halves = (out / "checkpoints").glob(f"step-00000004.*/{TEMPORARY_PREFIX}*")
+        return any(half.stat().st_size > 0 for half in halves)
+
+    wait_until(is_half_written, "half a file", job, pause_s=0.0)
+    kill_everything(job)
+    assert complete_checkpoints(out) == [2]
+    assert list((out / "checkpoints").glob(f"step-00000004.*/{TEMPORARY_PREFIX}*")), "the kill came too late"
+    assert resumed_at(finish(start(out, **settings))) == [2]
+    assert_same_run(out, tmp_path / "expected")
+
+
+@pytest.mark.slow
 def test_sigterm_writes_a_checkpoint_before_the_process_ends(start: Start, tmp_path: Path):
     out, steps = tmp_path / "out", 400
-    process = start(out, steps)
-    wait_for_checkpoint(out, 2, process)
-    os.kill(process.pid, signal.SIGTERM)
-    said: Any = process.communicate(timeout=DEADLINE_S)[0]
-    assert process.returncode == 128 + signal.SIGTERM, said
+    job = start(out, steps=steps)
+    wait_for_checkpoint(out, 2, job)
+    os.kill(job.pid, signal.SIGTERM)
+    said = finish(job, code=128 + signal.SIGTERM)
     stopped_at = int(said.split("stopped at step ")[1].split(" ")[0])
     assert stopped_at < steps
-    said = finish(start(out, steps))
+    said = finish(start(out, steps=steps))
     assert resumed_at(said) == [stopped_at]
+    assert f"{steps - stopped_at} steps in" in said and f"{steps} in all" in said
     assert [row["step"] for row in rows_of(out)] == list(range(1, steps + 1))
