@@ -15,7 +15,7 @@ import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from pipeline.errors import ClusterError, ConfigError, own_cause
+from pipeline.errors import ClusterError, ConfigError, StorageError, own_cause
 from pipeline.periodically import periodically
 from pipeline.storage import Storage
 from pipeline.storage.lease import acquire
@@ -174,8 +174,11 @@ class _Watch:
         """Do all of it once."""
         progress = ray.get(self.tracker.progress.remote())
         if progress.num_left_out > self._num_listed:
-            save_left_out(self._storage, self._list_uri, ray.get(self.tracker.left_out.remote()))
-            self._num_listed = progress.num_left_out
+            try:
+                save_left_out(self._storage, self._list_uri, ray.get(self.tracker.left_out.remote()))
+                self._num_listed = progress.num_left_out
+            except StorageError as error:  # training is not lost for it; the next look tries again
+                log.warning("the list of images that are left out could not be written: %s", error)
         if self._on_progress is not None:
             self._on_progress(progress)
         if self._stop is not None and self._stop.is_set():
