@@ -8,17 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.storage.local import TEMPORARY_PREFIX
 from tests.faults.training_jobs import (
     Start,
-    complete_checkpoints,
     finish,
     kill_everything,
     resumed_at,
     start_training,
     training_workers,
     wait_for_checkpoint,
-    wait_until,
 )
 from tests.training_runs import assert_same_run, rows_of
 
@@ -99,26 +96,6 @@ def test_killed_again_and_again(start: Start, expected: Path, tmp_path: Path):
         kill_everything(job)
     finish(start(tmp_path / "out"))
     assert_same_run(tmp_path / "out", expected)
-
-
-@pytest.mark.slow
-def test_killed_in_the_middle_of_a_checkpoint_s_file(start: Start, training_pictures: Path, tmp_path: Path):
-    """A network of full width, whose state of 27 MB takes a while to write; the first checkpoint is whole."""
-    settings = {"steps": 6, "checkpoint_every": 2, "width": 1.0, "crop_px": 32, "batch_size": 2}
-    finish(start(tmp_path / "expected", **settings))
-    out = tmp_path / "out"
-    job = start(out, **settings)
-
-    def is_half_written() -> bool:
-        halves = (out / "checkpoints").glob(f"step-00000004.*/{TEMPORARY_PREFIX}*")
-        return any(half.stat().st_size > 0 for half in halves)
-
-    wait_until(is_half_written, "half a file", job, pause_s=0.0)
-    kill_everything(job)
-    assert complete_checkpoints(out) == [2]
-    assert list((out / "checkpoints").glob(f"step-00000004.*/{TEMPORARY_PREFIX}*")), "the kill came too late"
-    assert resumed_at(finish(start(out, **settings))) == [2]
-    assert_same_run(out, tmp_path / "expected")
 
 
 @pytest.mark.slow

@@ -1,9 +1,7 @@
-"""Training whose storage stops in the middle: a bucket that falls silent at an exact moment, a disk that fills up."""
+"""Training whose storage stops in the middle: a bucket that falls silent at an exact moment."""
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,6 @@ from pipeline.storage import Storage
 from tests.faults.conftest import OpenProxy
 from tests.faults.training_jobs import (
     Job,
-    complete_checkpoints,
     finish,
     kill_everything,
     resumed_at,
@@ -69,35 +66,4 @@ def test_everything_is_killed_at_an_exact_moment(
         kill_everything(job)
     said = finish(start(s3_service))
     assert resumed_at(said) == ([resumes_at] if resumes_at else [])
-    assert_same_run(out, expected)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path, expected: Path) -> Iterator[Path]:
-    """A disk with room for two checkpoints and a half."""
-    newest = max((expected / "checkpoints").glob("step-*"))
-    checkpoint_bytes = sum(file.stat().st_size for file in newest.iterdir())
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    options = f"size={int(2.5 * checkpoint_bytes) + 100_000}"
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", disk], capture_output=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"needs the right to mount a tmpfs: {mounted.stderr.decode().strip()}")
-    yield disk
-    subprocess.run(["umount", "--lazy", disk], check=True)
-
-
-def test_the_disk_fills_up(small_disk: Path, training_pictures: Path, expected: Path):
-    out = small_disk / "out"
-
-    def start() -> Job:
-        return start_training(str(training_pictures), out, content=training_pictures / EIGHT, **SETTINGS)
-
-    said = finish(start(), code=1)
-    last = said.strip().splitlines()[-1]
-    assert "No space left on device; make room and run the same command again to resume" in last
-    stood = complete_checkpoints(out)
-    assert 0 < len(stood) < 4 and max(stood) < 8
-    subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
-    assert resumed_at(finish(start())) == [max(stood)]
     assert_same_run(out, expected)
