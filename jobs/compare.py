@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from jobs.arguments import parse
 from pipeline.errors import ConfigError, ObjectNotFound
 from pipeline.evaluation.compare_config import CompareConfig
-from pipeline.evaluation.measurements import check_installed
+from pipeline.evaluation.installed import check_installed
 
 if TYPE_CHECKING:
     from pipeline.evaluation.comparison import Comparison
@@ -101,6 +99,7 @@ def _run_live(storage: Storage, config: CompareConfig) -> int:
 
 
 def _live_rows(storage: Storage, uri: str) -> list[dict[str, Any]]:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     from pipeline.storage import resolve

@@ -17,8 +17,9 @@ from PIL import Image as PillowImage
 from pipeline.config import digest
 from pipeline.errors import AccessDenied, ConfigError, ImageError, NotAnImage, ObjectNotFound, StorageError
 from pipeline.evaluation.config import MIN_SIDE_PX, EvaluateConfig
+from pipeline.evaluation.installed import check_installed
 from pipeline.evaluation.judging import Bench, at_size, open_bench, read_named
-from pipeline.evaluation.measurements import check_installed, checkerboard, color_shift, structural_similarity
+from pipeline.evaluation.measurements import checkerboard, color_shift, structural_similarity
 from pipeline.evaluation.sampling import draw, stratum_of
 from pipeline.evaluation.schema import EVALUATION_SCHEMA
 from pipeline.images.isolated import IsolatedDecoder

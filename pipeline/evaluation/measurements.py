@@ -5,20 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import ConfigError
 from pipeline.nn.checkerboard import grid_energy
 
 Image = NDArray[np.uint8]
-
-
-def check_installed() -> None:
-    """Raise ConfigError unless the packages of the extra ``evaluation`` are there."""
-    import importlib.util
-
-    for package in ("skimage", "scipy", "statsmodels"):
-        if importlib.util.find_spec(package) is None:
-            cure = "pip install 'stylemill[evaluation]'"
-            raise ConfigError("evaluation", package, "is a package that this environment lacks", cure)
 
 
 def color_shift(result_HWC: Image, source_HWC: Image) -> float:
