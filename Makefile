@@ -1,4 +1,4 @@
-# make setup | demo | test | faults | soak | lint | clean; every target installs what it needs, once.
+# make setup | demo | demo-retrain | test | faults | soak | lint | clean; every target installs what it needs, once.
 PYTHON ?= python3
 VENV := .venv
 S3_VENV := .venv-s3
@@ -8,7 +8,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 export SWIFT_VENV := $(CURDIR)/$(S3_VENV)
 export RAY_AUTH_MODE ?= disabled
 
-.PHONY: setup demo test unit faults soak lint format clean
+.PHONY: setup demo demo-retrain test unit faults soak lint format clean
 
 setup: $(VENV)/.installed $(S3_VENV)/.installed
 
@@ -26,6 +26,10 @@ $(S3_VENV)/.installed: tests/tools/constraints-s3.txt
 
 demo: $(VENV)/.installed
 	$(BIN)/stylemill demo --out $(OUT)
+
+# A champion, a better candidate, a worse one, a rollback: make demo-retrain OUT=DIR
+demo-retrain: $(VENV)/.installed
+	$(BIN)/stylemill demo-retrain --out $(if $(filter-out demo-out,$(OUT)),$(OUT),demo-out-retrain)
 
 test: setup
 	$(BIN)/python -m pytest -m 'not slow'

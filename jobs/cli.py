@@ -17,17 +17,19 @@ DONE, FAILED, WRONG_USE, TOO_MANY_FAILED = 0, 1, 2, 3
 
 VERBS = {
     "demo": "the whole story on this machine: real photos, a style trained here, the library repainted",
+    "demo-retrain": "a champion, a better candidate, a worse one and a rollback, on this machine",
     "train": "train one style; running it again resumes",
     "stylize": "repaint a library; running it again resumes",
     "evaluate": "measure what styles do to the same images: losses, colour, structure, seconds",
     "compare": "decide which of two styles is better, by measurements and votes",
     "vote": "ask people which of two pictures they prefer, on a local web page",
     "manifest": "verify, summarise, repair or tidy up what committed runs wrote",
+    "retrain": "train a candidate, and make it the champion if it is better; running it again goes on",
     "styles": "keep versions of styles and choose which one is in use",
     "submit": "run a verb as a job on a Ray cluster",
     "jobs": "list submitted jobs, show how far one is, print its log, stop it",
 }
-"""Each verb is a module of this package with ``main(arguments) -> exit code``."""
+"""Each verb is a module of this package (``-`` becomes ``_``) with ``main(arguments) -> exit code``."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,7 +72,7 @@ def _start_logging(level: str) -> None:
 def _run(verb: str, arguments: list[str]) -> int:
     if verb not in VERBS:
         raise ConfigError("verb", verb, "is unknown", "use one of " + ", ".join(VERBS))
-    module = importlib.import_module(f"jobs.{verb}")
+    module = importlib.import_module("jobs." + verb.replace("-", "_"))
     code: int = module.main(arguments)
     return code
 

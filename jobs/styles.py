@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from jobs.arguments import parse, subcommand
 from pipeline.errors import ConfigError
-from pipeline.registry import REGISTRY_VARIABLE, Promotion, Registry, StyleReference, Version
+from pipeline.registry import Promotion, Registry, StyleReference, Version, registry_uri
 from pipeline.storage import Storage, StorageOptions, resolve
 
 SUBCOMMANDS = {
@@ -38,10 +37,7 @@ class RegistryConfig:
         Raises:
             ConfigError: nobody said.
         """
-        found = self.registry or os.environ.get(REGISTRY_VARIABLE)
-        if not found:
-            raise ConfigError("registry", None, "is missing", f"give --registry URI or set {REGISTRY_VARIABLE}")
-        return found
+        return registry_uri(self.registry, "styles")
 
     def open(self) -> Registry:
         """Return the registry."""

@@ -62,7 +62,7 @@ def pair_up(table: pa.Table, metric: str, champion: str, candidate: str) -> NDAr
     """Return the (n, 2) figures of champion and candidate on the images that both were measured on, in order of key.
 
     Raises:
-        ConfigError: they have no image in common, or an image was measured twice.
+        ConfigError: they have no image in common, an image was measured twice, or a figure is not finite.
     """
     figures: dict[str, dict[str, float]] = {champion: {}, candidate: {}}
     columns = (table[name].to_pylist() for name in ("model", "key", "status", metric))
@@ -77,4 +77,8 @@ def pair_up(table: pa.Table, metric: str, champion: str, candidate: str) -> NDAr
     if not common:
         problem = f"{champion} and {candidate} have no measured image in common"
         raise ConfigError("evaluation", None, problem, "measure both on the same content with the same seed")
-    return np.array([[figures[model][key] for model in (champion, candidate)] for key in common], dtype=np.float64)
+    pairs = np.array([[figures[model][key] for model in (champion, candidate)] for key in common], dtype=np.float64)
+    if not np.isfinite(pairs).all():
+        first = common[int(np.flatnonzero(~np.isfinite(pairs).all(axis=1))[0])]
+        raise ConfigError("evaluation", None, f"holds a {metric} that is not finite, for {first!r}", "measure again")
+    return pairs

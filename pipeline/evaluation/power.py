@@ -20,15 +20,13 @@ def pairs_needed(sd_difference: float, minimal_difference: float, *, alpha: floa
     Source: noncentral t distribution, as statsmodels' TTestPower has it.
     """
     from scipy.optimize import brentq
-    from statsmodels.stats.power import TTestPower
 
     if sd_difference <= 0:
         return FEWEST_PAIRS
     effect_size = minimal_difference / sd_difference
-    test = TTestPower()
 
     def lacking(num: float) -> float:
-        return float(test.power(effect_size, num, alpha)) - power
+        return _power(effect_size, num, alpha) - power
 
     if lacking(FEWEST_PAIRS) >= 0:
         return FEWEST_PAIRS
@@ -40,11 +38,17 @@ def pairs_needed(sd_difference: float, minimal_difference: float, *, alpha: floa
 
 def power_of(num_pairs: int, sd_difference: float, difference: float, *, alpha: float) -> float:
     """Return the chance that a two-sided paired t test finds a mean difference; arguments as above."""
+    return 1.0 if sd_difference <= 0 else _power(abs(difference) / sd_difference, num_pairs, alpha)
+
+
+def _power(effect_size: float, num_pairs: float, alpha: float) -> float:
+    from scipy import stats
     from statsmodels.stats.power import TTestPower
 
-    if sd_difference <= 0:
-        return 1.0
-    return float(TTestPower().power(abs(difference) / sd_difference, num_pairs, alpha))
+    found = float(TTestPower().power(effect_size, num_pairs, alpha))
+    if math.isnan(found):  # the noncentral t distribution overflows far out, where the power is as good as 0 or 1
+        return float(effect_size * math.sqrt(num_pairs) > stats.t.isf(alpha / 2, num_pairs - 1))
+    return found
 
 
 def units_needed(minimal_win_rate: float, *, alpha: float, power: float) -> int:

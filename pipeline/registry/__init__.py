@@ -1,7 +1,7 @@
 """Versioned styles in plain files, and which version of each is in use."""
 
 from pipeline.registry.records import Promotion, Version
-from pipeline.registry.reference import REGISTRY_VARIABLE, StyleReference, is_reference, locate_model
+from pipeline.registry.reference import REGISTRY_VARIABLE, StyleReference, is_reference, locate_model, registry_uri
 from pipeline.registry.registry import Registry
 
 __all__ = [
@@ -12,4 +12,5 @@ __all__ = [
     "Version",
     "is_reference",
     "locate_model",
+    "registry_uri",
 ]

@@ -54,12 +54,22 @@ def locate_model(storage: Storage, uri: str, registry: str | None) -> str:
     """
     if not is_reference(uri):
         return uri
-    root = registry or os.environ.get(REGISTRY_VARIABLE)
-    if not root:
-        cure = f"give --registry URI or set {REGISTRY_VARIABLE}"
-        raise ConfigError("registry", None, f"is needed for {uri}", cure)
+    root = registry_uri(registry, uri)
     reference = StyleReference.parse(uri)
     opened = Registry.open(storage, root)
     version = opened.version(reference.style, reference.version)
     opened.check(version)
     return opened.model_uri(version.style, version.version)
+
+
+def registry_uri(registry: str | None, needed_for: str) -> str:
+    """Return the registry that a config names, or else the environment.
+
+    Raises:
+        ConfigError: neither does.
+    """
+    found = registry or os.environ.get(REGISTRY_VARIABLE)
+    if not found:
+        cure = f"give --registry URI or set {REGISTRY_VARIABLE}"
+        raise ConfigError("registry", None, f"is needed for {needed_for}", cure)
+    return found

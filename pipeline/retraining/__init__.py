@@ -1,0 +1,1 @@
+"""Scheduled retraining that ships only what is better."""

@@ -1,0 +1,268 @@
+"""The scheduled flow: is there anything new, train, evaluate, compare, promote or keep.
+
+Every stage leaves its result in storage before the next begins, and every stage can be done again without harm: a
+firing that is killed anywhere is finished by the same command.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import ObjectNotFound, RegistryError, RunConflict
+from pipeline.evaluation.config import EvaluateConfig, Judge
+from pipeline.evaluation.evaluate import evaluate, prepare
+from pipeline.registry import Promotion, Registry, Version, registry_uri
+from pipeline.retraining.config import RetrainConfig
+from pipeline.retraining.decide import Verdict, decide
+from pipeline.retraining.firing import Firing, FiringLayout, begin, digest_of_inputs
+from pipeline.retraining.notify import SECRET_VARIABLE, notify
+from pipeline.retraining.outcome import DecisionKind, Evidence, Outcome, load_outcomes, read_outcome
+from pipeline.storage import Storage, StorageOptions, join, resolve
+from pipeline.storage.lease import acquire
+from pipeline.training.config import TrainConfig
+
+log = logging.getLogger(__name__)
+
+TrainCandidate = Callable[[TrainConfig], bool]
+"""Trains to the end, or resumes; returns False if it was stopped before."""
+OnStage = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainResult:
+    """What came of a firing."""
+
+    outcome: Outcome | None
+    """None if training was stopped before its end, or nothing was done."""
+    is_new: bool
+    """False if this firing, or another one over the same images and settings, had decided before."""
+    is_notified: bool = True
+    """Whether the webhook took the outcome, if there is one."""
+    held_by: str | None = None
+    """Who else is at work on this style; nothing was done then."""
+
+
+def retrain(config: RetrainConfig, train_candidate: TrainCandidate, on_stage: OnStage) -> RetrainResult:
+    """Do one firing, or go on with it.
+
+    Args:
+        config: what to train, and when it is better.
+        train_candidate: runs a training; the caller owns Ray and the terminal.
+        on_stage: told what is done next, for people.
+
+    Raises:
+        ConfigError: something in the config is wrong, or the registry is none.
+        RunConflict: somebody changed the champion while the decision about it was made.
+        RegistryError: the champion's model is missing or damaged; nothing is promoted.
+        StorageError: storage failed beyond its retries; the same command goes on.
+    """
+    storage, out = Storage(config.storage), resolve(config.out)
+    registry = Registry.create(storage, registry_uri(config.registry, "retraining"))
+    style = config.style_name
+    try:
+        lease = acquire(storage, join(out, "lease", style), on_wait=on_stage)
+    except RunConflict as conflict:
+        return RetrainResult(outcome=None, is_new=False, held_by=str(conflict))
+    with lease:
+        inputs_digest = digest_of_inputs(storage, config)
+        layout = FiringLayout(out=out, name=config.firing or inputs_digest[:16])
+        known = read_outcome(storage, layout.outcome_uri)
+        if known is not None:
+            return RetrainResult(outcome=known, is_new=False, is_notified=_tell(storage, config, layout, known))
+        same = _decided_before(storage, out, style, inputs_digest)
+        if same is not None and not storage.exists(layout.firing_uri):
+            return RetrainResult(outcome=same, is_new=False)
+        return _Retraining(config, storage, registry, layout, on_stage).run(inputs_digest, train_candidate)
+
+
+def _decided_before(storage: Storage, out: str, style: str, inputs_digest: str) -> Outcome | None:
+    """Return the newest outcome of another firing that trained on the same images with the same settings."""
+    for outcome in reversed(load_outcomes(storage, out)):
+        if outcome.style != style or outcome.decision == "rolled_back":
+            continue
+        firing_uri = FiringLayout(out=out, name=outcome.firing).firing_uri
+        try:
+            is_same = f'"{inputs_digest}"'.encode() in storage.read_bytes(firing_uri)
+        except ObjectNotFound:
+            continue
+        if is_same:
+            return outcome
+    return None
+
+
+def _tell(storage: Storage, config: RetrainConfig, layout: FiringLayout, outcome: Outcome) -> bool:
+    """Bring the outcome to the webhook unless that was done before; return whether it knows."""
+    if config.webhook is None or storage.exists(layout.notified_uri):
+        return True
+    if not notify(config.webhook, outcome.to_bytes(), os.environ.get(SECRET_VARIABLE)):
+        return False
+    storage.create_bytes(layout.notified_uri, b"{}")
+    return True
+
+
+class _Retraining:
+    """One firing's stages."""
+
+    def __init__(
+        self, config: RetrainConfig, storage: Storage, registry: Registry, layout: FiringLayout, on_stage: OnStage
+    ) -> None:
+        self._config, self._storage, self._registry = config, storage, registry
+        self._layout, self._on_stage = layout, on_stage
+
+    def run(self, inputs_digest: str, train_candidate: TrainCandidate) -> RetrainResult:
+        config = self._config
+        champion = self._registry.champion(config.style_name)
+        firing = begin(
+            self._storage,
+            self._layout,
+            style=config.style_name,
+            inputs_digest=inputs_digest,
+            champion=champion,
+            begun_at=_now(),
+        )
+        over = self._champion_of(firing)
+        candidate = self._train(over, train_candidate)
+        if candidate is None:
+            return RetrainResult(outcome=None, is_new=True)
+        outcome = self._decide(firing, over, candidate)
+        if outcome.decision == "promoted":
+            self._on_stage(f"promoting {candidate.style}@{candidate.version}")
+            self._registry.promote(
+                candidate.style,
+                candidate.version,
+                reason=outcome.reason,
+                over=firing.champion_number,
+                evidence=outcome.evidence,
+            )
+        self._storage.create_bytes(self._layout.outcome_uri, outcome.to_bytes())
+        is_notified = _tell(self._storage, config, self._layout, outcome)
+        return RetrainResult(outcome=outcome, is_new=True, is_notified=is_notified)
+
+    def _champion_of(self, firing: Firing) -> Version | None:
+        """Return the champion that the firing was begun against, after a check of its model."""
+        if firing.champion_version is None:
+            return None
+        version = self._registry.version(firing.style, firing.champion_version)
+        self._registry.check(version)
+        return version
+
+    def _train(self, champion: Version | None, train_candidate: TrainCandidate) -> Version | None:
+        config = self._config
+        warm_start = None
+        if config.start == "champion" and champion is not None:
+            warm_start = self._registry.model_uri(champion.style, champion.version)
+        train = config.train_config(out=self._layout.training_uri, warm_start=warm_start)
+        self._on_stage("training " + (f"from {champion.version}" if warm_start and champion else "from scratch"))
+        if not train_candidate(train):
+            return None
+        style_uri = join(self._layout.training_uri, "style.safetensors")
+        note = f"firing {self._layout.name}"
+        return self._registry.add(self._storage.read_bytes(style_uri), source_uri=style_uri, note=note)
+
+    def _decide(self, firing: Firing, champion: Version | None, candidate: Version) -> Outcome:
+        """Return the decision: as it was written down before a kill, or anew."""
+        known = read_outcome(self._storage, self._layout.decision_uri)
+        if known is not None:
+            return known
+        if champion is None:
+            verdict = Verdict(is_better=True, reason="there was no champion", evidence=Evidence())
+        elif champion.sha256 == candidate.sha256:
+            verdict = Verdict(is_better=False, reason="the candidate is the champion, bit by bit", evidence=Evidence())
+        else:
+            self._on_stage(f"comparing {candidate.version} with the champion {champion.version}")
+            table = self._measured(champion, candidate)
+            verdict = decide(table, _label(champion), _label(candidate), self._config)
+        decision: DecisionKind = "promoted" if verdict.is_better else "kept"
+        kept = champion.version if champion else None
+        outcome = Outcome(
+            firing=firing.name,
+            style=firing.style,
+            decision=decision,
+            champion=candidate.version if verdict.is_better else kept,
+            candidate=candidate.version,
+            previous_champion=kept,
+            reason=verdict.reason,
+            evidence=asdict(verdict.evidence),
+            begun_at=firing.begun_at,
+            decided_at=_now(),
+        )
+        self._storage.create_bytes(self._layout.decision_uri, outcome.to_bytes())
+        written = read_outcome(self._storage, self._layout.decision_uri)
+        if written is None:
+            raise RegistryError(f"{self._layout.decision_uri} was removed while it was written; fire again")
+        return written
+
+    def _measured(self, champion: Version, candidate: Version) -> pa.Table:
+        """Return the evaluation of both models, from storage if it was finished before a kill."""
+        uri = join(self._layout.evaluation_uri, "evaluation.parquet")
+        try:
+            return pq.read_table(pa.BufferReader(self._storage.read_bytes(uri)))
+        except ObjectNotFound:
+            pass
+        config = self._config
+        versions = (champion, candidate)
+        evaluation = EvaluateConfig(
+            model=tuple(self._registry.model_uri(version.style, version.version) for version in versions),
+            content=config.holdout,
+            out=self._layout.evaluation_uri,
+            judge=Judge(
+                style_image=config.style_image,
+                loss_network=config.loss_network,
+                loss_weights=config.loss_weights,
+            ),
+            num_images=config.num_images,
+            size_px=config.size_px,
+            seed=config.seed,
+            storage=config.storage,
+        )
+        return evaluate(self._storage, prepare(self._storage, evaluation))
+
+
+def roll_back(options: StorageOptions, registry_location: str, style: str, *, out: str, reason: str) -> Outcome:
+    """Bring the champion before this one back, and leave an outcome that says so.
+
+    Args:
+        options: how to reach storage.
+        registry_location: of the registry.
+        style: the style.
+        out: output location of retraining.
+        reason: why, for people.
+
+    Raises:
+        ConfigError: there is nothing to roll back to.
+        RunConflict: somebody changed the champion meanwhile.
+    """
+    storage = Storage(options)
+    registry = Registry.open(storage, registry_location)
+    promotion: Promotion = registry.rollback(style, reason=reason)
+    outcome = Outcome(
+        firing=f"rollback-{style}-{promotion.number}",
+        style=style,
+        decision="rolled_back",
+        champion=promotion.version,
+        candidate=promotion.previous_version,
+        previous_champion=promotion.previous_version,
+        reason=reason,
+        evidence=asdict(Evidence()),
+        begun_at=promotion.at,
+        decided_at=_now(),
+    )
+    layout = FiringLayout(out=resolve(out), name=outcome.firing)
+    storage.create_bytes(layout.outcome_uri, outcome.to_bytes())
+    return outcome
+
+
+def _label(version: Version) -> str:
+    """Return a version's name in evaluations."""
+    return f"{version.style}-{version.version}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,89 @@
+"""A firing killed at any of its writes: the retry ends it, and every decision is made and carried out once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.registry import Registry
+from pipeline.retraining import retrain as flow
+from pipeline.retraining.config import RetrainConfig
+from pipeline.retraining.outcome import load_outcomes
+from pipeline.storage import Storage
+from tests.retraining_runs import STYLE, Trainer, fire, grow, make_config
+
+WRITES_OF_A_FIRING = 10
+"""At least; the pictures of the evaluation apart."""
+
+
+class _Killed(BaseException):
+    """Stands for the end of the process: nothing in the product may catch it."""
+
+
+class _DyingStorage(Storage):
+    """Storage of a process that is killed right before or right after its n-th write."""
+
+    left = 0
+    after = False
+
+    def _die(self, uri: str, write: Callable[[], Any]) -> Any:
+        if "/evaluation/images/" in uri:
+            return write()
+        type(self).left -= 1
+        if self.left == 0 and not self.after:
+            raise _Killed
+        result = write()
+        if self.left == 0:
+            raise _Killed
+        return result
+
+    def write_bytes(self, uri: str, data: bytes, *, durable: bool = False) -> None:
+        self._die(uri, lambda: super(_DyingStorage, self).write_bytes(uri, data, durable=durable))
+
+    def create_bytes(self, uri: str, data: bytes) -> bool:
+        created: bool = self._die(uri, lambda: super(_DyingStorage, self).create_bytes(uri, data))
+        return created
+
+
+def _kill_points(config: RetrainConfig, trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Kill a firing at its first write, its second, ... until one ends undisturbed; yield after each retry."""
+    number = 0
+    while True:
+        number += 1
+        grow(config, number)
+        trainer.version = f"v{number}"
+        _DyingStorage.left = number
+        with monkeypatch.context() as patch:
+            patch.setattr(flow, "Storage", _DyingStorage)
+            patch.setattr("pipeline.storage.lease.HeldLease._renew", lambda self: None)  # writes at its own times
+            patch.setattr("pipeline.storage.lease.HeldLease.__exit__", lambda self, *exception: None)
+            try:
+                fire(config, trainer)
+                return
+            except _Killed:
+                pass
+        assert fire(config, trainer).outcome is not None
+        yield number
+
+
+@pytest.mark.parametrize("after", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_killed_at_any_write_the_retry_decides_once(after: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    config, trainer = make_config(tmp_path), Trainer()
+    monkeypatch.setattr(_DyingStorage, "after", after)
+    # The dead process's lease is free at once, as that of a process that is gone from this machine.
+    monkeypatch.setattr("pipeline.storage.lease.Holder.is_dead_here", True)
+    trainer.noise = 30.0
+    fire(config, trainer)
+    number = 0
+    for number in _kill_points(config, trainer, monkeypatch):
+        trainer.noise *= 0.8  # each candidate is better than the champion
+        outcomes = load_outcomes(Storage(), config.out)
+        assert [outcome.candidate for outcome in outcomes][-1] == f"v{number}"
+        assert len(outcomes) == number + 1
+        history = Registry.open(Storage(), str(config.registry)).history(STYLE)
+        promoted = [outcome.candidate for outcome in outcomes if outcome.decision == "promoted"]
+        assert [promotion.version for promotion in history] == promoted
+    assert number >= WRITES_OF_A_FIRING

@@ -1,0 +1,136 @@
+"""The flow around training: every decision once, whatever kills it, and nothing promoted that is not better."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.errors import ConfigError, RegistryError, RunConflict
+from pipeline.registry import Registry
+from pipeline.retraining.config import RetrainConfig
+from pipeline.retraining.outcome import load_outcomes
+from pipeline.retraining.retrain import RetrainResult, retrain, roll_back
+from pipeline.storage import Storage, StorageOptions
+from pipeline.training.config import TrainConfig
+from tests.retraining_runs import STYLE, Trainer, champion, fire, grow, make_config, rough_style
+
+
+@pytest.fixture
+def trainer() -> Trainer:
+    return Trainer()
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RetrainConfig:
+    return make_config(tmp_path)
+
+
+def test_first_better_worse_and_nothing_new(config: RetrainConfig, trainer: Trainer):
+    first = fire(config, trainer).outcome
+    assert first is not None and (first.decision, first.reason) == ("promoted", "there was no champion")
+    again = fire(config, trainer)
+    assert (again.is_new, again.outcome) == (False, first) and len(trainer.warm_starts) == 1
+
+    grow(config, 1)
+    trainer.version, trainer.noise = "better", 1.0
+    better = fire(config, trainer).outcome
+    assert better is not None and (better.decision, better.champion) == ("promoted", "better")
+    assert better.evidence["sample_size"] == 8 and better.evidence["p_value"] < 0.05
+    assert trainer.warm_starts == [None, Registry.open(Storage(), str(config.registry)).model_uri(STYLE, "first")]
+
+    grow(config, 2)
+    trainer.version, trainer.noise = "worse", 60.0
+    worse = fire(config, trainer).outcome
+    assert worse is not None and (worse.decision, worse.champion, worse.candidate) == ("kept", "better", "worse")
+    assert champion(config) == "better"
+
+    rolled = roll_back(StorageOptions(), str(config.registry), STYLE, out=config.out, reason="too rough")
+    assert (rolled.decision, rolled.champion) == ("rolled_back", "first") and champion(config) == "first"
+    decisions = [outcome.decision for outcome in load_outcomes(Storage(), config.out)]
+    assert decisions == ["promoted", "promoted", "kept", "rolled_back"]
+    # What was decided about the same photographs and settings is not decided again, champion or not.
+    assert fire(config, trainer).is_new is False
+
+
+def test_from_scratch_and_under_a_name_of_its_own(config: RetrainConfig, trainer: Trainer):
+    fire(config, trainer, firing="monday")
+    grow(config, 1)
+    trainer.version = "second"
+    outcome = fire(config, trainer, firing="tuesday", start="scratch").outcome
+    assert outcome is not None and outcome.firing == "tuesday" and trainer.warm_starts == [None, None]
+    assert Path(config.out, "outcomes", "tuesday.json").exists()
+    grow(config, 2)
+    assert fire(config, trainer, firing="tuesday").is_new is False  # it has decided
+    Path(config.out, "outcomes", "tuesday.json").unlink()
+    with pytest.raises(ConfigError, match="was begun with other images"):
+        fire(config, trainer, firing="tuesday")
+
+
+def test_a_stopped_training_decides_nothing(config: RetrainConfig):
+    result = retrain(config, lambda train: False, lambda stage: None)
+    assert result.outcome is None and champion(config) is None
+    assert not Path(config.out, "outcomes").exists()
+
+
+def test_a_damaged_champion_stops_the_firing(config: RetrainConfig, trainer: Trainer):
+    fire(config, trainer)
+    path = Path(Registry.open(Storage(), str(config.registry)).model_uri(STYLE, "first"))
+    path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\0")
+    grow(config, 1)
+    trainer.version = "second"
+    with pytest.raises(RegistryError, match="fails its checksum"):
+        fire(config, trainer)
+    assert champion(config) == "first" and len(load_outcomes(Storage(), config.out)) == 1
+
+
+def test_a_champion_that_changed_meanwhile_is_not_overruled(config: RetrainConfig, trainer: Trainer):
+    fire(config, trainer)
+    registry = Registry.open(Storage(), str(config.registry))
+    registry.add(rough_style("by-hand", 5.0), source_uri="/by/hand")
+
+    def train_while_somebody_promotes(train: TrainConfig) -> bool:
+        registry.promote(STYLE, "by-hand", reason="I like it", over=1)
+        return trainer(train)
+
+    grow(config, 1)
+    trainer.version, trainer.noise = "better", 1.0
+    with pytest.raises(RunConflict, match="was changed meanwhile and is by-hand"):
+        retrain(config, train_while_somebody_promotes, lambda stage: None)
+    assert champion(config) == "by-hand"
+
+
+def test_a_second_firing_says_who_is_at_work(config: RetrainConfig, trainer: Trainer, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("pipeline.storage.lease.RENEW_PERIOD_S", 0.05)
+    seen: list[RetrainResult] = []
+
+    def fire_again(train: TrainConfig) -> bool:
+        seen.append(fire(config, trainer))
+        return trainer(train)
+
+    assert retrain(config, fire_again, lambda stage: None).outcome is not None
+    (second,) = seen
+    assert second.outcome is None and second.held_by is not None and "which is alive" in second.held_by
+    assert len(trainer.warm_starts) == 1
+
+
+def test_a_model_that_gives_nan_is_not_promoted(config: RetrainConfig, trainer: Trainer):
+    fire(config, trainer)
+    grow(config, 1)
+    trainer.version, trainer.noise = "overflowing", 1e38
+    with pytest.raises(ConfigError, match="not finite"):
+        fire(config, trainer)
+    assert champion(config) == "first"
+
+
+def test_the_outcome_file_is_for_machines(config: RetrainConfig, trainer: Trainer):
+    fire(config, trainer, firing="one")
+    grow(config, 1)
+    trainer.version, trainer.noise = "better", 1.0
+    fire(config, trainer, firing="two")
+    told = json.loads(Path(config.out, "outcomes", "two.json").read_bytes())
+    assert {"decision", "champion", "candidate", "reason", "evidence"} <= told.keys()
+    wanted = {"sample_size", "effect", "p_value", "interval", "probability_of_being_better"}
+    assert wanted <= told["evidence"].keys() and np.isfinite(told["evidence"]["interval"]).all()
