@@ -1,0 +1,95 @@
+"""A webhook is told about an outcome, against a real server on loopback."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.retraining.notify import MAX_ATTEMPTS, SIGNATURE_HEADER, notify
+from tests.retraining_runs import Trainer, fire, make_config
+
+
+class _Hook(HTTPServer):
+    """Answers with the statuses that a test gives it, in order, then with 200."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.statuses: list[int] = []
+        self.seen: list[tuple[bytes, dict[str, str]]] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/hook"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Hook
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.seen.append((body, dict(self.headers)))
+        self.send_response(self.server.statuses.pop(0) if self.server.statuses else 200)
+        self.end_headers()
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def hook() -> Iterator[_Hook]:
+    server = _Hook()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_the_body_is_signed_and_holds_no_secret(hook: _Hook):
+    assert notify(hook.url, b'{"decision": "kept"}', "a-secret-of-many-letters")
+    ((body, headers),) = hook.seen
+    expected = hmac.new(b"a-secret-of-many-letters", body, hashlib.sha256).hexdigest()
+    assert headers[SIGNATURE_HEADER] == f"sha256={expected}"
+    assert b"a-secret" not in body and "a-secret" not in str(headers)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "taken", "num_calls"), [([503, 429, 500], True, 4), ([500] * 9, False, MAX_ATTEMPTS)]
+)
+def test_troubles_are_tried_again_within_a_bound(hook: _Hook, statuses: list[int], taken: bool, num_calls: int):
+    hook.statuses = list(statuses)
+    assert notify(hook.url, b"{}", None, first_pause_s=0.001) is taken
+    assert len(hook.seen) == num_calls
+    assert all(SIGNATURE_HEADER not in headers for _, headers in hook.seen)
+
+
+def test_a_refusal_is_not_tried_again(hook: _Hook, caplog: pytest.LogCaptureFixture):
+    hook.statuses = [403]
+    assert not notify(hook.url + "?token=hidden", b"{}", None, first_pause_s=0.001)
+    assert len(hook.seen) == 1 and "403" in caplog.text and "hidden" not in caplog.text
+
+
+def test_nobody_there_is_no_crash(hook: _Hook):
+    hook.shutdown()
+    hook.server_close()
+    assert not notify(hook.url, b"{}", None, first_pause_s=0.001)
+
+
+def test_an_outcome_is_told_once_and_by_the_next_firing_if_it_could_not_be(hook: _Hook, tmp_path: Path):
+    config, trainer = make_config(tmp_path), Trainer()
+    hook.statuses = [403]
+    assert fire(config, trainer, webhook=hook.url).is_notified is False
+    again = fire(config, trainer, webhook=hook.url)
+    assert (again.is_new, again.is_notified) == (False, True)
+    assert fire(config, trainer, webhook=hook.url).is_notified and len(hook.seen) == 2
+    told = json.loads(hook.seen[-1][0])
+    assert (told["decision"], told["champion"]) == ("promoted", "first")
