@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, without_credentials
+
+_LOGIN = re.compile(r"(?P<scheme>\w[\w+.-]*)://(?P<login>[^/@\s]*)@")
+_SIGNED = re.compile(
+    r"https?://[^?\s]*\?([^\s]*&)?[^=&]*(sig|signature|token|secret|credential|password)[^=&]*=", re.IGNORECASE
+)
 
 
 def check_at_least(field: str, value: int, low: int) -> None:
@@ -23,3 +29,14 @@ def check_one_of(field: str, value: str, choices: Sequence[str]) -> None:
     """Raise ConfigError if a word is none of the choices."""
     if value not in choices:
         raise ConfigError(field, value, "is not a choice", "use one of " + ", ".join(choices))
+
+
+def check_no_credential(field: str, value: str) -> None:
+    """Raise ConfigError if a location carries a credential (a login, or a signed URL's query), without showing it."""
+    login = _LOGIN.match(value)
+    # abfs://container@account names no login.
+    has_login = login is not None and (login["scheme"].lower() not in ("abfs", "abfss") or ":" in login["login"])
+    if has_login or _SIGNED.match(value):
+        shown = without_credentials(value.partition("?")[0])
+        cure = "leave it out and set the credentials in the environment, or give the machine a role"
+        raise ConfigError(field, shown, "carries a credential", cure)

@@ -24,6 +24,7 @@ from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin
 
 import yaml
 
+from pipeline.checks import check_no_credential
 from pipeline.errors import ConfigError
 
 ConfigT = TypeVar("ConfigT")
@@ -274,7 +275,7 @@ def from_flags(config_type: type[ConfigT], flags: Mapping[str, Any], tree: Mappi
         tree: as ``parse_yaml`` gives it.
 
     Raises:
-        ConfigError: as in ``from_mapping``.
+        ConfigError: as in ``from_mapping``, or a value that carries a credential: configs are shown and stored.
     """
     merged = _read_tree(config_type, tree)
     for leaf in _leaves(config_type):
@@ -283,7 +284,12 @@ def from_flags(config_type: type[ConfigT], flags: Mapping[str, Any], tree: Mappi
             continue
         value = _convert(leaf, given)
         merged[leaf.path] = (*merged.get(leaf.path, ()), *value) if _is_list(leaf.annotation) and value else value
-    return _build(config_type, merged)
+    config = _build(config_type, merged)
+    for path, value in merged.items():
+        for item in value if isinstance(value, tuple) else (value,):
+            if isinstance(item, str):
+                check_no_credential(path[-1], item)
+    return config
 
 
 def to_mapping(config: Any) -> dict[str, Any]:

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+
+
+def without_credentials(text: str) -> str:
+    """Return text in which ``scheme://user:password@host`` has lost its credentials."""
+    return _CREDENTIALS.sub("***@", text)
+
 
 class StylemillError(Exception):
     """Root of every error that this project raises on purpose."""
@@ -25,7 +34,7 @@ class ConfigError(StylemillError):
         super().__init__(field, value, problem, cure)
 
     def __str__(self) -> str:
-        return " ".join(f"{self.field}={self.value!r}: {self.problem}; {self.cure}".split())
+        return without_credentials(" ".join(f"{self.field}={self.value!r}: {self.problem}; {self.cure}".split()))
 
 
 class ImageError(StylemillError):

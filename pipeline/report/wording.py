@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
 import unicodedata
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+from pipeline.errors import without_credentials
+
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
@@ -75,4 +75,4 @@ def visible(text: object, limit: int = 240) -> str:
 
 def redacted(text: object) -> str:
     """Return text in which ``scheme://user:password@host`` has lost its credentials."""
-    return _CREDENTIALS.sub("***@", str(text))
+    return without_credentials(str(text))

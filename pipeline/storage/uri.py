@@ -6,6 +6,7 @@ import contextlib
 import posixpath
 from pathlib import Path
 
+from pipeline.checks import check_no_credential
 from pipeline.errors import ConfigError
 
 MAGIC = frozenset("*?[")
@@ -34,11 +35,8 @@ def resolve(uri: str) -> str:
         with contextlib.suppress(RuntimeError):  # "~name" of nobody is a file name like any other
             path = path.expanduser()
         return str(path.absolute()) if ".." not in path.parts else str(path.resolve())
+    check_no_credential("location", uri)
     head, _, rest = uri.partition("://")
-    authority = rest.split("/", 1)[0]
-    if "@" in authority and head.lower() not in ("abfs", "abfss"):
-        cure = "leave it out and set the credentials in the environment"
-        raise ConfigError("location", f"{head}://***@{authority.split('@')[-1]}", "carries a credential", cure)
     return f"{head.lower()}://{rest.rstrip('/')}"
 
 
