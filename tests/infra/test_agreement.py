@@ -79,10 +79,25 @@ def test_entrypoints_parse(file: str, entrypoint: str, capsys: pytest.CaptureFix
     program, verb, *arguments = shlex.split(entrypoint)
     assert PROJECT["scripts"][program] == "jobs.for_scheduler:main"
     assert verb in cli.VERBS
-    arguments = [argument.replace("/etc/stylemill", str(KUBERNETES / "jobs")) for argument in arguments]
+    mounted = [word for word in arguments if word.startswith("/etc/stylemill/")]
+    for word in mounted:  # the ConfigMap's file, as it lies in the repository
+        arguments[arguments.index(word)] = str(KUBERNETES / "jobs" / Path(word).name)
     assert for_scheduler.main([verb, *arguments, "--print-config"]) == 0
     shown = yaml.safe_load(capsys.readouterr().out)
     assert shown["out"].startswith("s3://CHANGE-ME/")
+    assert bool(mounted) == (verb == "retrain")
+
+
+def test_the_mounted_settings_are_those_of_the_config_map():
+    kustomization = yaml.safe_load((KUBERNETES / "jobs" / "kustomization.yaml").read_text())
+    settings = next(item for item in kustomization["configMapGenerator"] if item["name"] == "stylemill-jobs")
+    [cluster] = read(KUBERNETES / "base" / "ray-cluster.yaml")
+    head = cluster["spec"]["headGroupSpec"]["template"]["spec"]
+    volume = next(item for item in head["volumes"] if item.get("configMap", {}).get("name") == settings["name"])
+    [mount] = [item for item in head["containers"][0]["volumeMounts"] if item["name"] == volume["name"]]
+    for file, entrypoint in entrypoints():
+        for name in re.findall(re.escape(mount["mountPath"]) + r"/(\S+)", entrypoint):
+            assert name in settings["files"], file
 
 
 def ray_start_commands() -> list[tuple[str, list[str]]]:
