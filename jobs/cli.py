@@ -21,6 +21,7 @@ VERBS = {
     "train": "train one style; running it again resumes",
     "stylize": "repaint a library; running it again resumes",
     "evaluate": "measure what styles do to the same images: losses, colour, structure, seconds",
+    "optimize": "paint one picture by optimising its pixels, without a network",
     "compare": "decide which of two styles is better, by measurements and votes",
     "vote": "ask people which of two pictures they prefer, on a local web page",
     "manifest": "verify, summarise, repair or tidy up what committed runs wrote",

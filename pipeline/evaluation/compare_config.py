@@ -30,8 +30,8 @@ class Rule:
     metric: tuple[str, ...] = ()
     """What is compared, by default total_loss; the first one decides, the others (give it again) must not get worse."""
 
-    minimal_effect: float = 0.02
-    """Smallest relative change of the first metric worth finding: 0.02 is two percent of the champion's mean."""
+    minimal_effect: float = 0.05
+    """Smallest relative change of the first metric worth finding: 0.05 is five percent of the champion's mean."""
 
     minimal_win_rate: float = 0.6
     """Smallest share of preferred pictures worth finding by votes or a live split, above 0.5."""

@@ -71,7 +71,7 @@ def optimize_pixels(
         on_progress: told each iteration and its loss.
 
     Raises:
-        ConfigError: the loss does not stay finite.
+        ConfigError: the loss does not stay finite, or is higher at the end than at the start.
 
     Source: Gatys et al. 2016, doi:10.1109/CVPR.2016.265; the diagonal after Li et al. 2017, arXiv:1701.01036.
     """
@@ -99,12 +99,15 @@ def optimize_pixels(
         picture_HWC = to_picture(pixels_NCHW)
         losses.append(bench.losses(picture_HWC, source_HWC).total)
         if not math.isfinite(losses[-1]) or not torch.isfinite(pixels_NCHW).all():
-            problem = f"lets the loss grow beyond all bounds at iteration {iteration} with {optimizer}"
+            problem = f"gives values that are not finite at iteration {iteration} with {optimizer}"
             raise ConfigError("learning_rate", rate, problem, "write a smaller one")
         if iteration in snapshots:
             kept[iteration] = picture_HWC
         if on_progress:
             on_progress(iteration, losses[-1])
+    if losses[-1] > losses[0]:
+        problem = f"makes the loss grow from {losses[0]:.3g} to {losses[-1]:.3g} with {optimizer}"
+        raise ConfigError("learning_rate", rate, problem, "write a smaller one")
     return Optimization(result_HWC=picture_HWC, losses=np.array(losses), seconds=np.array(seconds), snapshots=kept)
 
 

@@ -1,4 +1,4 @@
-"""From an evaluation to its page."""
+"""From an evaluation, or an optimisation, to its page."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from pipeline.config import to_mapping
-from pipeline.evaluation.evaluate import PreparedEvaluation, to_png
+from pipeline.evaluation.evaluate import Image, PreparedEvaluation, to_png
+from pipeline.evaluation.judging import Bench
+from pipeline.evaluation.optimize import Optimization
+from pipeline.evaluation.optimize_config import OptimizeConfig
 from pipeline.evaluation.yardstick import MARKS, Reading
 from pipeline.report.evaluation_page import EvaluationStory, SideBySide, render_evaluation_report
+from pipeline.report.optimization_page import OptimizationStory, render_optimization_report
 from pipeline.report.pages import Details
 from pipeline.report.pictures import embed
 from pipeline.report.write import style_card
 from pipeline.storage import Storage, join
+from pipeline.storage.uri import name
 
 
 def write_evaluation_page(
@@ -72,3 +77,22 @@ def _pictures(storage: Storage, rows: Sequence[dict], num: int) -> list[SideBySi
         ]
         lines.append(SideBySide(key=row["key"], source=source, results=results))
     return lines
+
+
+def write_optimization_page(
+    storage: Storage, out: str, config: OptimizeConfig, bench: Bench, source_HWC: Image, found: Optimization
+) -> str:
+    """Write ``OUT/report/index.html`` about a directly optimised picture and return its location."""
+    key = name(config.content)
+    story = OptimizationStory(
+        name=key,
+        style=style_card("the style", to_png(bench.style_HWC)),
+        source=embed(to_png(source_HWC), alt=f"{key}, the original"),
+        result=embed(to_png(found.result_HWC), alt=f"{key}, repainted"),
+        losses=found.losses,
+        seconds=float(found.seconds[-1]),
+        details=Details(facts={"picture": join(out, "result.png")}, config=to_mapping(config)),
+    )
+    uri = join(out, "report", "index.html")
+    storage.write_bytes(uri, render_optimization_report(story).encode())
+    return uri

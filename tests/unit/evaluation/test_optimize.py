@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from jobs.cli import main
+from pipeline.errors import ConfigError
+from pipeline.evaluation.judging import Bench
+from pipeline.evaluation.optimize import Optimization, optimize_pixels
+from pipeline.evaluation.yardstick import MARKS, read_yardstick
+from tests.drawn import drawn_image, image_bytes
+
+SOURCE = drawn_image(64, 64, seed=3)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "start"), [("lbfgs", "content"), ("lbfgs", "noise"), ("adam", "noise"), ("sgd", "content")]
+)
+def test_every_optimizer_lowers_the_loss_from_every_start(bench: Bench, optimizer: str, start: str):
+    found = optimize_pixels(bench, SOURCE, iterations=12, optimizer=optimizer, start=start, snapshots=(5,))  # type: ignore[arg-type]
+    assert found.losses[-1] < 0.9 * found.losses[0]
+    assert found.losses[-1] == pytest.approx(bench.losses(found.result_HWC, SOURCE).total)
+    assert len(found.losses) == len(found.seconds) == 13 and (np.diff(found.seconds) > 0).all()
+    assert found.snapshots.keys() == {5} and found.snapshots[5].shape == SOURCE.shape
+
+
+def test_the_diagonal_lowers_its_own_term_and_leaves_the_rest_of_the_gram_alone(bench: Bench):
+    full = optimize_pixels(bench, SOURCE, iterations=15)
+    diagonal = optimize_pixels(bench, SOURCE, iterations=15, gram="diagonal")
+    assert full.losses[-1] < diagonal.losses[-1] < diagonal.losses[0]
+
+
+def test_a_rate_that_is_too_high_is_the_users_mistake(bench: Bench):
+    with pytest.raises(ConfigError, match=r"learning_rate=.*write a smaller one"):
+        optimize_pixels(bench, SOURCE, iterations=5, optimizer="sgd", learning_rate=float("1e38"))
+
+
+def _curve(losses: np.ndarray) -> Optimization:
+    return Optimization(result_HWC=SOURCE, losses=losses, seconds=np.arange(len(losses)) * 0.1, snapshots={})
+
+
+def test_the_yardstick_reads_the_first_iteration_that_is_as_good():
+    falling = _curve(np.linspace(5.0, 0.0, MARKS[-1] + 1))  # 0.01 less at each iteration
+    reading = read_yardstick("m", [{"total_loss": 3.995, "seconds": 0.05}], [falling])
+    assert reading.equal_iterations == 101 and reading.times_faster == pytest.approx(10.1 / 0.05)
+    assert reading.mark_losses == pytest.approx((4.5, 4.0, 2.0, 0.0))
+    better = read_yardstick("m", [{"total_loss": -1.0, "seconds": 0.05}], [falling])
+    assert better.equal_iterations is None and better.times_faster == pytest.approx(50 / 0.05)
+    assert "better than 500 iterations" in better.sentence
+
+
+def test_the_verb_paints_one_picture(tmp_path: Path, style_image: Path, capsys: pytest.CaptureFixture[str]):
+    content = tmp_path / "content.jpg"
+    content.write_bytes(image_bytes(70, 90))
+    asked = ["--content", str(content), "--out", str(tmp_path / "out"), "--style-size-px", "96", "--size-px", "64"]
+    assert main(["optimize", *asked]) == 2
+    assert "give --style-image" in capsys.readouterr().err
+    assert main(["optimize", *asked, "--style-image", str(style_image), "--iterations", "6"]) == 0
+    assert Image.open(tmp_path / "out/result.png").size == (82, 64)
+    curve = pq.read_table(tmp_path / "out/curve.parquet")
+    assert curve["loss"][-1].as_py() < curve["loss"][0].as_py() and curve.num_rows == 7
+    assert "painted by optimisation" in (tmp_path / "out/report/index.html").read_text()
+    (tmp_path / "notes.jpg").write_text("no picture")
+    bad = ["--content", str(tmp_path / "notes.jpg"), "--out", str(tmp_path / "o"), "--style-image", str(style_image)]
+    assert main(["optimize", *bad]) == 2
+    assert "cannot be painted" in capsys.readouterr().err
