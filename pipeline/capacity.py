@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+MACHINES_COUNTED = 10_000
+"""An autoscaler's larger groups count as so many machines."""
 
 Resources = Mapping[str, float]
+
+
+def machines_of(nodes: Iterable[Mapping[str, Any]], groups: Iterable[Any] = ()) -> list[Resources]:
+    """Return what each machine of a cluster has, those included that an autoscaler may add.
+
+    Args:
+        nodes: as ``ray.nodes()`` gives them.
+        groups: the autoscaler's ``node_group_configs``, each with ``resources`` and ``max_count``; none without one.
+    """
+    living: list[Resources] = [node["Resources"] for node in nodes if node["Alive"]]
+    possible: list[Resources] = []
+    for group in groups:
+        count = group.max_count if group.max_count >= 0 else MACHINES_COUNTED
+        possible += [dict(group.resources)] * min(count, MACHINES_COUNTED)
+    return max(living, possible, key=len)
 
 
 def how_many_fit(machines: Sequence[Resources], need: Resources) -> int:

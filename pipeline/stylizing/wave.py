@@ -10,6 +10,7 @@ import ray
 import ray.data
 import ray.exceptions
 
+from pipeline.capacity import Resources, how_many_fit, machines_of, most_of
 from pipeline.errors import ClusterError, ConfigError, StylemillError, own_cause
 from pipeline.manifest.pending import FLUSH_ROWS
 from pipeline.stylizing.bulk_actor import BulkActor
@@ -83,29 +84,39 @@ def _pipeline(
 
 
 def choose_num_actors(config: StylizeConfig) -> int:
-    """Return how many actors with the network fit the cluster: by CPUs, GPUs and memory, never more than asked for.
+    """Return how many actors with the network fit the cluster's machines, never more than asked for.
 
     Raises:
         ConfigError: not even one fits.
     """
-    has = ray.cluster_resources()
-    by_cpu = int(has.get("CPU", 0) // config.threads_per_actor)
-    by_memory = int(has.get("memory", 0) // config.max_memory_bytes)
-    if not by_cpu:
-        cure = f"give at most {int(has.get('CPU', 0))}"
-        raise ConfigError("threads_per_actor", config.threads_per_actor, "is more CPUs than the cluster has", cure)
-    if not by_memory:
-        cure = f"give at most {int(has.get('memory', 0) / 2**20)}MiB"
-        raise ConfigError("max_memory", config.max_memory, "is more than the cluster has free", cure)
-    fits = min(by_cpu, by_memory)
+    machines = cluster_machines()
+    threads, memory_bytes = config.threads_per_actor, config.max_memory_bytes
+    if most_of(machines, "CPU") < threads:
+        cure = f"give at most {int(most_of(machines, 'CPU'))}"
+        raise ConfigError("threads_per_actor", threads, "is more CPUs than any machine of the cluster has", cure)
+    if most_of(machines, "memory") < memory_bytes:
+        cure = f"give at most {int(most_of(machines, 'memory') / 2**20)}MiB"
+        problem = "is more than any machine of the cluster has free"
+        raise ConfigError("max_memory", config.max_memory, problem, cure)
+    need = {"CPU": threads, "memory": memory_bytes}
     if config.device == "cuda":
-        by_gpu = int(has.get("GPU", 0))
-        if not by_gpu:
+        if not most_of(machines, "GPU"):
             raise ConfigError("device", config.device, "is not in the cluster, which has no GPU", "use cpu")
-        fits = min(fits, by_gpu)
-    elif config.are_stages_separate:
+        need["GPU"] = 1
+    fits = how_many_fit(machines, need)
+    if not fits:
+        each = ", ".join(f"{name} {amount:,.0f}" for name, amount in need.items())
+        cure = "lower --threads-per-actor or --max-memory"
+        raise ConfigError("num_actors", config.num_actors, f"no machine of the cluster has {each} at once", cure)
+    if config.are_stages_separate and config.device == "cpu":
         fits = max(1, fits - 1)
     return min(fits, config.num_actors or fits)
+
+
+def cluster_machines() -> list[Resources]:
+    """Return what each machine of the connected cluster has, those included that its autoscaler may add."""
+    scaling = ray._private.state.state.get_cluster_config()
+    return machines_of(ray.nodes(), scaling.node_group_configs if scaling else ())
 
 
 def own_error(error: BaseException) -> BaseException:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
-from pipeline.capacity import how_many_fit, most_of, total_of
+from pipeline.capacity import MACHINES_COUNTED, how_many_fit, machines_of, most_of, total_of
 
 MACHINES = [{"CPU": 2.0, "memory": 8e9}, {"CPU": 3.0, "memory": 2e9}, {"CPU": 4.0, "memory": 8e9, "GPU": 1.0}, {}]
 
@@ -30,3 +32,12 @@ def test_how_many_fit(need: dict[str, float], expected: int):
 def test_totals():
     assert (total_of(MACHINES, "CPU"), most_of(MACHINES, "CPU"), most_of(MACHINES, "TPU")) == (9.0, 4.0, 0.0)
     assert (total_of([], "CPU"), most_of([], "CPU")) == (0, 0)
+
+
+def test_an_autoscaler_may_add_machines():
+    nodes = [{"Alive": True, "Resources": {"CPU": 0.0}}, {"Alive": False, "Resources": {"CPU": 64.0}}]
+    assert machines_of(nodes) == [{"CPU": 0.0}]
+    groups = [SimpleNamespace(max_count=1, resources={"CPU": 0}), SimpleNamespace(max_count=3, resources={"CPU": 8})]
+    assert how_many_fit(machines_of(nodes, groups), {"CPU": 4}) == 6
+    assert len(machines_of(nodes, [SimpleNamespace(max_count=-1, resources={"CPU": 1})])) == MACHINES_COUNTED
+    assert machines_of(nodes, [SimpleNamespace(max_count=0, resources={"CPU": 8})]) == [{"CPU": 0.0}]
