@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -15,6 +16,26 @@ ResultT = TypeVar("ResultT")
 
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 10.0
+
+
+class _Count:
+    """Counts over all threads of this process."""
+
+    def __init__(self) -> None:
+        self.value = 0
+        self._lock = threading.Lock()
+
+    def add_one(self) -> None:
+        with self._lock:
+            self.value += 1
+
+
+_retries = _Count()
+
+
+def num_retries() -> int:
+    """Return how many operations this process has tried again so far."""
+    return _retries.value
 
 
 class TransientError(Exception):
@@ -52,5 +73,6 @@ def with_retries(operation: Callable[[], ResultT], *, what: str, deadline_s: flo
                     f"{what} failed {attempt} times in {spent_s:.0f} s, last: {error}; "
                     "run the same command again to resume"
                 ) from error
+            _retries.add_one()
             log.info("%s: %s; attempt %d follows in %.1f s", what, error, attempt + 1, delay_s)
             time.sleep(delay_s)

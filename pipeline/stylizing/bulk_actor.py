@@ -13,6 +13,7 @@ import ray
 from pipeline.storage import Storage
 from pipeline.stylizing.flusher import Flusher
 from pipeline.stylizing.job import BulkJob
+from pipeline.stylizing.meters import WorkerMeters
 from pipeline.stylizing.painter import Painter
 from pipeline.stylizing.quarantine import still_to_do
 from pipeline.stylizing.read_ahead import ReadAhead, pixel_bytes
@@ -41,6 +42,7 @@ class BulkActor:
         self._job = job
         self._tracker = tracker
         self._reports = WorkerReports(tracker)
+        self._meters = WorkerMeters(job.layout.run_id)
         self._read_ahead = ReadAhead(Reader(storage, job.config.decode))
         self._painter = Painter(storage, job.layout, job.identity.styles, job.config)
         self._writer = Writer(storage, job.layout, job.identity, job.config.encode)
@@ -86,6 +88,7 @@ class BulkActor:
     def _write(self, sample: Sample) -> list[dict[str, Any]]:
         rows = self._writer(sample)
         self._reports.finish(sample.key, [row["status"] for row in rows])
+        self._meters.count(rows)
         return rows
 
 

@@ -30,6 +30,7 @@ from pipeline.storage import Storage
 from pipeline.storage.lease import HeldLease, acquire
 from pipeline.stylizing.follow_up import make_finder
 from pipeline.stylizing.job import BulkJob
+from pipeline.stylizing.meters import RunMeters
 from pipeline.stylizing.planner import plan_sources
 from pipeline.stylizing.planning_thread import PlanningThread, Shard
 from pipeline.stylizing.preflight import PreparedRun
@@ -93,7 +94,14 @@ def stylize(run: PreparedRun, on_progress: ProgressCallback | None = None) -> Bu
         if committed is not None:  # by the one that held the run when this one began
             return _nothing_to_do(run.layout, committed)
         bulk, show = _Bulk(run, lease), on_progress or (lambda progress: None)
-        with periodically(lambda: show(bulk.progress()), PROGRESS_PERIOD_S):
+        meters = RunMeters(run.layout.run_id)
+
+        def look() -> None:
+            progress = bulk.progress()
+            meters.show(progress)
+            show(progress)
+
+        with periodically(look, PROGRESS_PERIOD_S):
             success = bulk.paint()
     if success is None:
         remove_all(Storage(run.config.storage), run.layout.run_uri)

@@ -16,6 +16,7 @@ import ray
 from pipeline.storage import Storage
 from pipeline.stylizing.flusher import Flusher
 from pipeline.stylizing.job import BulkJob
+from pipeline.stylizing.meters import WorkerMeters
 from pipeline.stylizing.painter import Painter
 from pipeline.stylizing.quarantine import still_to_do
 from pipeline.stylizing.reader import Reader
@@ -40,6 +41,7 @@ class ReadStage:
         self._storage = Storage(job.config.storage)
         self._job = job
         self._tracker = tracker
+        self._meters = WorkerMeters(job.layout.run_id)
         self._reader = Reader(self._storage, job.config.decode)
         self._pool = ThreadPoolExecutor(CONCURRENT_READS, thread_name_prefix="read")
 
@@ -50,6 +52,7 @@ class ReadStage:
         todo, given_up = still_to_do(self._storage, self._job.layout, shard, planned, self._tracker)
         yield from _blocks(shard, given_up)
         yield from _blocks(shard, self._pool.map(self._reader, todo))
+        self._meters.count_retries()
 
 
 class PaintStage:
@@ -87,6 +90,7 @@ class WriteStage:
         self._storage = Storage(job.config.storage)
         self._job = job
         self._tracker = tracker
+        self._meters = WorkerMeters(job.layout.run_id)
         self._writer = Writer(self._storage, job.layout, job.identity, job.config.encode)
         self._pool = ThreadPoolExecutor(CONCURRENT_WRITES, thread_name_prefix="write")
 
@@ -97,6 +101,7 @@ class WriteStage:
         try:
             for sample, rows in zip(samples, self._pool.map(self._writer, samples), strict=True):
                 flusher.add(rows)
+                self._meters.count(rows)
                 self._tracker.finish.remote([(sample.key, [row["status"] for row in rows])])
         finally:
             flusher.flush()

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +24,8 @@ from pipeline.submission.request import JobRequest
 
 CONNECT_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 60.0
+START_PATIENCE_S = 60.0
+"""So long a head may take after its start until it accepts jobs."""
 STOP_WAIT_S = 60
 """So long may a job take after `jobs stop` to write a checkpoint, or what it has finished, before it is killed."""
 
@@ -167,18 +170,24 @@ def send(client: JobSubmissionClient, address: str, request: JobRequest, job_id:
     if "STYLEMILL_LOG" in os.environ:
         variables["STYLEMILL_LOG"] = os.environ["STYLEMILL_LOG"]
     with talking_to(address), staged_package(request.yaml(), with_code=not use_image) as folder:
-        try:
-            client.submit_job(
-                entrypoint=entrypoint(request.verb),
-                submission_id=job_id,
-                runtime_env={"working_dir": str(folder), "env_vars": variables},
-                metadata={VERB_KEY: request.verb, OUT_KEY: request.out, VERSION_KEY: __version__},
-            )
-        except RuntimeError as error:
-            if "already exists" in str(error):
-                return False
-            raise
-    return True
+        start_s = time.monotonic()
+        while True:
+            try:
+                client.submit_job(
+                    entrypoint=entrypoint(request.verb),
+                    submission_id=job_id,
+                    runtime_env={"working_dir": str(folder), "env_vars": variables},
+                    metadata={VERB_KEY: request.verb, OUT_KEY: request.out, VERSION_KEY: __version__},
+                )
+            except RuntimeError as error:
+                if "already exists" in str(error):
+                    return False
+                # A head that was just started takes a while to know of its own agent.
+                if "No available agent" not in str(error) or time.monotonic() - start_s > START_PATIENCE_S:
+                    raise
+                time.sleep(1.0)
+            else:
+                return True
 
 
 def our_jobs(jobs: Sequence[JobDetails]) -> list[JobDetails]:

@@ -15,6 +15,7 @@ from pipeline.training.checkpoint import Checkpoint, CheckpointWriter
 from pipeline.training.config import TrainConfig
 from pipeline.training.layout import TrainLayout
 from pipeline.training.memory import peak_memory_bytes
+from pipeline.training.meters import TrainMeters
 from pipeline.training.metrics import Row, metrics_to_parquet
 from pipeline.training.plateau import Plateau
 from pipeline.training.samples import sample_grid
@@ -60,6 +61,11 @@ class Recorder:
         self._event_files: EventFiles | None = None
         if config.tensorboard and writer is not None:
             self._event_files = EventFiles(storage, layout.tensorboard_uri, config.batch_size)
+        self._meters = (
+            None
+            if writer is None
+            else TrainMeters(config.style_name, layout.out, steps=config.steps, batch_size=config.batch_size)
+        )
         self.rows: list[Row] = []
         self.plateau = Plateau()
         self.resumed_at = 0
@@ -105,6 +111,8 @@ class Recorder:
                 "peak_memory_bytes": peak_memory_bytes(self._device),
             }
         )
+        if self._meters is not None:
+            self._meters.count(step, result.loss, is_finite=result.is_finite, seconds=seconds, wait_s=wait_s)
         if not result.is_finite:
             self.note(f"step {step}: loss or gradient is not finite, the update was skipped")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import threading
 import time
 import uuid
@@ -15,8 +14,10 @@ import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from pipeline.capacity import how_many_fit, machines_of, most_of
 from pipeline.errors import ClusterError, ConfigError, StorageError, own_cause
 from pipeline.periodically import periodically
+from pipeline.scratch import scratch_folder
 from pipeline.storage import Storage
 from pipeline.storage.lease import acquire
 from pipeline.style_model import StyleHeader, load_style_header
@@ -105,7 +106,7 @@ def _fit(run: PreparedTraining, tracker: ray.actor.ActorHandle) -> None:
     resources: dict[str, float] = {"CPU": cpus}
     if config.device == "cuda":
         resources["GPU"] = 1
-    with tempfile.TemporaryDirectory(prefix="stylemill-train-") as scratch:
+    with scratch_folder("stylemill-train-") as scratch:
         trainer = TorchTrainer(
             train_worker,
             train_loop_config={"job": job, "tracker": tracker},
@@ -118,7 +119,9 @@ def _fit(run: PreparedTraining, tracker: ray.actor.ActorHandle) -> None:
             # Checkpoints are our own, under OUT: Ray keeps no more than its controller's notes here, under a fresh
             # name for each start, since it would otherwise continue a finished run of the same name.
             run_config=RunConfig(
-                name=uuid.uuid4().hex, storage_path=scratch, failure_config=FailureConfig(max_failures=MAX_FAILURES)
+                name=uuid.uuid4().hex,
+                storage_path=str(scratch),
+                failure_config=FailureConfig(max_failures=MAX_FAILURES),
             ),
         )
         try:
@@ -131,14 +134,25 @@ def choose_cpus_per_worker(config: TrainConfig) -> int:
     """Return the CPUs of each worker: as asked for, or the cluster's share of one.
 
     Raises:
-        ConfigError: the cluster has fewer CPUs than the fewest workers need.
+        ConfigError: the cluster's machines cannot hold the fewest workers.
     """
-    has = int(ray.cluster_resources().get("CPU", 0))
+    scaling = ray._private.state.state.get_cluster_config()
+    machines = machines_of(ray.nodes(), scaling.node_group_configs if scaling else ())
     low, high = config.worker_range
-    wanted = config.cpus_per_worker or max(1, has // high)
-    if wanted * low > has:
-        cure = f"use at most {has // wanted} workers" if has >= wanted else f"use at most {has} CPUs"
-        raise ConfigError("num_workers", config.num_workers, f"needs {wanted * low} CPUs, the cluster has {has}", cure)
+    gpus = {"GPU": 1.0} if config.device == "cuda" else {}
+    if gpus and not most_of(machines, "GPU"):
+        raise ConfigError("device", config.device, "is not in the cluster, which has no GPU", "use cpu")
+    most = int(most_of(machines, "CPU"))
+    shares = range(most, 1, -1)  # the most CPUs of which every worker finds as many on one machine
+    wanted = config.cpus_per_worker or next(
+        (cpus for cpus in shares if how_many_fit(machines, {"CPU": cpus, **gpus}) >= high), 1
+    )
+    fits = how_many_fit(machines, {"CPU": wanted, **gpus})
+    if fits < low:
+        cure = f"use at most {fits} workers" if fits else f"use at most {most} CPUs per worker"
+        each = f"{wanted} CPU{'s' * (wanted > 1)}" + " and a GPU" * bool(gpus)
+        problem = f"needs {low} times {each} on one machine, the cluster has room for {fits}"
+        raise ConfigError("num_workers", config.num_workers, problem, cure)
     return wanted
 
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.cli import DONE, FAILED, VERBS, WRONG_USE, main
+from pipeline.errors import ConfigError
 from tests.drawn import image_bytes
 
 Check = Callable[..., str]
@@ -296,6 +297,14 @@ def test_help_is_light(arguments: list[str]):
     answer = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert answer.returncode == DONE, answer.stderr
     assert "usage: " in answer.stdout and answer.stdout.endswith("heavy: []\n") and not answer.stderr
+
+
+def test_a_dashboard_is_no_cluster_to_attach_to(monkeypatch: pytest.MonkeyPatch):
+    from jobs.session import ray_session
+
+    monkeypatch.setenv("RAY_ADDRESS", "http://head:8265")
+    with pytest.raises(ConfigError, match="put `submit` before the verb"), ray_session():
+        pass
 
 
 def test_the_reader_of_our_output_may_leave(tmp_path: Path):

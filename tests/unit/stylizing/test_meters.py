@@ -1,0 +1,74 @@
+"""Rows of every kind are counted: painted ones, and those that lack what was never made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import ray.util.metrics
+
+from pipeline.errors import ImageError
+from pipeline.storage.retry import TransientError, num_retries, with_retries
+from pipeline.stylizing.identity import StyleRef
+from pipeline.stylizing.meters import WorkerMeters
+from pipeline.stylizing.sample import Sample, failure_columns, manifest_row
+
+STYLE = StyleRef(name="waves", version="1", model_sha256="ab", fingerprint="f")
+PLANNED = {"uri": "/in/a", "key": "a", "size_bytes": 70, "etag": "e", "attempt": 1}
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float, dict[str, str]]]:
+    """What reaches Ray's metrics: name, value, tags. Ray itself, which would export them, does not run here."""
+    seen: list[tuple[str, float, dict[str, str]]] = []
+
+    def spy(kind: type, method: str) -> None:
+        original: Any = getattr(kind, method)
+
+        def record(self: Any, value: float = 1.0, tags: Any = None) -> None:
+            seen.append((self.info["name"], value, dict(tags or {})))
+            original(self, value, tags)
+
+        monkeypatch.setattr(kind, method, record)
+
+    spy(ray.util.metrics.Counter, "inc")
+    spy(ray.util.metrics.Histogram, "observe")
+    return seen
+
+
+def test_a_painted_row(counted: list):
+    done = {"status": "ok", "output_bytes": 90, "stylize_ms": 160.0, "encode_ms": 4.0}
+    row = manifest_row(Sample(planned=PLANNED, source_bytes=70, decode_ms=10.0), STYLE, "r1", **done)
+    WorkerMeters("r1").count([row])
+    assert ("stylemill_images", 1, {"status": "ok"}) in counted
+    assert ("stylemill_bytes", 90, {"direction": "written"}) in counted
+    assert ("stylemill_bytes", 70, {"direction": "read"}) in counted
+    seconds = {tags["stage"]: value for name, value, tags in counted if name == "stylemill_stage_seconds"}
+    assert seconds == {"decode": 0.01, "stylize": 0.16, "encode": 0.004}
+
+
+def test_a_failed_row_lacks_what_was_never_made(counted: list):
+    failure = ImageError("Truncated", "it ends too soon")
+    row = manifest_row(Sample(planned=PLANNED), STYLE, "r1", **failure_columns(failure))
+    assert "output_bytes" not in row
+    WorkerMeters("r1").count([row])
+    assert ("stylemill_images", 1, {"status": "failed"}) in counted
+    assert "written" not in str(counted) and "stylize" not in str([tags for _, _, tags in counted])
+
+
+def test_retries_are_counted_once(counted: list):
+    meters, before, outcomes = WorkerMeters("r1"), num_retries(), [TransientError("reset"), TransientError("reset"), 7]
+
+    def operation() -> int:
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, TransientError):
+            raise outcome
+        return outcome
+
+    assert with_retries(operation, what="reading", deadline_s=30) == 7
+    assert num_retries() == before + 2
+    meters.count_retries()
+    meters.count_retries()
+    assert [entry for entry in counted if entry[0] == "stylemill_storage_retries"] == [
+        ("stylemill_storage_retries", 2, {})
+    ]
