@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline.errors import ClusterError, ConfigError
+
 OBJECT_STORE_BYTES = 512 * 2**20
 
 
@@ -21,7 +23,15 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
 
     Args:
         num_cpus: CPUs of an own cluster; by default all of the machine's.
+
+    Raises:
+        ConfigError: ``RAY_ADDRESS`` is a dashboard's URL.
+        ClusterError: the cluster at ``RAY_ADDRESS`` cannot be joined.
     """
+    address = os.environ.get("RAY_ADDRESS", "")
+    if address.startswith(("http://", "https://")):
+        cure = "put `submit` before the verb to run it there, or unset the variable to run it here"
+        raise ConfigError("RAY_ADDRESS", address, "is a dashboard's URL, to which no driver can attach", cure)
     # Ray reads these when it is imported.
     os.environ.setdefault("RAY_DEDUP_LOGS", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -31,8 +41,15 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
     from ray.data import DataContext
 
     with _quiet_stderr():
-        if os.environ.get("RAY_ADDRESS"):
-            ray.init(logging_level=logging.ERROR, log_to_driver=False)
+        if address:
+            try:
+                ray.init(logging_level=logging.ERROR, log_to_driver=False)
+            except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+                reason = " ".join(str(error).split())[:300]
+                raise ClusterError(
+                    f"the Ray cluster at RAY_ADDRESS={address} cannot be joined ({reason}); check address, token and "
+                    "versions, or unset the variable to run on this machine alone"
+                ) from error
         else:
             ray.init(
                 address="local",

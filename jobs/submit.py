@@ -254,7 +254,8 @@ class _Status:
         self._line = LiveLine()
 
     def show(self, job: JobDetails, progress: str | None) -> None:
-        self._line.show(f"{str(job.status).lower()}: {progress or 'no progress yet'}")
+        if not job.status.is_terminal():
+            self._line.show(f"{str(job.status).lower()}: {progress or 'no progress yet'}")
 
     def close(self) -> None:
         self._line.close()
