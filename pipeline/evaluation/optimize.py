@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ Optimizer = Literal["lbfgs", "adam", "sgd"]
 Start = Literal["content", "noise"]
 Gram = Literal["full", "diagonal"]
 
-LEARNING_RATES: dict[Optimizer, float] = {"lbfgs": 1.0, "adam": 0.05, "sgd": 30.0}
+LEARNING_RATES: dict[Optimizer, float] = {"adam": 0.05, "sgd": 30.0}
 """Defaults; the gradients of a mean over pixels are small, so plain descent needs large steps."""
 _MOMENTUM = 0.9
 
@@ -54,9 +53,7 @@ def optimize_pixels(
     snapshots: Collection[int] = (),
     on_progress: Callable[[int, float], None] | None = None,
 ) -> Optimization:
-    """Optimise pixels under the judge's loss; one iteration is one gradient and one update.
-
-    After each update the pixels are brought back into the range that 8 bits can hold.
+    """Optimise pixels under the judge's loss, within the range that 8 bits can hold; one iteration is one update.
 
     Args:
         bench: loss network, style and weights.
@@ -65,7 +62,7 @@ def optimize_pixels(
         optimizer: what takes the steps.
         start: from the content image, or from noise.
         gram: what the style term compares: whole Gram matrices, or their diagonals alone.
-        learning_rate: of the optimizer; None takes LEARNING_RATES.
+        learning_rate: of Adam or SGD; None takes LEARNING_RATES. L-BFGS-B finds its own steps.
         seed: of the noise.
         snapshots: iterations whose picture is kept.
         on_progress: told each iteration and its loss.
@@ -77,38 +74,119 @@ def optimize_pixels(
     """
     source_NCHW = to_batch(source_HWC)
     black, white = (to_batch(np.full((1, 1, 3), level, np.uint8)) for level in (0, 255))
-    pixels_NCHW = _first_pixels(source_NCHW, black, white, start, seed).requires_grad_()
-    rate = LEARNING_RATES[optimizer] if learning_rate is None else learning_rate
-    stepper = _stepper(optimizer, pixels_NCHW, rate)
+    first_NCHW = _first_pixels(source_NCHW, black, white, start, seed)
     objective = _Objective(bench, source_NCHW, gram)
+    record = _Record(bench, source_HWC, first_NCHW, snapshots, on_progress)
+    rate = LEARNING_RATES.get(optimizer) if learning_rate is None else learning_rate
+    if optimizer == "lbfgs":
+        _run_lbfgs(objective, first_NCHW, (black, white), iterations, record)
+    else:
+        assert rate is not None
+        _run_steps(objective, first_NCHW, (black, white), iterations, record, optimizer, rate)
+    if not record.losses[-1] <= record.losses[0]:
+        problem = f"makes the loss grow from {record.losses[0]:.3g} to {record.losses[-1]:.3g} with {optimizer}"
+        raise ConfigError("learning_rate", rate, problem, "write a smaller one")
+    return record.finish(iterations)
 
-    def closure() -> Tensor:
-        stepper.zero_grad()
+
+class _Record:
+    """Loss, time and pictures of an optimisation, iteration by iteration; the clock stands while it measures."""
+
+    def __init__(
+        self,
+        bench: Bench,
+        source_HWC: NDArray[np.uint8],
+        first_NCHW: Tensor,
+        snapshots: Collection[int],
+        on_progress: Callable[[int, float], None] | None,
+    ) -> None:
+        self._bench, self._source_HWC, self._wanted, self._on_progress = bench, source_HWC, snapshots, on_progress
+        self._snapshots: dict[int, NDArray[np.uint8]] = {}
+        self._picture_HWC = to_picture(first_NCHW)
+        self.losses = [bench.losses(self._picture_HWC, source_HWC).total]
+        self._seconds = [0.0]
+        self._began_s = time.perf_counter()
+
+    def add(self, pixels_NCHW: Tensor) -> None:
+        """Measure the pixels after one more iteration."""
+        self._seconds.append(self._seconds[-1] + time.perf_counter() - self._began_s)
+        self._picture_HWC = to_picture(pixels_NCHW)
+        self.losses.append(self._bench.losses(self._picture_HWC, self._source_HWC).total)
+        iteration = len(self.losses) - 1
+        if iteration in self._wanted:
+            self._snapshots[iteration] = self._picture_HWC
+        if self._on_progress:
+            self._on_progress(iteration, self.losses[-1])
+        self._began_s = time.perf_counter()
+
+    def finish(self, iterations: int) -> Optimization:
+        """Return the whole; where no step helped any more, the rest of the iterations repeats the last."""
+        rest = iterations + 1 - len(self.losses)
+        missing = {mark: self._picture_HWC for mark in self._wanted if len(self.losses) <= mark <= iterations}
+        return Optimization(
+            result_HWC=self._picture_HWC,
+            losses=np.array(self.losses + self.losses[-1:] * rest),
+            seconds=np.array(self._seconds + self._seconds[-1:] * rest),
+            snapshots=self._snapshots | missing,
+        )
+
+
+def _run_lbfgs(
+    objective: _Objective, first_NCHW: Tensor, bounds: tuple[Tensor, Tensor], iterations: int, record: _Record
+) -> None:
+    """Take iterations of scipy's L-BFGS-B, which keeps the pixels within bounds and has a line search."""
+    from scipy.optimize import minimize
+
+    shape = first_NCHW.shape
+
+    def as_pixels(values: NDArray[np.float64]) -> Tensor:
+        return torch.from_numpy(values.astype(np.float32)).view(shape)
+
+    def loss_and_gradient(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        pixels_NCHW = as_pixels(values).requires_grad_()
         loss = objective(pixels_NCHW)
         loss.backward()
-        return loss
+        assert pixels_NCHW.grad is not None
+        return float(loss.detach()), pixels_NCHW.grad.double().numpy().ravel()
 
-    picture_HWC = to_picture(pixels_NCHW)
-    losses, seconds, kept = [bench.losses(picture_HWC, source_HWC).total], [0.0], {}
+    low, high = (bound.expand(shape).double().numpy().ravel() for bound in bounds)
+    minimize(
+        loss_and_gradient,
+        first_NCHW.double().numpy().ravel(),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=np.stack([low, high], axis=1),
+        callback=lambda values: record.add(as_pixels(values)),
+        options={"maxiter": iterations, "maxfun": 20 * iterations, "maxcor": 20, "ftol": 0.0, "gtol": 0.0},
+    )
+
+
+def _run_steps(
+    objective: _Objective,
+    first_NCHW: Tensor,
+    bounds: tuple[Tensor, Tensor],
+    iterations: int,
+    record: _Record,
+    optimizer: Optimizer,
+    rate: float,
+) -> None:
+    """Take steps of one of torch's optimizers; pixels that leave the bounds are brought back after each."""
+    pixels_NCHW = first_NCHW.clone().requires_grad_()
+    stepper: torch.optim.Optimizer = (
+        torch.optim.Adam([pixels_NCHW], lr=rate)
+        if optimizer == "adam"
+        else torch.optim.SGD([pixels_NCHW], lr=rate, momentum=_MOMENTUM)
+    )
     for iteration in range(1, iterations + 1):
-        start_s = time.perf_counter()
-        stepper.step(closure)  # type: ignore[arg-type]
+        stepper.zero_grad()
+        objective(pixels_NCHW).backward()
+        stepper.step()
         with torch.no_grad():
-            pixels_NCHW.clamp_(black, white)
-        seconds.append(seconds[-1] + time.perf_counter() - start_s)
-        picture_HWC = to_picture(pixels_NCHW)
-        losses.append(bench.losses(picture_HWC, source_HWC).total)
-        if not math.isfinite(losses[-1]) or not torch.isfinite(pixels_NCHW).all():
+            pixels_NCHW.clamp_(*bounds)
+        if not torch.isfinite(pixels_NCHW).all():
             problem = f"gives values that are not finite at iteration {iteration} with {optimizer}"
             raise ConfigError("learning_rate", rate, problem, "write a smaller one")
-        if iteration in snapshots:
-            kept[iteration] = picture_HWC
-        if on_progress:
-            on_progress(iteration, losses[-1])
-    if losses[-1] > losses[0]:
-        problem = f"makes the loss grow from {losses[0]:.3g} to {losses[-1]:.3g} with {optimizer}"
-        raise ConfigError("learning_rate", rate, problem, "write a smaller one")
-    return Optimization(result_HWC=picture_HWC, losses=np.array(losses), seconds=np.array(seconds), snapshots=kept)
+        record.add(pixels_NCHW)
 
 
 def to_picture(pixels_NCHW: Tensor) -> NDArray[np.uint8]:
@@ -122,17 +200,6 @@ def _first_pixels(source_NCHW: Tensor, black: Tensor, white: Tensor, start: Star
         return source_NCHW.clone()
     noise = torch.randn(source_NCHW.shape, generator=torch.Generator().manual_seed(seed))
     return (noise * 0.5).clamp(black, white)
-
-
-def _stepper(optimizer: Optimizer, pixels_NCHW: Tensor, rate: float) -> torch.optim.Optimizer:
-    if optimizer == "lbfgs":
-        # One update for each gradient, and no end before the last iteration.
-        return torch.optim.LBFGS(
-            [pixels_NCHW], lr=rate, max_iter=1, history_size=30, tolerance_grad=0.0, tolerance_change=0.0
-        )
-    if optimizer == "adam":
-        return torch.optim.Adam([pixels_NCHW], lr=rate)
-    return torch.optim.SGD([pixels_NCHW], lr=rate, momentum=_MOMENTUM)
 
 
 class _Objective:

@@ -29,10 +29,10 @@ class OptimizeConfig:
     judge: Judge = inline(Judge)  # noqa: RUF009 (gives a field, as field() does)
 
     iterations: int = 300
-    """Updates of the pixels; each takes one gradient."""
+    """Updates of the pixels."""
 
     optimizer: Literal["lbfgs", "adam", "sgd"] = "lbfgs"
-    """What takes the steps; sgd with momentum."""
+    """What takes the steps: L-BFGS-B within the bounds of 8 bits, Adam, or plain descent with momentum."""
 
     start: Literal["content", "noise"] = "content"
     """Begin with the content image or with noise."""
@@ -41,7 +41,7 @@ class OptimizeConfig:
     """What the style term compares: whole Gram matrices, or their diagonals (the energy of each channel) alone."""
 
     learning_rate: float | None = None
-    """Of the optimizer; by default 1 for lbfgs, 0.05 for adam, 30 for sgd."""
+    """Of adam (by default 0.05) and sgd (30); lbfgs finds its own steps."""
 
     size_px: int = 256
     """The image is painted with its shorter side at this many pixels; a smaller one keeps its size."""
@@ -60,5 +60,8 @@ class OptimizeConfig:
             raise ConfigError("style_image", self.judge.style_image, "is required", cure)
         check_at_least("iterations", self.iterations, 1)
         check_at_least("size_px", self.size_px, MIN_SIDE_PX)
+        if self.learning_rate is not None and self.optimizer == "lbfgs":
+            cure = "leave it out, or choose --optimizer adam or sgd"
+            raise ConfigError("learning_rate", self.learning_rate, "does not go with lbfgs", cure)
         if self.learning_rate is not None and not 0 < self.learning_rate < float("inf"):
             raise ConfigError("learning_rate", self.learning_rate, "is not above zero", "write a number above 0")

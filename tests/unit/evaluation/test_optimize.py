@@ -28,6 +28,12 @@ def test_every_optimizer_lowers_the_loss_from_every_start(bench: Bench, optimize
     assert found.snapshots.keys() == {5} and found.snapshots[5].shape == SOURCE.shape
 
 
+def test_lbfgs_never_jumps_back(bench: Bench):
+    """Without a line search, or with pixels moved behind its back, it loses all that it gained every few iterations."""
+    losses = optimize_pixels(bench, SOURCE, iterations=25).losses
+    assert np.diff(losses).max() < 0.01 * losses[0]
+
+
 def test_the_diagonal_lowers_its_own_term_and_leaves_the_rest_of_the_gram_alone(bench: Bench):
     full = optimize_pixels(bench, SOURCE, iterations=15)
     diagonal = optimize_pixels(bench, SOURCE, iterations=15, gram="diagonal")
