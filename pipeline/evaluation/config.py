@@ -86,7 +86,10 @@ class EvaluateConfig:
     """Also optimise pixels directly (L-BFGS, from content) and say to how many iterations a network is equal."""
 
     yardstick_images: int = 3
-    """So many images get the yardstick; each takes 500 iterations."""
+    """So many images get the yardstick."""
+
+    yardstick_iterations: int = 500
+    """Iterations of the yardstick on each image, from 50."""
 
     pictures: int = 12
     """So many images are shown on the page."""
@@ -102,4 +105,5 @@ class EvaluateConfig:
         check_at_least("num_images", self.num_images, 0)
         check_at_least("size_px", self.size_px, MIN_SIDE_PX)
         check_at_least("yardstick_images", self.yardstick_images, 1)
+        check_at_least("yardstick_iterations", self.yardstick_iterations, 50)
         check_at_least("pictures", self.pictures, 0)

@@ -41,7 +41,7 @@ def write_evaluation_page(
         judge=judge,
         pictures=_pictures(storage, rows, config.pictures),
         yardstick=readings,
-        marks=MARKS,
+        marks=[mark for mark in MARKS if mark <= config.yardstick_iterations],
         details=Details(
             facts={
                 "table": join(prepared.out, "evaluation.parquet"),

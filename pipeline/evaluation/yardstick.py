@@ -28,19 +28,25 @@ class Reading:
     """Mean total loss."""
     network_s: float
     """Mean seconds for an image."""
+    iterations: int
+    """Of the optimisation."""
     mark_losses: tuple[float, ...]
-    """Mean total loss of the optimisation at each of MARKS."""
+    """Mean total loss of the optimisation at each of MARKS that it reached."""
     mark_s: tuple[float, ...]
     """Mean seconds that it took to each of MARKS."""
     equal_iterations: int | None
-    """First iteration at which the optimisation's mean loss is no higher; None if 500 do not suffice."""
+    """First iteration at which the optimisation's mean loss is no higher; None if all of them do not suffice."""
     times_faster: float
-    """Seconds of that many iterations (of 500 where they do not suffice) over the network's."""
+    """Seconds of that many iterations (of all where they do not suffice) over the network's."""
 
     @property
     def sentence(self) -> str:
         """The reading in words."""
-        equal = f"equal to {self.equal_iterations}" if self.equal_iterations is not None else f"better than {MARKS[-1]}"
+        equal = (
+            f"equal to {self.equal_iterations}"
+            if self.equal_iterations is not None
+            else f"better than {self.iterations}"
+        )
         return (
             f"{self.model}: {equal} iterations of L-BFGS from content, {self.times_faster:,.0f} times faster "
             f"(mean of {self.num_images} images, loss {self.network_loss:.3f})"
@@ -70,7 +76,7 @@ def measure_yardstick(
                 optimize_pixels(
                     prepared.bench,
                     source_HWC,
-                    iterations=MARKS[-1],
+                    iterations=prepared.config.yardstick_iterations,
                     on_progress=lambda step, loss, what=what: show(f"{what}: iteration {step}, loss {loss:.3f}"),  # type: ignore[misc]
                 )
             )
@@ -89,13 +95,15 @@ def read_yardstick(model: str, rows: Sequence[dict], runs: Sequence[Optimization
     network_s = float(np.mean([row["seconds"] for row in rows]))
     reached = np.flatnonzero(losses <= network_loss)
     equal = int(reached[0]) if len(reached) else None
+    last = len(losses) - 1
     return Reading(
         model=model,
         num_images=len(runs),
         network_loss=network_loss,
         network_s=network_s,
-        mark_losses=tuple(float(losses[mark]) for mark in MARKS),
-        mark_s=tuple(float(seconds[mark]) for mark in MARKS),
+        iterations=last,
+        mark_losses=tuple(float(losses[mark]) for mark in MARKS if mark <= last),
+        mark_s=tuple(float(seconds[mark]) for mark in MARKS if mark <= last),
         equal_iterations=equal,
-        times_faster=float(seconds[MARKS[-1] if equal is None else equal] / network_s),
+        times_faster=float(seconds[last if equal is None else equal] / network_s),
     )

@@ -14,6 +14,7 @@ from pipeline.evaluation.evaluate import evaluate, paint, prepare
 from pipeline.evaluation.judging import Bench, to_batch
 from pipeline.evaluation.measurements import checkerboard, color_shift, structural_similarity
 from pipeline.evaluation.reporting import write_evaluation_page
+from pipeline.evaluation.yardstick import measure_yardstick
 from pipeline.nn.fast import FastNet
 from pipeline.nn.losses import perceptual_loss
 from pipeline.storage import Storage
@@ -61,6 +62,19 @@ def test_every_image_is_a_row_for_every_model_and_bad_ones_say_why(
         assert row["style_loss"] == pytest.approx(np.mean(row["style_loss_by_layer"]))
     text = Path(page).read_text()
     assert "dunes-1" in text and "tiny.png" in text and "data:image/webp" in text
+
+
+def test_the_yardstick_stands_on_the_page(tmp_path: Path, style_image: Path, style_file: Path):
+    config = _config(tmp_path, style_image, (style_file,), yardstick_images=1, yardstick_iterations=50)
+    storage, config = Storage(), replace(config, size_px=64, num_images=2)
+    prepared = prepare(storage, config)
+    table = evaluate(storage, prepared)
+    (reading,) = measure_yardstick(storage, prepared, table, lambda text: None)
+    assert reading.num_images == 1 and len(reading.mark_losses) == 1
+    assert reading.mark_losses[0] < reading.network_loss  # a network of random weights is no match
+    assert reading.equal_iterations is not None and reading.times_faster > 0
+    text = Path(write_evaluation_page(storage, prepared, table, [reading])).read_text()
+    assert reading.sentence in text and "50 iterations" in text
 
 
 def test_a_model_that_gives_nan_is_named_and_no_table_is_written(tmp_path: Path, style_image: Path):
