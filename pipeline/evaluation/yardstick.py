@@ -35,22 +35,22 @@ class Reading:
     mark_s: tuple[float, ...]
     """Mean seconds that it took to each of MARKS."""
     equal_iterations: int | None
-    """First iteration at which the optimisation's mean loss is no higher; None if all of them do not suffice."""
+    """First iteration at which the optimisation's mean loss is no higher; None if all do not suffice, 0 if the
+    images themselves are as good."""
     times_faster: float
     """Seconds of that many iterations (of all where they do not suffice) over the network's."""
 
     @property
     def sentence(self) -> str:
         """The reading in words."""
-        equal = (
-            f"equal to {self.equal_iterations}"
-            if self.equal_iterations is not None
-            else f"better than {self.iterations}"
+        measured = f"(mean of {self.num_images} images, loss {self.network_loss:.3f})"
+        if self.equal_iterations == 0:
+            return f"{self.model}: no better than the images themselves under this loss {measured}"
+        which = (
+            f"better than {self.iterations}" if self.equal_iterations is None else f"equal to {self.equal_iterations}"
         )
-        return (
-            f"{self.model}: {equal} iterations of L-BFGS from content, {self.times_faster:,.0f} times faster "
-            f"(mean of {self.num_images} images, loss {self.network_loss:.3f})"
-        )
+        faster = f"{self.times_faster:,.0f} times faster"
+        return f"{self.model}: {which} iterations of L-BFGS from content, {faster} {measured}"
 
 
 def measure_yardstick(

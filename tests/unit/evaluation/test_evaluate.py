@@ -72,7 +72,7 @@ def test_the_yardstick_stands_on_the_page(tmp_path: Path, style_image: Path, sty
     (reading,) = measure_yardstick(storage, prepared, table, lambda text: None)
     assert reading.num_images == 1 and len(reading.mark_losses) == 1
     assert reading.mark_losses[0] < reading.network_loss  # a network of random weights is no match
-    assert reading.equal_iterations is not None and reading.times_faster > 0
+    assert reading.equal_iterations == 0 and "no better than the images themselves" in reading.sentence
     text = Path(write_evaluation_page(storage, prepared, table, [reading])).read_text()
     assert reading.sentence in text and "50 iterations" in text
 
