@@ -1,4 +1,4 @@
-"""What the tests of several folders share: a style to paint with, and the command line as users call it."""
+"""What the tests of several folders share: a style to paint with, S3, and the command line as users call it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import ctypes
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parents[1]
+S3_SERVER = ROOT / "tests" / "tools" / "s3-server"
+
+NO_S3_SERVICE = "needs the S3 service: run `make .venv-s3/.installed` and set SWIFT_VENV to that folder"
 
 # The same examples every time, and no verdict about how fast a busy machine is.
 settings.register_profile("stylemill", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -81,6 +85,40 @@ def run_bound_by_permissions() -> Callable[..., subprocess.CompletedProcess[str]
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def s3_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A real S3 service on loopback, one for all tests: the environment that leads to it. Skips visibly without it."""
+    venv = Path(os.environ.get("SWIFT_VENV", ROOT / ".venv-s3"))
+    if not (venv / "bin" / "swift-proxy-server").exists():
+        pytest.skip(NO_S3_SERVICE)
+    folder = tmp_path_factory.mktemp("s3")
+    environment = {**os.environ, "SWIFT_VENV": str(venv), "S3_SERIAL": "1"}
+    command = [sys.executable, str(S3_SERVER), "start", str(folder), "0"]
+    started = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if started.returncode:
+        pytest.fail(started.stderr)
+    said = dict(line.split("=", 1) for line in started.stdout.split())
+    yield {
+        "AWS_ENDPOINT_URL": said["endpoint"],
+        "AWS_ACCESS_KEY_ID": said["access_key"],
+        "AWS_SECRET_ACCESS_KEY": said["secret"],
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    subprocess.run([sys.executable, str(S3_SERVER), "stop", str(folder)], env=environment, check=True)
+
+
+@pytest.fixture
+def s3_bucket(s3_service: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """A fresh bucket as a location; this process's environment leads to it."""
+    import botocore.session
+
+    for name, value in s3_service.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"test-{uuid.uuid4().hex[:12]}"
+    botocore.session.get_session().create_client("s3").create_bucket(Bucket=bucket)
+    return f"s3://{bucket}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

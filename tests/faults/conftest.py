@@ -18,9 +18,6 @@ from tests.conftest import ROOT, command_line
 from tests.drawn import image_bytes
 from tests.faults.outcome import Outcome, outcome_of
 from tests.faults.processes import wait_for
-from tests.integration.conftest import s3_bucket, s3_service
-
-__all__ = ["s3_bucket", "s3_service"]
 
 NUM_IMAGES = 48
 
