@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pipeline.config import add_flags, from_flags, make_parser, parse_yaml, to_yaml
 from pipeline.errors import ConfigError
@@ -83,18 +84,35 @@ def _read_file(path: str | None) -> Mapping[str, Any]:
     return parse_yaml(text, source=path)
 
 
-def subcommand(verb: str, choices: Mapping[str, str], arguments: Sequence[str]) -> tuple[str, list[str]] | None:
-    """Return the subcommand and what follows it, or None after help has printed.
+@dataclass(frozen=True, kw_only=True)
+class Subcommand(Generic[ConfigT]):
+    """One of the things that a verb can do."""
+
+    does: str
+    """What, in one sentence for ``--help``."""
+    config: type[ConfigT]
+    run: Callable[[ConfigT], int]
+    """Does it and returns the exit code."""
+    positional: str | None = None
+    """Field of the config that may be given without its flag."""
+
+
+def run_subcommand(verb: str, subcommands: Mapping[str, Subcommand[Any]], arguments: Sequence[str]) -> int:
+    """Run the subcommand that the first argument names with the config that the others give; return its exit code.
+
+    ``--help`` and ``--print-config`` print and return 0.
 
     Raises:
-        ConfigError: no subcommand, or an unknown one.
+        ConfigError: no subcommand, an unknown one, or anything wrong with its arguments.
     """
     if arguments and arguments[0] in ("-h", "--help"):
-        print(f"usage: stylemill {verb} <{'|'.join(choices)}> ...\n")
-        for name, text in choices.items():
-            print(f"  {name:<10} {text}")
-        return None
-    if not arguments or arguments[0] not in choices:
+        print(f"usage: stylemill {verb} <{'|'.join(subcommands)}> ...\n")
+        for name, subcommand in subcommands.items():
+            print(f"  {name:<10} {subcommand.does}")
+        return 0
+    if not arguments or arguments[0] not in subcommands:
         given = arguments[0] if arguments else None
-        raise ConfigError(verb, given, "is no subcommand", "use one of " + ", ".join(choices))
-    return arguments[0], list(arguments[1:])
+        raise ConfigError(verb, given, "is no subcommand", "use one of " + ", ".join(subcommands))
+    name, chosen = arguments[0], subcommands[arguments[0]]
+    config = parse(chosen.config, f"{verb} {name}", chosen.does, arguments[1:], positional=chosen.positional)
+    return 0 if config is None else chosen.run(config)

@@ -6,43 +6,29 @@ import os
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from jobs.arguments import parse, subcommand
+from jobs.arguments import Subcommand, run_subcommand
 from jobs.submit import come_back, ending, last_words, look_after
 from jobs.terminal import duration
-from pipeline.submission.config import JobConfig, JobsConfig, LogsConfig, with_address_from
+from pipeline.submission.config import AddressT, JobConfig, JobsConfig, LogsConfig, with_address_from
 
 if TYPE_CHECKING:
-    from ray.job_submission import JobDetails
+    from ray.job_submission import JobDetails, JobSubmissionClient
 
-SUBCOMMANDS = {
-    "list": "list the jobs that the cluster knows, newest first",
-    "status": "show how far a job is",
-    "logs": "print a job's log; --follow goes on to its end and leaves with its exit code",
-    "stop": "stop a job, which can be resumed by submitting it again",
-}
 STOP_PATIENCE_S = 90.0
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run a subcommand."""
-    chosen = subcommand("jobs", SUBCOMMANDS, arguments)
-    if chosen is None:
-        return 0
-    name, rest = chosen
-    return _HANDLERS[name](rest)
+    return run_subcommand("jobs", SUBCOMMANDS, arguments)
 
 
-def list_jobs(arguments: Sequence[str]) -> int:
+def list_jobs(config: JobsConfig) -> int:
     """Print one line for each job."""
-    config = parse(JobsConfig, "jobs list", SUBCOMMANDS["list"], arguments)
-    if config is None:
-        return 0
-    config = with_address_from(config, dict(os.environ))
     from pipeline.submission import cluster
 
-    client = cluster.connect(config.address)
+    config, client = _connect(config)
     jobs = cluster.find_jobs(client, config.address)
     shown = list(reversed(jobs if config.all else cluster.our_jobs(jobs)))
     if not shown:
@@ -59,15 +45,11 @@ def list_jobs(arguments: Sequence[str]) -> int:
     return 0
 
 
-def status(arguments: Sequence[str]) -> int:
+def status(config: JobConfig) -> int:
     """Print what is known about a job."""
-    config = parse(JobConfig, "jobs status", SUBCOMMANDS["status"], arguments, positional="id")
-    if config is None:
-        return 0
-    config = with_address_from(config, dict(os.environ))
     from pipeline.submission import cluster, watch
 
-    client = cluster.connect(config.address)
+    config, client = _connect(config)
     job = cluster.find_job(client, config.address, config.id)
     is_over = job.status.is_terminal()
     print(f"job:      {config.id}")
@@ -85,15 +67,11 @@ def status(arguments: Sequence[str]) -> int:
     return 0
 
 
-def logs(arguments: Sequence[str]) -> int:
+def logs(config: LogsConfig) -> int:
     """Print a job's log."""
-    config = parse(LogsConfig, "jobs logs", SUBCOMMANDS["logs"], arguments, positional="id")
-    if config is None:
-        return 0
-    config = with_address_from(config, dict(os.environ))
     from pipeline.submission import cluster, watch
 
-    client = cluster.connect(config.address)
+    config, client = _connect(config)
     cluster.find_job(client, config.address, config.id)
     if config.follow:
         return look_after(client, config.address, config.id, follow=True)
@@ -101,15 +79,11 @@ def logs(arguments: Sequence[str]) -> int:
     return 0
 
 
-def stop(arguments: Sequence[str]) -> int:
+def stop(config: JobConfig) -> int:
     """Stop a job and wait until it is gone."""
-    config = parse(JobConfig, "jobs stop", SUBCOMMANDS["stop"], arguments, positional="id")
-    if config is None:
-        return 0
-    config = with_address_from(config, dict(os.environ))
     from pipeline.submission import cluster
 
-    client = cluster.connect(config.address)
+    config, client = _connect(config)
     job = cluster.find_job(client, config.address, config.id)
     if job.status.is_terminal():
         print(f"job {config.id} has ended before: {ending(job)}")
@@ -126,6 +100,14 @@ def stop(arguments: Sequence[str]) -> int:
         job = cluster.find_job(client, config.address, config.id)
     print(f"job {config.id}: {ending(job)}")
     return 0
+
+
+def _connect(config: AddressT) -> tuple[AddressT, JobSubmissionClient]:
+    """Return a config whose address is known, and a client for it."""
+    from pipeline.submission import cluster
+
+    config = with_address_from(config, dict(os.environ))
+    return config, cluster.connect(config.address)
 
 
 def _started(job: JobDetails) -> str:
@@ -149,4 +131,16 @@ def _what(job: JobDetails) -> str:
     return f"{metadata[VERB_KEY]} -> {metadata.get(OUT_KEY, '?')}"
 
 
-_HANDLERS = {"list": list_jobs, "status": status, "logs": logs, "stop": stop}
+SUBCOMMANDS: dict[str, Subcommand[Any]] = {
+    "list": Subcommand(does="list the jobs that the cluster knows, newest first", config=JobsConfig, run=list_jobs),
+    "status": Subcommand(does="show how far a job is", config=JobConfig, run=status, positional="id"),
+    "logs": Subcommand(
+        does="print a job's log; --follow goes on to its end and leaves with its exit code",
+        config=LogsConfig,
+        run=logs,
+        positional="id",
+    ),
+    "stop": Subcommand(
+        does="stop a job, which can be resumed by submitting it again", config=JobConfig, run=stop, positional="id"
+    ),
+}

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from jobs.arguments import parse, subcommand
+from jobs.arguments import Subcommand, run_subcommand
 from jobs.terminal import LiveLine, counts_text, duration
 from pipeline.errors import ConfigError
 from pipeline.storage import StorageOptions
@@ -17,12 +17,6 @@ from pipeline.storage import StorageOptions
 if TYPE_CHECKING:
     from pipeline.auditing.verify import Verification
 
-SUBCOMMANDS = {
-    "verify": "check rows against the plan, objects against their SHA-256, and look for unknown objects",
-    "summary": "print counts, errors and throughput",
-    "repair": "paint again, in a run of its own, what verify finds missing or damaged",
-    "gc": "list objects that no committed run owns; remove them with --delete",
-}
 PROBLEMS_SHOWN = 20
 LEFTOVERS_S = 3600.0
 """Half-written files of this age belong to processes that are gone."""
@@ -67,18 +61,11 @@ class GcConfig(ManifestConfig):
 
 def main(arguments: Sequence[str]) -> int:
     """Run the verb; ``verify`` returns 1 if anything is not as the manifest says."""
-    chosen = subcommand("manifest", SUBCOMMANDS, arguments)
-    if chosen is None:
-        return 0
-    name, rest = chosen
-    return _HANDLERS[name](rest)
+    return run_subcommand("manifest", SUBCOMMANDS, arguments)
 
 
-def verify(arguments: Sequence[str]) -> int:
+def verify(config: VerifyConfig) -> int:
     """Check a manifest and print what is wrong."""
-    config = parse(VerifyConfig, "manifest verify", SUBCOMMANDS["verify"], arguments, positional="uri")
-    if config is None:
-        return 0
     found = _verification(config, config.sample)
     return 0 if found.is_sound else 1
 
@@ -113,11 +100,8 @@ def _verification(config: ManifestConfig, sample: float = 1.0) -> Verification:
     return found
 
 
-def repair(arguments: Sequence[str]) -> int:
+def repair(config: ManifestConfig) -> int:
     """Verify a manifest and paint again what is missing or damaged."""
-    config = parse(ManifestConfig, "manifest repair", SUBCOMMANDS["repair"], arguments, positional="uri")
-    if config is None:
-        return 0
     from jobs.session import ray_session
     from jobs.stylize import paint, print_summary, write_report
     from pipeline.auditing.repair import prepare_repair
@@ -134,11 +118,8 @@ def repair(arguments: Sequence[str]) -> int:
     return 0 if not result.success.counts.get("failed") else 3
 
 
-def gc(arguments: Sequence[str]) -> int:
+def gc(config: GcConfig) -> int:
     """List, or remove, objects that no committed run owns."""
-    config = parse(GcConfig, "manifest gc", SUBCOMMANDS["gc"], arguments, positional="uri")
-    if config is None:
-        return 0
     from pipeline.auditing.gc import find_garbage
     from pipeline.storage import Storage, resolve
 
@@ -161,11 +142,8 @@ def gc(arguments: Sequence[str]) -> int:
     return 0
 
 
-def summary(arguments: Sequence[str]) -> int:
+def summary(config: ManifestConfig) -> int:
     """Print what a manifest holds."""
-    config = parse(ManifestConfig, "manifest summary", SUBCOMMANDS["summary"], arguments, positional="uri")
-    if config is None:
-        return 0
     from pipeline.manifest.read import find_run, iter_parts, load_success
     from pipeline.storage import Storage
 
@@ -215,4 +193,26 @@ def summary(arguments: Sequence[str]) -> int:
     return 0
 
 
-_HANDLERS = {"verify": verify, "summary": summary, "repair": repair, "gc": gc}
+SUBCOMMANDS: dict[str, Subcommand[Any]] = {
+    "verify": Subcommand(
+        does="check rows against the plan, objects against their SHA-256, and look for unknown objects",
+        config=VerifyConfig,
+        run=verify,
+        positional="uri",
+    ),
+    "summary": Subcommand(
+        does="print counts, errors and throughput", config=ManifestConfig, run=summary, positional="uri"
+    ),
+    "repair": Subcommand(
+        does="paint again, in a run of its own, what verify finds missing or damaged",
+        config=ManifestConfig,
+        run=repair,
+        positional="uri",
+    ),
+    "gc": Subcommand(
+        does="list objects that no committed run owns; remove them with --delete",
+        config=GcConfig,
+        run=gc,
+        positional="uri",
+    ),
+}

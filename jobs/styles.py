@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from jobs.arguments import parse, subcommand
+from jobs.arguments import Subcommand, run_subcommand
 from pipeline.errors import ConfigError
 from pipeline.registry import Promotion, Registry, StyleReference, Version, registry_uri
 from pipeline.storage import Storage, StorageOptions, resolve
 
-SUBCOMMANDS = {
-    "add": "add a trained model as a version of its style",
-    "list": "list the styles, their versions and champions",
-    "show": "show a style's versions and the history of its champions",
-    "promote": "make a version the champion: STYLE@VERSION",
-    "rollback": "make an earlier champion the champion again: STYLE or STYLE@VERSION",
-    "delete": "remove the model of a version that is not the champion: STYLE@VERSION",
-}
 DIGITS = 12
 
 
@@ -97,18 +90,11 @@ class ChangeConfig(StyleConfig):
 
 def main(arguments: Sequence[str]) -> int:
     """Run a subcommand."""
-    chosen = subcommand("styles", SUBCOMMANDS, arguments)
-    if chosen is None:
-        return 0
-    name, rest = chosen
-    return _HANDLERS[name](rest)
+    return run_subcommand("styles", SUBCOMMANDS, arguments)
 
 
-def add(arguments: Sequence[str]) -> int:
+def add(config: AddConfig) -> int:
     """Add a version; a registry is made where there is none."""
-    config = parse(AddConfig, "styles add", SUBCOMMANDS["add"], arguments, positional="model")
-    if config is None:
-        return 0
     storage = Storage(config.storage)
     source = resolve(config.model)
     data = _read_model(storage, source)
@@ -132,11 +118,8 @@ def _read_model(storage: Storage, uri: str) -> bytes:
     return data
 
 
-def list_styles(arguments: Sequence[str]) -> int:
+def list_styles(config: RegistryConfig) -> int:
     """Print one line for each style."""
-    config = parse(RegistryConfig, "styles list", SUBCOMMANDS["list"], arguments)
-    if config is None:
-        return 0
     registry = config.open()
     names = registry.styles()
     if not names:
@@ -151,11 +134,8 @@ def list_styles(arguments: Sequence[str]) -> int:
     return 0
 
 
-def show(arguments: Sequence[str]) -> int:
+def show(config: StyleConfig) -> int:
     """Print a style's versions and its history."""
-    config = parse(StyleConfig, "styles show", SUBCOMMANDS["show"], arguments, positional="style")
-    if config is None:
-        return 0
     registry, style = config.open(), config.reference.style
     history, versions = registry.history(style), registry.versions(style)
     if not versions and not history:
@@ -181,11 +161,8 @@ def _promotion_line(promotion: Promotion) -> str:
     return f"  {promotion.number:>3}. {_minute(promotion.at)} {kind}: {change} by {promotion.by}: {promotion.reason}"
 
 
-def promote(arguments: Sequence[str]) -> int:
+def promote(config: ChangeConfig) -> int:
     """Change the champion."""
-    config = parse(ChangeConfig, "styles promote", SUBCOMMANDS["promote"], arguments, positional="style")
-    if config is None:
-        return 0
     version = config.named_version
     registry, style = config.open(), config.reference.style
     champion = registry.champion(style)
@@ -196,21 +173,15 @@ def promote(arguments: Sequence[str]) -> int:
     return 0
 
 
-def rollback(arguments: Sequence[str]) -> int:
+def rollback(config: ChangeConfig) -> int:
     """Bring an earlier champion back."""
-    config = parse(ChangeConfig, "styles rollback", SUBCOMMANDS["rollback"], arguments, positional="style")
-    if config is None:
-        return 0
     reference = config.reference
     _print_change(config.open().rollback(reference.style, reason=config.reason, to=reference.version))
     return 0
 
 
-def delete(arguments: Sequence[str]) -> int:
+def delete(config: StyleConfig) -> int:
     """Remove a version's model."""
-    config = parse(StyleConfig, "styles delete", SUBCOMMANDS["delete"], arguments, positional="style")
-    if config is None:
-        return 0
     removed = config.open().delete(config.reference.style, config.named_version)
     print(f"{removed.style}@{removed.version} was deleted; what is known of it stays")
     return 0
@@ -225,11 +196,30 @@ def _minute(at: str) -> str:
     return at[:16].replace("T", " ")
 
 
-_HANDLERS = {
-    "add": add,
-    "list": list_styles,
-    "show": show,
-    "promote": promote,
-    "rollback": rollback,
-    "delete": delete,
+SUBCOMMANDS: dict[str, Subcommand[Any]] = {
+    "add": Subcommand(
+        does="add a trained model as a version of its style", config=AddConfig, run=add, positional="model"
+    ),
+    "list": Subcommand(does="list the styles, their versions and champions", config=RegistryConfig, run=list_styles),
+    "show": Subcommand(
+        does="show a style's versions and the history of its champions",
+        config=StyleConfig,
+        run=show,
+        positional="style",
+    ),
+    "promote": Subcommand(
+        does="make a version the champion: STYLE@VERSION", config=ChangeConfig, run=promote, positional="style"
+    ),
+    "rollback": Subcommand(
+        does="make an earlier champion the champion again: STYLE or STYLE@VERSION",
+        config=ChangeConfig,
+        run=rollback,
+        positional="style",
+    ),
+    "delete": Subcommand(
+        does="remove the model of a version that is not the champion: STYLE@VERSION",
+        config=StyleConfig,
+        run=delete,
+        positional="style",
+    ),
 }
