@@ -12,7 +12,7 @@ from pipeline.stylizing.config import StylizeConfig
 
 FollowUp = Literal["incremental", "retry_failed", "repair"]
 
-ENGINE_VERSION = 1
+ENGINE_VERSION = 2
 """Raised when a change of the code changes output bytes."""
 
 _BYTE_FIELDS = (

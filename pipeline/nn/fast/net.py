@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.nn.fast.layers import prepare_layers
 from pipeline.nn.fast.moments import ChannelStatistics
+from pipeline.nn.fast.one_colour import OneColour
 from pipeline.nn.fast.team import Team
 from pipeline.nn.fast.whole import WholePass
 from pipeline.nn.pixels import check_image
@@ -53,6 +54,7 @@ class FastNet:
         # Also beside a GPU: images that do not fit it go through the CPU in bands.
         self.layers = prepare_layers(net, dtype)
         self._whole = WholePass(self.layers, self.team)
+        self.one_colour = OneColour(net) if dtype != torch.float32 else None
         self.gpu: CudaPass | None = None
         if self.device.type == "cuda":
             from pipeline.nn.fast.cuda import CudaPass
@@ -128,6 +130,8 @@ class FastNet:
 
     def _run(self, image_HWC: NDArray[np.uint8], dtype: type) -> NDArray:
         check_image(image_HWC)
+        if self.one_colour and (flat_HWC := self.one_colour.paint(image_HWC, dtype)) is not None:
+            return flat_HWC
         painted_HWC: NDArray = np.empty(image_HWC.shape, dtype)
         self._whole.run(image_HWC, painted_HWC)
         return painted_HWC

@@ -119,6 +119,8 @@ def _paint(
     known: Sequence[ChannelStatistics] = (),
 ) -> NDArray:
     check_image(image_HWC)
+    if fast_net.one_colour and (flat_HWC := fast_net.one_colour.paint(image_HWC, dtype)) is not None:
+        return flat_HWC
     plan = plan_tiled(image_HWC.shape[:2], fast_net.architecture, fast_net.precision, max_memory_bytes=max_memory_bytes)
     with torch.inference_mode(), _planes(plan, fast_net.layers, image_HWC.shape[:2], scratch_dir) as planes:
         runner = PassRunner(fast_net.team, fast_net.layers.dtype, band_bytes, known)

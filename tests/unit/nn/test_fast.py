@@ -60,6 +60,25 @@ def test_every_packed_kernel_computes_its_convolution(channels, kernel_width, st
     assert (got_NCHW - wanted_NCHW).abs().max() < 0.01 * wanted_NCHW.abs().max()
 
 
+@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (137, 20, 201)])
+@pytest.mark.parametrize(("width", "upsampling"), [(0.5, "nearest"), (1.0, "nearest"), (0.25, "bicubic")])
+def test_an_image_of_one_colour_becomes_one_colour_in_bfloat16(width, upsampling, colour):
+    net = seeded_net(width, upsampling)
+    image_HWC = np.full((90, 121, 3), colour, np.uint8)
+    painted_HWC = FastNet(net, precision="bfloat16").stylize(image_HWC)
+    assert painted_HWC.shape == image_HWC.shape and (painted_HWC == painted_HWC[0, 0]).all()
+    wanted_HWC = plain_values(net, image_HWC).clip(0, 255)
+    assert np.abs(painted_HWC - wanted_HWC).max() <= 0.75
+
+
+def test_one_pixel_of_another_colour_is_painted_as_any_image():
+    net = seeded_net(0.25)
+    image_HWC = np.full((64, 64, 3), 90, np.uint8)
+    image_HWC[40, 20, 1] = 91
+    painted_HWC = FastNet(net, precision="bfloat16").stylize(image_HWC)
+    assert len(np.unique(painted_HWC.reshape(-1, 3), axis=0)) > 1
+
+
 @pytest.mark.parametrize("precision", ["float32", "auto"])
 def test_bytes_do_not_depend_on_threads_or_batching(precision):
     net = seeded_net(0.5)

@@ -155,3 +155,11 @@ def test_what_is_no_image_is_refused():
     fast = FastNet(seeded_net(0.05), precision="float32")
     with pytest.raises(ValueError, match="image"):
         stylize_tiled(fast, np.zeros((8, 8), np.uint8), max_memory_bytes=PLENTY)
+
+
+def test_an_image_of_one_colour_is_the_same_in_every_form():
+    image_HWC = np.full((150, 200, 3), (10, 200, 90), np.uint8)
+    net = FastNet(seeded_net(), precision="bfloat16")
+    whole_HWC = net.stylize(image_HWC)
+    assert np.array_equal(stylize_tiled(net, image_HWC, max_memory_bytes=2 << 30), whole_HWC)
+    assert np.array_equal(stylize_by_thumbnail(net, image_HWC, max_memory_bytes=2 << 30), whole_HWC)
