@@ -19,10 +19,11 @@ def run(config: EvaluateConfig) -> int:
     """Measure, write table, pictures and page, and return the exit code."""
     from pipeline.evaluation.evaluate import evaluate, prepare
     from pipeline.evaluation.reporting import write_evaluation_page
+    from pipeline.evaluation.schema import table_uri
     from pipeline.evaluation.yardstick import measure_yardstick
     from pipeline.report.evaluation_page import metric_rows
     from pipeline.report.wording import number
-    from pipeline.storage import Storage, join
+    from pipeline.storage import Storage
 
     storage = Storage(config.storage)
     prepared = prepare(storage, config)
@@ -43,6 +44,6 @@ def run(config: EvaluateConfig) -> int:
         print(f"{row.name:<22} {figures}")
     for reading in readings:
         print(reading.sentence)
-    print(f"table:  {join(prepared.out, 'evaluation.parquet')}")
+    print(f"table:  {table_uri(prepared.out)}")
     print(f"page:   {write_evaluation_page(storage, prepared, table, readings)}")
     return 0 if failed.num_rows < table.num_rows else 3

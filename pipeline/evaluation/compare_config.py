@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
 
 from pipeline.checks import check_at_least, check_one_of, check_within
 from pipeline.config import inline
 from pipeline.errors import ConfigError
+from pipeline.evaluation.metrics import METRICS
 from pipeline.storage import StorageOptions
-
-Metric = Literal[
-    "total_loss",
-    "content_loss",
-    "style_loss",
-    "tv_loss",
-    "grid_loss",
-    "checkerboard",
-    "color_shift",
-    "structural_similarity",
-    "seconds",
-]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +41,7 @@ class Rule:
 
     def __post_init__(self) -> None:
         for name in self.metric:
-            check_one_of("metric", name, get_args(Metric))
+            check_one_of("metric", name, METRICS)
         if len(set(self.metric)) < len(self.metric):
             raise ConfigError("metric", list(self.metric), "names one twice", "give each metric once")
         check_within("minimal_effect", self.minimal_effect, 1e-6, 10.0)

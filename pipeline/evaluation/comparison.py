@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.evaluation.compare_config import Rule
+from pipeline.evaluation.metrics import HIGHER_IS_BETTER
 from pipeline.evaluation.paired import Interval, PairedResult, assess_pairs
 from pipeline.evaluation.pairing import pair_up
 from pipeline.evaluation.power import FEWEST_PAIRS, pairs_needed, power_of, units_needed
 from pipeline.evaluation.preference import PreferenceResult, assess_wins
-from pipeline.evaluation.schema import HIGHER_IS_BETTER
 from pipeline.evaluation.sequential import BURN_IN, anytime_p_values, mixture_scale
 from pipeline.evaluation.votes import check_votes, count_images
 

@@ -21,10 +21,10 @@ from pipeline.evaluation.installed import check_installed
 from pipeline.evaluation.judging import Bench, at_size, open_bench, read_named
 from pipeline.evaluation.measurements import checkerboard, color_shift, structural_similarity
 from pipeline.evaluation.sampling import draw, stratum_of
-from pipeline.evaluation.schema import EVALUATION_SCHEMA
+from pipeline.evaluation.schema import EVALUATION_SCHEMA, model_label, write_measurements
 from pipeline.images.isolated import IsolatedDecoder
 from pipeline.images.options import DecodeOptions
-from pipeline.manifest.schema import make_table, to_parquet
+from pipeline.manifest.schema import make_table
 from pipeline.nn.fast import FastNet
 from pipeline.storage import ObjectStat, Storage, join, resolve
 from pipeline.storage.sources import find_sources
@@ -103,7 +103,7 @@ def evaluate(
             if on_progress:
                 on_progress(number + 1, num)
     table = make_table(rows, EVALUATION_SCHEMA)
-    storage.write_bytes(join(prepared.out, "evaluation.parquet"), to_parquet(table))
+    write_measurements(storage, prepared.out, table)
     return table
 
 
@@ -203,7 +203,7 @@ def _load_models(storage: Storage, config: EvaluateConfig) -> dict[str, StyleMod
     models: dict[str, StyleModel] = {}
     for uri in config.model:
         model = load_style_model(storage, resolve(uri))
-        label = f"{model.name}-{model.version}"
+        label = model_label(model.name, model.version)
         if label in models:
             same = models[label].sha256 == model.sha256
             problem = f"is {'the same model as' if same else 'another model of the name and version of'} one before it"

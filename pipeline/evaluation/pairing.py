@@ -9,9 +9,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError, ObjectNotFound
-from pipeline.evaluation.schema import EVALUATION_SCHEMA
-from pipeline.manifest.schema import from_parquet
-from pipeline.storage import Storage, join, resolve
+from pipeline.evaluation.schema import read_measurements
+from pipeline.storage import Storage, resolve
 
 
 def read_evaluations(storage: Storage, locations: Sequence[str]) -> pa.Table:
@@ -23,9 +22,8 @@ def read_evaluations(storage: Storage, locations: Sequence[str]) -> pa.Table:
     """
     tables = []
     for location in locations:
-        uri = join(resolve(location), "evaluation.parquet")
         try:
-            tables.append(from_parquet(storage.read_bytes(uri), EVALUATION_SCHEMA))
+            tables.append(read_measurements(storage, resolve(location)))
         except ObjectNotFound:
             cure = "give the OUT of `stylemill evaluate`"
             raise ConfigError("evaluation", location, "holds no evaluation.parquet", cure) from None

@@ -11,6 +11,7 @@ from pipeline.evaluation.evaluate import Image, PreparedEvaluation, to_png
 from pipeline.evaluation.judging import Bench
 from pipeline.evaluation.optimize import Optimization
 from pipeline.evaluation.optimize_config import OptimizeConfig
+from pipeline.evaluation.schema import table_uri
 from pipeline.evaluation.yardstick import MARKS, Reading
 from pipeline.report.evaluation_page import EvaluationStory, SideBySide, render_evaluation_report
 from pipeline.report.optimization_page import OptimizationStory, render_optimization_report
@@ -44,7 +45,7 @@ def write_evaluation_page(
         marks=[mark for mark in MARKS if mark <= config.yardstick_iterations],
         details=Details(
             facts={
-                "table": join(prepared.out, "evaluation.parquet"),
+                "table": table_uri(prepared.out),
                 "loss network": f"{config.judge.loss_network} {bench.network.digest()[:16]}",
                 "judge": prepared.judge,
                 **{f"model {label}": model.sha256 for label, model in prepared.models.items()},

@@ -6,20 +6,9 @@ from typing import Final
 
 import pyarrow as pa
 
-METRICS: Final = (
-    "total_loss",
-    "content_loss",
-    "style_loss",
-    "tv_loss",
-    "grid_loss",
-    "checkerboard",
-    "color_shift",
-    "structural_similarity",
-    "seconds",
-)
-"""Columns that can be compared."""
-HIGHER_IS_BETTER: Final = frozenset({"structural_similarity"})
-"""Of the metrics; of all others less is better. ``color_shift`` has no good direction of its own: less keeps more."""
+from pipeline.evaluation.metrics import METRICS
+from pipeline.manifest.schema import from_parquet, to_parquet
+from pipeline.storage import Storage, join
 
 EVALUATION_SCHEMA: Final = pa.schema(
     [
@@ -42,3 +31,37 @@ EVALUATION_SCHEMA: Final = pa.schema(
 )
 """``model`` is NAME-VERSION; ``status`` is ok, failed or skipped; ``judge`` is the digest of loss network, style image,
 weights and size: only rows of one judge can be compared."""
+
+
+def model_label(name: str, version: str) -> str:
+    """Return what a version of a style is called in the column ``model``."""
+    return f"{name}-{version}"
+
+
+def table_uri(out: str) -> str:
+    """Return where an evaluation's table lies below its output location."""
+    return join(out, "evaluation.parquet")
+
+
+def read_measurements(storage: Storage, out: str) -> pa.Table:
+    """Return the table of an evaluation.
+
+    Args:
+        storage: where it is.
+        out: the evaluation's output location.
+
+    Raises:
+        ObjectNotFound: there is none.
+        ValueError: it is no Parquet file, or has other columns.
+        StorageError: storage failed beyond its retries.
+    """
+    return from_parquet(storage.read_bytes(table_uri(out)), EVALUATION_SCHEMA)
+
+
+def write_measurements(storage: Storage, out: str, table: pa.Table) -> None:
+    """Write the table of an evaluation.
+
+    Raises:
+        StorageError: storage failed beyond its retries.
+    """
+    storage.write_bytes(table_uri(out), to_parquet(table))

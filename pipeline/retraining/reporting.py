@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from pipeline.errors import ObjectNotFound
+from pipeline.evaluation.schema import model_label, read_measurements
 from pipeline.report.pictures import embed
 from pipeline.report.retraining_page import Comparison, DecisionCard, RetrainingStory, render_retraining_report
 from pipeline.report.write import style_card
@@ -58,17 +56,20 @@ def _card(storage: Storage, out: str, outcome: Outcome) -> DecisionCard:
 
 def _comparisons(storage: Storage, layout: FiringLayout, outcome: Outcome) -> list[Comparison]:
     """Return the images on which candidate and champion differ most in total loss, where they were compared."""
-    try:
-        data = storage.read_bytes(join(layout.evaluation_uri, "evaluation.parquet"))
-    except ObjectNotFound:
+    before, candidate = outcome.previous_champion, outcome.candidate
+    if before is None or candidate is None:
         return []
-    rows = [row for row in pq.read_table(pa.BufferReader(data)).to_pylist() if row["status"] == "ok"]
+    try:
+        table = read_measurements(storage, layout.evaluation_uri)
+    except (ObjectNotFound, ValueError):  # not compared, or by another version whose columns differ
+        return []
+    rows = [row for row in table.to_pylist() if row["status"] == "ok"]
     by_key: dict[str, dict[str, dict]] = {}
     for row in rows:
         by_key.setdefault(row["key"], {})[row["model"]] = row
     labels = [
-        (f"{outcome.style}-{version}", what)
-        for version, what in ((outcome.previous_champion, "champion before"), (outcome.candidate, "candidate"))
+        (model_label(outcome.style, version), what)
+        for version, what in ((before, "champion before"), (candidate, "candidate"))
     ]
     both = {key: found for key, found in by_key.items() if all(label in found for label, _ in labels)}
     (first, _), (second, _) = labels

@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.errors import ObjectNotFound, RegistryError, RunConflict
 from pipeline.evaluation.config import EvaluateConfig, Judge
 from pipeline.evaluation.evaluate import evaluate, prepare
+from pipeline.evaluation.schema import model_label, read_measurements
 from pipeline.registry import Promotion, Registry, Version, registry_uri
 from pipeline.retraining.config import RetrainConfig
 from pipeline.retraining.decide import Verdict, decide
@@ -178,7 +178,8 @@ class _Retraining:
         else:
             self._on_stage(f"comparing {candidate.version} with the champion {champion.version}")
             table = self._measured(champion, candidate)
-            verdict = decide(table, _label(champion), _label(candidate), self._config)
+            before, after = (model_label(version.style, version.version) for version in (champion, candidate))
+            verdict = decide(table, before, after, self._config)
         decision: DecisionKind = "promoted" if verdict.is_better else "kept"
         kept = champion.version if champion else None
         outcome = Outcome(
@@ -201,10 +202,9 @@ class _Retraining:
 
     def _measured(self, champion: Version, candidate: Version) -> pa.Table:
         """Return the evaluation of both models, from storage if it was finished before a kill."""
-        uri = join(self._layout.evaluation_uri, "evaluation.parquet")
         try:
-            return pq.read_table(pa.BufferReader(self._storage.read_bytes(uri)))
-        except ObjectNotFound:
+            return read_measurements(self._storage, self._layout.evaluation_uri)
+        except (ObjectNotFound, ValueError):  # not done, or by another version whose columns differ
             pass
         config = self._config
         versions = (champion, candidate)
@@ -257,11 +257,6 @@ def roll_back(options: StorageOptions, registry_location: str, style: str, *, ou
     layout = FiringLayout(out=resolve(out), name=outcome.firing)
     storage.create_bytes(layout.outcome_uri, outcome.to_bytes())
     return outcome
-
-
-def _label(version: Version) -> str:
-    """Return a version's name in evaluations."""
-    return f"{version.style}-{version.version}"
 
 
 def _now() -> str:

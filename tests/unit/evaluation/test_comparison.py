@@ -13,7 +13,8 @@ from pipeline.errors import ConfigError
 from pipeline.evaluation.compare_config import Rule
 from pipeline.evaluation.comparison import Comparison, compare
 from pipeline.evaluation.live_split import assign, compare_live
-from pipeline.evaluation.schema import EVALUATION_SCHEMA, METRICS
+from pipeline.evaluation.metrics import METRICS
+from pipeline.evaluation.schema import EVALUATION_SCHEMA
 from pipeline.evaluation.standing import bradley_terry
 from pipeline.manifest.schema import make_table, to_parquet
 
