@@ -16,7 +16,6 @@ import multiprocessing
 import os
 import statistics
 import tempfile
-import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -29,12 +28,15 @@ from pipeline.errors import ImageError
 from pipeline.images.decode import decode
 from pipeline.images.options import DecodeOptions
 from pipeline.manifest.read import read_manifest
+from pipeline.periodically import periodically
 from pipeline.storage import Storage
 from pipeline.style_model import load_style_model
 from pipeline.stylizing.config import StylizeConfig
 from pipeline.stylizing.preflight import prepare
 from pipeline.stylizing.run import BulkResult, stylize
 from pipeline.stylizing.tracker import Progress
+
+MEMORY_PERIOD_S = 3.0
 
 
 def link_library(source: Path, target: Path, copies: int) -> int:
@@ -91,28 +93,18 @@ def bare_rate(model_uri: str, source: Path, num_processes: int) -> float:
 
 
 class MemoryCurve:
-    """Samples the memory of this process and its descendants while the network paints."""
+    """The memory of this process and its descendants while the network paints."""
 
     def __init__(self) -> None:
         self.samples: list[tuple[float, int]] = []
         """Share of the sources that are finished, bytes."""
         self.share = 0.0
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> MemoryCurve:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._done.wait(3.0):
-            used = family_bytes(os.getpid())
-            if used is not None and 0 < self.share < 1:
-                self.samples.append((self.share, used))
+    def sample(self) -> None:
+        """Add a sample if painting has begun and goes on."""
+        used = family_bytes(os.getpid())
+        if used is not None and 0 < self.share < 1:
+            self.samples.append((self.share, used))
 
     def median_mib(self, low: float, high: float) -> float:
         """Return the median over a part of the job, in MiB."""
@@ -132,7 +124,7 @@ def bulk(model_uri: str, library: Path, out: str) -> tuple[BulkResult, float, fl
             first_s = time.perf_counter() - start_s
 
     prepared = prepare(StylizeConfig(model=(model_uri,), input=str(library), out=out))
-    with memory, ray_session():
+    with periodically(memory.sample, MEMORY_PERIOD_S), ray_session():
         result = stylize(prepared, on_progress=note)
     return result, first_s, time.perf_counter() - start_s, memory
 

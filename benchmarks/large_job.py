@@ -10,9 +10,9 @@ as Linux keeps them; memory that both map (the decoded pixels, on their way) cou
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -20,8 +20,10 @@ from bulk_vs_loop import random_model
 from large import photo_of
 from PIL import Image
 
+from jobs.memory import family
 from jobs.session import ray_session
 from pipeline.manifest.read import read_manifest
+from pipeline.periodically import periodically
 from pipeline.storage import Storage
 from pipeline.stylizing.config import StylizeConfig
 from pipeline.stylizing.preflight import prepare
@@ -31,26 +33,16 @@ NAMES = {"actor": "ray::MapWorker(MapBatches(BulkActor))", "decoder": "pipeline.
 PERIOD_S = 0.2
 
 
-class PeakWatcher:
-    """Polls the high-water marks of this session's actor and decoder until it is stopped."""
+class Peaks:
+    """The high-water marks of the actor and the decoder among this process's descendants."""
 
     def __init__(self) -> None:
         self.peak_mib = dict.fromkeys(NAMES, 0)
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> PeakWatcher:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._done.wait(PERIOD_S):
-            for process in Path("/proc").glob("[0-9]*"):
-                self._look(process)
+    def look(self) -> None:
+        """Take in the marks as they are now."""
+        for pid in family(os.getpid()):
+            self._look(Path("/proc", str(pid)))
 
     def _look(self, process: Path) -> None:
         try:
@@ -77,7 +69,8 @@ def one_job(model_uri: str, photo: str, megapixels: float, max_memory: str, fold
         model=(model_uri,), input=str(library), out=str(folder / "out"), max_memory=max_memory, num_actors=1
     )
     prepared = prepare(config)
-    with ray_session(), PeakWatcher() as watcher:
+    peaks = Peaks()
+    with ray_session(), periodically(peaks.look, PERIOD_S):
         start_s = time.perf_counter()
         result = stylize(prepared)
         wall_s = time.perf_counter() - start_s
@@ -86,7 +79,7 @@ def one_job(model_uri: str, photo: str, megapixels: float, max_memory: str, fold
         return f"| {megapixels:g} | {row['error_type']}: {row['error']} |"
     seconds = [row[stage] / 1000 for stage in ("decode_ms", "stylize_ms", "encode_ms")]
     cells = [f"{megapixels:g} ({width_px} x {height_px})", row["forward"], *(f"{second:.1f}" for second in seconds)]
-    cells += [f"{seconds[1] / megapixels:.2f}", str(watcher.peak_mib["actor"]), str(watcher.peak_mib["decoder"])]
+    cells += [f"{seconds[1] / megapixels:.2f}", str(peaks.peak_mib["actor"]), str(peaks.peak_mib["decoder"])]
     return "| " + " | ".join([*cells, f"{wall_s:.0f}"]) + " |"
 
 

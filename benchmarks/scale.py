@@ -19,7 +19,6 @@ import argparse
 import hashlib
 import os
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from pipeline.images.options import DecodeOptions
 from pipeline.manifest.commit import commit_part, missing_keys
 from pipeline.manifest.layout import RunLayout
 from pipeline.nn.transformer_net import Architecture, TransformerNet
+from pipeline.periodically import periodically
 from pipeline.storage import Storage, join
 from pipeline.storage.lease import acquire
 from pipeline.style_model import StyleModel, to_bytes
@@ -93,35 +93,25 @@ def simulated_row(layout: RunLayout, run_id: str, planned: dict[str, Any], style
 
 
 class Watch:
-    """Samples the driver's resident memory and the object store while a block runs."""
+    """The driver's resident memory and the object store during a run."""
 
     def __init__(self) -> None:
         self.samples: list[tuple[int, float]] = []
         self.object_store_mb = 0.0
         self._finished = 0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def show(self, progress: Progress) -> None:
         """Take in how far the run is."""
         self._finished = progress.num_finished
 
-    def __enter__(self) -> Watch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
+    def sample(self) -> None:
+        """Take in the memory as it is now."""
         import ray
 
-        while not self._stop.wait(1.0):
-            self.samples.append((self._finished, resident_mb()))
-            total = ray.cluster_resources().get("object_store_memory", 0)
-            used = total - ray.available_resources().get("object_store_memory", total)
-            self.object_store_mb = max(self.object_store_mb, used / 2**20)
+        self.samples.append((self._finished, resident_mb()))
+        total = ray.cluster_resources().get("object_store_memory", 0)
+        used = total - ray.available_resources().get("object_store_memory", total)
+        self.object_store_mb = max(self.object_store_mb, used / 2**20)
 
     def at(self, share: float) -> float:
         """Return the driver's resident megabytes when so much of the run was done."""
@@ -179,7 +169,8 @@ def simulate(count: int, *, with_images: bool, num_actors: int) -> None:
             wave.BulkActor = RowActor  # type: ignore[misc]
         with ray_session():
             start_s, before_mb = time.perf_counter(), resident_mb()
-            with Watch() as watch:
+            watch = Watch()
+            with periodically(watch.sample, 1.0):
                 result = stylize(prepare(config), on_progress=watch.show)
             wall_s = time.perf_counter() - start_s
         out = folder / "out"

@@ -44,7 +44,7 @@ class PeakMemory:
 def family_bytes(pid: int) -> int | None:
     """Return the summed proportional set sizes of a process and its descendants, None if unknown."""
     total = None
-    for member in _family(pid):
+    for member in family(pid):
         try:
             text = Path(f"/proc/{member}/smaps_rollup").read_text()
         except OSError:  # it ended meanwhile, or this is not Linux
@@ -55,7 +55,7 @@ def family_bytes(pid: int) -> int | None:
     return total
 
 
-def _family(pid: int) -> list[int]:
+def family(pid: int) -> list[int]:
     """Return a process and all its descendants."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jobs.arguments import parse
+from jobs.terminal import print_report
 from pipeline.retraining.config import RetrainConfig
 from pipeline.training.presets import PRESETS
 
@@ -69,15 +70,10 @@ def print_outcome(result: RetrainResult) -> None:
 
 
 def write_page(config: RetrainConfig) -> None:
-    """Write the page about all decisions; one that cannot be written is a warning, since the decision stands."""
-    from pipeline.errors import StorageError
+    """Write the page about all decisions and print where it is."""
     from pipeline.registry import registry_uri
     from pipeline.retraining.reporting import write_retraining_page
     from pipeline.storage import Storage
 
-    try:
-        uri = write_retraining_page(Storage(config.storage), config, registry_uri(config.registry, "retraining"))
-    except StorageError as error:
-        print(f"note: the report could not be written ({error})")
-        return
-    print(f"report:   {uri}")
+    storage, registry = Storage(config.storage), registry_uri(config.registry, "retraining")
+    print_report(lambda: write_retraining_page(storage, config, registry))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jobs.arguments import parse
-from jobs.terminal import LiveLine, counts_text, duration
+from jobs.terminal import LiveLine, counts_text, duration, print_report
 from pipeline.stylizing.config import StylizeConfig
 
 if TYPE_CHECKING:
@@ -76,20 +76,14 @@ def progress_text(progress: Progress) -> str:
 
 
 def write_report(config: StylizeConfig, result: BulkResult) -> None:
-    """Write the run's page; a page that cannot be written is a warning, since the run is committed."""
-    from pipeline.errors import StorageError
+    """Write the run's page and print where it is."""
     from pipeline.report.gather import gather_bulk
     from pipeline.report.write import write_bulk_report
     from pipeline.storage import Storage
 
     storage = Storage(config.storage)
     warnings.simplefilter("ignore")  # Pillow's, about pictures that were painted all the same
-    try:
-        write_bulk_report(storage, result.layout, gather_bulk(storage, result.layout))
-    except StorageError as error:
-        print(f"note: the report could not be written ({error})")
-        return
-    print(f"report:   {result.layout.report_uri}")
+    print_report(lambda: write_bulk_report(storage, result.layout, gather_bulk(storage, result.layout)))
 
 
 def print_summary(result: BulkResult) -> None:

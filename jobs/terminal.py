@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from pipeline.errors import StorageError
 from pipeline.submission.config import PROGRESS_MARK
 
 QUIET_PERIOD_S = 10.0
@@ -48,6 +49,20 @@ class LiveLine:
             sys.stderr.flush()
         elif self._shown != self._printed:
             self._print(self._shown)
+
+
+def print_report(write: Callable[[], str]) -> None:
+    """Write a report and print where it is; one that cannot be written is a note, since what it tells of is there.
+
+    Args:
+        write: writes the report and returns its location.
+    """
+    try:
+        uri = write()
+    except StorageError as error:
+        print(f"note: the report could not be written ({error})")
+        return
+    print(f"report:   {uri}")
 
 
 def duration(seconds: float | None) -> str:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from jobs.arguments import parse
-from jobs.terminal import LiveLine, duration
+from jobs.terminal import LiveLine, duration, print_report
 from pipeline.training.config import TrainConfig
 from pipeline.training.presets import PRESETS
 
@@ -110,19 +110,14 @@ def progress_text(progress: TrainProgress) -> str:
 
 
 def write_report(config: TrainConfig, result: TrainResult) -> None:
-    """Write the run's page; a page that cannot be written is a warning, since the style is there."""
-    from pipeline.errors import StorageError
+    """Write the run's page and print where it is."""
     from pipeline.report.gather import gather_training
     from pipeline.report.write import write_training_report
     from pipeline.storage import Storage
 
     storage, out = Storage(config.storage), result.layout.out
-    try:
-        write_training_report(storage, out, gather_training(storage, out, events=result.progress.events))
-    except StorageError as error:
-        print(f"note: the report could not be written ({error})")
-        return
-    print(f"report:   {result.layout.report_uri}")
+    events = result.progress.events
+    print_report(lambda: write_training_report(storage, out, gather_training(storage, out, events=events)))
 
 
 def print_summary(result: TrainResult) -> None:
