@@ -34,13 +34,15 @@ def run(config: CompareConfig) -> int:
 
 def _run_paired(storage: Storage, config: CompareConfig) -> int:
     from pipeline.evaluation.comparison import compare
-    from pipeline.evaluation.pairing import choose_models, read_evaluations
+    from pipeline.evaluation.pairing import choose_models, measured_name, read_evaluations
     from pipeline.evaluation.standing import stand
     from pipeline.evaluation.votes import read_votes
     from pipeline.report.comparison_page import render_comparison_report
 
     table = read_evaluations(storage, config.evaluation)
-    champion, candidate = choose_models(table, config.champion, config.candidate)
+    named = (config.champion, config.candidate)
+    names = (name and measured_name(storage, name, config.registry) for name in named)
+    champion, candidate = choose_models(table, *names)
     votes = read_votes(storage, config.votes)
     comparison = compare(table, champion=champion, candidate=candidate, rule=config.rule, votes=votes)
     standing = stand(votes, alpha=config.rule.alpha, seed=config.rule.seed) if votes else None

@@ -111,22 +111,18 @@ def fire(config: RetrainConfig) -> str:
 
 def undo(config: RetrainConfig) -> str:
     """Roll the newest promotion back, once, and return the decision."""
+    from jobs import styles
     from jobs.retrain import write_page
     from pipeline.retraining.outcome import load_outcomes
-    from pipeline.retraining.retrain import roll_back
     from pipeline.storage import Storage
 
-    known = [one for one in load_outcomes(Storage(config.storage), config.out) if one.decision == "rolled_back"]
-    if known:
-        return known[-1].decision
-    print("\nrolling back: somebody liked the first one better", flush=True)
-    outcome = roll_back(
-        config.storage,
-        str(config.registry),
-        config.style_name,
-        out=config.out,
-        reason="somebody liked the first one better",
-    )
-    print(f"champion: {outcome.champion}")
-    write_page(config)
-    return outcome.decision
+    def rolled_back() -> bool:
+        return any(one.decision == "rolled_back" for one in load_outcomes(Storage(config.storage), config.out))
+
+    if not rolled_back():
+        reason = "somebody liked the first one better"
+        print(f"\nrolling back: {reason}", flush=True)
+        words = [config.style_name, "--registry", str(config.registry), "--out", config.out, "--reason", reason]
+        styles.main(["rollback", *words])
+        write_page(config)
+    return "rolled_back" if rolled_back() else "untold"

@@ -88,6 +88,14 @@ class ChangeConfig(StyleConfig):
     """Kept in the history."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class RollbackConfig(ChangeConfig):
+    """Which champion, why, and who is told."""
+
+    out: str | None = None
+    """OUT of the style's `stylemill retrain`: the outcome is left there, else by the next firing."""
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run a subcommand."""
     return run_subcommand("styles", SUBCOMMANDS, arguments)
@@ -173,10 +181,13 @@ def promote(config: ChangeConfig) -> int:
     return 0
 
 
-def rollback(config: ChangeConfig) -> int:
+def rollback(config: RollbackConfig) -> int:
     """Bring an earlier champion back."""
-    reference = config.reference
-    _print_change(config.open().rollback(reference.style, reason=config.reason, to=reference.version))
+    from pipeline.retraining.rollback import roll_back
+
+    style, to = config.reference.style, config.reference.version
+    outcome = roll_back(Storage(config.storage), config.open(), style, reason=config.reason, to=to, out=config.out)
+    print(f"champion of {style}: {outcome.previous_champion} -> {outcome.champion}")
     return 0
 
 
@@ -212,7 +223,7 @@ SUBCOMMANDS: dict[str, Subcommand[Any]] = {
     ),
     "rollback": Subcommand(
         does="make an earlier champion the champion again: STYLE or STYLE@VERSION",
-        config=ChangeConfig,
+        config=RollbackConfig,
         run=rollback,
         positional="style",
     ),

@@ -20,13 +20,14 @@ def main(arguments: Sequence[str]) -> int:
 def run(config: VoteConfig) -> int:
     """Serve the page until Ctrl-C or SIGTERM and return the exit code."""
     from pipeline.evaluation.ballot import BallotBox, write_questions
-    from pipeline.evaluation.pairing import read_evaluations
+    from pipeline.evaluation.pairing import measured_name, read_evaluations
     from pipeline.evaluation.vote_server import VoteServer
     from pipeline.storage import Storage, join, resolve
 
     storage, out = Storage(config.storage), resolve(config.out)
     table = read_evaluations(storage, [config.evaluation])
-    questions = write_questions(table, models=config.model, num_images=config.num_images, seed=config.seed)
+    models = [measured_name(storage, name, config.registry) for name in config.model]
+    questions = write_questions(table, models=models, num_images=config.num_images, seed=config.seed)
     box = BallotBox(storage, out, questions, seed=config.seed)
     server = VoteServer(storage, box, host=config.host, port=config.port)
     print(f"{len(questions):,} questions; open {server.url} and end with Ctrl-C", flush=True)

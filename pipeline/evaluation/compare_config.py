@@ -68,10 +68,14 @@ class CompareConfig:
     """OUT of `stylemill evaluate`; give it twice if the two models were measured in two runs."""
 
     champion: str | None = None
-    """The model in use, as the evaluation names it; may be left out where there are just two."""
+    """The model in use, as the evaluation names it, or registry:STYLE[@VERSION]; may be left out where there are just
+    two."""
 
     candidate: str | None = None
-    """The model that may take its place."""
+    """The model that may take its place, named likewise."""
+
+    registry: str | None = None
+    """Registry that registry:STYLE means; by default the environment's STYLEMILL_REGISTRY."""
 
     votes: tuple[str, ...] = ()
     """OUT of `stylemill vote`: people's preferences enter beside the metrics."""

@@ -60,13 +60,16 @@ class EvaluateConfig:
     """
 
     model: tuple[str, ...]
-    """Location of a style model; give it again for each further one. All of them see the same images."""
+    """Style model: a location, or registry:STYLE[@VERSION]; repeat it to measure several on the same images."""
 
     content: str
     """Images to measure on: a prefix, a glob, a file, or a Parquet file of uris."""
 
     out: str
     """Output location: evaluation.parquet, images/ and report/."""
+
+    registry: str | None = None
+    """Registry that registry:STYLE means; by default the environment's STYLEMILL_REGISTRY."""
 
     judge: Judge = inline(Judge)  # noqa: RUF009 (gives a field, as field() does)
 

@@ -26,6 +26,7 @@ from pipeline.images.isolated import IsolatedDecoder
 from pipeline.images.options import DecodeOptions
 from pipeline.manifest.schema import make_table
 from pipeline.nn.fast import FastNet
+from pipeline.registry import locate_model
 from pipeline.storage import ObjectStat, Storage, join, resolve
 from pipeline.storage.sources import find_sources
 from pipeline.storage.uri import is_inside
@@ -202,7 +203,7 @@ def to_png(image_HWC: Image) -> bytes:
 def _load_models(storage: Storage, config: EvaluateConfig) -> dict[str, StyleModel]:
     models: dict[str, StyleModel] = {}
     for uri in config.model:
-        model = load_style_model(storage, resolve(uri))
+        model = load_style_model(storage, resolve(locate_model(storage, uri, config.registry)))
         label = model_label(model.name, model.version)
         if label in models:
             same = models[label].sha256 == model.sha256

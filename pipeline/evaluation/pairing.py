@@ -9,7 +9,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError, ObjectNotFound
-from pipeline.evaluation.schema import read_measurements
+from pipeline.evaluation.schema import model_label, read_measurements
+from pipeline.registry import find_version, is_reference
 from pipeline.storage import Storage, resolve
 
 
@@ -35,6 +36,18 @@ def read_evaluations(storage: Storage, locations: Sequence[str]) -> pa.Table:
         problem = "were measured under different losses, style images or sizes"
         raise ConfigError("evaluation", list(locations), problem, "measure both models with the same settings")
     return table
+
+
+def measured_name(storage: Storage, name: str, registry: str | None) -> str:
+    """Return what the tables call a model that is named so; of a reference into a registry, the version that it means.
+
+    Raises:
+        ConfigError: no registry is named, it is none, or it has no such style or version.
+    """
+    if not is_reference(name):
+        return name
+    version = find_version(storage, name, registry)
+    return model_label(version.style, version.version)
 
 
 def choose_models(table: pa.Table, champion: str | None, candidate: str | None) -> tuple[str, str]:

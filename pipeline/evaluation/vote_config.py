@@ -24,7 +24,10 @@ class VoteConfig:
     """Where votes/ goes; the same location again takes up where voters stopped."""
 
     model: tuple[str, ...] = ()
-    """Vote on these models alone, as the evaluation names them; give it again for each."""
+    """Vote on these models alone, as the evaluation names them, or registry:STYLE[@VERSION]; give it again for each."""
+
+    registry: str | None = None
+    """Registry that registry:STYLE means; by default the environment's STYLEMILL_REGISTRY."""
 
     num_images: int = 0
     """Vote on so many images, drawn evenly over the folders of the content; 0 takes all."""

@@ -1,7 +1,14 @@
 """Versioned styles in plain files, and which version of each is in use."""
 
 from pipeline.registry.records import Promotion, Version
-from pipeline.registry.reference import REGISTRY_VARIABLE, StyleReference, is_reference, locate_model, registry_uri
+from pipeline.registry.reference import (
+    REGISTRY_VARIABLE,
+    StyleReference,
+    find_version,
+    is_reference,
+    locate_model,
+    registry_uri,
+)
 from pipeline.registry.registry import Registry
 
 __all__ = [
@@ -10,6 +17,7 @@ __all__ = [
     "Registry",
     "StyleReference",
     "Version",
+    "find_version",
     "is_reference",
     "locate_model",
     "registry_uri",

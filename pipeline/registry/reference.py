@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from pipeline.errors import ConfigError
+from pipeline.registry.records import Version
 from pipeline.registry.registry import Registry
 from pipeline.storage import Storage
 
@@ -54,12 +55,25 @@ def locate_model(storage: Storage, uri: str, registry: str | None) -> str:
     """
     if not is_reference(uri):
         return uri
-    root = registry_uri(registry, uri)
-    reference = StyleReference.parse(uri)
-    opened = Registry.open(storage, root)
-    version = opened.version(reference.style, reference.version)
+    version = find_version(storage, uri, registry)
+    opened = Registry.open(storage, registry_uri(registry, uri))
     opened.check(version)
     return opened.model_uri(version.style, version.version)
+
+
+def find_version(storage: Storage, uri: str, registry: str | None) -> Version:
+    """Return the version that ``registry:<style>[@version]`` means.
+
+    Args:
+        storage: where the registry is.
+        uri: the reference.
+        registry: location of the registry; None takes the environment's ``STYLEMILL_REGISTRY``.
+
+    Raises:
+        ConfigError: no registry is named, it is none, or it has no such style or version.
+    """
+    root, reference = registry_uri(registry, uri), StyleReference.parse(uri)
+    return Registry.open(storage, root).version(reference.style, reference.version)
 
 
 def registry_uri(registry: str | None, needed_for: str) -> str:

@@ -18,13 +18,14 @@ from pipeline.errors import ObjectNotFound, RegistryError, RunConflict
 from pipeline.evaluation.config import EvaluateConfig, Judge
 from pipeline.evaluation.evaluate import evaluate, prepare
 from pipeline.evaluation.schema import model_label, read_measurements
-from pipeline.registry import Promotion, Registry, Version, registry_uri
+from pipeline.registry import Registry, Version, registry_uri
 from pipeline.retraining.config import RetrainConfig
 from pipeline.retraining.decide import Verdict, decide
 from pipeline.retraining.firing import Firing, FiringLayout, begin, digest_of_inputs
 from pipeline.retraining.notify import SECRET_VARIABLE, notify
 from pipeline.retraining.outcome import DecisionKind, Evidence, Outcome, load_outcomes, read_outcome
-from pipeline.storage import Storage, StorageOptions, join, resolve
+from pipeline.retraining.rollback import record_rollbacks
+from pipeline.storage import Storage, join, resolve
 from pipeline.storage.lease import acquire
 from pipeline.training.config import TrainConfig
 
@@ -73,6 +74,7 @@ def retrain(config: RetrainConfig, train_candidate: TrainCandidate, on_stage: On
     with lease:
         inputs_digest = digest_of_inputs(storage, config)
         layout = FiringLayout(out=out, name=config.firing or inputs_digest[:16])
+        record_rollbacks(storage, registry, style, out)
         known = read_outcome(storage, layout.outcome_uri)
         if known is not None:
             return RetrainResult(outcome=known, is_new=False, is_notified=_tell(storage, config, layout, known))
@@ -223,40 +225,6 @@ class _Retraining:
             storage=config.storage,
         )
         return evaluate(self._storage, prepare(self._storage, evaluation))
-
-
-def roll_back(options: StorageOptions, registry_location: str, style: str, *, out: str, reason: str) -> Outcome:
-    """Bring the champion before this one back, and leave an outcome that says so.
-
-    Args:
-        options: how to reach storage.
-        registry_location: of the registry.
-        style: the style.
-        out: output location of retraining.
-        reason: why, for people.
-
-    Raises:
-        ConfigError: there is nothing to roll back to.
-        RunConflict: somebody changed the champion meanwhile.
-    """
-    storage = Storage(options)
-    registry = Registry.open(storage, registry_location)
-    promotion: Promotion = registry.rollback(style, reason=reason)
-    outcome = Outcome(
-        firing=f"rollback-{style}-{promotion.number}",
-        style=style,
-        decision="rolled_back",
-        champion=promotion.version,
-        candidate=promotion.previous_version,
-        previous_champion=promotion.previous_version,
-        reason=reason,
-        evidence=asdict(Evidence()),
-        begun_at=promotion.at,
-        decided_at=_now(),
-    )
-    layout = FiringLayout(out=resolve(out), name=outcome.firing)
-    storage.create_bytes(layout.outcome_uri, outcome.to_bytes())
-    return outcome
 
 
 def _now() -> str:

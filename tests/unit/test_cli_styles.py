@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,3 +83,35 @@ def test_a_run_pins_the_version_that_its_reference_meant(registry: Path, tmp_pat
     assert versions("registry:waves") == ["a"]
     main(["styles", "promote", "waves@b"])
     assert versions("registry:waves") == ["b"]
+
+
+def test_champion_and_candidate_are_measured_and_compared_by_reference(
+    registry: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    (tmp_path / "in").mkdir()
+    for seed in range(2):
+        (tmp_path / "in" / f"{seed}.jpg").write_bytes(image_bytes(70, 70, seed=seed))
+    (tmp_path / "style.png").write_bytes(image_bytes(80, 96, seed=9, format="PNG"))
+    judged = ["--style-image", str(tmp_path / "style.png"), "--style-size-px", "64", "--size-px", "64"]
+    places = ["--content", str(tmp_path / "in"), "--out", str(tmp_path / "measured")]
+    models = ["--model", "registry:waves", "--model", "registry:waves@b"]
+    assert main(["evaluate", *models, *places, *judged]) == DONE
+    named = ["--candidate", "registry:waves@b", "--champion", "registry:waves"]
+    capfd.readouterr()
+    main(["compare", "--evaluation", str(tmp_path / "measured"), *named, "--resamples", "999"])
+    said = capfd.readouterr()
+    assert said.err == "" and said.out.startswith("total_loss: waves-a ") and ", waves-b " in said.out
+    assert main(["compare", "--evaluation", str(tmp_path / "measured"), "--champion", "registry:waves@z"]) == WRONG_USE
+    assert "is not in this registry" in capfd.readouterr().err
+
+
+def test_a_rollback_is_an_outcome_for_machines(registry: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    main(["styles", "promote", "waves@b"])
+    assert main(["styles", "rollback", "waves", "--out", str(tmp_path / "retraining"), "--reason", "too round"]) == DONE
+    (file,) = (tmp_path / "retraining" / "outcomes").iterdir()
+    outcome = json.loads(file.read_text())
+    kept = {name: outcome[name] for name in ("decision", "champion", "candidate", "previous_champion", "reason")}
+    assert kept == {
+        "decision": "rolled_back", "champion": "a", "candidate": "b", "previous_champion": "b", "reason": "too round",
+    }  # fmt: skip
+    assert outcome["evidence"]["sample_size"] == 0

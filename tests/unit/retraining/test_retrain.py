@@ -12,8 +12,9 @@ from pipeline.errors import ConfigError, RegistryError, RunConflict
 from pipeline.registry import Registry
 from pipeline.retraining.config import RetrainConfig
 from pipeline.retraining.outcome import load_outcomes
-from pipeline.retraining.retrain import RetrainResult, retrain, roll_back
-from pipeline.storage import Storage, StorageOptions
+from pipeline.retraining.retrain import RetrainResult, retrain
+from pipeline.retraining.rollback import roll_back
+from pipeline.storage import Storage
 from pipeline.training.config import TrainConfig
 from tests.retraining_runs import STYLE, Trainer, champion, fire, grow, make_config, rough_style
 
@@ -39,7 +40,7 @@ def test_first_better_worse_and_nothing_new(config: RetrainConfig, trainer: Trai
     better = fire(config, trainer).outcome
     assert better is not None and (better.decision, better.champion) == ("promoted", "better")
     assert better.evidence["sample_size"] == 8 and better.evidence["p_value"] < 0.05
-    assert trainer.warm_starts == [None, Registry.open(Storage(), str(config.registry)).model_uri(STYLE, "first")]
+    assert trainer.warm_starts == [None, registry_of(config).model_uri(STYLE, "first")]
 
     grow(config, 2)
     trainer.version, trainer.noise = "worse", 60.0
@@ -47,12 +48,43 @@ def test_first_better_worse_and_nothing_new(config: RetrainConfig, trainer: Trai
     assert worse is not None and (worse.decision, worse.champion, worse.candidate) == ("kept", "better", "worse")
     assert champion(config) == "better"
 
-    rolled = roll_back(StorageOptions(), str(config.registry), STYLE, out=config.out, reason="too rough")
+    rolled = roll_back(Storage(), registry_of(config), STYLE, out=config.out, reason="too rough")
     assert (rolled.decision, rolled.champion) == ("rolled_back", "first") and champion(config) == "first"
     decisions = [outcome.decision for outcome in load_outcomes(Storage(), config.out)]
     assert decisions == ["promoted", "promoted", "kept", "rolled_back"]
     # What was decided about the same photographs and settings is not decided again, champion or not.
     assert fire(config, trainer).is_new is False
+
+
+def registry_of(config: RetrainConfig) -> Registry:
+    return Registry.open(Storage(), str(config.registry))
+
+
+def test_a_rollback_that_nobody_told_of_is_told_by_the_next_firing(config: RetrainConfig, trainer: Trainer):
+    fire(config, trainer)
+    grow(config, 1)
+    trainer.version, trainer.noise = "better", 1.0
+    fire(config, trainer)
+    rolled = roll_back(Storage(), registry_of(config), STYLE, reason="too smooth")
+    assert "rolled_back" not in [outcome.decision for outcome in load_outcomes(Storage(), config.out)]
+    for _ in range(2):
+        assert fire(config, trainer).is_new is False
+        outcomes = load_outcomes(Storage(), config.out)
+        assert [outcome for outcome in outcomes if outcome.decision == "rolled_back"] == [rolled]
+    assert (outcomes[-1].champion, outcomes[-1].candidate, outcomes[-1].reason) == ("first", "better", "too smooth")
+
+
+def test_rollbacks_from_before_the_first_firing_are_no_outcomes(config: RetrainConfig, trainer: Trainer):
+    registry = Registry.create(Storage(), str(config.registry))
+    for version, noise, over in (("a", 1.0, None), ("b", 2.0, 1)):
+        registry.add(rough_style(version, noise), source_uri="here")
+        registry.promote(STYLE, version, reason="by hand", over=over)
+    roll_back(Storage(), registry, STYLE, reason="long ago")
+    for number in (1, 2):
+        grow(config, number)
+        trainer.version = f"v{number}"
+        fire(config, trainer)
+    assert [outcome.firing.startswith("rollback") for outcome in load_outcomes(Storage(), config.out)] == [False] * 2
 
 
 def test_from_scratch_and_under_a_name_of_its_own(config: RetrainConfig, trainer: Trainer):
@@ -77,7 +109,7 @@ def test_a_stopped_training_decides_nothing(config: RetrainConfig):
 
 def test_a_damaged_champion_stops_the_firing(config: RetrainConfig, trainer: Trainer):
     fire(config, trainer)
-    path = Path(Registry.open(Storage(), str(config.registry)).model_uri(STYLE, "first"))
+    path = Path(registry_of(config).model_uri(STYLE, "first"))
     path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\0")
     grow(config, 1)
     trainer.version = "second"
