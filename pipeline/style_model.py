@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from pipeline.nn.transformer_net import Architecture, TransformerNet
+    from pipeline.nn.architecture import Architecture
+    from pipeline.nn.transformer_net import TransformerNet
 
 FORMAT = "stylemill/1"
 _LENGTH_BYTES = 8
@@ -41,7 +42,7 @@ class StyleHeader:
     version: str
     """The version of this style; versions of one style are different trainings."""
     architecture: dict[str, Any]
-    """Fields of ``pipeline.nn.transformer_net.Architecture``."""
+    """Fields of ``pipeline.nn.architecture.Architecture``."""
     metadata: dict[str, Any]
     """JSON-able history and properties of the model; unknown keys survive a round trip."""
     sha256: str
@@ -59,7 +60,7 @@ class StyleModel:
     architecture: Architecture
     """Rebuilds the network that the weights belong to."""
     state_dict: dict[str, Tensor]
-    """Parameters of a ``TransformerNet``, on the CPU."""
+    """Parameters and buffers of a ``TransformerNet``, on the CPU."""
     metadata: dict[str, Any]
     """JSON-able history and properties of the model; unknown keys survive a round trip."""
     sha256: str = ""
@@ -80,8 +81,6 @@ class StyleModel:
 
 def to_bytes(model: StyleModel) -> bytes:
     """Serialise a model; equal models give equal bytes (``model.sha256`` does not enter)."""
-    from dataclasses import asdict
-
     import safetensors.torch
 
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict.items()}
@@ -90,7 +89,7 @@ def to_bytes(model: StyleModel) -> bytes:
         "format": FORMAT,
         "name": model.name,
         "version": model.version,
-        "architecture": json.dumps(asdict(model.architecture), sort_keys=True),
+        "architecture": json.dumps(model.architecture.to_mapping(), sort_keys=True),
         "metadata": json.dumps(model.metadata, sort_keys=True, ensure_ascii=False, allow_nan=False),
     }
     # safetensors itself orders metadata by a randomly seeded hash map.
@@ -136,11 +135,11 @@ def from_bytes(data: bytes, *, source: str) -> StyleModel:
     import safetensors.torch
     from safetensors import SafetensorError
 
-    from pipeline.nn.transformer_net import Architecture
+    from pipeline.nn.architecture import Architecture
 
     header = read_header(data, source=source)
     try:
-        architecture = Architecture(**header.architecture)
+        architecture = Architecture.from_mapping(header.architecture)
         state_dict = safetensors.torch.load(data)
     except (SafetensorError, TypeError, ValueError) as error:
         raise ConfigError("model", source, f"is a damaged style model ({error})", _CURE) from error

@@ -7,11 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.nn.pixel_convention import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.nn.transformer_net import IMAGE_CHANNELS, SIZE_MULTIPLE_PX
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Per channel (red, green, blue), for values in [0, 1]. Source: torchvision's ImageNet recipes."""
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "check_image", "deprocess", "normalize", "pad_to_network", "padded_side_px"]
 
 MIN_SIDE_PX = 16
 """Reflection padding of 4 px at full and of 1 px at quarter resolution must find pixels to reflect."""

@@ -2,59 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.nn.instance_norm import instance_norm
+from pipeline.nn.architecture import Architecture, Interpolation, Norm, Upsampling
+from pipeline.nn.norms import AnyNorm, apply_norm, build_norm
+from pipeline.nn.pixel_convention import IMAGENET, IMAGENET_MEAN, IMAGENET_STD
 
-Upsampling = Literal["nearest", "bilinear", "bicubic"]
+__all__ = ["Architecture", "ConvBlock", "ResidualBlock", "TransformerNet", "Upsampling"]
 
 IMAGE_CHANNELS = 3
 NUM_RESIDUAL_BLOCKS = 5
 SIZE_MULTIPLE_PX = 4
 """Input sides are rounded up to this multiple: the network halves the resolution twice."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Architecture:
-    """What must be known, beside the weights, to rebuild a network.
-
-    Raises:
-        ValueError: an unknown upsampling, or a width outside (0, 4].
-    """
-
-    width: float = 1.0
-    """Multiplier of all hidden channel counts (32, 64, 128)."""
-    upsampling: Upsampling = "nearest"
-    """Interpolation of the two x2 upsampling blocks."""
-
-    def __post_init__(self) -> None:
-        if self.upsampling not in get_args(Upsampling):
-            raise ValueError(f"upsampling must be one of {get_args(Upsampling)}, got {self.upsampling!r}")
-        if not 0 < self.width <= 4:
-            raise ValueError(f"width must be above 0 and at most 4, got {self.width}")
-
-    def channels(self, base: int) -> int:
-        """Return the scaled count of a hidden layer that has ``base`` channels at width 1."""
-        return max(1, round(base * self.width))
+_MAX_LEVEL = 255
 
 
 class ConvBlock(nn.Module):
-    """Optional x2 interpolation, reflection padding, convolution, optional instance norm and ReLU.
+    """Optional x2 upsampling, reflection padding, convolution, optional norm and ReLU.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
         kernel_size: odd side of the kernel, in pixels; ``kernel_size // 2`` pixels are reflected.
         stride: of the convolution.
-        upsample: interpolate to twice the size before the convolution.
-        normalize: append an affine InstanceNorm2d.
+        upsample: double the size.
+        normalize: append a norm.
         relu: append a ReLU.
-        interpolation: how ``upsample`` interpolates.
+        upsampling: how ``upsample`` doubles. A transposed convolution sees zeros beyond the edge; a sub-pixel
+            convolution gives four times the channels at the old size, which become pixels.
+        norm: which norm.
+        separable: a convolution of each channel by itself, then a 1x1 one that mixes them.
     """
 
     def __init__(
@@ -66,36 +48,82 @@ class ConvBlock(nn.Module):
         upsample: bool = False,
         normalize: bool = True,
         relu: bool = True,
-        interpolation: Upsampling = "nearest",
+        upsampling: Upsampling = "nearest",
+        norm: Norm = "instance",
+        separable: bool = False,
     ) -> None:
         super().__init__()
-        self.interpolation: Upsampling | None = interpolation if upsample else None
+        self.upsampling: Upsampling | None = upsampling if upsample else None
         self.padding_px = kernel_size // 2
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride)
-        self.norm = nn.InstanceNorm2d(out_channels, affine=True) if normalize else None
+        self.depthwise: nn.Conv2d | None = None
+        self.conv: nn.Conv2d | nn.ConvTranspose2d
+        if self.upsampling == "transposed":
+            self.conv = nn.ConvTranspose2d(
+                in_channels, out_channels, kernel_size, 2, padding=self.padding_px, output_padding=1
+            )
+        elif self.upsampling == "shuffle":
+            self.conv = nn.Conv2d(in_channels, 4 * out_channels, kernel_size)
+        elif separable:
+            self.depthwise = nn.Conv2d(in_channels, in_channels, kernel_size, stride, groups=in_channels, bias=False)
+            self.conv = nn.Conv2d(in_channels, out_channels, 1)
+        else:
+            self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride)
+        self.norm: AnyNorm | None = build_norm(norm, out_channels) if normalize else None
         self.relu = relu
+
+    @property
+    def interpolation(self) -> Interpolation | None:
+        """The interpolation before the convolution, if there is one."""
+        if self.upsampling in get_args(Interpolation):
+            return self.upsampling  # type: ignore[return-value]
+        return None
 
     def forward(self, features_NCHW: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, out_channels, H', W') of the same float dtype."""
-        if self.interpolation is not None:
-            align_corners = None if self.interpolation == "nearest" else False
+        out_NCHW = self._convolve(features_NCHW)
+        if self.norm is not None:
+            out_NCHW = apply_norm(out_NCHW, self.norm)
+        return out_NCHW.relu_() if self.relu else out_NCHW
+
+    def _convolve(self, features_NCHW: Tensor) -> Tensor:
+        if self.upsampling == "transposed":
+            transposed_NCHW: Tensor = self.conv(features_NCHW)
+            return transposed_NCHW
+        interpolation = self.interpolation
+        if interpolation is not None:
+            align_corners = None if interpolation == "nearest" else False
             features_NCHW = F.interpolate(
-                features_NCHW, scale_factor=2, mode=self.interpolation, align_corners=align_corners
+                features_NCHW, scale_factor=2, mode=interpolation, align_corners=align_corners
             )
         pad = self.padding_px
-        out_NCHW = self.conv(F.pad(features_NCHW, (pad, pad, pad, pad), mode="reflect"))
-        if self.norm is not None:
-            out_NCHW = instance_norm(out_NCHW, self.norm)
-        return out_NCHW.relu_() if self.relu else out_NCHW
+        out_NCHW = F.pad(features_NCHW, (pad, pad, pad, pad), mode="reflect")
+        if self.depthwise is not None:
+            out_NCHW = self.depthwise(out_NCHW)
+        out_NCHW = self.conv(out_NCHW)
+        return F.pixel_shuffle(out_NCHW, 2) if self.upsampling == "shuffle" else out_NCHW
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw fresh weights from the global generator.
+
+        Source, for sub-pixel convolutions, which begin as a nearest interpolation after a convolution: Aitken et al.
+        2017, arXiv:1707.02937.
+        """
+        for module in (self.depthwise, self.conv, self.norm):
+            if module is not None:
+                module.reset_parameters()
+        if self.upsampling == "shuffle" and self.conv.bias is not None:
+            for parameter in (self.conv.weight, self.conv.bias):
+                parameter.copy_(parameter[::4].repeat_interleave(4, dim=0))
 
 
 class ResidualBlock(nn.Module):
     """Two 3x3 blocks, the second without ReLU, plus the input."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, norm: Norm = "instance", separable: bool = False) -> None:
         super().__init__()
-        self.block1 = ConvBlock(channels, channels, 3)
-        self.block2 = ConvBlock(channels, channels, 3, relu=False)
+        self.block1 = ConvBlock(channels, channels, 3, norm=norm, separable=separable)
+        self.block2 = ConvBlock(channels, channels, 3, relu=False, norm=norm, separable=separable)
 
     def forward(self, features_NCHW: Tensor) -> Tensor:
         """Map (N, channels, H, W) to the same shape and dtype."""
@@ -103,7 +131,7 @@ class ResidualBlock(nn.Module):
 
 
 class TransformerNet(nn.Module):
-    """Johnson's image transformation network with instance norm and resize-convolutions.
+    """Johnson's image transformation network with instance norm and resize-convolutions, and its variants.
 
     Keys of the ``state_dict`` name the block and its part: ``down1.conv.weight``,
     ``residual3.block2.norm.bias``.
@@ -115,27 +143,48 @@ class TransformerNet(nn.Module):
         super().__init__()
         self.architecture = architecture or Architecture()
         narrow, middle, wide = (self.architecture.channels(base) for base in (32, 64, 128))
-        interpolation = self.architecture.upsampling
-        self.stem = ConvBlock(IMAGE_CHANNELS, narrow, 9)
-        self.down1 = ConvBlock(narrow, middle, 3, stride=2)
-        self.down2 = ConvBlock(middle, wide, 3, stride=2)
+        upsampling, norm = self.architecture.upsampling, self.architecture.norm
+        self.stem = ConvBlock(IMAGE_CHANNELS, narrow, 9, norm=norm)
+        self.down1 = ConvBlock(narrow, middle, 3, stride=2, norm=norm)
+        self.down2 = ConvBlock(middle, wide, 3, stride=2, norm=norm)
         for index in range(1, NUM_RESIDUAL_BLOCKS + 1):
-            self.add_module(f"residual{index}", ResidualBlock(wide))
-        self.up1 = ConvBlock(wide, middle, 3, upsample=True, interpolation=interpolation)
-        self.up2 = ConvBlock(middle, narrow, 3, upsample=True, interpolation=interpolation)
+            self.add_module(f"residual{index}", ResidualBlock(wide, norm, self.architecture.residual == "separable"))
+        self.up1 = ConvBlock(wide, middle, 3, upsample=True, upsampling=upsampling, norm=norm)
+        self.up2 = ConvBlock(middle, narrow, 3, upsample=True, upsampling=upsampling, norm=norm)
         self.head = ConvBlock(narrow, IMAGE_CHANNELS, 9, normalize=False, relu=False)
 
     def forward(self, batch_NCHW: Tensor) -> Tensor:
-        """Repaint a batch.
+        """Repaint a batch, whatever scale the network's own pixels have.
 
         Args:
             batch_NCHW: (N, 3, H, W) ImageNet-normalised floats, H and W at least 16 (see ``pad_to_network``).
         Returns:
             (N, 3, H', W') ImageNet-normalised, H and W rounded up to a multiple of 4.
         """
+        return self._to_imagenet(self.repaint(self._from_imagenet(batch_NCHW)))
+
+    def repaint(self, batch_NCHW: Tensor) -> Tensor:
+        """Repaint a batch in the network's own channel order and scale (``architecture.pixels``)."""
         for block in self.children():
             batch_NCHW = block(batch_NCHW)
-        return batch_NCHW
+        return batch_NCHW.tanh() if self.architecture.output == "tanh" else batch_NCHW
+
+    def _from_imagenet(self, batch_NCHW: Tensor) -> Tensor:
+        pixels = self.architecture.pixels
+        if pixels == IMAGENET:
+            return batch_NCHW
+        levels_NCHW = (batch_NCHW * _column(IMAGENET_STD, batch_NCHW) + _column(IMAGENET_MEAN, batch_NCHW)) * _MAX_LEVEL
+        scaled_NCHW = levels_NCHW * pixels.input_scale - _column(pixels.mean, batch_NCHW)
+        return (scaled_NCHW / _column(pixels.std, batch_NCHW))[:, list(pixels.channels)]
+
+    def _to_imagenet(self, painted_NCHW: Tensor) -> Tensor:
+        pixels = self.architecture.pixels
+        if pixels == IMAGENET:
+            return painted_NCHW
+        scaled_NCHW = painted_NCHW[:, list(pixels.channels)] * _column(pixels.std, painted_NCHW)
+        levels_NCHW = (scaled_NCHW + _column(pixels.mean, painted_NCHW)) * pixels.output_scale
+        unit_NCHW = levels_NCHW / _MAX_LEVEL
+        return (unit_NCHW - _column(IMAGENET_MEAN, painted_NCHW)) / _column(IMAGENET_STD, painted_NCHW)
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:
@@ -143,5 +192,9 @@ class TransformerNet(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for module in self.modules():
-                if isinstance(module, nn.Conv2d | nn.InstanceNorm2d):
+                if isinstance(module, ConvBlock):
                     module.reset_parameters()
+
+
+def _column(values: tuple[float, ...], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, 1, 1)

@@ -21,6 +21,7 @@ from pipeline.style_model import (
     save_style_model,
     to_bytes,
 )
+from tests.unit.nn.variants import VARIANTS, variant_net
 
 
 class FolderStore:
@@ -179,3 +180,24 @@ def test_damaged_weights():
 def test_missing_file(tmp_path):
     with pytest.raises(ConfigError, match=r"absent.*does not exist"):
         load_style_model(FolderStore(tmp_path), "absent")
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_of_the_network_survives_a_file(name):
+    network = variant_net(width=0.1, **VARIANTS[name])
+    model = StyleModel(
+        name="a", version="1", architecture=network.architecture, state_dict=network.state_dict(), metadata={}
+    )
+    loaded = from_bytes(to_bytes(model), source="test")
+    assert loaded.architecture == network.architecture
+    batch_NCHW = torch.randn(1, 3, 16, 20, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(loaded.build_network()(batch_NCHW), network(batch_NCHW))
+
+
+def test_the_architecture_of_a_default_network_is_written_as_it_always_was():
+    network = TransformerNet(Architecture(width=0.1))
+    model = StyleModel(
+        name="a", version="1", architecture=network.architecture, state_dict=network.state_dict(), metadata={}
+    )
+    assert b'"architecture": "{\\"upsampling\\": \\"nearest\\", \\"width\\": 0.1}"' in to_bytes(model)

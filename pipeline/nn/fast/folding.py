@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.nn.pixels import IMAGENET_MEAN, IMAGENET_STD
+from pipeline.nn.pixel_convention import IMAGENET, IMAGENET_MEAN, PixelConvention
 
 MAX_LEVEL = 255
 PIXEL_CENTRES = tuple(round(MAX_LEVEL * mean) for mean in IMAGENET_MEAN)
@@ -23,20 +23,31 @@ HEAD_COLUMNS = (4, 2, 1)
 """Neighbouring pixels of a row that the folded head computes as channels of one position, best first."""
 
 
-def fold_pixels_into_stem(weight_OIHW: Tensor) -> Tensor:
-    """Let the stem take ``pixel - PIXEL_CENTRES`` instead of ImageNet-normalised values.
+def fold_pixels_into_stem(
+    weight_OIHW: Tensor, bias_O: Tensor | None = None, pixels: PixelConvention = IMAGENET
+) -> tuple[Tensor, Tensor]:
+    """Let the stem take ``pixel - PIXEL_CENTRES``, red first, instead of the network's own scale.
 
-    ``(p / 255 - mean) / std`` is ``(p - centre) / (255 std)`` plus a constant per channel. Reflection
-    padding keeps a constant constant, a convolution maps it to a constant, and the instance norm behind
-    the stem removes that, as it removes the bias of every convolution before it.
+    ``(p x scale - mean) / std`` is ``(p - centre) x scale / std`` plus a constant per channel. Reflection padding
+    keeps a constant constant, and a convolution maps it to a constant, which an instance norm behind the stem removes
+    as it removes the bias; other norms want to know it.
 
     Args:
         weight_OIHW: (O, 3, kH, kW) float32.
+        bias_O: (O,) float32; None for zeros.
+        pixels: scale and channel order that the network was trained on.
     Returns:
-        (O, 3, kH, kW) float32.
+        (O, 3, kH, kW) float32, and the (O,) float32 bias.
     """
-    scale = torch.tensor(IMAGENET_STD, dtype=torch.float64) * MAX_LEVEL
-    return (weight_OIHW.double() / scale.view(1, 3, 1, 1)).float()
+    weight_OIHW = weight_OIHW.double()[:, list(pixels.channels)]
+    std = torch.tensor(pixels.std, dtype=torch.float64)
+    mean = torch.tensor(pixels.mean, dtype=torch.float64)
+    centres = torch.tensor(PIXEL_CENTRES, dtype=torch.float64)
+    constant_I = (centres / pixels.levels_per_unit - mean) / std
+    bias = (weight_OIHW.sum(dim=(2, 3)) * constant_I).sum(dim=1)
+    if bias_O is not None:
+        bias += bias_O.double()
+    return (weight_OIHW / (std * pixels.levels_per_unit).view(1, 3, 1, 1)).float(), bias.float()
 
 
 def fold_nearest_upsampling(weight_OIHW: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,8 +77,43 @@ def fold_nearest_upsampling(weight_OIHW: Tensor) -> tuple[Tensor, Tensor]:
     return even_rows.float(), odd_rows.float()
 
 
-def fold_pixels_into_head(weight_OIHW: Tensor, bias_O: Tensor, columns: int) -> tuple[Tensor, Tensor]:
-    """Let the head give ``pixel - OUTPUT_CENTRE``, for some neighbouring pixels of a row at once.
+def fold_transposed_convolution(weight_IOHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn a transposed 3x3 convolution at stride 2 (padding 1, output padding 1) into two kernels on its input.
+
+    An even output row 2i is the source row i through the middle taps alone; an odd one is row i through the last taps
+    and row i+1 through the first. Columns come out as channels, as in ``fold_nearest_upsampling``. Beyond the edges
+    the input wants zeros.
+
+    Args:
+        weight_IOHW: (I, O, 3, 3) float32, as torch stores it.
+    Returns:
+        (2O, I, 1, 3) float32 for even output rows (source row i) and (2O, I, 2, 3) for odd ones (rows i and i+1).
+    """
+    first, middle, last = weight_IOHW.transpose(0, 1).unbind(3)
+    zero = torch.zeros_like(middle)
+    even_columns = torch.stack((zero, middle, zero), dim=3)
+    odd_columns = torch.stack((zero, last, first), dim=3)
+    first, middle, last = torch.cat((even_columns, odd_columns)).unbind(2)
+    return middle[:, :, None].contiguous(), torch.stack((last, first), dim=2)
+
+
+def fold_pixel_shuffle(weight_OIHW: Tensor, bias_O: Tensor | None) -> list[tuple[Tensor, Tensor | None]]:
+    """Turn a convolution and the pixel shuffle behind it into two kernels whose results need no shuffle.
+
+    Args:
+        weight_OIHW: (4 O, I, 3, 3) float32; channel 4o + 2r + c becomes row r and column c of output channel o.
+        bias_O: (4 O,) float32, or None.
+    Returns:
+        (2O, I, 3, 3) and (2O,) float32 for even and for odd output rows, columns as channels as above.
+    """
+    rows = torch.arange(len(weight_OIHW)).view(-1, 2, 2).permute(1, 2, 0).flatten(1)
+    return [(weight_OIHW[row], None if bias_O is None else bias_O[row]) for row in rows]
+
+
+def fold_pixels_into_head(
+    weight_OIHW: Tensor, bias_O: Tensor, columns: int, pixels: PixelConvention = IMAGENET
+) -> tuple[Tensor, Tensor]:
+    """Let the head give ``pixel - OUTPUT_CENTRE``, red first, for some neighbouring pixels of a row at once.
 
     Deprocessing (x std + mean, x 255) is affine per channel. Three output channels leave a matrix unit of
     16 columns mostly idle; the kernels of four neighbours, each shifted by one more column, fill 12.
@@ -77,12 +123,24 @@ def fold_pixels_into_head(weight_OIHW: Tensor, bias_O: Tensor, columns: int) -> 
         weight_OIHW: (3, I, kH, kW) float32.
         bias_O: (3,) float32.
         columns: neighbouring pixels that become channels; 1 leaves the kernel's shape alone.
+        pixels: scale and channel order that the network was trained on.
     Returns:
         (3 columns, I, kH, kW + columns - 1) and (3 columns,) float32.
     """
-    std = torch.tensor(IMAGENET_STD, dtype=torch.float64)
-    mean = torch.tensor(IMAGENET_MEAN, dtype=torch.float64)
-    weight = weight_OIHW.double() * (MAX_LEVEL * std).view(3, 1, 1, 1)
-    bias = (bias_O.double() * std + mean) * MAX_LEVEL - OUTPUT_CENTRE
-    shifted = [F.pad(weight, (column, columns - 1 - column)) for column in range(columns)]
-    return torch.cat(shifted).float(), bias.repeat(columns).float()
+    std = torch.tensor(pixels.std, dtype=torch.float64)
+    mean = torch.tensor(pixels.mean, dtype=torch.float64)
+    order, scale = list(pixels.channels), pixels.output_scale
+    weight = weight_OIHW.double()[order] * (scale * std).view(3, 1, 1, 1)
+    bias = (bias_O.double()[order] * std + mean) * scale - OUTPUT_CENTRE
+    return _side_by_side(weight, bias, columns)
+
+
+def reorder_head(weight_OIHW: Tensor, bias_O: Tensor, columns: int, pixels: PixelConvention) -> tuple[Tensor, Tensor]:
+    """Let the head give red first for some neighbouring pixels, on its own scale: something not affine follows."""
+    order = list(pixels.channels)
+    return _side_by_side(weight_OIHW.double()[order], bias_O.double()[order], columns)
+
+
+def _side_by_side(weight_OIHW: Tensor, bias_O: Tensor, columns: int) -> tuple[Tensor, Tensor]:
+    shifted = [F.pad(weight_OIHW, (column, columns - 1 - column)) for column in range(columns)]
+    return torch.cat(shifted).float(), bias_O.repeat(columns).float()

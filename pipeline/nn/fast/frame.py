@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pipeline.nn.fast.layers import PaddingMode
+from pipeline.nn.fast.folded_block import PaddingMode
 
 _AS_INTEGER = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
 
@@ -66,16 +66,37 @@ class Frame:
         """
         pad, width, height = self.padding_px, self.width, self.height
         band_HWC = self._all_HWC[first + pad : last + pad]
+        close_sides(band_HWC, pad, width, self.mode)
         for distance in range(1, pad + 1):
             inner = distance if self.mode == "reflect" else 0
-            band_HWC[:, pad - distance] = band_HWC[:, pad + inner]
-            band_HWC[:, pad + width - 1 + distance] = band_HWC[:, pad + width - 1 - inner]
-        for distance in range(1, pad + 1):
-            inner = distance if self.mode == "reflect" else 0
-            if first == 0:
-                self._all_HWC[pad - distance] = self._all_HWC[pad + inner]
-            if last == height:
-                self._all_HWC[pad + height - 1 + distance] = self._all_HWC[pad + height - 1 - inner]
+            for is_at_edge, outer, edge, sign in (
+                (first == 0, pad - distance, pad, 1),
+                (last == height, pad + height - 1 + distance, pad + height - 1, -1),
+            ):
+                if is_at_edge and self.mode == "zeros":
+                    self._all_HWC[outer] = 0
+                elif is_at_edge:
+                    self._all_HWC[outer] = self._all_HWC[edge + sign * inner]
+
+
+def close_sides(band_HWC: Tensor, padding_px: int, width: int, mode: PaddingMode) -> None:
+    """Fill the border to the left and right of some rows.
+
+    Args:
+        band_HWC: (n, W + 2p, C), the map inside.
+        padding_px: p.
+        width: W.
+        mode: how the border continues the map.
+    """
+    pad = padding_px
+    if mode == "zeros":
+        band_HWC[:, :pad] = 0
+        band_HWC[:, pad + width :] = 0
+        return
+    for distance in range(1, pad + 1):
+        inner = distance if mode == "reflect" else 0
+        band_HWC[:, pad - distance] = band_HWC[:, pad + inner]
+        band_HWC[:, pad + width - 1 + distance] = band_HWC[:, pad + width - 1 - inner]
 
 
 def relu_into(out: Tensor, values: Tensor) -> None:

@@ -3,55 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from pipeline.nn.fast.folding import (
-    HEAD_COLUMNS,
-    fold_nearest_upsampling,
-    fold_pixels_into_head,
-    fold_pixels_into_stem,
-)
-from pipeline.nn.fast.moments import ChannelStatistics
+from pipeline.nn.fast.folded_block import FoldedBlock, Kernel, PaddingMode, fold_block
+from pipeline.nn.fast.folding import HEAD_COLUMNS, OUTPUT_CENTRE, fold_pixels_into_head, reorder_head
+from pipeline.nn.fast.norm import Norm
 from pipeline.nn.fast.packed_conv import PackedConv
+from pipeline.nn.fast.separable_conv import SeparableConv
 from pipeline.nn.transformer_net import NUM_RESIDUAL_BLOCKS, ConvBlock, ResidualBlock, TransformerNet
-
-PaddingMode = Literal["reflect", "replicate"]
 
 
 @dataclass(frozen=True)
 class Tap:
     """One convolution of a layer and the input rows that it reads."""
 
-    conv: PackedConv
+    conv: PackedConv | SeparableConv
     first_row: int
     """Input row, relative to ``stride * output row``, of the kernel's top."""
 
 
 @dataclass(frozen=True)
-class Norm:
-    """The affine part of an instance norm and whether a ReLU follows."""
+class Tanh:
+    """What follows the head where the network ends in a tanh: ``gain x tanh(x) + offset``, a centred level."""
 
-    weight_C: Tensor
-    bias_C: Tensor
-    epsilon: float
-    relu: bool
+    gain_C: Tensor
+    offset_C: Tensor
 
-    def apply(self, raw_NCHW: Tensor, statistics: ChannelStatistics) -> Tensor:
-        """Return the normalised (1, C, h, w) without the ReLU; parameters stay float32 throughout."""
-        normal_NCHW: Tensor = torch.native_batch_norm(
-            raw_NCHW,
-            self.weight_C,
-            self.bias_C,
-            statistics.mean_C,
-            statistics.variance_C,
-            False,
-            0.0,
-            self.epsilon,
-        )[0]
-        return normal_NCHW
+    def apply(self, raw_HWC: Tensor) -> Tensor:
+        """Return (H, W, 3) float32 on the scale of the linear head."""
+        return torch.tanh(raw_HWC.float()).mul_(self.gain_C).add_(self.offset_C)
 
 
 @dataclass(frozen=True)
@@ -67,6 +49,8 @@ class Layer:
     norm: Norm | None
     interpolation: str | None = None
     """x2 interpolation before the padding that could not be folded (bilinear, bicubic)."""
+    tanh: Tanh | None = None
+    """Of a head that ends in one."""
 
     @property
     def stride(self) -> int:
@@ -103,61 +87,56 @@ class Layers:
 
 def prepare_layers(net: TransformerNet, dtype: torch.dtype) -> Layers:
     """Copy the weights of a network into folded, packed layers; the network stays as it is."""
-    stem_weight = fold_pixels_into_stem(net.stem.conv.weight.detach().float().cpu())
+    pixels = net.architecture.pixels
     return Layers(
         dtype=dtype,
-        stem=_plain_layer(net.stem, dtype, weight_OIHW=stem_weight),
-        downs=(_plain_layer(net.down1, dtype), _plain_layer(net.down2, dtype)),
+        stem=_layer(fold_block(net.stem, stem_pixels=pixels), dtype),
+        downs=(_layer(fold_block(net.down1), dtype), _layer(fold_block(net.down2), dtype)),
         residuals=tuple(
             _residual_layers(net.get_submodule(f"residual{index}"), dtype)
             for index in range(1, NUM_RESIDUAL_BLOCKS + 1)
         ),
-        ups=(_up_layer(net.up1, dtype), _up_layer(net.up2, dtype)),
-        head=_head_layer(net.head, dtype),
+        ups=(_layer(fold_block(net.up1), dtype), _layer(fold_block(net.up2), dtype)),
+        head=_head_layer(net, net.head, dtype),
     )
 
 
-def _norm(block: ConvBlock) -> Norm:
-    if block.norm is None:
-        raise ValueError("only the head of the network has no instance norm")
-    return Norm(
-        weight_C=block.norm.weight.detach().float().cpu().clone(),
-        bias_C=block.norm.bias.detach().float().cpu().clone(),
-        epsilon=block.norm.eps,
-        relu=block.relu,
-    )
+def _layer(folded: FoldedBlock, dtype: torch.dtype) -> Layer:
+    taps = tuple(Tap(_pack(kernel, folded.stride, dtype), kernel.first_row) for kernel in folded.kernels)
+    return Layer(taps, folded.padding_px, folded.padding_mode, folded.norm, folded.interpolation)
 
 
-def _plain_layer(block: ConvBlock, dtype: torch.dtype, weight_OIHW: Tensor | None = None) -> Layer:
-    # The bias is left out: the instance norm behind the convolution subtracts it again.
-    weight = block.conv.weight.detach().float().cpu() if weight_OIHW is None else weight_OIHW
-    stride = (block.conv.stride[0], block.conv.stride[1])
-    conv = PackedConv(weight, None, stride=stride, dtype=dtype)
-    pad = block.padding_px
-    return Layer((Tap(conv, -pad),), pad, "reflect", _norm(block), block.interpolation)
+def _pack(kernel: Kernel, stride: tuple[int, int], dtype: torch.dtype) -> PackedConv | SeparableConv:
+    if kernel.depthwise_I1HW is None:
+        return PackedConv(kernel.weight_OIHW, kernel.bias_O, stride=stride, dtype=dtype)
+    return SeparableConv(kernel.depthwise_I1HW, kernel.weight_OIHW, stride=stride, dtype=dtype)
 
 
 def _residual_layers(block: torch.nn.Module, dtype: torch.dtype) -> tuple[Layer, Layer]:
     if not isinstance(block, ResidualBlock):
         raise TypeError(f"wanted a ResidualBlock, got {type(block).__name__}")
-    return _plain_layer(block.block1, dtype), _plain_layer(block.block2, dtype)
+    return _layer(fold_block(block.block1), dtype), _layer(fold_block(block.block2), dtype)
 
 
-def _up_layer(block: ConvBlock, dtype: torch.dtype) -> Layer:
-    if block.interpolation != "nearest":
-        return _plain_layer(block, dtype)
-    even, odd = fold_nearest_upsampling(block.conv.weight.detach().float().cpu())
-    taps = (Tap(PackedConv(even, None, dtype=dtype), -1), Tap(PackedConv(odd, None, dtype=dtype), 0))
-    return Layer(taps, 1, "replicate", _norm(block))
-
-
-def _head_layer(block: ConvBlock, dtype: torch.dtype) -> Layer:
+def _head_layer(net: TransformerNet, block: ConvBlock, dtype: torch.dtype) -> Layer:
     if block.conv.bias is None:
         raise ValueError("the head of the network has a bias")
+    pixels = net.architecture.pixels
     plain = block.conv.weight.detach().float().cpu(), block.conv.bias.detach().float().cpu()
+    tanh = head_tanh(net)
+    fold = fold_pixels_into_head if tanh is None else reorder_head
     for columns in HEAD_COLUMNS:
-        conv = PackedConv(*fold_pixels_into_head(*plain, columns), stride=(1, columns), dtype=dtype)
+        conv = PackedConv(*fold(*plain, columns, pixels), stride=(1, columns), dtype=dtype)
         if conv.trusted:
             break
     pad = block.padding_px
-    return Layer((Tap(conv, -pad),), pad, "reflect", None)
+    return Layer((Tap(conv, -pad),), pad, "reflect", None, tanh=tanh)
+
+
+def head_tanh(net: TransformerNet) -> Tanh | None:
+    """Return what follows the reordered head of a network that ends in a tanh, or None."""
+    if net.architecture.output != "tanh":
+        return None
+    pixels = net.architecture.pixels
+    gain_C = torch.tensor(pixels.std) * pixels.output_scale
+    return Tanh(gain_C, torch.tensor(pixels.mean) * pixels.output_scale - OUTPUT_CENTRE)

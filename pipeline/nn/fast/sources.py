@@ -16,8 +16,8 @@ from torch import Tensor
 
 from pipeline.nn.fast.folding import PIXEL_CENTRES
 from pipeline.nn.fast.frame import Frame, relu_into
-from pipeline.nn.fast.layers import Norm
 from pipeline.nn.fast.moments import ChannelStatistics
+from pipeline.nn.fast.norm import Norm
 from pipeline.nn.pixels import padded_side_px
 from pipeline.nn.transformer_net import IMAGE_CHANNELS
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from pipeline.nn.fast import workspace
 from pipeline.nn.fast.folding import OUTPUT_CENTRE
 from pipeline.nn.fast.frame import Frame
-from pipeline.nn.fast.layers import Layer, Layers
+from pipeline.nn.fast.layers import Layer, Layers, Tanh
 from pipeline.nn.fast.moments import ChannelStatistics, Moments, PieceSums, sum_piece
 from pipeline.nn.fast.sources import InterpolatedSource, PixelSource, RawMap, Source
 from pipeline.nn.fast.team import Team
@@ -83,7 +83,7 @@ class WholePass:
             raise ValueError("this layer has no norm")
         if layer.interpolation is not None:
             source = InterpolatedSource(source, layer.interpolation, self._layers.dtype)
-        filled = frame or self._frame(layer, source)
+        filled, fixed = frame or self._frame(layer, source), layer.norm.fixed
         rows_in_all = source.height // layer.stride
         out_width = source.width * layer.scale // layer.stride
         row_bytes = out_width * layer.out_channels * self._layers.dtype.itemsize * layer.scale
@@ -101,14 +101,13 @@ class WholePass:
                     window = filled.window(*_tap_rows(tap.first_row, tap.conv.kernel_height, layer, first, last))
                     raw_NCHW = unfold_columns(tap.conv(window), layer.scale)
                     strips[index].append(raw_NCHW)
-                    sums[index].extend(sum_piece(raw_NCHW))
+                    if fixed is None:
+                        sums[index].extend(sum_piece(raw_NCHW))
 
         self._team.split(num_strips, work)
         if frame is None:
             workspace.SHARED.give_back(filled.buffer)
-        moments = Moments()
-        moments.add([piece for strip in sums for piece in strip])
-        statistics = moments.statistics()
+        statistics = fixed or layer.norm.pooled(_statistics(sums))
         self._seen.append(statistics)
         return RawMap(strips, rows, rows_in_all * layer.scale, statistics, layer.norm)
 
@@ -124,21 +123,30 @@ class WholePass:
                 first, last = index * rows, min((index + 1) * rows, source.height)
                 written = _fill(layer, source, frame, first, last, written)
                 window = frame.window(*_tap_rows(tap.first_row, tap.conv.kernel_height, layer, first, last))
-                write_pixels(tap.conv(window), out_HWC[first:last])
+                write_pixels(tap.conv(window), out_HWC[first:last], layer.tanh)
 
         self._team.split(-(-source.height // rows), work)
         workspace.SHARED.give_back(frame.buffer)
 
 
-def write_pixels(folded_NCHW: Tensor, out_HWC: Tensor) -> None:
+def _statistics(sums: list[list[PieceSums]]) -> ChannelStatistics:
+    moments = Moments()
+    moments.add([piece for strip in sums for piece in strip])
+    return moments.statistics()
+
+
+def write_pixels(folded_NCHW: Tensor, out_HWC: Tensor, tanh: Tanh | None = None) -> None:
     """Unfold what the head gives into rows of pixels, and crop the padding off.
 
     Args:
         folded_NCHW: (1, 12, h', W' / 4) channels-last, pixel - OUTPUT_CENTRE; may be overwritten.
         out_HWC: (h <= h', W <= W', 3) uint8 (clamped, rounded) or float32 (as it is).
+        tanh: what makes centred pixels of what the head gives, if that is on another scale.
     """
     rows, columns, _ = out_HWC.shape
     pixels_HWC = folded_NCHW.permute(0, 2, 3, 1).reshape(folded_NCHW.shape[2], -1, IMAGE_CHANNELS)
+    if tanh is not None:
+        pixels_HWC = tanh.apply(pixels_HWC)
     if out_HWC.dtype != torch.uint8:
         torch.add(pixels_HWC[:rows, :columns].float(), OUTPUT_CENTRE, out=out_HWC)
         return

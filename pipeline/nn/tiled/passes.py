@@ -99,7 +99,10 @@ class PassRunner:
             size: tap rows and columns of the last layer's output.
             store: where raw results go (a last layer with one tap), or None to forget them.
         """
-        known = self._known.pop(0) if self._known else None
+        norm = chain.last.norm
+        if norm is None:
+            raise ValueError("this layer has no norm")
+        known = self._known.pop(0) if self._known else norm.fixed
         if known is not None and store is None:
             return known
         parts: list[Moments] = [Moments() for _ in range(self._num_bands(chain, size))]
@@ -116,7 +119,7 @@ class PassRunner:
             return known
         moments = Moments()
         moments.merge(parts)
-        return moments.statistics()
+        return norm.pooled(moments.statistics())
 
     def run(
         self,

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pipeline.nn.fast.layers import Norm
 from pipeline.nn.fast.moments import ChannelStatistics
+from pipeline.nn.fast.norm import Norm
 from pipeline.nn.fast.sources import RowStore, finish_rows
 from pipeline.nn.tiled.planes import Plane
 

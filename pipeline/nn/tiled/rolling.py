@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pipeline.nn.fast.layers import PaddingMode
+from pipeline.nn.fast.folded_block import PaddingMode
+from pipeline.nn.fast.frame import close_sides
 from pipeline.nn.fast.sources import Source
 
 
@@ -81,12 +82,11 @@ class RollingFrame:
         self._start = start
 
     def _close_sides(self, first: int, last: int) -> None:
-        pad, width = self._pad, self.source.width
         band_HWC = self._buffer_HWC[first - self._start : last - self._start]
-        for distance in range(1, pad + 1):
-            inner = distance if self._mode == "reflect" else 0
-            band_HWC[:, pad - distance] = band_HWC[:, pad + inner]
-            band_HWC[:, pad + width - 1 + distance] = band_HWC[:, pad + width - 1 - inner]
+        close_sides(band_HWC, self._pad, self.source.width, self._mode)
 
     def _copy_row(self, row: int, original: int) -> None:
-        self._buffer_HWC[row - self._start] = self._buffer_HWC[original - self._start]
+        if self._mode == "zeros":
+            self._buffer_HWC[row - self._start] = 0
+        else:
+            self._buffer_HWC[row - self._start] = self._buffer_HWC[original - self._start]

@@ -220,10 +220,11 @@ class _TiledPass:
             links = (*links, Link(layer, statistics))
         painted_HWC: NDArray = np.empty(self._image_HWC.shape, dtype)
         out_HWC = torch.from_numpy(painted_HWC)
-        chain = Chain(links, self._layers.head)
+        head = self._layers.head
+        chain = Chain(links, head)
 
         def consume(_: int, first: int, raws: list[torch.Tensor]) -> None:
-            write_pixels(raws[0], out_HWC[first : first + raws[0].shape[2]])
+            write_pixels(raws[0], out_HWC[first : first + raws[0].shape[2]], head.tanh)
 
         self._runner.run(chain, trunk, (self._height, self._width), consume)
         return painted_HWC

@@ -53,7 +53,7 @@ def test_an_unknown_upsampling_is_refused():
 @pytest.mark.parametrize("upsampling", UPSAMPLINGS)
 def test_a_block_is_interpolation_padding_convolution_norm_relu(upsampling):
     torch.manual_seed(0)
-    block = ConvBlock(4, 5, 3, upsample=True, interpolation=upsampling)
+    block = ConvBlock(4, 5, 3, upsample=True, upsampling=upsampling)
     features_NCHW = torch.randn(1, 4, 6, 7)
     align_corners = None if upsampling == "nearest" else False
     doubled = F.interpolate(features_NCHW, scale_factor=2, mode=upsampling, align_corners=align_corners)

@@ -41,7 +41,9 @@ def test_the_folded_stem_differs_by_a_constant_per_channel():
     wanted_NCHW = F.conv2d(F.pad(normalize(image_NHWC), (4, 4, 4, 4), mode="reflect"), weight)
     centred_NCHW = (image_NHWC.int() - torch.tensor(PIXEL_CENTRES)).permute(0, 3, 1, 2)
     assert torch.equal(centred_NCHW.bfloat16().int(), centred_NCHW)
-    got_NCHW = F.conv2d(F.pad(centred_NCHW.float(), (4, 4, 4, 4), mode="reflect"), fold_pixels_into_stem(weight))
+    folded_weight, folded_bias = fold_pixels_into_stem(weight)
+    got_NCHW = F.conv2d(F.pad(centred_NCHW.float(), (4, 4, 4, 4), mode="reflect"), folded_weight)
+    assert torch.allclose(got_NCHW + folded_bias.view(-1, 1, 1), wanted_NCHW, atol=1e-4)
     difference_NCHW = got_NCHW - wanted_NCHW
     assert difference_NCHW.std(dim=(2, 3)).max() < 1e-4
 
