@@ -5,15 +5,19 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from jobs.sigterm import TERMINATED, unwinding_on_sigterm
 from pipeline import __version__
 from pipeline.errors import ConfigError, StylemillError
 
 DONE, FAILED, WRONG_USE, TOO_MANY_FAILED = 0, 1, 2, 3
 """Exit codes: done; failed, resumable; wrong use; done, but too many sources failed."""
+INTERRUPTED = 128 + signal.SIGINT
+"""Exit code after Ctrl-C, as shells have it."""
 
 VERBS = {
     "demo": "the whole story on this machine: real photos, a style trained here, the library repainted",
@@ -42,32 +46,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[0] in ("-V", "--version"):
         print(f"stylemill {__version__}")
         return DONE
-    try:
-        _start_logging(os.environ.get("STYLEMILL_LOG", "WARNING"))
-        return _run(arguments[0], arguments[1:])
-    except ConfigError as error:
-        print(f"stylemill: {error}", file=sys.stderr)
-        return WRONG_USE
-    except StylemillError as error:
-        print(f"stylemill: {' '.join(str(error).split())}", file=sys.stderr)
-        return FAILED
-    except ModuleNotFoundError as error:
-        lack = f"{sys.executable} lacks the module {error.name!r}"
-        print(f"stylemill: {lack}; install stylemill's dependencies there", file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt:
-        print("stylemill: interrupted; the same command resumes", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # The reader of our output has left; leave too, without Python's complaint about the closed pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
+    with unwinding_on_sigterm() as terminated:
+        try:
+            _start_logging(os.environ.get("STYLEMILL_LOG", "WARNING"))
+            return _run(arguments[0], arguments[1:])
+        except ConfigError as error:
+            print(f"stylemill: {error}", file=sys.stderr)
+            return WRONG_USE
+        except StylemillError as error:
+            print(f"stylemill: {' '.join(str(error).split())}", file=sys.stderr)
+            return FAILED
+        except ModuleNotFoundError as error:
+            lack = f"{sys.executable} lacks the module {error.name!r}"
+            print(f"stylemill: {lack}; install stylemill's dependencies there", file=sys.stderr)
+            return FAILED
+        except KeyboardInterrupt:
+            print("stylemill: interrupted; the same command resumes", file=sys.stderr)
+            return TERMINATED if terminated.is_set() else INTERRUPTED
+        except BrokenPipeError:
+            # The reader of our output has left; leave too, without Python's complaint about the closed pipe.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return FAILED
 
 
-def _start_logging(level: str) -> None:
-    if level.upper() not in logging.getLevelNamesMapping():
-        raise ConfigError("STYLEMILL_LOG", level, "is no log level", "use DEBUG, INFO, WARNING or ERROR")
-    logging.basicConfig(level=level.upper(), format="%(levelname)s %(name)s: %(message)s")
+def _start_logging(name: str) -> None:
+    level = logging.getLevelNamesMapping().get(name.upper())
+    if level is None:
+        raise ConfigError("STYLEMILL_LOG", name, "is no log level", "use DEBUG, INFO, WARNING or ERROR")
+    logging.basicConfig(level=max(level, logging.WARNING), format="%(levelname)s %(name)s: %(message)s")
+    # Ours alone: what libraries tell while they are debugged has the headers of requests in it, and so session tokens.
+    for package in ("jobs", "pipeline"):
+        logging.getLogger(package).setLevel(level)
 
 
 def _run(verb: str, arguments: list[str]) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jobs.arguments import parse
+from jobs.sigterm import TERMINATED
 from jobs.terminal import print_report
 from pipeline.retraining.config import RetrainConfig
 from pipeline.training.presets import PRESETS
@@ -24,7 +25,6 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(config: RetrainConfig) -> int:
     """Do a firing, tell how it goes and return the exit code."""
-    from jobs.train import STOPPED
     from pipeline.retraining.retrain import retrain
 
     result = retrain(config, train_candidate, lambda stage: print(stage, flush=True))
@@ -32,7 +32,7 @@ def run(config: RetrainConfig) -> int:
         print(f"nothing was done: {result.held_by}")
         return 0
     if result.outcome is None:
-        return STOPPED
+        return TERMINATED
     print_outcome(result)
     if result.is_new:
         write_page(config)

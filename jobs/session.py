@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from jobs.sigterm import keeping_sigterm
 from pipeline.errors import ClusterError, ConfigError
 
 OBJECT_STORE_BYTES = 512 * 2**20
@@ -40,7 +41,7 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
     import ray
     from ray.data import DataContext
 
-    with _quiet_stderr():
+    with _quiet_stderr(), keeping_sigterm():
         if address:
             try:
                 ray.init(logging_level=logging.ERROR, log_to_driver=False)

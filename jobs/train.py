@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from jobs.arguments import parse
+from jobs.sigterm import TERMINATED
 from jobs.terminal import LiveLine, duration, print_report
 from pipeline.training.config import TrainConfig
 from pipeline.training.presets import PRESETS
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from pipeline.training.preflight import PreparedTraining
     from pipeline.training.tracker import TrainProgress
     from pipeline.training.train import TrainResult
-
-STOPPED = 128 + signal.SIGTERM
-"""Exit code after SIGTERM, as shells have it; a checkpoint was written and the same command resumes."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -46,7 +44,7 @@ def run(config: TrainConfig) -> int:
         result = learn(prepared)
     print_summary(result)
     if result.header is None:
-        return STOPPED
+        return TERMINATED  # after a checkpoint; the same command resumes
     write_report(config, result)
     return 0
 

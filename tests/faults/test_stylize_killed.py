@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -22,12 +23,11 @@ from pipeline.nn.fast import FastNet, resolve_precision
 from pipeline.storage import Storage, StorageOptions
 from pipeline.style_model import StyleModel, to_bytes
 from tests.drawn import image_bytes, style_model
+from tests.faults.processes import PATIENCE_S, wait_for, workers
 
 pytestmark = pytest.mark.smoke
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 120.0
-"""Not a measurement: how long a test waits for something that must come before it gives up."""
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -68,38 +68,6 @@ def finish(process: subprocess.Popen[str]) -> str:
     printed, complaints = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, complaints
     return printed
-
-
-def wait_for(what: str, process: subprocess.Popen[str], look: Callable[[], Any]) -> Any:
-    """Return what ``look`` finds as soon as it finds something, while the run goes on."""
-    deadline_s = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline_s:
-        found = look()
-        if found:
-            return found
-        assert process.poll() is None, f"the run ended before {what}: {process.communicate()}"
-        time.sleep(0.02)
-    pytest.fail(f"waited in vain for {what}")
-
-
-def bulk_actors(driver: int) -> set[int]:
-    """Return the processes of a driver's stylizing actors that live."""
-    parents, titles = {}, {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            titles[int(folder.name)] = (folder / "cmdline").read_bytes()
-        except OSError:  # it ended meanwhile
-            continue
-
-    def is_ours(pid: int) -> bool:
-        while pid in parents:
-            if pid == driver:
-                return True
-            pid = parents[pid]
-        return False
-
-    return {pid for pid, title in titles.items() if b"ray::" in title and b"BulkActor" in title and is_ours(pid)}
 
 
 def draw_library(folder: Path, count: int, side_px: int = 120) -> dict[str, bytes]:
@@ -153,6 +121,21 @@ def test_the_driver_is_killed_and_the_same_command_goes_on(start: Start, style: 
     assert all(row["status"] == "ok" for row in rows)
 
 
+@pytest.mark.slow
+def test_a_driver_that_is_told_to_end_gives_the_run_back(start: Start, style: StyleModel, tmp_path: Path):
+    files, out = draw_library(tmp_path / "in", 48), tmp_path / "out"
+    process = start()
+    wait_for("rows were flushed", process, lambda: [*out.glob("runs/*/pending/shard-000000/*.parquet")])
+    process.terminate()
+    _, complaints = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 128 + signal.SIGTERM, complaints
+    assert complaints.endswith("stylemill: interrupted; the same command resumes\n")
+    (lease,) = out.glob("runs/*/lease/*.json")
+    assert json.loads(lease.read_text())["released"]  # nobody has to wait until it counts as dead
+    assert "resumed: " in finish(start())
+    check_outcome(out, style, files)
+
+
 def wait_for_silence(out: Path) -> None:
     """Wait until the workers of a killed driver have gone, too, and write no more."""
     before, quiet_s = -1, 0.0
@@ -166,7 +149,7 @@ def test_an_actor_is_killed_and_the_run_completes(start: Start, style: StyleMode
     files, out = draw_library(tmp_path / "in", 40), tmp_path / "out"
     process = start("--num-actors", "1")
     wait_for("images were painted", process, lambda: len(images_of(out)) >= 3)
-    victims = bulk_actors(process.pid)
+    victims = set(workers(process.pid, "BulkActor"))
     assert len(victims) == 1
     for victim in victims:
         os.kill(victim, signal.SIGKILL)
@@ -187,7 +170,7 @@ def test_an_image_whose_worker_dies_twice_is_given_up_alone(start: Start, style:
         wait_for("the poison's turn", process, lambda at=painted_at: _mtime(before_it) > at)
         painted_at = _mtime(before_it)
         time.sleep(0.3)
-        (victim,) = bulk_actors(process.pid) - dead
+        (victim,) = set(workers(process.pid, "BulkActor")) - dead
         dead.add(victim)
         os.kill(victim, signal.SIGKILL)
     printed = finish(process)
