@@ -30,6 +30,7 @@ VERBS = {
     "vote": "ask people which of two pictures they prefer, on a local web page",
     "manifest": "verify, summarise, repair or tidy up what committed runs wrote",
     "retrain": "train a candidate, and make it the champion if it is better; running it again goes on",
+    "models": "bring models from other implementations, take them elsewhere, show what one is",
     "styles": "keep versions of styles and choose which one is in use",
     "submit": "run a verb as a job on a Ray cluster",
     "jobs": "list submitted jobs, show how far one is, print its log, stop it",

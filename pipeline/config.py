@@ -99,7 +99,9 @@ def _leaves(
         default = field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
-        yield _Leaf(here, prefix + field.name, annotation, default, docs.get(field.name, ""))
+        # A trailing underscore keeps a field apart from a word of Python (from_) and is nothing to users.
+        name = prefix + field.name.rstrip("_")
+        yield _Leaf(here, name, annotation, default, docs.get(field.name, ""))
 
 
 def _is_group(annotation: Any) -> bool:
@@ -248,7 +250,7 @@ def add_flags(parser: argparse.ArgumentParser, config_type: type) -> None:
         elif get_origin(annotation) is Literal:
             options["metavar"] = "|".join(map(str, get_args(annotation)))
         else:
-            options["metavar"] = leaf.path[-1].upper()
+            options["metavar"] = leaf.path[-1].rstrip("_").upper()
         if _is_list(leaf.annotation):
             options["action"] = "append"
         parser.add_argument(leaf.flag, **options)
@@ -288,7 +290,7 @@ def from_flags(config_type: type[ConfigT], flags: Mapping[str, Any], tree: Mappi
     for path, value in merged.items():
         for item in value if isinstance(value, tuple) else (value,):
             if isinstance(item, str):
-                check_no_credential(path[-1], item)
+                check_no_credential(path[-1].rstrip("_"), item)
     return config
 
 

@@ -1,0 +1,1 @@
+"""Style models from other implementations, and style models for them."""

@@ -1,0 +1,43 @@
+"""``stylemill models`` as its users type it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from jobs.cli import DONE, WRONG_USE, main
+from tests.unit.exchange.foreign import gordicaleksa_checkpoint
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    path = tmp_path / "candy.pth"
+    torch.save(gordicaleksa_checkpoint(), path)
+    return path
+
+
+def test_a_checkpoint_is_imported_and_its_history_told(checkpoint: Path, tmp_path: Path, capfd):
+    assert main(["models", "import", "--from", str(checkpoint), "--out", str(tmp_path / "styles")]) == DONE
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{checkpoint} is a checkpoint of gordicaleksa/pytorch-nst-feedforward, sha256 ")
+    assert "  style_weight: 400000.0" in lines
+    assert lines[-1].startswith("candy@")
+    assert (tmp_path / "styles" / "style.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "from='': is missing"),
+        (["--from", "absent.pth", "--out", "o"], "from='absent.pth': does not exist"),
+        (["--from", __file__, "--out", "o"], "is no checkpoint, or a damaged one"),
+        (["--from", "a.pth", "--out", "o", "--name", "../up"], "name='../up': is no folder name"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(arguments, complaint, capfd):
+    assert main(["models", "import", *arguments]) == WRONG_USE
+    captured = capfd.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+    assert complaint in captured.err
