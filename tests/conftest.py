@@ -94,7 +94,8 @@ def s3_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, s
     if not (venv / "bin" / "swift-proxy-server").exists():
         pytest.skip(NO_S3_SERVICE)
     folder = tmp_path_factory.mktemp("s3")
-    environment = {**os.environ, "SWIFT_VENV": str(venv), "S3_SERIAL": "1"}
+    # A secret that stands nowhere else, so that a test can look for it.
+    environment = {**os.environ, "SWIFT_VENV": str(venv), "S3_SERIAL": "1", "S3_SECRET": "hunter2-planted-for-s3"}
     command = [sys.executable, str(S3_SERVER), "start", str(folder), "0"]
     started = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if started.returncode:

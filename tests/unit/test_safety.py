@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -122,6 +124,15 @@ def test_no_secret_of_the_environment_gets_into_a_config(
     assert main([*verb.split(), *SPOKEN[verb], "--print-config"]) == 0
     shown = capfd.readouterr()
     assert shown.out and PLANTED not in shown.out + shown.err
+
+
+def test_debugging_output_is_ours_alone():
+    # That of the libraries holds the headers of requests, and so session tokens.
+    code = "import logging; from jobs.cli import main; main(['styles', '--help']); print(*(logging.getLogger(name)"
+    code += ".isEnabledFor(logging.DEBUG) for name in ('botocore.auth', 'jobs.cli', 'pipeline.storage')))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "STYLEMILL_LOG": "DEBUG"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.endswith("False True True\n")
 
 
 def locations() -> list[tuple[str, str]]:
