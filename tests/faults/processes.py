@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from jobs.memory import family
+
 FoundT = TypeVar("FoundT")
 
 PATIENCE_S = 180.0
@@ -16,21 +18,14 @@ PATIENCE_S = 180.0
 
 def descendants(pid: int) -> list[tuple[int, str]]:
     """Return pid and command of every living process below one."""
-    parents: dict[int, list[tuple[int, str]]] = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
+    found = []
+    for child in family(pid):
         try:
-            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
+            command = Path(f"/proc/{child}/cmdline").read_bytes()
+        except OSError:  # it ended meanwhile
             continue
-        parents.setdefault(parent, []).append((int(entry.name), command))
-    found, todo = [], [pid]
-    while todo:
-        for child in parents.get(todo.pop(), []):
-            found.append(child)
-            todo.append(child[0])
+        if child != pid:
+            found.append((child, command.replace(b"\0", b" ").decode(errors="replace")))
     return found
 
 

@@ -11,12 +11,16 @@ import pytest
 from pipeline.registry import Registry
 from pipeline.retraining import retrain as flow
 from pipeline.retraining.config import RetrainConfig
-from pipeline.retraining.outcome import load_outcomes
+from pipeline.retraining.outcome import Outcome, load_outcomes
 from pipeline.storage import Storage
+from tests.faults.training_jobs import SETTINGS, Job, finish, kill_everything, resumed_at, wait_for_checkpoint
 from tests.retraining_runs import STYLE, Trainer, fire, grow, make_config
+from tests.training_runs import assert_same_run
 
 WRITES_OF_A_FIRING = 10
 """At least; the pictures of the evaluation apart."""
+
+STEPS = 24
 
 
 class _Killed(BaseException):
@@ -87,3 +91,41 @@ def test_killed_at_any_write_the_retry_decides_once(after: bool, tmp_path: Path,
         promoted = [outcome.candidate for outcome in outcomes if outcome.decision == "promoted"]
         assert [promotion.version for promotion in history] == promoted
     assert number >= WRITES_OF_A_FIRING
+
+
+@pytest.mark.slow
+def test_killed_while_it_trains_the_retry_ends_with_the_candidate_of_an_undisturbed_firing(
+    training_pictures: Path, start_job: Callable[..., Job], tmp_path: Path
+):
+    settings = {
+        **SETTINGS, "style-image": training_pictures / "style.png", "content": training_pictures / "content",
+        "holdout": training_pictures / "content", "steps": STEPS, "checkpoint-every": 2,
+    }  # fmt: skip
+
+    def begin(folder: Path) -> Job:
+        places = {"out": folder / "out", "registry": folder / "registry"}
+        flags = [(f"--{name.replace('_', '-')}", value) for name, value in (settings | places).items()]
+        return start_job("retrain", *(word for flag in flags for word in flag))
+
+    def outcome_in(folder: Path) -> Outcome:
+        (outcome,) = load_outcomes(Storage(), str(folder / "out"))
+        return outcome
+
+    undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
+    finish(begin(undisturbed))
+    firing = outcome_in(undisturbed).firing
+    training = Path("out", "firings", firing, "training")
+    job = begin(disturbed)
+    wait_for_checkpoint(disturbed / training, 10, job)
+    kill_everything(job)
+    assert not list(disturbed.glob("out/outcomes/*"))
+    said = finish(begin(disturbed))
+    assert len(resumed_at(said)) == 1 and f"{STEPS} in all" in said
+    outcome = outcome_in(disturbed)
+    assert (outcome.firing, outcome.decision) == (firing, "promoted")
+    assert_same_run(undisturbed / training, disturbed / training)
+    registry = Registry.open(Storage(), str(disturbed / "registry"))
+    assert [version.version for version in registry.versions("style")] == [outcome.candidate]
+    assert [promotion.version for promotion in registry.history("style")] == [outcome.champion]
+    assert "nothing new since" in finish(begin(disturbed))
+    assert outcome_in(disturbed) == outcome

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.processes import workers
 from tests.faults.training_jobs import (
     Start,
     finish,
     kill_everything,
     resumed_at,
     start_training,
-    training_workers,
     wait_for_checkpoint,
 )
 from tests.training_runs import assert_same_run, rows_of
@@ -54,7 +54,7 @@ def expected(undisturbed: dict[str, Path], start: Start, tmp_path_factory: pytes
 def test_the_worker_is_killed(start: Start, expected: Path, tmp_path: Path):
     job = start(tmp_path / "out")
     wait_for_checkpoint(tmp_path / "out", 4, job)
-    (worker,) = training_workers(job.pid)
+    (worker,) = workers(job.pid, "RayTrainWorker")
     os.kill(worker, signal.SIGKILL)
     said = finish(job)
     assert len(resumed_at(said)) == 1, said

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.faults.processes import workers
 from tests.faults.training_jobs import (
     Job,
     complete_checkpoints,
@@ -17,7 +18,6 @@ from tests.faults.training_jobs import (
     kill_everything,
     resumed_at,
     start_training,
-    training_workers,
     wait_for_checkpoint,
     wait_until,
 )
@@ -57,7 +57,7 @@ class Nodes:
 
     def workers(self) -> list[int]:
         """Return the processes that train."""
-        return training_workers(self.process.pid)
+        return workers(self.process.pid, "RayTrainWorker")
 
     def _answer(self) -> str:
         assert self.process.stdout is not None

@@ -73,24 +73,6 @@ def complete_checkpoints(out: Path) -> list[int]:
     return sorted(int(marker.parent.name[len("step-") :].split(".")[0]) for marker in markers)
 
 
-def training_workers(driver: int) -> list[int]:
-    """Return the processes below the driver that run the training function."""
-    children: dict[int, list[int]] = {}
-    names = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            names[int(folder.name)] = (folder / "cmdline").read_bytes().decode(errors="replace")
-        except OSError:
-            continue
-        children.setdefault(int(fields[1]), []).append(int(folder.name))
-    below, queue = [], [driver]
-    while queue:
-        below.append(queue.pop())
-        queue += children.get(below[-1], [])
-    return [pid for pid in below if "RayTrainWorker" in names.get(pid, "")]
-
-
 def resumed_at(said: str) -> list[int]:
     """Return the steps at which a job says that it was resumed."""
     return [int(step) for step in re.findall(r"^resumed at step (\d+)$", said, re.MULTILINE)]
