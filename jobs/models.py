@@ -1,10 +1,10 @@
-"""``stylemill models import``: style models from other implementations, for other programs, and what one is."""
+"""``stylemill models import|export``: style models from other implementations, for other programs, and what one is."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jobs.arguments import Subcommand, run_subcommand
 from pipeline.checks import check_within
@@ -12,6 +12,9 @@ from pipeline.errors import ConfigError
 from pipeline.storage import Storage, StorageOptions, join, resolve
 from pipeline.storage.uri import key_problem
 from pipeline.storage.uri import name as last_component
+
+if TYPE_CHECKING:
+    from pipeline.style_model import StyleModel
 
 DIGITS = 12
 MODEL_FILE = "style.safetensors"
@@ -58,6 +61,36 @@ class ImportConfig:
         return uri if uri.endswith(".safetensors") else join(uri, MODEL_FILE)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """What to write, and how."""
+
+    from_: str = ""
+    """Location of a style model, or registry:STYLE[@VERSION]."""
+
+    to: Literal["onnx", "torchscript", "safetensors", "pt-examples"] = "onnx"
+    """Format. onnx needs `pip install 'stylemill[onnx]'`; pt-examples is a checkpoint for pytorch/examples."""
+
+    out: str = ""
+    """Where the file goes: a name with a suffix, or a folder."""
+
+    registry: str | None = None
+    """Registry that registry:STYLE means; by default the environment's STYLEMILL_REGISTRY."""
+
+    storage: StorageOptions = field(default_factory=StorageOptions)
+
+    def __post_init__(self) -> None:
+        if not self.from_:
+            raise ConfigError("from", self.from_, "is missing", "give --from URI, the location of a style model")
+        if not self.out:
+            raise ConfigError("out", self.out, "is missing", "give --out URI, where the file goes")
+
+    def out_uri(self, style: str, suffix: str) -> str:
+        """Location of the file; in a folder it is called after the style."""
+        uri = resolve(self.out)
+        return uri if "." in last_component(uri) else join(uri, style + suffix)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run a subcommand."""
     return run_subcommand("models", SUBCOMMANDS, arguments)
@@ -78,6 +111,29 @@ def import_model(config: ImportConfig) -> int:
         print(f"  {key}: {value}")
     print(f"{saved.name}@{saved.version}: {config.out_uri}, sha256 {saved.sha256[:DIGITS]}")
     return 0
+
+
+def export_model(config: ExportConfig) -> int:
+    """Write a style model in another format, checked against the network."""
+    from pipeline.exchange.export import SUFFIXES, check_format, export
+
+    check_format(config.to)
+    storage = Storage(config.storage)
+    model = _load(storage, config.from_, config.registry)
+    exported = export(model, config.to)
+    uri = config.out_uri(model.name, SUFFIXES[config.to])
+    storage.write_bytes(uri, exported.data)
+    print(f"{model.name}@{model.version} as {config.to}: {uri}, {len(exported.data):,} bytes")
+    print(f"  {exported.description}")
+    print(f"  read back, it differs from the network by at most {exported.difference:.4f} of 255 levels")
+    return 0
+
+
+def _load(storage: Storage, uri: str, registry: str | None) -> StyleModel:
+    from pipeline.registry import locate_model
+    from pipeline.style_model import load_style_model
+
+    return load_style_model(storage, resolve(locate_model(storage, uri, registry)))
 
 
 def _read(storage: Storage, field_name: str, uri: str) -> bytes:
@@ -101,6 +157,12 @@ SUBCOMMANDS: dict[str, Subcommand[Any]] = {
         does="convert a checkpoint of another implementation into a style model",
         config=ImportConfig,
         run=import_model,
+        positional="from",
+    ),
+    "export": Subcommand(
+        does="write a style model for other programs: ONNX, TorchScript, safetensors, pytorch/examples",
+        config=ExportConfig,
+        run=export_model,
         positional="from",
     ),
 }

@@ -41,3 +41,28 @@ def test_mistakes_are_one_line_and_exit_code_2(arguments, complaint, capfd):
     captured = capfd.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1
     assert complaint in captured.err
+
+
+@pytest.mark.parametrize(
+    ("to", "file"), [("onnx", "candy.onnx"), ("torchscript", "candy.pt"), ("safetensors", "candy.safetensors")]
+)
+def test_a_model_is_exported_and_checked(to: str, file: str, checkpoint: Path, tmp_path: Path, capfd):
+    assert main(["models", "import", "--from", str(checkpoint), "--out", str(tmp_path / "styles")]) == DONE
+    capfd.readouterr()
+    model = tmp_path / "styles" / "style.safetensors"
+    assert main(["models", "export", "--from", str(model), "--to", to, "--out", str(tmp_path / "for others")]) == DONE
+    captured = capfd.readouterr()
+    assert "0 to 255" in captured.out and "differs from the network by at most 0.0" in captured.out
+    assert captured.err == ""
+    assert (tmp_path / "for others" / file).stat().st_size > 100_000
+
+
+def test_exporting_needs_a_style_model_and_a_known_format(checkpoint: Path, monkeypatch, capfd):
+    monkeypatch.delenv("STYLEMILL_REGISTRY", raising=False)
+    for arguments, complaint in (
+        (["--from", str(checkpoint), "--out", "o"], "is not a style model"),
+        (["--from", str(checkpoint), "--to", "tflite", "--out", "o"], "to='tflite': is not a choice"),
+        (["--from", "registry:waves", "--out", "o"], "registry=None: is needed for registry:waves"),
+    ):
+        assert main(["models", "export", *arguments]) == WRONG_USE
+        assert complaint in capfd.readouterr().err
