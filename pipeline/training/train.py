@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import ray
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 
 from pipeline.capacity import how_many_fit, machines_of, most_of
 from pipeline.errors import ClusterError, ConfigError, StorageError, own_cause
@@ -24,6 +24,7 @@ from pipeline.style_model import StyleHeader, load_style_header
 from pipeline.training.config import TrainConfig
 from pipeline.training.layout import TrainLayout
 from pipeline.training.left_out import load_left_out, save_left_out
+from pipeline.training.network import ClusterTorchConfig
 from pipeline.training.preflight import PreparedTraining
 from pipeline.training.tracker import TrainProgress, start_tracker
 from pipeline.training.worker import TrainJob, train_worker
@@ -115,7 +116,7 @@ def _fit(run: PreparedTraining, tracker: ray.actor.ActorHandle) -> None:
                 use_gpu=config.device == "cuda",
                 resources_per_worker=resources,
             ),
-            torch_config=TorchConfig(backend="nccl" if config.device == "cuda" else "gloo"),
+            torch_config=ClusterTorchConfig(backend="nccl" if config.device == "cuda" else "gloo"),
             # Checkpoints are our own, under OUT: Ray keeps no more than its controller's notes here, under a fresh
             # name for each start, since it would otherwise continue a finished run of the same name.
             run_config=RunConfig(

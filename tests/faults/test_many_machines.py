@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from pipeline.storage import Storage, join
+from pipeline.training.checkpoint import Checkpoints
 from tests.clusters import Cluster, can_isolate, cluster, forwarded
 from tests.drawn import image_bytes, style_model
 from tests.faults.outcome import outcome_of
+from tests.training_runs import assert_same_run
 
 pytestmark = [
     pytest.mark.slow,
@@ -119,6 +121,21 @@ def train_words(out: str) -> list[object]:
         "checkpoint-every": 2, "keep-checkpoints": 3,
     }  # fmt: skip
     return [word for name, value in settings.items() for word in (f"--{name}", value)]
+
+
+def test_training_over_two_machines_of_which_one_dies(
+    machines: tuple[Cluster, str], store: tuple[Storage, str], submit: Callable, finish: Callable
+):
+    made, (storage, bucket) = machines[0], store
+    undisturbed, disturbed = join(bucket, "styles", "undisturbed"), join(bucket, "styles", "disturbed")
+    finish(job_of(submit("train", *train_words(undisturbed))))
+    job = job_of(submit("train", *train_words(disturbed)))
+    checkpoints = Checkpoints(storage, join(disturbed, "checkpoints"))
+    wait_for("a checkpoint", lambda: (newest := checkpoints.newest()) is not None and newest.step >= 4)
+    replace_machine(made, "one", "three")
+    said = finish(job)
+    assert "resumed at step" in said
+    assert_same_run(undisturbed, disturbed)
 
 
 def test_a_bulk_run_over_two_machines_of_which_one_dies(
