@@ -21,14 +21,14 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-START_PATIENCE_S = 120.0
+START_PATIENCE_S = 300.0
 """Not a measurement: how long a machine may take to appear before the test gives up."""
 
 
@@ -57,6 +57,7 @@ class Cluster:
         self.token = secrets.token_hex(16)
         self._network = _Network() if isolated else None
         self._machines: dict[str, subprocess.Popen[bytes]] = {}
+        self._boots: dict[str, Callable[[], None]] = {}
         self._num_started = 0
         self._port, self._dashboard_port = free_port(), free_port()
         host = self._network.address(10) if self._network else "127.0.0.1"
@@ -79,13 +80,13 @@ class Cluster:
         self._start(
             "head", [*words, "--dashboard-host=0.0.0.0", f"--temp-dir={self.folder / 'head' / 'ray'}"], num_cpus
         )
-        self._wait_for(1)
+        self._wait_for("head", set())
 
     def start_worker(self, name: str, num_cpus: int = 1) -> None:
         """Start another machine and wait until the cluster counts it."""
-        num_before = len(self.nodes())
+        known = {node["node_id"] for node in self.nodes()}
         self._start(name, [f"--address={self._gcs_address}"], num_cpus)
-        self._wait_for(num_before + 1)
+        self._wait_for(name, known)
 
     def _start(self, name: str, words: list[str], num_cpus: int) -> None:
         home = self.folder / name
@@ -112,14 +113,19 @@ class Cluster:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(home / "token"),
             "RAY_health_check_period_ms": "1000",
-            "RAY_health_check_failure_threshold": "5",
+            "RAY_health_check_failure_threshold": "10",
             "LANG": "C.UTF-8",
             **self.machine_environment,
         }
-        with (self.folder / f"{name}.log").open("wb") as log:
-            self._machines[name] = subprocess.Popen(
-                command, cwd=home / "work", env=environment, stdout=log, stderr=log, start_new_session=True
-            )
+
+        def boot() -> None:
+            with (self.folder / f"{name}.log").open("ab") as log:
+                self._machines[name] = subprocess.Popen(
+                    command, cwd=home / "work", env=environment, stdout=log, stderr=log, start_new_session=True
+                )
+
+        self._boots[name] = boot
+        boot()
 
     def kill(self, name: str) -> None:
         """Kill a machine: all of its processes at once."""
@@ -154,16 +160,21 @@ class Cluster:
         assert isinstance(answer, dict)
         return [node for node in answer["data"]["result"]["result"] if node["state"] == "ALIVE"]
 
-    def _wait_for(self, count: int) -> None:
+    def _wait_for(self, name: str, known: set[object]) -> None:
+        """Wait for a node that was not known before the machine was started.
+
+        ``ray start`` gives up after 30 seconds, which a busy machine may need: it is started again then.
+        """
         deadline_s = time.monotonic() + START_PATIENCE_S
         while True:
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError, urllib.error.URLError):
-                if len(self.nodes()) >= count:
+                if {node["node_id"] for node in self.nodes()} - known:
                     return
-            ended = [name for name, machine in self._machines.items() if machine.poll() is not None]
-            if ended or time.monotonic() > deadline_s:
+            if time.monotonic() > deadline_s:
                 logs = [path.read_text(errors="replace")[-1500:] for path in self.folder.glob("*.log")]
-                pytest.fail(f"machines {ended or 'are missing'}: " + "\n".join(logs))
+                pytest.fail(f"machine {name} is missing: " + "\n".join(logs))
+            if self._machines[name].poll() is not None:
+                self._boots[name]()
             time.sleep(0.2)
 
 
