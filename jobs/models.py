@@ -1,4 +1,4 @@
-"""``stylemill models import|export``: style models from other implementations, for other programs, and what one is."""
+"""``stylemill models import|export|show``: from and to other implementations, and what one is."""
 
 from __future__ import annotations
 
@@ -91,6 +91,23 @@ class ExportConfig:
         return uri if "." in last_component(uri) else join(uri, style + suffix)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ShowConfig:
+    """Which model."""
+
+    uri: str = ""
+    """Location of a style model, or registry:STYLE[@VERSION]."""
+
+    registry: str | None = None
+    """Registry that registry:STYLE means; by default the environment's STYLEMILL_REGISTRY."""
+
+    storage: StorageOptions = field(default_factory=StorageOptions)
+
+    def __post_init__(self) -> None:
+        if not self.uri:
+            raise ConfigError("uri", self.uri, "is missing", "give the location of a style model")
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run a subcommand."""
     return run_subcommand("models", SUBCOMMANDS, arguments)
@@ -129,6 +146,19 @@ def export_model(config: ExportConfig) -> int:
     return 0
 
 
+def show_model(config: ShowConfig) -> int:
+    """Print what a style model is, how it came about and what it costs here."""
+    from jobs.model_card import model_card
+    from pipeline.registry import locate_model
+    from pipeline.style_model import load_style_model
+
+    storage = Storage(config.storage)
+    uri = resolve(locate_model(storage, config.uri, config.registry))
+    for heading, text in model_card(storage, uri, load_style_model(storage, uri)):
+        print(f"{heading:<12}{text}")
+    return 0
+
+
 def _load(storage: Storage, uri: str, registry: str | None) -> StyleModel:
     from pipeline.registry import locate_model
     from pipeline.style_model import load_style_model
@@ -164,5 +194,11 @@ SUBCOMMANDS: dict[str, Subcommand[Any]] = {
         config=ExportConfig,
         run=export_model,
         positional="from",
+    ),
+    "show": Subcommand(
+        does="say what a style model is, how it was trained and what it costs on this machine",
+        config=ShowConfig,
+        run=show_model,
+        positional="uri",
     ),
 }

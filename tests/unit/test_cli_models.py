@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from jobs.cli import DONE, WRONG_USE, main
+from pipeline.style_model import to_bytes
+from tests.drawn import style_model
 from tests.unit.exchange.foreign import gordicaleksa_checkpoint
 
 
@@ -66,3 +70,49 @@ def test_exporting_needs_a_style_model_and_a_known_format(checkpoint: Path, monk
     ):
         assert main(["models", "export", *arguments]) == WRONG_USE
         assert complaint in capfd.readouterr().err
+
+
+def test_a_model_shows_what_it_is_and_what_it_costs(checkpoint: Path, tmp_path: Path, monkeypatch, capfd):
+    monkeypatch.setattr("jobs.model_card.TRIAL_SIDE_PX", 64)
+    styles = tmp_path / "styles"
+    assert main(["models", "import", "--from", str(checkpoint), "--out", str(styles)]) == DONE
+    (styles / "samples").mkdir()
+    for step in (100, 250):
+        (styles / "samples" / f"step-{step:08d}.jpg").write_bytes(b"")
+    capfd.readouterr()
+    assert main(["models", "show", str(styles / "style.safetensors")]) == DONE
+    shown = {line[:12].strip(): line[12:] for line in capfd.readouterr().out.splitlines()}
+    assert shown["style"].startswith("candy, version ")
+    assert shown["sha256"] == hashlib.sha256((styles / "style.safetensors").read_bytes()).hexdigest()
+    assert shown["imported"].startswith("from a checkpoint of gordicaleksa/pytorch-nst-feedforward")
+    assert "style_weight 400000.0" in shown["it says"]
+    assert shown["sample"].endswith("samples/step-00000250.jpg")
+    assert float(shown["cost"].split(" s per megapixel")[0]) > 0
+    assert "two kernels" in shown["fast form"] and "instance norm" in shown["not folded"]
+
+
+def test_a_model_of_a_registry_is_shown_with_its_training(tmp_path: Path, monkeypatch, capfd):
+    monkeypatch.setattr("jobs.model_card.TRIAL_SIDE_PX", 64)
+    monkeypatch.setenv("STYLEMILL_REGISTRY", str(tmp_path / "registry"))
+    metadata = {
+        "config": {"batch_size": 4, "crop_px": 256, "style_weight": 6.0},
+        "steps": 500,
+        "loss_tail": [1.0, 3.0],
+        "trained_at": "2026-11-21T10:00:00+00:00",
+    }
+    (tmp_path / "a.safetensors").write_bytes(to_bytes(replace(style_model(), metadata=metadata)))
+    assert main(["styles", "add", str(tmp_path / "a.safetensors"), "--promote"]) == DONE
+    capfd.readouterr()
+    assert main(["models", "show", "registry:waves"]) == DONE
+    out = capfd.readouterr().out
+    assert "500 steps of 4 crops of 256 px" in out and "2026-11-21" in out
+    assert "2.0000, mean of the last 2 steps" in out
+
+
+def test_a_model_that_says_nothing_of_itself_is_shown_too(tmp_path: Path, monkeypatch, capfd):
+    monkeypatch.setattr("jobs.model_card.TRIAL_SIDE_PX", 64)
+    (tmp_path / "a.safetensors").write_bytes(to_bytes(style_model()))
+    assert main(["models", "show", str(tmp_path / "a.safetensors")]) == DONE
+    out = capfd.readouterr().out
+    assert "the file does not say how" in out and "none beside the file" in out
+    assert main(["models", "show"]) == WRONG_USE
