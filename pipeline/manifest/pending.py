@@ -38,5 +38,4 @@ def remove_pending(storage: Storage, layout: RunLayout) -> None:
 
 def remove_all(storage: Storage, prefix_uri: str) -> None:
     """Remove every object below a prefix."""
-    for found in storage.list_objects(prefix_uri):
-        storage.delete(found.uri)
+    storage.delete_all(found.uri for found in storage.list_objects(prefix_uri))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import fsspec
@@ -75,6 +75,11 @@ class FsspecStore:
         """Remove an object; one that is gone already is fine."""
         with _translated(path), contextlib.suppress(FileNotFoundError):
             self._fs.rm_file(path)
+
+    def delete_all(self, paths: Sequence[str]) -> None:
+        """Remove objects one after another."""
+        for path in paths:
+            self.delete(path)
 
     def remove_leftovers(self, root: str, older_than_s: float) -> None:
         """Do nothing: what a store of an unknown kind holds is not ours to tidy up."""

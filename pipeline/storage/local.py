@@ -9,7 +9,7 @@ import os
 import secrets
 import stat as stat_module
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -86,6 +86,11 @@ class LocalStore:
         """Remove a file; one that is gone already is fine."""
         with _translated(path):
             Path(path).unlink(missing_ok=True)
+
+    def delete_all(self, paths: Sequence[str]) -> None:
+        """Remove objects one after another."""
+        for path in paths:
+            self.delete(path)
 
     def remove_leftovers(self, root: str, older_than_s: float) -> None:
         """Remove half-written files and empty directories that nobody has touched for so long, ``root`` included."""

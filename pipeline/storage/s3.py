@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pipeline.errors import AccessDenied, ObjectNotFound, PathConflict, StorageError
@@ -136,6 +136,19 @@ class S3Store:
         """Remove an object; one that is gone already is fine."""
         self._run(lambda: self._fs._call_s3("delete_object", **_place(path)), path)
 
+    def delete_all(self, paths: Sequence[str]) -> None:
+        """Remove at most 1,000 objects of one bucket with one request; what is gone already is fine."""
+        places = [_place(path) for path in paths]
+        request = {"Objects": [{"Key": place["Key"]} for place in places], "Quiet": True}
+
+        async def delete() -> list[dict[str, Any]]:
+            answer = await self._fs._call_s3("delete_objects", Bucket=places[0]["Bucket"], Delete=request)
+            return list(answer.get("Errors", []))
+
+        for refused in self._run(delete, paths[0]):
+            # The rest of the request was done; asking for all of it again is harmless.
+            raise _sorted_code(refused["Code"], 200, f"s3://{places[0]['Bucket']}/{refused['Key']}: {refused['Code']}")
+
     def remove_leftovers(self, root: str, older_than_s: float) -> None:
         """Do nothing: an object appears whole or not at all."""
 
@@ -195,6 +208,10 @@ def _sorted_answer(error: Any, path: str) -> BaseException:
     text = f"{path}: {code or status}: {error.response.get('Error', {}).get('Message', '')}"
     if code in _EXISTS or status == 412:
         return FileExistsError(path)
+    return _sorted_code(code, status, text)
+
+
+def _sorted_code(code: str, status: int, text: str) -> BaseException:
     if code in _NOT_FOUND:
         return ObjectNotFound(text)
     if code in _DENIED:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from typing import Protocol, TypeVar
 
 from pipeline.errors import ObjectNotFound
@@ -14,6 +15,9 @@ from pipeline.storage.retry import TransientError, with_retries
 from pipeline.storage.uri import resolve, scheme
 
 ResultT = TypeVar("ResultT")
+
+DELETED_AT_ONCE = 1000
+"""The most objects that S3 deletes in one request."""
 
 
 class Store(Protocol):
@@ -26,6 +30,7 @@ class Store(Protocol):
     def stat(self, path: str) -> ObjectStat: ...
     def list_objects(self, root: str, after: str = "") -> Iterator[ObjectStat]: ...
     def delete(self, path: str) -> None: ...
+    def delete_all(self, paths: Sequence[str]) -> None: ...
     def remove_leftovers(self, root: str, older_than_s: float) -> None: ...
 
 
@@ -129,6 +134,14 @@ class Storage:
         """Remove an object; one that is gone already is fine."""
         store, path = self._locate(uri)
         self._retried(lambda: store.delete(path), f"deleting {path}")
+
+    def delete_all(self, uris: Iterable[str]) -> None:
+        """Remove many objects of one store, with one request for each thousand where it has such a request."""
+        waiting = iter(uris)
+        while some := list(islice(waiting, DELETED_AT_ONCE)):
+            store = self._locate(some[0])[0]
+            paths = [self._locate(uri)[1] for uri in some]
+            self._retried(partial(store.delete_all, paths), f"deleting {len(paths)} objects, {paths[0]} the first")
 
     def remove_leftovers(self, prefix_uri: str, *, older_than_s: float = 0.0) -> None:
         """Remove what killed processes left half-written below a prefix, and its empty directories.

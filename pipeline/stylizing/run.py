@@ -5,22 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import pyarrow as pa
 import ray
 
 from pipeline.errors import ConfigError, RunConflict, StorageError
-from pipeline.manifest.commit import (
-    Part,
-    Success,
-    commit_part,
-    committed_part,
-    missing_keys,
-    read_success,
-    write_success,
-)
+from pipeline.manifest.commit import Part, Success, read_success, write_success
 from pipeline.manifest.layout import RunLayout
 from pipeline.manifest.pending import remove_all, remove_pending
 from pipeline.manifest.plan import read_plan_summary
@@ -34,6 +27,7 @@ from pipeline.stylizing.meters import RunMeters
 from pipeline.stylizing.planner import plan_sources
 from pipeline.stylizing.planning_thread import PlanningThread, Shard
 from pipeline.stylizing.preflight import PreparedRun
+from pipeline.stylizing.publisher import Publisher
 from pipeline.stylizing.tracker import Progress, start_tracker
 from pipeline.stylizing.wave import choose_num_actors, paint_wave
 
@@ -41,7 +35,7 @@ log = logging.getLogger(__name__)
 
 SHARDS_PER_WAVE = 64
 MAX_ROUNDS = 3
-"""A wave is painted at most so often until every shard has its part; then the run stops, resumable."""
+"""A shard is painted at most so often until it has its part; then the run stops, resumable."""
 PROGRESS_PERIOD_S = 0.5
 
 ProgressCallback = Callable[[Progress], None]
@@ -139,49 +133,50 @@ class _Bulk:
 
     def paint(self) -> Success | None:
         """Paint and commit; return None if a run that follows others finds nothing to do."""
-        parts: dict[int, Part] = {}
+        styles = [style.name for style in self._identity.styles]
+        publisher = Publisher(self._storage, self._layout, styles, self._lease)
         try:
             while wave := self._planning.take(SHARDS_PER_WAVE):
-                parts.update(self._paint_wave(wave))
+                self._paint_wave(publisher, dict(wave))
+            self._paint_again(publisher, publisher.settle())
         finally:
             self._planning.stop()
-        if not parts and self._identity.follow_up:
+            publisher.stop()
+        if not publisher.parts and self._identity.follow_up:
             return None
-        if not parts:
+        if not publisher.parts:
             raise ConfigError("input", self._config.input, "holds no sources", "give a location that does")
-        return self._commit([parts[shard] for shard in sorted(parts)])
+        return self._commit(publisher.parts)
 
     def _plan(self) -> Iterator[Shard]:
         return plan_sources(self._storage, self._layout, self._finder)
 
-    def _paint_wave(self, wave: Sequence[Shard]) -> dict[int, Part]:
-        """Paint shards until each has its part, and return the parts."""
-        parts: dict[int, Part] = {}
-        for shard, num_rows in wave:
-            part = committed_part(self._storage, self._layout, shard)
-            if part is not None:
-                parts[shard] = part
-                self._num_resumed += num_rows
-        left = {shard: num_rows for shard, num_rows in wave if shard not in parts}
-        for round_ in range(MAX_ROUNDS):
-            missing = {shard: missing_keys(self._storage, self._layout, shard) for shard in left}
-            num_missing = sum(table.num_rows for table in missing.values())
-            if round_ == 0:
-                self._num_resumed += sum(left.values()) - num_missing
-            if num_missing:
-                paint_wave(self._job, missing, self._num_actors, self._tracker)
-            self._lease.check()
-            for shard in list(left):
-                part = commit_part(self._storage, self._layout, shard, [style.name for style in self._identity.styles])
-                if part is not None:
-                    parts[shard] = part
-                    del left[shard]
-            if not left:
-                return parts
-        raise StorageError(
-            f"plan shards {sorted(left)} of run {self._layout.run_id} stay unfinished after {MAX_ROUNDS} rounds; "
-            "run the same command again to resume"
-        )
+    def _paint_wave(self, publisher: Publisher, wave: Mapping[int, int]) -> None:
+        """Paint shards, given with their numbers of rows; their parts are being written when this returns."""
+        missing = publisher.missing(wave)
+        self._num_resumed += sum(wave.values()) - sum(table.num_rows for table in missing.values())
+        self._paint(missing)
+        self._paint_again(publisher, publisher.settle())
+        publisher.publish(missing)
+
+    def _paint_again(self, publisher: Publisher, unfinished: Iterable[int]) -> None:
+        """Paint what shards still lack after they were painted once; return when each has its part."""
+        for _ in range(MAX_ROUNDS - 1):
+            if not unfinished:
+                return
+            missing = publisher.missing(unfinished)
+            self._paint(missing)
+            publisher.publish(missing)
+            unfinished = publisher.settle()
+        if unfinished:
+            raise StorageError(
+                f"plan shards {sorted(unfinished)} of run {self._layout.run_id} stay unfinished after {MAX_ROUNDS} "
+                "rounds; run the same command again to resume"
+            )
+
+    def _paint(self, missing: Mapping[int, pa.Table]) -> None:
+        if any(table.num_rows for table in missing.values()):
+            paint_wave(self._job, missing, self._num_actors, self._tracker)
 
     def _commit(self, parts: list[Part]) -> Success:
         summary = read_plan_summary(self._storage, self._layout)

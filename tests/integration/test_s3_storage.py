@@ -74,6 +74,17 @@ def test_folder_markers_are_no_objects(storage: Storage, s3_bucket: str):
     assert keys(storage, join(s3_bucket, "p")) == ["/odd", "inner/x"]
 
 
+def test_many_are_removed_with_one_request_and_those_beside_them_stay(storage: Storage, s3_bucket: str):
+    root = f"{s3_bucket}/many"
+    uris = [join(root, f"{number:02d} é&<") for number in range(25)]
+    for uri in uris:
+        storage.write_bytes(uri, b"x")
+    storage.delete_all([*uris[:24], join(root, "never there")])
+    assert keys(storage, root) == ["24 é&<"]
+    storage.delete_all(uris)
+    assert keys(storage, root) == []
+
+
 def test_writing_replaces_and_heads_are_short(storage: Storage, s3_bucket: str):
     uri = join(s3_bucket, "x")
     storage.write_bytes(uri, b"0123456789", durable=True)

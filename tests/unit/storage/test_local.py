@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import pipeline.storage.storage as storage_module
 from pipeline.errors import AccessDenied, ConfigError, ObjectNotFound, PathConflict, StorageError
 from pipeline.storage import Storage, StorageOptions, join
 from pipeline.storage.local import TEMPORARY_PREFIX, LocalStore
@@ -181,6 +182,16 @@ def test_nothing_is_left_behind(storage: Storage, tmp_path: Path):
     with pytest.raises(PathConflict):
         storage.write_bytes(str(tmp_path / "folder"), b"3")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a", "folder"]
+
+
+def test_many_are_removed_and_those_beside_them_stay(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(storage_module, "DELETED_AT_ONCE", 3)
+    for number in range(8):
+        storage.write_bytes(join(str(tmp_path), f"{number}"), b"x")
+    gone = [join(str(tmp_path), f"{number}") for number in range(7)]
+    storage.delete_all([*gone, gone[0], join(str(tmp_path), "never there")])
+    assert [found.key for found in storage.list_objects(str(tmp_path))] == ["7"]
+    storage.delete_all([])
 
 
 def test_a_prefix_that_is_not_there_holds_nothing(storage: Storage, tmp_path: Path):
