@@ -37,8 +37,10 @@ test: setup
 unit: $(VENV)/.installed
 	$(BIN)/python -m pytest tests/unit
 
+# The whole matrices; make faults FAULTS='-m slow' leaves out what make test runs of them.
+FAULTS ?= -m 'slow or smoke'
 faults: setup
-	$(BIN)/python -m pytest tests/faults
+	$(BIN)/python -m pytest $(FAULTS)
 
 # Random kills at random times: make soak SEEDS=30
 SEEDS ?= 30

@@ -2,7 +2,8 @@
 
     python -m tests.faults.fault_proxy http://127.0.0.1:UPSTREAM MODE WHICH SEED
 
-Prints its own endpoint. ``MODE`` is what happens to a share ``WHICH`` of the requests, drawn from ``SEED``:
+Prints its own endpoint. ``MODE`` is what happens to a share ``WHICH`` of the requests, drawn from ``SEED``; of
+several joined by ``+`` each fault is one:
 
     busy         503 SlowDown instead of an answer
     reset        the connection is reset instead of an answer
@@ -66,15 +67,16 @@ class FaultProxy:
             await self._stall(request, body)
         if self._random.random() >= self._share:
             return await self._pass_on(request, body)
-        if self._mode == "busy":
+        fault = self._random.choice(self._mode.split("+"))
+        if fault == "busy":
             return web.Response(status=503, body=_SLOW_DOWN, content_type="application/xml")
-        if self._mode == "hang":
+        if fault == "hang":
             await asyncio.sleep(HANG_S)
-        if self._mode == "half-body":
+        if fault == "half-body":
             return await self._pass_on(request, body, half=True)
-        if self._mode == "bad-bit":
+        if fault == "bad-bit":
             return await self._pass_on(request, body, bad_bit=True)
-        if self._mode == "lost-answer":
+        if fault == "lost-answer":
             await self._pass_on(request, body, answer=False)
         assert request.transport is not None
         request.transport.abort()

@@ -19,11 +19,9 @@ StartJob = Callable[..., subprocess.Popen[str]]
     ("mode", "share"),
     [
         pytest.param("busy", 0.2, marks=pytest.mark.smoke),
-        pytest.param("reset", 0.1, marks=pytest.mark.slow),
-        pytest.param("lost-answer", 0.1, marks=pytest.mark.slow),
-        pytest.param("half-body", 0.1, marks=pytest.mark.slow),
+        pytest.param("reset+lost-answer", 0.15, marks=pytest.mark.slow),
+        pytest.param("half-body+bad-bit", 0.15, marks=pytest.mark.slow),
         pytest.param("hang", 0.02, marks=pytest.mark.slow),
-        pytest.param("bad-bit", 0.1, marks=pytest.mark.slow),
     ],
 )
 def test_passing_faults_change_nothing(

@@ -73,7 +73,9 @@ def _kill_points(config: RetrainConfig, trainer: Trainer, monkeypatch: pytest.Mo
         yield number
 
 
-@pytest.mark.parametrize("after", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "after", [pytest.param(False, marks=pytest.mark.smoke), pytest.param(True, marks=pytest.mark.slow)]
+)
 def test_killed_at_any_write_the_retry_decides_once(after: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     config, trainer = make_config(tmp_path), Trainer()
     monkeypatch.setattr(_DyingStorage, "after", after)

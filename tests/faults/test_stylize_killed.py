@@ -145,6 +145,7 @@ def wait_for_silence(out: Path) -> None:
         before, quiet_s = now, quiet_s + 0.25 if now == before else 0.0
 
 
+@pytest.mark.slow
 def test_an_actor_is_killed_and_the_run_completes(start: Start, style: StyleModel, tmp_path: Path):
     files, out = draw_library(tmp_path / "in", 40), tmp_path / "out"
     process = start("--num-actors", "1")

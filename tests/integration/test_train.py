@@ -169,6 +169,7 @@ def test_weights_that_are_not_finite_send_all_workers_back_to_the_last_good_chec
     assert all(weights.isfinite().all() for weights in weights_of(out).values())
 
 
+@pytest.mark.slow
 def test_a_loss_that_does_not_stay_finite_ends_the_run_with_a_cure(whole_run: Path, train: Train, tmp_path: Path):
     shutil.copytree(whole_run, tmp_path / "out")
     poison(tmp_path / "out", step=6, rate_scale=0.5**4)
@@ -185,6 +186,7 @@ def test_a_run_starts_from_the_weights_of_another_style(whole_run: Path, train: 
     assert not all(first[name].equal(then[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_training_stops_at_a_plateau_wherever_it_was_interrupted(train: Train, tmp_path: Path):
     settings = {"steps": 60, "learning_rate": 1e-7, "patience": 2, "checkpoint_every": 3}
     result = train(tmp_path / "whole", **settings)
