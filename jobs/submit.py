@@ -39,7 +39,7 @@ class Submittable:
 SUBMITTABLE = {
     "train": Submittable(
         config_type="pipeline.training.config:TrainConfig",
-        locations=("style_image", "content", "out", "warm_start", "registry", "loss_weights"),
+        locations=("style_image", "content", "out", "warm_start", "teacher", "registry", "loss_weights"),
         resources=("storage", "registry", "num_workers", "cpus_per_worker", "micro_batch_size", "content_cache"),
         is_repeatable=False,
     ),
@@ -117,7 +117,7 @@ def build_request(verb: str, arguments: Sequence[str], submit_config: SubmitConf
     config = parse(config_type, verb, f"As a job: {verb}.", arguments, positional=kind.positional)
     if config is None:
         return None
-    if {"model", "warm_start"} & set(kind.locations) and config.registry is None:
+    if {"model", "warm_start", "teacher"} & set(kind.locations) and config.registry is None:
         # This machine's environment is not sent.
         config = replace(config, registry=os.environ.get(REGISTRY_VARIABLE))
     config = resolve_locations(config, kind.locations, shared_filesystem=submit_config.shared_filesystem)

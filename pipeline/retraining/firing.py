@@ -7,13 +7,13 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipeline.config import digest, to_mapping
+from pipeline.config import digest
 from pipeline.errors import ConfigError, ObjectNotFound, RegistryError
 from pipeline.registry import Promotion
 from pipeline.retraining.config import RetrainConfig
 from pipeline.storage import Storage, join, resolve
 from pipeline.storage.sources import find_sources
-from pipeline.training.config import MAY_CHANGE, TrainConfig
+from pipeline.training.config import MAY_CHANGE, TrainConfig, settings_of
 
 _TRAINS_ALIKE = {*MAY_CHANGE, "style_image", "content", "warm_start"} - {"steps"}
 """Settings that do not make a candidate another one, or that enter by their content."""
@@ -102,7 +102,7 @@ def digest_of_inputs(storage: Storage, config: RetrainConfig) -> str:
     if not num_found:
         cure = "give a prefix, glob, file or Parquet file of uris that holds some"
         raise ConfigError("content", list(config.content), "holds no images", cure)
-    settings = to_mapping(TrainConfig(**_train_values(config)))
+    settings = settings_of(TrainConfig(**_train_values(config)))
     recipe = {name: value for name, value in settings.items() if name not in _TRAINS_ALIKE}
     recipe |= {"start": config.start, "style": config.style_name}
     return digest({"style_image": style_sha256, "content": listing.hexdigest(), "recipe": recipe})

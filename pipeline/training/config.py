@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 from pipeline.checks import check_at_least, check_within
+from pipeline.config import to_mapping
 from pipeline.errors import ConfigError
 from pipeline.storage import StorageOptions
 from pipeline.storage.uri import name as last_component
@@ -30,6 +31,9 @@ MAY_CHANGE = (
     "out",
 )
 """Fields in which a resumed run may differ from the one that it continues."""
+
+ADDED_LATER = ("norm", "residual", "teacher", "teacher_weight")
+"""Fields that older runs and style models do not name; one that has its default is not named by newer ones either."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +86,14 @@ class TrainConfig:
     width: float = 1.0
     """Multiplier of the network's channel counts."""
 
-    upsampling: Literal["nearest", "bilinear", "bicubic"] = "nearest"
-    """Interpolation of the network's upsampling blocks."""
+    upsampling: Literal["nearest", "bilinear", "bicubic", "transposed", "shuffle"] = "nearest"
+    """The network's upsampling blocks: an interpolation, transposed convolutions, or pixel shuffles."""
+
+    norm: Literal["instance", "batch", "layer", "group"] = "instance"
+    """What normalises features; batch takes the statistics of the crops that one worker handles at once."""
+
+    residual: Literal["full", "separable"] = "full"
+    """Convolutions of the residual blocks: full, or one for each channel and a 1x1 one that mixes them."""
 
     crop_px: int = 256
     """Side of the training crops, in pixels."""
@@ -105,6 +115,12 @@ class TrainConfig:
 
     content_weight: float = 1.0
     """Weight of the likeness to the content image."""
+
+    teacher: str | None = None
+    """Style model whose pictures are learned as well, to make a wide style narrow: a location, or registry:STYLE."""
+
+    teacher_weight: float = 10.0
+    """Weight of the likeness to the teacher's picture, where there is a teacher."""
 
     style_weight: float = 6.0
     """Weight of the likeness to the style image."""
@@ -164,7 +180,7 @@ class TrainConfig:
             raise ConfigError("crop_px", self.crop_px, "is no multiple of 4", f"use {self.crop_px // 4 * 4}")
         for name, low, high in (("width", 0.05, 4.0), ("oversize", 1.0, 8.0), ("learning_rate", 1e-7, 1.0)):
             check_within(name, getattr(self, name), low, high)
-        for name in ("content_weight", "style_weight", "tv_weight", "grid_weight"):
+        for name in ("content_weight", "style_weight", "tv_weight", "grid_weight", "teacher_weight"):
             check_within(name, getattr(self, name), 0.0, 1e9)
         check_within("max_gradient_norm", self.max_gradient_norm, 1e-6, 1e9)
         check_within("ema_decay", self.ema_decay, 0.0, 0.99999)
@@ -192,3 +208,11 @@ class TrainConfig:
             raise ConfigError("num_workers", self.num_workers, "is neither a number nor MIN:MAX", "write 2 or 1:4")
         low = int(match[1])
         return low, int(match[2]) if match[2] else low
+
+
+def settings_of(config: TrainConfig) -> dict[str, Any]:
+    """Return all fields, but for those that came later and have their default: equal trainings are named alike."""
+    defaults = {field.name: field.default for field in fields(TrainConfig)}
+    return {
+        name: value for name, value in to_mapping(config).items() if name not in ADDED_LATER or value != defaults[name]
+    }

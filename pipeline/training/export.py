@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from pipeline import __version__
-from pipeline.config import digest, to_mapping
+from pipeline.config import digest
 from pipeline.storage import Storage
 from pipeline.style_model import StyleModel, save_style_model
-from pipeline.training.config import TrainConfig
+from pipeline.training.config import TrainConfig, settings_of
 from pipeline.training.layout import TrainLayout
 from pipeline.training.left_out import LeftOut
 from pipeline.training.metrics import Row
@@ -33,6 +33,7 @@ def export_style(
     *,
     loss_digest: str,
     style_sha256: str,
+    teacher_sha256: str | None,
     num_content: int,
     left_out: Sequence[LeftOut],
 ) -> StyleModel:
@@ -42,7 +43,7 @@ def export_style(
         The model, with the digest of its file.
     """
     weights = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in state.average.items()}
-    settings = {name: value for name, value in to_mapping(config).items() if name not in ("storage", "out")}
+    settings = {name: value for name, value in settings_of(config).items() if name not in ("storage", "out")}
     metadata: dict[str, Any] = {
         "config": settings,
         "steps": state.step,
@@ -58,6 +59,8 @@ def export_style(
         "torch": torch.__version__,
         "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    if teacher_sha256 is not None:
+        metadata["teacher_sha256"] = teacher_sha256
     model = StyleModel(
         name=config.style_name,
         version=_version(weights, settings),

@@ -10,14 +10,14 @@ from typing import Any
 
 from PIL import Image
 
-from pipeline.config import parse_yaml, to_mapping, to_yaml
+from pipeline.config import parse_yaml, to_yaml
 from pipeline.errors import AccessDenied, ConfigError, ImageError, ObjectNotFound, StorageError
 from pipeline.registry import locate_model
 from pipeline.storage import Storage, resolve
 from pipeline.storage.options import first_look
 from pipeline.storage.uri import is_inside, key_problem
 from pipeline.style_model import StyleHeader, from_bytes, load_style_header
-from pipeline.training.config import MAY_CHANGE, TrainConfig
+from pipeline.training.config import ADDED_LATER, MAY_CHANGE, TrainConfig, settings_of
 from pipeline.training.content import list_content, load_short_side
 from pipeline.training.layout import TrainLayout
 from pipeline.training.tensorboard import check_tensorboard
@@ -39,6 +39,8 @@ class PreparedTraining:
     """The frozen listing of content images."""
     warm_start: bytes | None
     """The style model to start from."""
+    teacher: bytes | None
+    """The style model whose pictures are learned."""
     loss_weights: bytes | None
     """Parameters of the loss network, if a location of them was given."""
     finished: StyleHeader | None
@@ -59,13 +61,14 @@ def prepare(config: TrainConfig) -> PreparedTraining:
     if "/" in config.style_name or key_problem(config.style_name):
         raise ConfigError("name", config.style_name, "is no folder name", "give another --name")
     style_png, style_sha256 = _read_style(storage, config)
-    warm_start = _read_model(storage, config.warm_start, config.registry)
+    warm_start = _read_model(storage, "warm_start", config.warm_start, config.registry)
+    teacher = _read_model(storage, "teacher", config.teacher, config.registry)
     loss_weights = _read_loss_weights(storage, config)
     content = _list_content(storage, config)
     if any(is_inside(layout.out, resolve(location)) for location in config.content):
         raise ConfigError("out", config.out, "lies inside the content images", "choose a location outside them")
     try:
-        _claim(storage, layout, _identity(config, style_sha256, warm_start))
+        _claim(storage, layout, _identity(config, style_sha256, warm_start=warm_start, teacher=teacher))
         steps_before = _steps_before(storage, layout)
         storage.write_bytes(layout.config_uri, to_yaml(config).encode())
         storage.create_bytes(layout.content_uri, json.dumps(content, indent=0).encode())
@@ -80,6 +83,7 @@ def prepare(config: TrainConfig) -> PreparedTraining:
         style_sha256=style_sha256,
         content=frozen,
         warm_start=warm_start,
+        teacher=teacher,
         loss_weights=loss_weights,
         finished=_finished(storage, layout, config),
         warnings=_warnings(config, frozen, steps_before),
@@ -111,7 +115,7 @@ def _read_style(storage: Storage, config: TrainConfig) -> tuple[bytes, str]:
     return buffer.getvalue(), hashlib.sha256(data).hexdigest()
 
 
-def _read_model(storage: Storage, uri: str | None, registry: str | None) -> bytes | None:
+def _read_model(storage: Storage, field: str, uri: str | None, registry: str | None) -> bytes | None:
     if uri is None:
         return None
     try:
@@ -120,8 +124,8 @@ def _read_model(storage: Storage, uri: str | None, registry: str | None) -> byte
         data = storage.read_bytes(located)
         from_bytes(data, source=uri)
     except ConfigError as error:
-        field = "registry" if error.field == "registry" else "warm_start"
-        raise ConfigError(field, uri, error.problem, error.cure) from None
+        at_fault = "registry" if error.field == "registry" else field
+        raise ConfigError(at_fault, uri, error.problem, error.cure) from None
     return data
 
 
@@ -155,15 +159,18 @@ def _list_content(storage: Storage, config: TrainConfig) -> list[str]:
     return content
 
 
-def _identity(config: TrainConfig, style_sha256: str, warm_start: bytes | None) -> dict[str, Any]:
+def _identity(
+    config: TrainConfig, style_sha256: str, *, warm_start: bytes | None, teacher: bytes | None
+) -> dict[str, Any]:
     """Return what a resumed run must have in common with the run that it continues.
 
     Of the content only the locations count: what they held at first was listed then, and the run goes on with that.
     """
-    settings = {name: value for name, value in to_mapping(config).items() if name not in MAY_CHANGE}
+    settings = {name: value for name, value in settings_of(config).items() if name not in MAY_CHANGE}
     settings |= {"style_image": style_sha256, "content": [resolve(location) for location in config.content]}
-    if warm_start is not None:
-        settings["warm_start"] = hashlib.sha256(warm_start).hexdigest()
+    for name, model in (("warm_start", warm_start), ("teacher", teacher)):
+        if model is not None:
+            settings[name] = hashlib.sha256(model).hexdigest()
     return settings
 
 
@@ -180,7 +187,8 @@ def _claim(storage: Storage, layout: TrainLayout, identity: dict[str, Any]) -> N
     except ValueError as error:
         cure = "choose another --out"
         raise ConfigError("out", layout.out, f"holds a run whose run.json is damaged ({error})", cure) from None
-    for name, value in identity.items():
+    dropped = {name: None for name in ADDED_LATER if name in begun_with}
+    for name, value in {**dropped, **identity}.items():
         if begun_with.get(name) != value:
             problem = f"differs from {begun_with.get(name)!r}, with which the run in {layout.out} was begun"
             raise ConfigError(name, value, problem, "use the same to resume, or another --out for a new run")

@@ -28,7 +28,7 @@ class ReducedNet(nn.Module):
     def forward(self, batch_NCHW: Tensor) -> Tensor:
         """Map (N, 3, H, W) of any float dtype to (N, 3, H', W') in ``dtype``."""
         weights = {
-            name: parameter.to(self._dtype) if ".conv." in name else parameter
+            name: parameter.to(self._dtype) if ".conv." in name or ".depthwise." in name else parameter
             for name, parameter in self.net.named_parameters()
         }
         result_NCHW: Tensor = functional_call(self.net, weights, (batch_NCHW.to(self._dtype),))

@@ -25,7 +25,10 @@ def sample_grid(net: nn.Module, weights: dict[str, Tensor], crops_NHWC: Tensor) 
         crops_NHWC: (N, H, W, 3) uint8.
     """
     device = next(iter(weights.values())).device
+    was_training = net.training
+    net.eval()  # a batch norm must neither take these crops' statistics nor keep them
     painted_NCHW = torch.func.functional_call(net, weights, (normalize(crops_NHWC.to(device)),))
+    net.train(was_training)
     painted_NHWC = deprocess(painted_NCHW)[:, : crops_NHWC.shape[1], : crops_NHWC.shape[2]].cpu()
     rows = [np.concatenate(list(images.numpy()), axis=1) for images in (crops_NHWC, painted_NHWC)]
     buffer = io.BytesIO()

@@ -22,7 +22,7 @@ class TrainState:
     Args:
         net: the network in training.
         optimizer: Adam over its parameters.
-        average: running mean of the weights, by parameter name.
+        average: running mean of the weights, and of the statistics of batch norms, by name.
         step: updates tried so far, skipped ones included.
         rate_scale: multiplier of the learning rate; halved by each roll-back.
         num_skipped: updates skipped because something was not finite.
@@ -41,7 +41,7 @@ class TrainState:
     def fresh(cls, net: TransformerNet) -> TrainState:
         """Return the state before the first step."""
         optimizer = torch.optim.Adam(net.parameters(), betas=(0.9, 0.99))
-        average = {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
+        average = {name: tensor.detach().clone() for name, tensor in net.state_dict(keep_vars=True).items()}
         return cls(net=net, optimizer=optimizer, average=average)
 
     def set_rate(self, rate: float) -> None:
@@ -62,7 +62,7 @@ class TrainState:
     def update_average(self, decay: float) -> None:
         """Move the running mean towards the weights; faster at first, when the mean is of little."""
         decay = min(decay, (1 + self.step) / (10 + self.step))
-        for name, parameter in self.net.named_parameters():
+        for name, parameter in self.net.state_dict(keep_vars=True).items():
             self.average[name].lerp_(parameter.detach(), 1 - decay)
 
     def to_tensors(self) -> dict[str, Tensor]:

@@ -101,6 +101,7 @@ def _fit(run: PreparedTraining, tracker: ray.actor.ActorHandle) -> None:
         style_sha256=run.style_sha256,
         content=run.content,
         warm_start=run.warm_start,
+        teacher=run.teacher,
         loss_weights=run.loss_weights,
         cpus_per_worker=cpus,
     )

@@ -40,6 +40,9 @@ class StepSetup:
     """Samples of a step over all workers."""
     num_workers: int
     micro_batch_size: int
+    teacher: nn.Module | None = None
+    """Frozen network whose pictures are learned as well, in ``dtype``."""
+    teacher_weight: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,8 @@ class StepResult:
     style_loss: float
     tv_loss: float
     grid_loss: float
+    teacher_loss: float
+    """Mean squared difference from the teacher's pictures, ImageNet-normalised; 0 without a teacher."""
     gradient_norm: float
     """Before clipping."""
     is_finite: bool
@@ -80,7 +85,7 @@ def train_step(
         request: of the first worker; the others ask nothing, and learn of it.
     """
     optimizer.zero_grad(set_to_none=True)
-    sums = torch.zeros(5, dtype=torch.float64, device=batch_NCHW.device)
+    sums = torch.zeros(6, dtype=torch.float64, device=batch_NCHW.device)
     portions = batch_NCHW.split(setup.micro_batch_size)
     for number, portion_NCHW in enumerate(portions, 1):
         is_last = number == len(portions)
@@ -91,7 +96,7 @@ def train_step(
     summary = torch.cat((sums, gradient_norm.double()[None] / setup.num_workers, sums.new_tensor([float(request)])))
     if setup.num_workers > 1:
         dist.all_reduce(summary)
-    loss, content, style, variation, grid, norm, asked = summary.tolist()
+    loss, content, style, variation, grid, teacher, norm, asked = summary.tolist()
     is_finite = math.isfinite(loss) and math.isfinite(norm)
     if is_finite:
         optimizer.step()
@@ -101,6 +106,7 @@ def train_step(
         style_loss=style,
         tv_loss=variation,
         grid_loss=grid,
+        teacher_loss=teacher,
         gradient_norm=norm,
         is_finite=is_finite,
         request=Request(int(asked)),
@@ -108,11 +114,18 @@ def train_step(
 
 
 def _accumulate(model: nn.Module, portion_NCHW: Tensor, setup: StepSetup) -> Tensor:
-    """Add one portion's gradient; return its share of the batch's loss and terms, (5,) float64."""
+    """Add one portion's gradient; return its share of the batch's loss and terms, (6,) float64."""
     share = len(portion_NCHW) / setup.batch_size
     portion_NCHW = portion_NCHW.to(setup.dtype)
-    terms = perceptual_loss(setup.loss_network, model(portion_NCHW), portion_NCHW, setup.target, setup.weights)
+    painted_NCHW = model(portion_NCHW)
+    terms = perceptual_loss(setup.loss_network, painted_NCHW, portion_NCHW, setup.target, setup.weights)
+    total, teacher = terms.total, torch.zeros_like(terms.total)
+    if setup.teacher is not None:
+        with torch.no_grad():
+            wanted_NCHW = setup.teacher(portion_NCHW)
+        teacher = (painted_NCHW.float() - wanted_NCHW.float()).square().mean()
+        total = total + setup.teacher_weight * teacher
     # Wrapped models average gradients over workers; this turns the mean into the sum of the shares.
-    (terms.total * (share * setup.num_workers)).backward()
-    values = torch.stack((terms.total, terms.content, terms.style, terms.total_variation, terms.grid))
+    (total * (share * setup.num_workers)).backward()
+    values = torch.stack((total, terms.content, terms.style, terms.total_variation, terms.grid, teacher))
     return share * values.detach().double()

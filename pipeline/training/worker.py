@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import time
@@ -24,7 +25,7 @@ from pipeline.nn.loss_networks.build import build_loss_network
 from pipeline.nn.losses import LossWeights, style_target
 from pipeline.nn.pixels import normalize
 from pipeline.nn.precision import DTYPES, resolve_precision
-from pipeline.nn.transformer_net import Architecture, TransformerNet
+from pipeline.nn.transformer_net import TransformerNet
 from pipeline.storage import Storage
 from pipeline.style_model import from_bytes
 from pipeline.training.batches import Batches
@@ -34,6 +35,7 @@ from pipeline.training.content import Content
 from pipeline.training.export import export_style
 from pipeline.training.layout import TrainLayout
 from pipeline.training.left_out import LeftOut
+from pipeline.training.networks import architecture_of, frozen_teacher
 from pipeline.training.preemption import PreemptionNotice
 from pipeline.training.recorder import Recorder
 from pipeline.training.reduced import ReducedNet
@@ -60,6 +62,7 @@ class TrainJob:
     style_sha256: str
     content: tuple[str, ...]
     warm_start: bytes | None
+    teacher: bytes | None
     loss_weights: bytes | None
     cpus_per_worker: int
 
@@ -252,6 +255,7 @@ class Worker:
             self._recorder.rows,
             loss_digest=self._loss_digest,
             style_sha256=self._job.style_sha256,
+            teacher_sha256=None if self._job.teacher is None else hashlib.sha256(self._job.teacher).hexdigest(),
             num_content=len(self._job.content),
             left_out=ray.get(self._tracker.left_out.remote()),
         )
@@ -264,7 +268,7 @@ class Worker:
         if self._job.warm_start is not None:
             net = from_bytes(self._job.warm_start, source=str(config.warm_start)).build_network()
         else:
-            net = TransformerNet(Architecture(width=config.width, upsampling=config.upsampling))
+            net = TransformerNet(architecture_of(config))
             net.init_weights(config.seed)
         return net.train().to(self._device).to(memory_format=torch.channels_last)
 
@@ -278,6 +282,9 @@ class Worker:
         style_NCHW = normalize(torch.from_numpy(style_HWC.copy())[None].to(self._device))
         target = style_target(network, style_NCHW)
         dtype = DTYPES[resolve_precision(config.precision, self._device)]
+        teacher = None
+        if self._job.teacher is not None:
+            teacher = frozen_teacher(self._job.teacher, str(config.teacher), dtype).to(self._device)
         return StepSetup(
             loss_network=network.to(dtype),
             target=target,
@@ -292,6 +299,8 @@ class Worker:
             batch_size=config.batch_size,
             num_workers=self._num_workers,
             micro_batch_size=config.micro_batch_size or config.batch_size,
+            teacher=teacher,
+            teacher_weight=config.teacher_weight,
         )
 
     def _open_content(self) -> Content:

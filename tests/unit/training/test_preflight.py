@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.storage import Storage
+from pipeline.storage import Storage, resolve
 from pipeline.style_model import save_style_model
-from pipeline.training.config import TrainConfig
+from pipeline.training.config import ADDED_LATER, TrainConfig, settings_of
+from pipeline.training.layout import TrainLayout
 from pipeline.training.preflight import prepare
 from tests.drawn import image_bytes, style_model
 
@@ -50,7 +53,7 @@ def test_images_that_come_later_do_not_change_a_run_that_was_begun(folder):
 @pytest.mark.parametrize(
     ("field", "value"),
     [("style_image", "absent.jpg"), ("style_image", "content"), ("content", ("absent",)), ("out", "style.jpg/below"),
-     ("warm_start", "style.jpg"), ("warm_start", "absent")],
+     ("warm_start", "style.jpg"), ("warm_start", "absent"), ("teacher", "style.jpg"), ("teacher", "absent")],
 )  # fmt: skip
 def test_locations_that_do_not_serve(folder, field, value):
     value = tuple(str(folder / part) for part in value) if field == "content" else str(folder / value)
@@ -107,3 +110,29 @@ def test_other_steps_are_allowed_with_a_word_about_what_they_do(folder):
 def test_few_images_are_allowed_with_a_word_about_what_they_do(folder):
     (warning,) = prepare(config(folder, content=(str(folder / "content" / "1.jpg"),))).warnings
     assert "only 1 content image:" in warning and "may smear" in warning
+
+
+def test_a_run_of_an_older_version_that_knows_no_variants_is_resumed(folder):
+    prepare(config(folder))
+    begun_with = json.loads(Storage().read_bytes(TrainLayout(resolve(str(folder / "out"))).identity_uri))
+    assert not set(begun_with) & set(ADDED_LATER)
+    assert "norm" not in settings_of(config(folder)) and settings_of(config(folder, norm="group"))["norm"] == "group"
+
+
+@pytest.mark.parametrize(("field", "value"), [("norm", "group"), ("residual", "separable"), ("teacher_weight", 3.0)])
+def test_variants_are_part_of_what_a_run_is(folder, field, value):
+    prepare(config(folder, **{field: value}))
+    assert refused(folder).field == field
+    prepare(config(folder, out=str(folder / "other")))
+    assert refused(folder, out=str(folder / "other"), **{field: value}).field == field
+
+
+def test_the_teacher_is_part_of_what_a_run_is_by_its_content(folder):
+    for name, seed in (("a", 1), ("b", 2)):
+        save_style_model(Storage(), str(folder / f"{name}.safetensors"), style_model(seed=seed))
+    first = prepare(config(folder, teacher=str(folder / "a.safetensors")))
+    assert first.teacher == (folder / "a.safetensors").read_bytes()
+    (folder / "c.safetensors").write_bytes(first.teacher)
+    prepare(config(folder, teacher=str(folder / "c.safetensors")))
+    assert refused(folder, teacher=str(folder / "b.safetensors")).field == "teacher"
+    assert refused(folder).field == "teacher"

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from pipeline.nn.loss_networks.pyramid import PyramidLossNetwork
 from pipeline.nn.losses import LossWeights, style_target
 from pipeline.nn.transformer_net import Architecture, TransformerNet
+from pipeline.style_model import from_bytes, to_bytes
+from pipeline.training.networks import frozen_teacher
 from pipeline.training.reduced import ReducedNet
 from pipeline.training.state import TrainState
 from pipeline.training.train_step import Request, StepSetup, train_step
+from tests.drawn import style_model
 
 SIDE_PX = 32
 
@@ -136,3 +141,74 @@ def test_skipped_steps_are_counted_in_a_row():
     assert (state.step, state.num_skipped, state.num_skipped_in_a_row) == (3, 2, 2)
     state.count_step(True, 0.9)
     assert (state.num_skipped, state.num_skipped_in_a_row) == (2, 0)
+
+
+VARIANTS = {
+    "transposed batch": {"upsampling": "transposed", "norm": "batch"},
+    "shuffle group separable": {"upsampling": "shuffle", "norm": "group", "residual": "separable"},
+    "layer": {"norm": "layer"},
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_learns_and_its_state_goes_into_tensors_and_back(name, dtype):
+    def fresh() -> TrainState:
+        net = TransformerNet(Architecture(width=0.1, **VARIANTS[name]))
+        net.init_weights(0)
+        state = TrainState.fresh(net.train().to(memory_format=torch.channels_last))
+        state.set_rate(5e-4)
+        return state
+
+    state, setup, losses = fresh(), make_setup(dtype), []
+    for _ in range(6):
+        result = run(state, setup, batch())
+        state.count_step(result.is_finite, 0.9)
+        losses.append(result.loss)
+    assert losses[-1] < losses[0]
+    other = fresh()
+    other.load(state.step, state.to_tensors(), state.to_numbers())
+    for each in (state, other):
+        each.count_step(run(each, setup, batch(seed=5)).is_finite, 0.9)
+    left, right = state.to_tensors(), other.to_tensors()
+    assert all(left[key].equal(right[key]) for key in left | right)
+    assert state.average.keys() == state.net.state_dict().keys()
+
+
+def test_the_statistics_of_a_batch_norm_are_averaged_and_survive_what_is_not_finite():
+    net = TransformerNet(Architecture(width=0.1, norm="batch"))
+    net.init_weights(0)
+    state, setup = TrainState.fresh(net.train().to(memory_format=torch.channels_last)), make_setup()
+    state.set_rate(1e-3)
+    state.count_step(run(state, setup, batch()).is_finite, 0.9)
+    mean = state.net.stem.norm.running_mean.clone()
+    assert mean.abs().max() > 0 and state.average["stem.norm.running_mean"].abs().max() > 0
+    assert not run(state, setup, batch() * float("nan")).is_finite
+    assert state.net.stem.norm.running_mean.equal(mean)
+
+
+def teacher_bytes(seed: int) -> bytes:
+    return to_bytes(style_model(seed=seed, width=0.2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_student_comes_closer_to_its_teacher_which_stays_as_it_is(dtype):
+    teacher = frozen_teacher(teacher_bytes(3), "test", dtype)
+    before = [parameter.clone() for parameter in teacher.parameters()]
+    setup = replace(make_setup(dtype), teacher=teacher, teacher_weight=100.0)
+    state = fresh_state()
+    state.set_rate(1e-2)
+    results = [run(state, setup, batch()) for _ in range(8)]
+    assert results[-1].teacher_loss < 0.8 * results[0].teacher_loss
+    alone = run(fresh_state(), make_setup(dtype), batch())
+    assert alone.teacher_loss == 0
+    assert results[0].loss == pytest.approx(alone.loss + 100 * results[0].teacher_loss, rel=1e-3)
+    for parameter, was in zip(teacher.parameters(), before, strict=True):
+        assert parameter.equal(was) and not parameter.requires_grad and parameter.grad is None
+
+
+def test_a_teacher_has_nothing_to_say_to_its_equal():
+    model = from_bytes(teacher_bytes(0), source="test")
+    state = TrainState.fresh(model.build_network().train().to(memory_format=torch.channels_last))
+    setup = replace(make_setup(), teacher=frozen_teacher(teacher_bytes(0), "test", torch.float32), teacher_weight=9.0)
+    assert run(state, setup, batch()).teacher_loss == pytest.approx(0, abs=1e-9)
