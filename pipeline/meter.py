@@ -38,3 +38,13 @@ class Meter:
         metric = getattr(library, self.kind)(self.name, description=self.help, tag_keys=self.tags, **more)
         metric.set_default_tags(tags)
         return metric
+
+
+def start_at_zero(counter: Any, **tags: str) -> None:
+    """Make a counter exist before its first event, without which ``rate`` and ``increase`` never see that event.
+
+    Args:
+        counter: of ``ray.util.metrics``.
+        tags: those that the counter has no default for.
+    """
+    counter._record(0.0, tags)  # what ``inc`` does, but that refuses zero

@@ -7,7 +7,7 @@ from typing import Any
 
 import ray.util.metrics
 
-from pipeline.meter import SECONDS, Meter
+from pipeline.meter import SECONDS, Meter, start_at_zero
 from pipeline.storage.retry import num_retries
 from pipeline.stylizing.tracker import Progress
 
@@ -41,6 +41,7 @@ class WorkerMeters:
             meter.open(ray.util.metrics, run=run_id) for meter in (IMAGES, STAGE_SECONDS, BYTES, RETRIES)
         )
         self._num_retries = num_retries()
+        start_at_zero(self._retries)
 
     def count(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Count the finished rows of one source; what was never made is missing in them."""

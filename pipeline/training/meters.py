@@ -7,7 +7,7 @@ import math
 import ray.util.metrics
 
 from pipeline.config import digest
-from pipeline.meter import SECONDS, Meter
+from pipeline.meter import SECONDS, Meter, start_at_zero
 from pipeline.storage.retry import num_retries
 
 STEPS = Meter(
@@ -50,6 +50,10 @@ class TrainMeters:
         )
         self._batch_size, self._num_retries = batch_size, num_retries()
         self._planned.set(steps)
+        for outcome in ("updated", "skipped"):
+            start_at_zero(self._steps, outcome=outcome)
+        for counter in (self._images, self._wait, self._retries):
+            start_at_zero(counter)
 
     def count(self, step: int, loss: float, *, is_finite: bool, seconds: float, wait_s: float) -> None:
         """Count one step."""

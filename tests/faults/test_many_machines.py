@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 
 from pipeline.storage import Storage, join
 from pipeline.training.checkpoint import Checkpoints
-from tests.clusters import Cluster, can_isolate, cluster, forwarded
+from tests.clusters import Cluster, can_isolate, cluster, forwarded, wait_for
 from tests.drawn import image_bytes, style_model
 from tests.faults.outcome import outcome_of
 from tests.training_runs import assert_same_run
@@ -23,8 +22,6 @@ pytestmark = [
 ]
 
 STEPS, NUM_IMAGES = 24, 96
-PATIENCE_S = 420.0
-"""Not a measurement: how long a test waits for something that must come before it gives up."""
 
 
 @pytest.fixture(scope="module")
@@ -81,14 +78,6 @@ def job_of(submitted: subprocess.CompletedProcess[str]) -> str:
     found = re.search(r"job (\S+) submitted", submitted.stdout)
     assert found, submitted.stdout
     return found[1]
-
-
-def wait_for(what: str, look: Callable[[], Any]) -> Any:
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not (found := look()):
-        assert time.monotonic() < deadline_s, f"waited in vain for {what}"
-        time.sleep(0.2)
-    return found
 
 
 @pytest.fixture
