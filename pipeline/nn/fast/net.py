@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.nn.architecture import Interpolation
 from pipeline.nn.fast.layers import prepare_layers
 from pipeline.nn.fast.moments import ChannelStatistics
 from pipeline.nn.fast.one_colour import OneColour
@@ -54,7 +55,9 @@ class FastNet:
         # Also beside a GPU: images that do not fit it go through the CPU in bands.
         self.layers = prepare_layers(net, dtype)
         self._whole = WholePass(self.layers, self.team)
-        self.one_colour = OneColour(net) if dtype != torch.float32 else None
+        # Transposed convolutions and sub-pixel ones make a pattern of a single colour.
+        stays_flat = net.architecture.upsampling in get_args(Interpolation)
+        self.one_colour = OneColour(net) if dtype != torch.float32 and stays_flat else None
         self.gpu: CudaPass | None = None
         if self.device.type == "cuda":
             from pipeline.nn.fast.cuda import CudaPass

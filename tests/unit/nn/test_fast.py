@@ -71,6 +71,20 @@ def test_an_image_of_one_colour_becomes_one_colour_in_bfloat16(width, upsampling
     assert np.abs(painted_HWC - wanted_HWC).max() <= 0.75
 
 
+@pytest.mark.parametrize("upsampling", ["transposed", "shuffle"])
+def test_what_makes_a_pattern_of_one_colour_makes_it_in_bfloat16_too(upsampling):
+    net = seeded_net(0.5, upsampling)
+    with torch.no_grad():  # as training does: fresh sub-pixel kernels are all alike
+        for block in (net.up1, net.up2):
+            block.conv.weight.mul_(
+                1 + 0.3 * torch.sin(torch.arange(block.conv.weight.numel()).view_as(block.conv.weight))
+            )
+    image_HWC = np.full((64, 64, 3), (137, 20, 201), np.uint8)
+    wanted_HWC = plain_values(net, image_HWC)
+    assert wanted_HWC[16:48, 16:48].std(axis=(0, 1)).max() > 1.0
+    assert np.abs(FastNet(net, precision="bfloat16").values(image_HWC) - wanted_HWC).mean() < 8.0
+
+
 def test_one_pixel_of_another_colour_is_painted_as_any_image():
     net = seeded_net(0.25)
     image_HWC = np.full((64, 64, 3), 90, np.uint8)
