@@ -58,7 +58,7 @@ LEARNING_RATE, EMA_DECAY, STYLE_PX = 4e-3, 0.98, 200
 HELD_OUT = 4
 """Photographs at the end of the listing that no variant is trained on."""
 TRIAL_PX = 512
-TRIALS = 5
+TRIALS = 12
 
 
 def setup_of(options: argparse.Namespace, teacher: torch.nn.Module | None) -> StepSetup:
