@@ -12,7 +12,12 @@ from pathlib import Path
 from jobs.sigterm import keeping_sigterm
 from pipeline.errors import ClusterError, ConfigError
 
+log = logging.getLogger(__name__)
+
 OBJECT_STORE_BYTES = 512 * 2**20
+MAX_STARTS = 3
+"""Ray gives its processes 30 seconds to start, which a busy machine may need more than once."""
+_RAYS_IMPATIENCE = "timed out during startup"
 
 
 @contextlib.contextmanager
@@ -52,14 +57,7 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
                     "versions, or unset the variable to run on this machine alone"
                 ) from error
         else:
-            ray.init(
-                address="local",
-                num_cpus=num_cpus,
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-            )
+            _start_here(num_cpus)
             _tighten_token()
     context = DataContext.get_current()
     context.enable_progress_bars = False
@@ -69,6 +67,32 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _start_here(num_cpus: int | None) -> None:
+    """Start a cluster of this process's own, again where Ray gave up waiting for its processes."""
+    import ray
+
+    for _ in range(MAX_STARTS):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
+            return
+        except Exception as error:  # Ray raises nothing more particular
+            if _RAYS_IMPATIENCE not in str(error):
+                raise
+            log.info("Ray's processes did not start in time; starting them again")
+            ray.shutdown()
+    raise ClusterError(
+        f"Ray did not start on this machine within 30 s, {MAX_STARTS} times; "
+        "run the same command again when it is less busy"
+    )
 
 
 @contextlib.contextmanager

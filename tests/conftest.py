@@ -62,7 +62,7 @@ def stylemill() -> Callable[..., subprocess.CompletedProcess[str]]:
             cwd=cwd,
             env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
             preexec_fn=_give_up_overrides if bound_by_permissions and os.geteuid() == 0 else None,
-            timeout=240,
+            timeout=420,
             check=False,
         )
 
@@ -80,7 +80,7 @@ def run_bound_by_permissions() -> Callable[..., subprocess.CompletedProcess[str]
             text=True,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             preexec_fn=_give_up_overrides if os.geteuid() == 0 else None,
-            timeout=60,
+            timeout=180,
             check=False,
         )
 

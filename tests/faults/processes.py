@@ -12,7 +12,7 @@ from jobs.memory import family
 
 FoundT = TypeVar("FoundT")
 
-PATIENCE_S = 180.0
+PATIENCE_S = 420.0
 """Not a measurement: how long a test waits for something that must come before it gives up."""
 
 

@@ -11,6 +11,7 @@ import pytest
 from pipeline.storage import join
 from tests.faults.conftest import OpenProxy, paint_verb, put_library
 from tests.faults.outcome import Outcome, outcome_of
+from tests.faults.processes import PATIENCE_S
 
 StartJob = Callable[..., subprocess.Popen[str]]
 
@@ -37,7 +38,7 @@ def test_passing_faults_change_nothing(
     source, out = put_library(library, s3_bucket), join(s3_bucket, "out")
     with fault_proxy(mode, share) as proxy:
         job = start_job(*paint_verb(style_file, source, out), **proxy.environment)
-        said, _ = job.communicate(timeout=240)
+        said, _ = job.communicate(timeout=PATIENCE_S)
     assert job.returncode == 3, said
     assert outcome_of(out) == undisturbed
 
@@ -55,12 +56,12 @@ def test_lost_credentials_stop_the_job_and_the_same_command_resumes(
     source, out = put_library(library, s3_bucket), join(s3_bucket, "out")
     with fault_proxy("credentials", 120) as proxy:
         job = start_job(*paint_verb(style_file, source, out), **proxy.environment)
-        said, _ = job.communicate(timeout=240)
+        said, _ = job.communicate(timeout=PATIENCE_S)
     assert job.returncode == 1, said
     last = said.strip().splitlines()[-1]
     assert "InvalidAccessKeyId" in last, said
     assert "Traceback" not in said
     again = start_job(*paint_verb(style_file, source, out), **s3_service)
-    said, _ = again.communicate(timeout=240)
+    said, _ = again.communicate(timeout=PATIENCE_S)
     assert again.returncode == 3, said
     assert outcome_of(out) == undisturbed

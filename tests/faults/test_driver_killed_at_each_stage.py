@@ -16,6 +16,7 @@ import pytest
 from pipeline.storage import Storage, join
 from tests.faults.conftest import OpenProxy, paint_verb, put_library
 from tests.faults.outcome import Outcome, outcome_of
+from tests.faults.processes import PATIENCE_S
 
 StartJob = Callable[..., subprocess.Popen[str]]
 
@@ -54,7 +55,7 @@ def test_the_same_command_finishes_the_run(
     is_committed = any(found.key.endswith("/_SUCCESS") for found in Storage().list_objects(join(out, "manifests")))
     assert is_committed == (mode == "stall-after")
     again = start_job(*paint_verb(style_file, source, out), **s3_service)
-    said, _ = again.communicate(timeout=240)
+    said, _ = again.communicate(timeout=PATIENCE_S)
     assert again.returncode == (0 if is_committed else 3), said
     assert says is None or says in said
     assert outcome_of(out) == undisturbed

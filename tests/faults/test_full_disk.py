@@ -10,6 +10,7 @@ import pytest
 
 from tests.faults.conftest import paint_verb
 from tests.faults.outcome import Outcome, outcome_of
+from tests.faults.processes import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +41,7 @@ def test_the_job_stops_and_goes_on_when_there_is_room(
 ) -> None:
     verb = paint_verb(style_file, library, small_disk / "out")
     job = start_job(*verb)
-    said, _ = job.communicate(timeout=240)
+    said, _ = job.communicate(timeout=PATIENCE_S)
     assert job.returncode == 1, said
     assert "No space left on device" in said.strip().splitlines()[-1]
     assert "Traceback" not in said
@@ -48,6 +49,6 @@ def test_the_job_stops_and_goes_on_when_there_is_room(
     assert not [*small_disk.glob("out/manifests/*/_SUCCESS")]
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
     again = start_job(*verb)
-    said, _ = again.communicate(timeout=240)
+    said, _ = again.communicate(timeout=PATIENCE_S)
     assert again.returncode == 3, said
     assert outcome_of(str(small_disk / "out")) == undisturbed

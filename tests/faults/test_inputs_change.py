@@ -13,7 +13,7 @@ import pytest
 
 from tests.faults.conftest import paint_verb
 from tests.faults.outcome import Outcome, outcome_of
-from tests.faults.processes import wait_for, workers
+from tests.faults.processes import PATIENCE_S, wait_for, workers
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +41,7 @@ def test_a_run_keeps_its_model_and_misses_what_vanished(
         path.unlink()
     for actor in actors:
         os.kill(actor, signal.SIGCONT)
-    said, _ = job.communicate(timeout=240)
+    said, _ = job.communicate(timeout=PATIENCE_S)
     assert job.returncode == 3, said
     keys = {(str(path.relative_to(source)), "waves") for path in vanished}
     assert outcome_of(str(out)) == {**undisturbed, **dict.fromkeys(keys, ("failed", "SourceVanished", None))}

@@ -18,6 +18,7 @@ from tests.training_runs import assert_same_run
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(not can_isolate(), reason="needs root rights and network namespaces (ip, unshare)"),
 ]
 

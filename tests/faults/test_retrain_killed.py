@@ -96,6 +96,7 @@ def test_killed_at_any_write_the_retry_decides_once(after: bool, tmp_path: Path,
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_killed_while_it_trains_the_retry_ends_with_the_candidate_of_an_undisturbed_firing(
     training_pictures: Path, start_job: Callable[..., Job], tmp_path: Path
 ):

@@ -31,7 +31,7 @@ QUICK = {
 }
 """How soon Ray Train notices things; its own defaults are made for hours of training."""
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 class Nodes:

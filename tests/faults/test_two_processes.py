@@ -14,7 +14,7 @@ import pytest
 from pipeline.storage import join
 from tests.faults.conftest import OpenProxy, paint_verb, put_library
 from tests.faults.outcome import Outcome, outcome_of
-from tests.faults.processes import wait_for, workers
+from tests.faults.processes import PATIENCE_S, wait_for, workers
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +51,7 @@ def test_on_local_files(
     (winner,) = (job for job in jobs if job is not loser)
     check_loser(loser, winner)
     hold_painting_back_no_more(winner)
-    said, _ = winner.communicate(timeout=240)
+    said, _ = winner.communicate(timeout=PATIENCE_S)
     assert winner.returncode == 3, said
     assert outcome_of(str(tmp_path / "out")) == undisturbed
 
@@ -76,7 +76,7 @@ def test_on_s3(
         (winner,) = (job for job in jobs if job is not loser)
         check_loser(loser, winner)
         proxy.go_on()
-        said, _ = winner.communicate(timeout=240)
+        said, _ = winner.communicate(timeout=PATIENCE_S)
     assert winner.returncode == 3, said
     assert outcome_of(out) == undisturbed
 
@@ -93,12 +93,12 @@ def test_one_that_was_frozen_wakes_up_after_another_took_its_run(
         os.kill(pid, signal.SIGSTOP)
     assert not [*out.glob("manifests/*/_SUCCESS")]
     other = start_job(*verb)
-    said, _ = other.communicate(timeout=240)
+    said, _ = other.communicate(timeout=PATIENCE_S)
     assert other.returncode == 3, said
     assert f"held by process {frozen.pid}" in said
     for pid in (*actors, frozen.pid):
         os.kill(pid, signal.SIGCONT)
-    said, _ = frozen.communicate(timeout=240)
+    said, _ = frozen.communicate(timeout=PATIENCE_S)
     assert frozen.returncode == 1, said
     assert f"taken over by process {other.pid}" in said
     assert outcome_of(str(out)) == undisturbed

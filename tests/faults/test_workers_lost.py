@@ -18,7 +18,7 @@ from pipeline.storage import join
 from tests.conftest import ROOT
 from tests.faults.conftest import OpenProxy, paint_verb, put_library
 from tests.faults.outcome import Outcome, outcome_of
-from tests.faults.processes import wait_for, workers
+from tests.faults.processes import PATIENCE_S, wait_for, workers
 
 pytestmark = pytest.mark.slow
 
@@ -71,7 +71,7 @@ def test_a_node_of_two_is_lost(
         assert cluster.stdout.readline() == "killed\n"
         wait_for("the node's actor to go with it", job, lambda: len(workers(cluster.pid, "BulkActor")) == 1)
         proxy.go_on()
-        said, _ = job.communicate(timeout=240)
+        said, _ = job.communicate(timeout=PATIENCE_S)
     assert job.returncode == 3, said
     assert outcome_of(out) == undisturbed
 
@@ -91,6 +91,6 @@ def test_a_reading_worker_is_lost(
         (victim,) = wait_for("the reader", job, lambda: workers(job.pid, "ReadStage"))
         os.kill(victim, signal.SIGKILL)
         proxy.go_on()
-        said, _ = job.communicate(timeout=240)
+        said, _ = job.communicate(timeout=PATIENCE_S)
     assert job.returncode == 3, said
     assert outcome_of(out) == undisturbed
