@@ -14,6 +14,7 @@ from pipeline.nn.pixel_convention import PixelConvention
 from pipeline.storage import Storage, join
 from pipeline.storage.uri import parent
 from pipeline.style_model import StyleModel
+from pipeline.training.config import TrainConfig
 
 DIGITS = 12
 TRIAL_SIDE_PX = 512
@@ -68,7 +69,8 @@ def _history(metadata: dict[str, Any]) -> Iterator[tuple[str, str]]:
         network = f"{metadata.get('loss_network')}, sha256 {str(metadata.get('loss_network_sha256'))[:DIGITS]}"
         yield "loss", f"{network}; weights: {weights}"
         if metadata.get("teacher_sha256"):
-            yield "teacher", f"sha256 {str(metadata['teacher_sha256'])[:DIGITS]}, weight {config.get('teacher_weight')}"
+            weight = config.get("teacher_weight", TrainConfig.teacher_weight)
+            yield "teacher", f"sha256 {str(metadata['teacher_sha256'])[:DIGITS]}, weight {weight}"
         image = f"{config.get('style_image')}, sha256 {str(metadata.get('style_image_sha256'))[:DIGITS]}"
         yield "style image", f"{image}, at {config.get('style_size_px')} px"
     tail = metadata.get("loss_tail")

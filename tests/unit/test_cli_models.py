@@ -31,6 +31,14 @@ def test_a_checkpoint_is_imported_and_its_history_told(checkpoint: Path, tmp_pat
     assert (tmp_path / "styles" / "style.safetensors").exists()
 
 
+def test_a_teacher_is_shown_with_its_weight_also_where_that_is_the_default(tmp_path: Path, capfd):
+    trained = {"config": {"style_image": "a.png", "content_weight": 1.0}, "teacher_sha256": "ab" * 32}
+    path = tmp_path / "style.safetensors"
+    path.write_bytes(to_bytes(replace(style_model(), metadata=trained)))
+    assert main(["models", "show", str(path)]) == DONE
+    assert "teacher     sha256 abababababab, weight 10.0\n" in capfd.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
