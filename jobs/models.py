@@ -136,7 +136,7 @@ def export_model(config: ExportConfig) -> int:
 
     check_format(config.to)
     storage = Storage(config.storage)
-    model = _load(storage, config.from_, config.registry)
+    _, model = _load(storage, config.from_, config.registry)
     exported = export(model, config.to)
     uri = config.out_uri(model.name, SUFFIXES[config.to])
     storage.write_bytes(uri, exported.data)
@@ -149,21 +149,21 @@ def export_model(config: ExportConfig) -> int:
 def show_model(config: ShowConfig) -> int:
     """Print what a style model is, how it came about and what it costs here."""
     from jobs.model_card import model_card
-    from pipeline.registry import locate_model
-    from pipeline.style_model import load_style_model
 
     storage = Storage(config.storage)
-    uri = resolve(locate_model(storage, config.uri, config.registry))
-    for heading, text in model_card(storage, uri, load_style_model(storage, uri)):
+    uri, model = _load(storage, config.uri, config.registry)
+    for heading, text in model_card(storage, uri, model):
         print(f"{heading:<12}{text}")
     return 0
 
 
-def _load(storage: Storage, uri: str, registry: str | None) -> StyleModel:
+def _load(storage: Storage, uri: str, registry: str | None) -> tuple[str, StyleModel]:
+    """Return where a model lies, and the model."""
     from pipeline.registry import locate_model
     from pipeline.style_model import load_style_model
 
-    return load_style_model(storage, resolve(locate_model(storage, uri, registry)))
+    located = locate_model(storage, uri, registry)
+    return located, load_style_model(storage, located)
 
 
 def _read(storage: Storage, field_name: str, uri: str) -> bytes:

@@ -134,13 +134,13 @@ def _id_of_run(config: StylizeConfig, hashed: str) -> tuple[str, bool]:
     whether an equal run is committed; it then does nothing.
     """
     from pipeline.registry import locate_model
-    from pipeline.storage import Storage, resolve
+    from pipeline.storage import Storage
     from pipeline.style_model import load_style_header
     from pipeline.stylizing.identity import identify
 
     storage = Storage(replace(config.storage, retry_deadline_s=min(config.storage.retry_deadline_s, 5.0)))
     try:
-        located = [resolve(locate_model(storage, uri, config.registry)) for uri in config.model]
+        located = [locate_model(storage, uri, config.registry) for uri in config.model]
         headers = [load_style_header(storage, uri) for uri in located]
     except StorageError as error:
         print(f"note: the model cannot be read from here, so only the job itself will check it ({error})")

@@ -203,7 +203,7 @@ def to_png(image_HWC: Image) -> bytes:
 def _load_models(storage: Storage, config: EvaluateConfig) -> dict[str, StyleModel]:
     models: dict[str, StyleModel] = {}
     for uri in config.model:
-        model = load_style_model(storage, resolve(locate_model(storage, uri, config.registry)))
+        model = load_style_model(storage, locate_model(storage, uri, config.registry))
         label = model_label(model.name, model.version)
         if label in models:
             same = models[label].sha256 == model.sha256

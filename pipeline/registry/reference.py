@@ -9,7 +9,7 @@ from typing import Self
 from pipeline.errors import ConfigError
 from pipeline.registry.records import Version
 from pipeline.registry.registry import Registry
-from pipeline.storage import Storage
+from pipeline.storage import Storage, resolve
 
 PREFIX = "registry:"
 REGISTRY_VARIABLE = "STYLEMILL_REGISTRY"
@@ -42,7 +42,7 @@ def is_reference(uri: str) -> bool:
 
 
 def locate_model(storage: Storage, uri: str, registry: str | None) -> str:
-    """Return where a model lies; a reference is resolved to its version's file, anything else stays as it is.
+    """Return where a model lies, resolved: the file of the version that a reference means, or the location itself.
 
     Args:
         storage: where the registry is.
@@ -54,11 +54,10 @@ def locate_model(storage: Storage, uri: str, registry: str | None) -> str:
         RegistryError: the model's file is missing or is not the one that was added.
     """
     if not is_reference(uri):
-        return uri
-    version = find_version(storage, uri, registry)
-    opened = Registry.open(storage, registry_uri(registry, uri))
+        return resolve(uri)
+    opened, version = _find(storage, uri, registry)
     opened.check(version)
-    return opened.model_uri(version.style, version.version)
+    return resolve(opened.model_uri(version.style, version.version))
 
 
 def find_version(storage: Storage, uri: str, registry: str | None) -> Version:
@@ -72,8 +71,13 @@ def find_version(storage: Storage, uri: str, registry: str | None) -> Version:
     Raises:
         ConfigError: no registry is named, it is none, or it has no such style or version.
     """
+    return _find(storage, uri, registry)[1]
+
+
+def _find(storage: Storage, uri: str, registry: str | None) -> tuple[Registry, Version]:
     root, reference = registry_uri(registry, uri), StyleReference.parse(uri)
-    return Registry.open(storage, root).version(reference.style, reference.version)
+    opened = Registry.open(storage, root)
+    return opened, opened.version(reference.style, reference.version)
 
 
 def registry_uri(registry: str | None, needed_for: str) -> str:

@@ -28,6 +28,7 @@ from pipeline.retraining.rollback import record_rollbacks
 from pipeline.storage import Storage, join, resolve
 from pipeline.storage.lease import acquire
 from pipeline.training.config import TrainConfig
+from pipeline.training.layout import TrainLayout
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +165,7 @@ class _Retraining:
         self._on_stage("training " + (f"from {champion.version}" if warm_start and champion else "from scratch"))
         if not train_candidate(train):
             return None
-        style_uri = join(self._layout.training_uri, "style.safetensors")
+        style_uri = TrainLayout(self._layout.training_uri).style_uri
         note = f"firing {self._layout.name}"
         return self._registry.add(self._storage.read_bytes(style_uri), source_uri=style_uri, note=note)
 

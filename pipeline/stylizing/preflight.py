@@ -138,7 +138,7 @@ def load_models(storage: Storage, uris: Sequence[str], registry: str | None = No
     for uri in uris:
         try:
             with _about("model"):
-                model = load_style_model(storage, resolve(locate_model(storage, uri, registry)))
+                model = load_style_model(storage, locate_model(storage, uri, registry))
         except StorageError as error:
             raise ConfigError("model", uri, f"cannot be read ({error})", "check the location and credentials") from None
         if not model.name or "/" in model.name or key_problem(model.name):

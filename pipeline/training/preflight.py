@@ -119,7 +119,7 @@ def _read_model(storage: Storage, field: str, uri: str | None, registry: str | N
     if uri is None:
         return None
     try:
-        located = resolve(locate_model(storage, uri, registry))
+        located = locate_model(storage, uri, registry)
         load_style_header(storage, located)
         data = storage.read_bytes(located)
         from_bytes(data, source=uri)
