@@ -99,10 +99,22 @@ def check_outcome(out: Path, style: StyleModel, files: dict[str, bytes]) -> list
     assert found.is_sound, found.problems
     rows: list[dict[str, Any]] = read_manifest(Storage(), layout).to_pylist()
     assert [row["key"] for row in rows] == sorted(files)
-    assert images_of(out) == painted_directly(
-        style, {row["key"]: files[row["key"]] for row in rows if row["output_uri"]}
-    )
+    wanted = painted_directly(style, {row["key"]: files[row["key"]] for row in rows if row["output_uri"]})
+    check_same_images(images_of(out), wanted, out.parent / "differing")
     return rows
+
+
+def check_same_images(painted: dict[str, bytes], wanted: dict[str, bytes], differing: Path) -> None:
+    """Check that images are the same files; otherwise save the pairs that are not, and say by how much."""
+    assert painted.keys() == wanted.keys()
+    differing.mkdir(exist_ok=True)
+    levels = {}
+    for key in [key for key, data in painted.items() if data != wanted[key]]:
+        for name, data in ("painted", painted[key]), ("wanted", wanted[key]):
+            (differing / f"{name}-{key}").write_bytes(data)
+        pair = [decode(data, DecodeOptions()).image_HWC.astype(int) for data in (painted[key], wanted[key])]
+        levels[key] = (pair[0].shape, pair[1].shape) if pair[0].shape != pair[1].shape else abs(pair[0] - pair[1]).max()
+    assert not levels, f"levels between painted and wanted, of {len(painted)} images; see {differing}"
 
 
 def test_the_driver_is_killed_and_the_same_command_goes_on(start: Start, style: StyleModel, tmp_path: Path):
