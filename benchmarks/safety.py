@@ -1,10 +1,11 @@
 """What exactly-once manifests cost: a bulk actor's work with rows, leases and commit against writing the images alone.
 
-    python benchmarks/safety.py --input PHOTOS [--rounds 5] [--width 1.0]
+    python benchmarks/safety.py --input PHOTOS [--out s3://bucket/empty] [--rounds 5] [--width 1.0]
 
 Both variants read, paint, encode and put the same images in this process, without Ray, in turns of 32 images; which one
 comes first changes from turn to turn. The protocol's variant also computes digests and rows, checks the lease and
-flushes after each turn (forced to the disk), and commits at the end. Medians of the turns.
+flushes after each turn (forced to the disk), and commits at the end. Medians of the turns. ``--out`` is a location
+that holds nothing yet; without it, a temporary folder.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ Row = dict[str, Any]
 class Work:
     """Both variants over one prepared run."""
 
-    def __init__(self, scratch: Path, source: Path, width: float) -> None:
+    def __init__(self, scratch: Path, source: str, out: str, width: float) -> None:
         net = TransformerNet(Architecture(width=width))
         net.init_weights(0)
         model = StyleModel(
@@ -49,11 +50,11 @@ class Work:
         )
         (scratch / "style.safetensors").write_bytes(to_bytes(model))
         config = StylizeConfig(
-            model=(str(scratch / "style.safetensors"),), input=str(source), out=str(scratch / "out"), max_memory="5GiB"
+            model=(str(scratch / "style.safetensors"),), input=source, out=join(out, "run"), max_memory="5GiB"
         )
         run = prepare(config)
         self.storage, self.layout, self.identity, self._options = Storage(), run.layout, run.identity, config.encode
-        self._alone_uri = str(scratch / "alone")
+        self._alone_uri = join(out, "alone")
         self._reader = Reader(self.storage, config.decode)
         self._painter = Painter(self.storage, run.layout, run.identity.styles, config)
         self._writer = Writer(self.storage, run.layout, run.identity, config.encode)
@@ -99,13 +100,15 @@ class Work:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input", type=Path, required=True)
+    parser.add_argument("--input", required=True)
+    parser.add_argument("--out")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--width", type=float, default=1.0)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        work, twins = Work(Path(scratch), arguments.input, arguments.width), TwinFinder()
-        planned = [plan_row(twins.add(found)) for found in find_sources(work.storage, str(arguments.input))]
+        work = Work(Path(scratch), arguments.input, arguments.out or scratch, arguments.width)
+        twins = TwinFinder()
+        planned = [plan_row(twins.add(found)) for found in find_sources(work.storage, arguments.input)]
         planned = [row for row in planned if row["size_bytes"]]
         turns = [planned[start : start + FLUSH_ROWS] for start in range(0, len(planned), FLUSH_ROWS)]
         work.images_alone(turns[0][:4])

@@ -101,6 +101,8 @@ def progress_text(progress: TrainProgress) -> str:
     """Return the live line: how far, the loss, how fast, how long to go."""
     if progress.resumed_at is None:
         return "starting workers"
+    if not progress.images_per_s:
+        return f"step {progress.step:,}/{progress.steps:,}"
     return (
         f"step {progress.step:,}/{progress.steps:,}, loss {progress.loss:.3f}, {progress.images_per_s:.2f} images/s, "
         f"{duration(progress.seconds_left)} left"
