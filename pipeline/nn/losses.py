@@ -89,14 +89,15 @@ def style_loss(grams_NCC: tuple[Tensor, ...], target: StyleTarget) -> Tensor:
     """Return the squared distance of Grams relative to the style's own, averaged over layers; float32 scalar.
 
     Args:
-        grams_NCC: (N, C, C) float32 per layer, of the result.
+        grams_NCC: (N, C, C) float32 per layer, of the result, finest first. Pictures that are too small for the
+            coarsest layers have none of them: what both have is compared.
         target: of the style image.
 
     Source: Johnson et al. 2016, arXiv:1603.08155, section 3.2, each layer divided by the style's energy.
     """
     losses = [
         (gram_NCC - wanted).square().mean() / wanted.square().mean()
-        for gram_NCC, wanted in zip(grams_NCC, target.grams, strict=True)
+        for gram_NCC, wanted in zip(grams_NCC, target.grams, strict=False)
     ]
     return torch.stack(losses).mean()
 

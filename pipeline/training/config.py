@@ -7,11 +7,13 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from pipeline.checks import check_at_least, check_within
-from pipeline.config import to_mapping
+from pipeline.config import parse_size, to_mapping
 from pipeline.errors import ConfigError
 from pipeline.storage import StorageOptions
 from pipeline.storage.uri import name as last_component
 
+MIN_STYLE_PX = 8
+"""What the loss networks' content layers take at least."""
 _NUM_WORKERS = re.compile(r"(\d+)(?::(\d+))?")
 
 MAY_CHANGE = (
@@ -169,12 +171,15 @@ class TrainConfig:
                 raise ConfigError(name, "", "is empty", "write a path or a URI")
         if not self.content:
             raise ConfigError("content", self.content, "names no images", "give --content URI")
-        for name in ("steps", "batch_size", "checkpoint_every", "keep_checkpoints", "sample_every", "style_size_px"):
+        for name in ("steps", "batch_size", "checkpoint_every", "keep_checkpoints", "sample_every"):
             check_at_least(name, getattr(self, name), 1)
+        check_at_least("style_size_px", self.style_size_px, MIN_STYLE_PX)
         for name in ("cpus_per_worker", "micro_batch_size"):
             if getattr(self, name) is not None:
                 check_at_least(name, getattr(self, name), 1)
         check_at_least("patience", self.patience, 0)
+        check_within("seed", self.seed, 0, 2**63 - 1)
+        parse_size("content_cache", self.content_cache)
         check_at_least("crop_px", self.crop_px, 32)
         if self.crop_px % 4:
             raise ConfigError("crop_px", self.crop_px, "is no multiple of 4", f"use {self.crop_px // 4 * 4}")

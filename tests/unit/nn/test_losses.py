@@ -54,9 +54,19 @@ def test_style_loss_by_hand():
     assert style_loss(grams, target).item() == pytest.approx(0.125)
 
 
-def test_style_loss_wants_as_many_layers_as_the_style_has():
-    with pytest.raises(ValueError, match="argument 2 is longer"):
-        style_loss((torch.ones(1, 2, 2),), StyleTarget((torch.ones(1, 2, 2), torch.ones(1, 2, 2))))
+def test_only_layers_that_both_pictures_are_large_enough_for_are_compared():
+    fine, coarse = torch.full((1, 2, 2), 2.0), torch.full((1, 2, 2), 5.0)
+    assert style_loss((fine / 2,), StyleTarget((fine, coarse))).item() == pytest.approx(0.25)
+    assert style_loss((fine / 2, coarse), StyleTarget((fine,))).item() == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(("crop_px", "style_px"), [(32, 128), (128, 32)])
+def test_the_pyramid_compares_small_crops_with_large_styles_and_the_other_way_round(crop_px, style_px):
+    network, target = PyramidLossNetwork(), torch.rand(1, 3, style_px, style_px)
+    result = torch.rand(2, 3, crop_px, crop_px, requires_grad=True)
+    terms = perceptual_loss(network, result, result.detach(), style_target(network, target), LossWeights())
+    terms.total.backward()
+    assert terms.style.item() > 0 and result.grad.isfinite().all()
 
 
 def test_total_variation_by_hand():
