@@ -12,6 +12,7 @@ from jobs.arguments import parse
 from jobs.terminal import LiveLine
 from pipeline.errors import ConfigError, StorageError
 from pipeline.registry import REGISTRY_VARIABLE
+from pipeline.retraining.config import WEBHOOK_VARIABLE
 from pipeline.submission.config import PROGRESS_MARK, SubmitConfig, with_address_from
 from pipeline.submission.request import JobRequest, choose_attempt, hashed_id, job_id, resolve_locations
 
@@ -34,14 +35,29 @@ class Submittable:
     is_repeatable: bool = True
     """Whether a finished job may be followed by an equal one that finds new work."""
     positional: str | None = None
+    presets: str | None = None
+    """Module and name of its presets."""
+    driver_cpus: int = 0
+    """CPUs that the verb's own process computes with: Ray finds it a machine that has them."""
 
+
+_TRAINED_FROM = ("style_image", "content", "out", "warm_start", "teacher", "registry", "loss_weights")
+_TRAINED_WITH = ("storage", "num_workers", "cpus_per_worker", "micro_batch_size", "content_cache")
+_PRESETS = "pipeline.training.presets:PRESETS"
 
 SUBMITTABLE = {
     "train": Submittable(
         config_type="pipeline.training.config:TrainConfig",
-        locations=("style_image", "content", "out", "warm_start", "teacher", "registry", "loss_weights"),
-        resources=("storage", "registry", "num_workers", "cpus_per_worker", "micro_batch_size", "content_cache"),
+        locations=_TRAINED_FROM,
+        resources=(*_TRAINED_WITH, "registry"),
         is_repeatable=False,
+        presets=_PRESETS,
+    ),
+    "retrain": Submittable(
+        config_type="pipeline.retraining.config:RetrainConfig",
+        locations=(*_TRAINED_FROM, "holdout"),
+        resources=_TRAINED_WITH,
+        presets=_PRESETS,
     ),
     "stylize": Submittable(
         config_type="pipeline.stylizing.config:StylizeConfig",
@@ -55,6 +71,11 @@ SUBMITTABLE = {
             "stages",
             "max_failed_fraction",
         ),
+    ),
+    "evaluate": Submittable(
+        config_type="pipeline.evaluation.config:EvaluateConfig",
+        locations=("model", "content", "out", "registry", "judge.style_image", "judge.loss_weights"),
+        driver_cpus=1,
     ),
     "manifest verify": Submittable(config_type="jobs.manifest:VerifyConfig", locations=("uri",), positional="uri"),
     "manifest summary": Submittable(config_type="jobs.manifest:ManifestConfig", locations=("uri",), positional="uri"),
@@ -112,11 +133,16 @@ def build_request(verb: str, arguments: Sequence[str], submit_config: SubmitConf
         ConfigError: anything wrong with the verb's arguments.
     """
     kind = SUBMITTABLE[verb]
-    module, _, name = kind.config_type.partition(":")
-    config_type: type[Any] = getattr(importlib.import_module(module), name)
-    config = parse(config_type, verb, f"As a job: {verb}.", arguments, positional=kind.positional)
+    config_type: type[Any] = _named(kind.config_type)
+    presets = _named(kind.presets) if kind.presets else None
+    config = parse(config_type, verb, f"As a job: {verb}.", arguments, positional=kind.positional, presets=presets)
     if config is None:
         return None
+    if getattr(config, "webhook", None):
+        problem = "may hold a secret, which everyone with access to the cluster could read"
+        raise ConfigError(
+            "webhook", "***", problem, f"set {WEBHOOK_VARIABLE} in the environment of its machines instead"
+        )
     if {"model", "warm_start", "teacher"} & set(kind.locations) and config.registry is None:
         # This machine's environment is not sent.
         config = replace(config, registry=os.environ.get(REGISTRY_VARIABLE))
@@ -124,7 +150,18 @@ def build_request(verb: str, arguments: Sequence[str], submit_config: SubmitConf
     base_id, is_repeatable = hashed_id(verb, config, kind.resources), kind.is_repeatable
     if verb == "stylize":
         base_id, is_repeatable = _id_of_run(config, base_id)
-    return JobRequest(verb=verb, config=config, base_id=submit_config.id or base_id, is_repeatable=is_repeatable)
+    return JobRequest(
+        verb=verb,
+        config=config,
+        base_id=submit_config.id or base_id,
+        is_repeatable=is_repeatable,
+        driver_cpus=kind.driver_cpus,
+    )
+
+
+def _named(location: str) -> Any:
+    module, _, name = location.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def _id_of_run(config: StylizeConfig, hashed: str) -> tuple[str, bool]:

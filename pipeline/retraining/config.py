@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
@@ -11,6 +12,9 @@ from pipeline.errors import ConfigError
 from pipeline.evaluation.compare_config import Rule
 from pipeline.training.config import TrainConfig
 
+WEBHOOK_VARIABLE = "STYLEMILL_WEBHOOK"
+"""Names the webhook where a config that others may read should not."""
+_URL_BEGINNINGS = ("http://", "https://")
 _FIRING = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -53,7 +57,8 @@ class RetrainConfig(TrainConfig):
     """Images are compared with their shorter side at this many pixels."""
 
     webhook: str | None = None
-    """URL that gets the outcome as JSON; signed if the environment holds STYLEMILL_WEBHOOK_SECRET."""
+    """URL that gets the outcome as JSON, by default the environment's STYLEMILL_WEBHOOK; signed if the environment
+    holds STYLEMILL_WEBHOOK_SECRET."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,7 +72,7 @@ class RetrainConfig(TrainConfig):
             raise ConfigError("warm_start", self.warm_start, "is chosen by retraining itself", cure)
         check_at_least("num_images", self.num_images, 0)
         _ = self.rule  # checks its fields
-        if self.webhook is not None and not self.webhook.startswith(("http://", "https://")):
+        if self.webhook is not None and not self.webhook.startswith(_URL_BEGINNINGS):
             raise ConfigError("webhook", self.webhook, "is no URL", "write https://HOST/PATH")
 
     @property
@@ -79,3 +84,15 @@ class RetrainConfig(TrainConfig):
         """Return the config of one candidate's training."""
         values = {field.name: getattr(self, field.name) for field in fields(TrainConfig)}
         return replace(TrainConfig(**values), out=out, warm_start=warm_start)
+
+
+def webhook_from(config: RetrainConfig, environment: Mapping[str, str]) -> str | None:
+    """Return the webhook that the config or the environment names, or None.
+
+    Raises:
+        ConfigError: the environment's is no URL.
+    """
+    found = config.webhook or environment.get(WEBHOOK_VARIABLE) or None
+    if found is not None and not found.startswith(_URL_BEGINNINGS):
+        raise ConfigError(WEBHOOK_VARIABLE, "***", "in the environment is no URL", "write https://HOST/PATH")
+    return found

@@ -19,7 +19,7 @@ from pipeline.evaluation.config import EvaluateConfig, Judge
 from pipeline.evaluation.evaluate import evaluate, prepare
 from pipeline.evaluation.schema import model_label, read_measurements
 from pipeline.registry import Registry, Version, registry_uri
-from pipeline.retraining.config import RetrainConfig
+from pipeline.retraining.config import RetrainConfig, webhook_from
 from pipeline.retraining.decide import Verdict, decide
 from pipeline.retraining.firing import Firing, FiringLayout, begin, digest_of_inputs
 from pipeline.retraining.notify import SECRET_VARIABLE, notify
@@ -65,6 +65,7 @@ def retrain(config: RetrainConfig, train_candidate: TrainCandidate, on_stage: On
         RegistryError: the champion's model is missing or damaged; nothing is promoted.
         StorageError: storage failed beyond its retries; the same command goes on.
     """
+    webhook_from(config, os.environ)  # a mistake there is told before anything is done
     storage, out = Storage(config.storage), resolve(config.out)
     registry = Registry.create(storage, registry_uri(config.registry, "retraining"))
     style = config.style_name
@@ -102,9 +103,10 @@ def _decided_before(storage: Storage, out: str, style: str, inputs_digest: str) 
 
 def _tell(storage: Storage, config: RetrainConfig, layout: FiringLayout, outcome: Outcome) -> bool:
     """Bring the outcome to the webhook unless that was done before; return whether it knows."""
-    if config.webhook is None or storage.exists(layout.notified_uri):
+    webhook = webhook_from(config, os.environ)
+    if webhook is None or storage.exists(layout.notified_uri):
         return True
-    if not notify(config.webhook, outcome.to_bytes(), os.environ.get(SECRET_VARIABLE)):
+    if not notify(webhook, outcome.to_bytes(), os.environ.get(SECRET_VARIABLE)):
         return False
     storage.create_bytes(layout.notified_uri, b"{}")
     return True

@@ -177,6 +177,7 @@ def send(client: JobSubmissionClient, address: str, request: JobRequest, job_id:
                     entrypoint=entrypoint(request.verb),
                     submission_id=job_id,
                     runtime_env={"working_dir": str(folder), "env_vars": variables},
+                    entrypoint_num_cpus=request.driver_cpus or None,
                     metadata={VERB_KEY: request.verb, OUT_KEY: request.out, VERSION_KEY: __version__},
                 )
             except RuntimeError as error:

@@ -29,6 +29,8 @@ class JobRequest:
     """Id of the first attempt; later ones append ``-2``, ``-3`` ..."""
     is_repeatable: bool
     """Whether a finished job is no reason not to run it once more: its input may have changed since."""
+    driver_cpus: int = 0
+    """CPUs to reserve for the job's own process; 0 leaves it on the cluster's head."""
 
     @property
     def out(self) -> str:
@@ -45,7 +47,7 @@ def resolve_locations(config: Any, names: Sequence[str], *, shared_filesystem: b
 
     Args:
         config: a verb's config.
-        names: its fields that hold locations.
+        names: its fields that hold locations; ``judge.style_image`` is one of a nested config.
         shared_filesystem: local paths are fine, and become absolute.
 
     Raises:
@@ -53,10 +55,13 @@ def resolve_locations(config: Any, names: Sequence[str], *, shared_filesystem: b
     """
     changes: dict[str, Any] = {}
     for name in names:
-        value = getattr(config, name)
-        if value is None:
+        outer, _, inner = name.partition(".")
+        value = changes.get(outer, getattr(config, outer))
+        if inner:
+            changes[outer] = resolve_locations(value, [inner], shared_filesystem=shared_filesystem)
+        elif value is None:
             continue
-        if isinstance(value, tuple):
+        elif isinstance(value, tuple):
             changes[name] = tuple(_resolved(name, uri, shared_filesystem) for uri in value)
         else:
             changes[name] = _resolved(name, value, shared_filesystem)

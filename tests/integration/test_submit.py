@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from jobs.cli import DONE, TOO_MANY_FAILED, WRONG_USE
@@ -168,6 +169,14 @@ def test_another_verb_with_the_code_that_is_installed_there(two_jobs: dict[str, 
     assert done.returncode == DONE and "stylemill-manifest-verify-" in done.stdout, done.stdout + done.stderr
     packages = (head.folder / "head").rglob("stylemill-job.yaml")
     assert sorted((path.parent / "jobs").exists() for path in packages) == [False, True, True]
+
+
+def test_measuring_as_a_job(two_jobs: dict[str, Any]):
+    words = ["evaluate", "--model", "trained/style.safetensors", "--content", "content", "--out", "measured"]
+    done = two_jobs["submit"]("--wait", *words, "--num-images", 2, "--size-px", 64, "--style-size-px", 64)
+    assert done.returncode == DONE, done.stdout + done.stderr
+    table = pq.read_table(two_jobs["folder"] / "measured" / "evaluation.parquet")
+    assert table.num_rows == 2 and set(table["status"].to_pylist()) == {"ok"}
 
 
 def test_no_secret_of_the_submitter_reaches_the_cluster(two_jobs: dict[str, Any], head: Cluster):

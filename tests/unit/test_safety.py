@@ -26,12 +26,13 @@ SPOKEN = {
     "train": ["--style-image", "s.jpg", "--content", "c", "--out", "o"],
     "stylize": ["--model", "m.safetensors", "--input", "i", "--out", "o"],
     "retrain": ["--style-image", "s.jpg", "--content", "c", "--out", "o", "--holdout", "h", "--registry", "r"],
+    "evaluate": ["--model", "m.safetensors", "--content", "c", "--out", "o"],
     "manifest verify": ["--uri", "o"],
     "manifest summary": ["--uri", "o"],
     "manifest repair": ["--uri", "o"],
     "manifest gc": ["--uri", "o"],
 }
-"""A right command line for each verb that can be submitted, and for retrain."""
+"""A right command line for each verb that can be submitted."""
 
 
 class Bomb:

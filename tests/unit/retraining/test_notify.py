@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.errors import ConfigError
 from pipeline.retraining.notify import MAX_ATTEMPTS, SIGNATURE_HEADER, notify
 from tests.retraining_runs import Trainer, fire, make_config
 
@@ -93,3 +94,19 @@ def test_an_outcome_is_told_once_and_by_the_next_firing_if_it_could_not_be(hook:
     assert fire(config, trainer, webhook=hook.url).is_notified and len(hook.seen) == 2
     told = json.loads(hook.seen[-1][0])
     assert (told["decision"], told["champion"]) == ("promoted", "first")
+
+
+def test_the_environment_may_name_the_webhook(hook: _Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("STYLEMILL_WEBHOOK", hook.url)
+    assert fire(make_config(tmp_path), Trainer()).is_notified and len(hook.seen) == 1
+
+
+def test_a_wrong_webhook_in_the_environment_stops_a_firing_before_it_does_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("STYLEMILL_WEBHOOK", "hooks.example/hunter2")
+    config, trainer = make_config(tmp_path), Trainer()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ConfigError, match="STYLEMILL_WEBHOOK") as caught:
+        fire(config, trainer)
+    assert "hunter2" not in str(caught.value) and sorted(tmp_path.rglob("*")) == before

@@ -11,13 +11,14 @@ import pytest
 
 from jobs.submit import SUBMITTABLE, build_request, split
 from pipeline.errors import ConfigError
+from pipeline.evaluation.config import Judge
 from pipeline.submission.config import SubmitConfig, with_address_from
 from pipeline.submission.request import Attempt, choose_attempt, resolve_locations
 
 REMOTE = {"model": "s3://b/m.safetensors", "input": "s3://b/in/", "out": "s3://b/out"}
 TEXT_THAT_IS_NO_LOCATION = {
     *("name", "run_id", "num_workers", "content_cache", "max_memory", "loss_network", "device", "precision"),
-    *("upsampling", "stages"),
+    *("upsampling", "stages", "firing", "start", "metric", "webhook"),
 }
 
 
@@ -37,6 +38,8 @@ def test_every_field_of_text_is_known_to_be_a_location_or_none(verb: str):
     hints = typing.get_type_hints(config_type)
     texts = {field.name for field in dataclasses.fields(config_type) if "str" in str(hints[field.name])}
     texts |= {field.name for field in dataclasses.fields(config_type) if hints[field.name] is str}
+    if "judge" in hints:
+        texts |= {f"judge.{field.name}" for field in dataclasses.fields(Judge) if "str" in field.type}
     assert texts - TEXT_THAT_IS_NO_LOCATION == set(SUBMITTABLE[verb].locations)
     assert set(SUBMITTABLE[verb].resources) <= {field.name for field in dataclasses.fields(config_type)}
 
@@ -47,6 +50,38 @@ def test_local_paths_are_refused(name: str, path: str):
     with pytest.raises(ConfigError) as caught:
         build_request("stylize", words(**{name: path}), SubmitConfig())
     assert caught.value.field == name and "--shared-filesystem" in caught.value.cure
+
+
+RETRAIN = ["--style-image=s3://b/a.jpg", "--content=s3://b/c", "--holdout=s3://b/h", "--out=s3://b/o"]
+
+
+def test_a_scheduled_retraining_is_a_job_that_may_follow_itself(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("STYLEMILL_REGISTRY", "s3://b/registry")
+    request = build_request("retrain", [*RETRAIN, "--preset", "bold"], SubmitConfig())
+    assert request is not None and request.is_repeatable and request.base_id.startswith("stylemill-retrain-")
+    assert request.config.registry == "s3://b/registry" and request.config.style_weight == 20.0
+    again = build_request("retrain", [*RETRAIN, "--preset", "bold", "--num-workers=4"], SubmitConfig())
+    assert again is not None and again.base_id == request.base_id
+
+
+def test_a_webhook_is_not_sent_where_everyone_could_read_it():
+    with pytest.raises(ConfigError, match="STYLEMILL_WEBHOOK in the environment") as caught:
+        build_request("retrain", [*RETRAIN, "--webhook=https://hooks.example/hunter2"], SubmitConfig())
+    assert "hunter2" not in str(caught.value)
+
+
+def test_measuring_reserves_a_cpu_and_its_judge_must_be_in_sight(tmp_path: Path):
+    arguments = ["--model=s3://b/m", "--content=s3://b/c", "--out=s3://b/o"]
+    request = build_request("evaluate", arguments, SubmitConfig())
+    assert request is not None and request.driver_cpus == 1
+    with pytest.raises(ConfigError, match="path of this machine"):
+        build_request("evaluate", [*arguments, "--style-image=style.jpg"], SubmitConfig())
+
+
+def test_presets_stand_in_for_defaults_in_a_job_too():
+    arguments = ["--style-image=s3://b/a.jpg", "--content=s3://b/c", "--out=s3://b/o", "--preset=quick", "--steps=7"]
+    request = build_request("train", arguments, SubmitConfig())
+    assert request is not None and (request.config.width, request.config.steps) == (0.5, 7)
 
 
 def test_shared_local_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, style_file: Path):
