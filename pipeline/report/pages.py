@@ -20,6 +20,7 @@ _LOSS_COLUMNS = (
     ("style_loss", "style"),
     ("tv_loss", "total variation"),
     ("grid_loss", "grid"),
+    ("teacher_loss", "teacher"),
 )
 # A shorter run has no pace worth drawing.
 _MIN_PACE_POINTS = 20

@@ -206,6 +206,15 @@ def test_training_stops_at_a_plateau_wherever_it_was_interrupted(train: Train, t
     assert last[0] is not None and last[1] is not None and last[0].numbers == last[1].numbers
 
 
+def test_what_the_teacher_says_has_a_column_of_its_own(whole_run: Path, train: Train, tmp_path: Path):
+    train(tmp_path / "out", steps=3, teacher=str(whole_run / "style.safetensors"))
+    for row in rows_of(tmp_path / "out"):
+        assert row["teacher_loss"] > 0
+        terms = row["content_loss"] + 6 * row["style_loss"] + 0.03 * row["tv_loss"] + 10 * row["grid_loss"]
+        assert row["loss"] == pytest.approx(terms + 10 * row["teacher_loss"], rel=1e-5)
+    assert {row["teacher_loss"] for row in rows_of(whole_run)} == {None}
+
+
 def test_changed_settings_are_refused_by_name(whole_run: Path, train: Train):
     with pytest.raises(ConfigError, match="style_weight"):
         train(whole_run, style_weight=9.0)

@@ -17,7 +17,8 @@ from tests.drawn import image_bytes
 event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
 COLUMNS = (
-    "loss", "content_loss", "style_loss", "tv_loss", "grid_loss", "gradient_norm", "learning_rate", "data_wait_s",
+    "loss", "content_loss", "style_loss", "tv_loss", "grid_loss", "teacher_loss", "gradient_norm", "learning_rate",
+    "data_wait_s",
 )  # fmt: skip
 
 
@@ -47,8 +48,9 @@ def test_every_figure_of_every_step_and_the_grids_arrive(tmp_path: Path):
     files.write(rows(5))
     found = read(tmp_path)
     assert sorted(found.Tags()["scalars"]) == [
-        "loss/content", "loss/grid", "loss/style", "loss/total", "loss/total variation", "pace/data wait s",
-        "pace/images per s", "pace/peak memory bytes", "training/gradient norm", "training/learning rate",
+        "loss/content", "loss/grid", "loss/style", "loss/teacher", "loss/total", "loss/total variation",
+        "pace/data wait s", "pace/images per s", "pace/peak memory bytes", "training/gradient norm",
+        "training/learning rate",
     ]  # fmt: skip
     for tag in found.Tags()["scalars"]:
         assert [event.step for event in found.Scalars(tag)] == [1, 2, 3, 4, 5]
