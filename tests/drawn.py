@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import struct
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms
 
 from pipeline.nn.transformer_net import Architecture, TransformerNet
 from pipeline.style_model import StyleModel
@@ -26,6 +27,21 @@ def image_bytes(height_px: int, width_px: int, seed: int = 0, format: str = "JPE
     buffer = io.BytesIO()
     Image.fromarray(drawn_image(height_px, width_px, seed)).save(buffer, format)
     return buffer.getvalue()
+
+
+def wide_gamut_profile() -> bytes:
+    """Adobe RGB (1998) in all but name: sRGB's profile with other primaries."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    columns = {
+        b"rXYZ": (0.60974, 0.31111, 0.01947),
+        b"gXYZ": (0.20528, 0.62567, 0.06087),
+        b"bXYZ": (0.14919, 0.06322, 0.74457),
+    }
+    for index in range(int.from_bytes(profile[128:132], "big")):
+        name, offset, _ = struct.unpack_from(">4sII", profile, 132 + 12 * index)
+        if name in columns:
+            struct.pack_into(">3i", profile, offset + 8, *(round(value * 65536) for value in columns[name]))
+    return bytes(profile)
 
 
 def style_model(name: str = "waves", seed: int = 0, width: float = 0.1) -> StyleModel:

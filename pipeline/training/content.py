@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from pipeline.errors import AccessDenied, ImageError, ObjectNotFound, TooManyFailures
-from pipeline.images.decode import recognise
+from pipeline.images.decode import decode, recognise
 from pipeline.images.options import DecodeOptions
+from pipeline.images.pixels import convert, straighten
 from pipeline.images.plugins import open_image
 from pipeline.storage import Storage, resolve
 from pipeline.storage.sources import find_sources
@@ -22,6 +23,8 @@ from pipeline.training.sampler import SampleIndex
 log = logging.getLogger(__name__)
 
 _OPTIONS = DecodeOptions()
+MAX_ASPECT = 8
+"""A line of 1 x 10,000 px would take gigabytes once its shorter side is that of a crop."""
 
 
 def list_content(storage: Storage, locations: Sequence[str]) -> list[str]:
@@ -135,9 +138,9 @@ class Content:
 
 
 def load_short_side(data: bytes, short_side_px: int) -> NDArray[np.uint8]:
-    """Decode an image, upright, with its shorter side resized to so many pixels.
+    """Decode an image, upright, in sRGB, with its shorter side resized to so many pixels.
 
-    JPEGs are decoded at the smallest scale of libjpeg that is large enough, which is several times faster.
+    What is transparent is white. Of an image longer than MAX_ASPECT times its width, the middle is taken.
 
     Args:
         data: bytes of an image file.
@@ -149,18 +152,35 @@ def load_short_side(data: bytes, short_side_px: int) -> NDArray[np.uint8]:
     Raises:
         ImageError: it cannot be decoded.
     """
-    image_format = recognise(data, _OPTIONS)
+    if recognise(data, _OPTIONS) == "jpeg":
+        image = Image.fromarray(_decode_jpeg(data, short_side_px))
+    else:
+        source = decode(data, _OPTIONS)
+        image = Image.fromarray(source.image_HWC)
+        if source.alpha_HW is not None:
+            alpha = Image.fromarray(source.alpha_HW)
+            image = Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
+    longest_px = MAX_ASPECT * min(image.size)
+    width_px, height_px = (min(side_px, longest_px) for side_px in image.size)
+    left_px, top_px = (image.width - width_px) // 2, (image.height - height_px) // 2
+    box = (left_px, top_px, left_px + width_px, top_px + height_px)
+    scale = short_side_px / min(width_px, height_px)
+    new_width_px, new_height_px = (max(short_side_px, round(side_px * scale)) for side_px in (width_px, height_px))
+    return np.asarray(image.resize((new_width_px, new_height_px), Image.Resampling.BICUBIC, box=box))
+
+
+def _decode_jpeg(data: bytes, short_side_px: int) -> NDArray[np.uint8]:
+    """Return (H, W, 3) uint8, decoded at the smallest scale of libjpeg that is large enough: several times faster."""
     try:
-        image: Image.Image = open_image(data, image_format)
+        image = open_image(data, "jpeg")
         if image.width * image.height > _OPTIONS.max_pixels:
             raise ImageError("TooManyPixels", f"it has {image.width} x {image.height} px")
         image.draft("RGB", (short_side_px, short_side_px))
-        image = ImageOps.exif_transpose(image).convert("RGB")
+        image.load()
+        straighten(image, image, "jpeg")
+        return convert(ImageOps.exif_transpose(image), image.info.get("icc_profile")).image_HWC
     except ImageError:
         raise
     except Exception as error:
         # Whatever a decoder raises on hostile bytes is this image's fault.
         raise ImageError("Corrupt", f"{type(error).__name__}: {error}") from error
-    scale = short_side_px / min(image.size)
-    width_px, height_px = (max(short_side_px, round(side_px * scale)) for side_px in image.size)
-    return np.asarray(image.resize((width_px, height_px), Image.Resampling.BICUBIC))

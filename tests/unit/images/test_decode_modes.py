@@ -12,6 +12,7 @@ from pipeline.errors import ImageError
 from pipeline.images.decode import decode
 from pipeline.images.options import DecodeOptions
 from pipeline.images.png16 import write_png16
+from tests.drawn import wide_gamut_profile
 
 from .drawn import ALPHA_HW, DEEP_HW, FORMATS, HEIGHT, RGB_HWC, WIDTH, animation, every_file, picture, save
 
@@ -231,29 +232,6 @@ def test_a_camera_raw_file_is_not_taken_for_its_preview() -> None:
         with pytest.raises(ImageError, match="camera raw") as refused:
             decode(tiff(DEEP_HW, 16, 1, **tags), OPTIONS)
         assert refused.value.error_type == "UnsupportedFormat"
-
-
-ADOBE_RGB = {
-    b"rXYZ": (0.60974, 0.31111, 0.01947),
-    b"gXYZ": (0.20528, 0.62567, 0.06087),
-    b"bXYZ": (0.14919, 0.06322, 0.74457),
-}
-
-
-def wide_gamut_profile() -> bytes:
-    """Adobe RGB (1998) in all but name: sRGB's profile with other primaries."""
-    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    num_tags = int.from_bytes(profile[128:132], "big")
-    for index in range(num_tags):
-        name, offset, _ = struct.unpack_from(">4sII", profile, 132 + 12 * index)
-        columns = {
-            b"rXYZ": (0.60974, 0.31111, 0.01947),
-            b"gXYZ": (0.20528, 0.62567, 0.06087),
-            b"bXYZ": (0.14919, 0.06322, 0.74457),
-        }
-        if name in columns:
-            struct.pack_into(">3i", profile, offset + 8, *(round(value * 65536) for value in columns[name]))
-    return bytes(profile)
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF"])

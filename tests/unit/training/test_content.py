@@ -10,12 +10,14 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import ImageError, NotAnImage, TooManyFailures
+from pipeline.images.decode import decode
+from pipeline.images.options import DecodeOptions
 from pipeline.storage import Storage
 from pipeline.training.batches import Batches
 from pipeline.training.content import Content, list_content, load_short_side
 from pipeline.training.left_out import LeftOut, load_left_out, num_failed, save_left_out
 from pipeline.training.sampler import SampleIndex, Sampler
-from tests.drawn import image_bytes
+from tests.drawn import image_bytes, wide_gamut_profile
 
 
 @pytest.fixture
@@ -63,6 +65,50 @@ def test_orientation_is_applied():
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", exif=exif)
     assert load_short_side(buffer.getvalue(), 60).shape == (100, 60, 3)
+
+
+def encoded(image: Image.Image, format: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("size_px", [(2, 4000), (4000, 2)])
+def test_of_a_line_the_middle_is_taken(size_px):
+    """Whole, it would take a gigabyte at 384 px."""
+    line_HWC = np.full((*size_px, 3), 255, np.uint8)
+    middle = np.s_[:, 1990:2010] if size_px[0] == 2 else np.s_[1990:2010]
+    line_HWC[middle] = (200, 0, 0)
+    image_HWC = load_short_side(encoded(Image.fromarray(line_HWC), "PNG"), 48)
+    assert sorted(image_HWC.shape[:2]) == [48, 8 * 48]
+    assert abs(image_HWC.astype(int) - (200, 0, 0)).max() <= 1
+
+
+def test_what_is_transparent_is_white():
+    see_through = Image.new("RGBA", (60, 60), (10, 20, 30, 0))
+    see_through.paste((200, 100, 0, 128), (0, 0, 60, 30))
+    image_HWC = load_short_side(encoded(see_through, "PNG"), 60).astype(int)
+    assert abs(image_HWC[:25] - (227, 177, 127)).max() <= 1
+    assert (image_HWC[35:] == 255).all()
+    grey = Image.new("LA", (60, 60), (0, 0))
+    assert (load_short_side(encoded(grey, "PNG"), 60) == 255).all()
+
+
+def test_sixteen_bits_are_scaled():
+    ramp = np.linspace(0, 65535, 64).astype(np.uint16)
+    image_HWC = load_short_side(encoded(Image.fromarray(np.tile(ramp, (64, 1))), "PNG"), 64).astype(int)
+    assert abs(image_HWC[0, :, 0] - ramp / 257).max() <= 1
+
+
+def test_colours_are_those_of_the_bulk_flow_s_decoder():
+    """Other primaries, and inks that are not Adobe's."""
+    for image, options in [
+        (Image.new("RGB", (64, 64), (200, 60, 20)), {"icc_profile": wide_gamut_profile(), "quality": 100}),
+        (Image.new("CMYK", (64, 64), (200, 30, 10, 5)), {"quality": 100}),
+    ]:
+        data = encoded(image, "JPEG", **options)
+        wanted_HWC = decode(data, DecodeOptions()).image_HWC.astype(int)
+        assert abs(load_short_side(data, 64).astype(int) - wanted_HWC).max() <= 1
 
 
 @pytest.mark.parametrize("data", [b"", b"text", image_bytes(200, 200)[:500], image_bytes(50, 50, format="PNG")[:-60]])
