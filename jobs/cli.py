@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import logging
 import os
@@ -82,7 +83,9 @@ def _start_logging(name: str) -> None:
 
 def _run(verb: str, arguments: list[str]) -> int:
     if verb not in VERBS:
-        raise ConfigError("verb", verb, "is unknown", "use one of " + ", ".join(VERBS))
+        close = difflib.get_close_matches(verb, VERBS, n=1)
+        cure = f"did you mean {close[0]}?" if close else "use one of " + ", ".join(VERBS)
+        raise ConfigError("verb", verb, "is unknown", cure)
     module = importlib.import_module("jobs." + verb.replace("-", "_"))
     code: int = module.main(arguments)
     return code

@@ -35,13 +35,38 @@ _NONE = {"", "null", "none", "~"}
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML whose scalars all stay strings; the field decides what they mean."""
+    """YAML whose scalars all stay strings (the field decides what they mean), without aliases or repeated keys."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (replaces the parent's table)
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Refuse aliases: a few lines of them are gigabytes once they are followed."""
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(problem="an alias; write the value itself", problem_mark=mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Refuse a key that stands twice, of which YAML's own loader drops the first."""
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"{key.value!r} stands twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
 
 
 class _Parser(argparse.ArgumentParser):
     """Raises ConfigError instead of printing the usage and leaving."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, and suggest a flag in place of an unknown one."""
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            close = difflib.get_close_matches(unknown[0].partition("=")[0], self._option_string_actions, n=1)
+            cure = f"did you mean {close[0]}?" if close else f"see {self.prog} --help"
+            raise ConfigError("command line", " ".join(unknown), f"is nothing that {self.prog} knows", cure)
+        return found
 
     def error(self, message: str) -> NoReturn:
         """Turn argparse's complaint into one line."""
@@ -164,10 +189,10 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     values: dict[str, Any] = {}
     for raw_name, value in tree.items():
         name = prefix + str(raw_name).replace("-", "_")
-        if isinstance(value, Mapping):
-            values.update(_flatten(value, name + "."))
-        else:
-            values[name] = _stringify(value)
+        found = _flatten(value, name + ".") if isinstance(value, Mapping) else {name: _stringify(value)}
+        for twice in found.keys() & values.keys():
+            raise ConfigError(twice, found[twice], "stands twice in the file", "keep one of them")
+        values.update(found)
     return values
 
 
@@ -175,8 +200,14 @@ def _read_tree(config_type: type, tree: Mapping[str, Any]) -> dict[tuple[str, ..
     """Return the typed values of a YAML mapping by path; raise ConfigError at the first unknown field."""
     leaves = {leaf.name: leaf for leaf in _leaves(config_type)}
     values = _flatten(tree)
-    for name, value in values.items():
+    for name, value in list(values.items()):
         if name not in leaves:
+            inside = [leaf[len(name) + 1 :] for leaf in leaves if leaf.startswith(f"{name}.")]
+            if inside and value in (None, ""):  # a group whose fields are all commented out
+                del values[name]
+                continue
+            if inside:
+                raise ConfigError(name, value, "is a group of fields", f"write below it, indented: {', '.join(inside)}")
             close = difflib.get_close_matches(name, leaves, n=1)
             cure = f"did you mean {close[0]}?" if close else "use one of " + ", ".join(leaves)
             raise ConfigError(name, value, "is no field here", cure)
@@ -233,10 +264,6 @@ def parse_yaml(text: str, *, source: str) -> Mapping[str, Any]:
         return {}
     if not isinstance(tree, Mapping):
         raise ConfigError("config", source, "is not a YAML mapping", "write `field: value` lines")
-    try:
-        _flatten(tree)
-    except RecursionError:
-        raise ConfigError("config", source, "holds an alias to itself", "correct the file") from None
     return tree
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+_LONGEST_SHOWN = 400
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 
 
@@ -34,7 +35,10 @@ class ConfigError(StylemillError):
         super().__init__(field, value, problem, cure)
 
     def __str__(self) -> str:
-        return without_credentials(" ".join(f"{self.field}={self.value!r}: {self.problem}; {self.cure}".split()))
+        shown = without_credentials(repr(self.value))
+        if len(shown) > _LONGEST_SHOWN:
+            shown = f"{shown[:_LONGEST_SHOWN]}... ({len(shown):,} characters)"
+        return without_credentials(" ".join(f"{self.field}={shown}: {self.problem}; {self.cure}".split()))
 
 
 class ImageError(StylemillError):

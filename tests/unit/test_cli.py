@@ -58,7 +58,8 @@ def test_no_verb_at_all(capsys: pytest.CaptureFixture[str]):
 
 
 def test_unknown_verb(refused: Check):
-    assert "'styleize'" in refused("styleize", field="verb")
+    line = refused("styleize", field="verb")
+    assert "'styleize'" in line and line.endswith("did you mean stylize?")
     assert "stylize" in refused("--config", "x.yaml", "stylize", field="verb")
 
 

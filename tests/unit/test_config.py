@@ -87,11 +87,17 @@ def test_flags_have_dashes_and_dots():
 
 
 def test_underscores_are_no_flags():
-    assert "--learning_rate" in problem("--name", "x", "--learning_rate", "2").problem
+    error = problem("--name", "x", "--learning_rate", "2")
+    assert "--learning_rate 2" in str(error) and error.cure == "did you mean --learning-rate?"
 
 
 def test_abbreviations_are_refused():
-    assert "--learn" in problem("--name", "x", "--learn", "2").problem
+    assert "--learn" in str(problem("--name", "x", "--learn", "2"))
+
+
+def test_a_mistyped_flag_comes_with_a_suggestion_and_a_stray_word_with_none():
+    assert problem("--name", "x", "--stesp=7").cure == "did you mean --steps?"
+    assert problem("--name", "x", "stray").cure == "see test --help"
 
 
 def test_repeated_list_flags_append_to_the_files_list():
@@ -199,6 +205,34 @@ def test_an_empty_file_is_an_empty_mapping():
 @pytest.mark.parametrize("text", ["models: &loop [*loop]", "a: &loop {b: *loop}", "a: " + "[" * 3000])
 def test_yaml_that_bites_its_own_tail_is_refused(text: str):
     assert problem("--name", "x", file=text).field in ("config", "a", "models")
+
+
+@pytest.mark.parametrize(
+    ("text", "twice"),
+    [
+        ("steps: 5\nsteps: 6", "steps"),
+        ("learning-rate: 5\nlearning_rate: 6", "learning_rate"),
+        ("store: {timeout_s: 1, timeout_s: 2}", "timeout_s"),
+        ("store: {timeout_s: 1}\nstore.timeout_s: 2", "store.timeout_s"),
+    ],
+)
+def test_a_field_that_stands_twice_is_refused(text: str, twice: str):
+    assert twice in str(problem("--name", "x", file=text)) and "twice" in str(problem("--name", "x", file=text))
+
+
+def test_aliases_that_multiply_are_refused_at_once():
+    bomb = "a0: &a0 {x: y}\n" + "\n".join(f"a{n}: &a{n} {{p: *a{n - 1}, q: *a{n - 1}}}" for n in range(1, 60))
+    assert "alias" in problem("--name", "x", file=bomb).problem
+
+
+def test_a_group_of_fields_may_be_empty_and_is_no_value():
+    assert parsed("--name", "x", file="store:\n").store == Store()
+    error = problem("--name", "x", file="store: 5")
+    assert error.field == "store" and "timeout_s" in error.cure
+
+
+def test_a_value_without_end_is_shown_in_part():
+    assert len(str(problem("--name", "x", "--steps", "9" * 5000 + "x"))) < 1000
 
 
 @pytest.mark.parametrize("text", ["models: [{a: b}]", "models: [[a]]", "models: {a: b}", "name: [a]", "steps: [1]"])
