@@ -74,8 +74,9 @@ def _history(metadata: dict[str, Any]) -> Iterator[tuple[str, str]]:
         image = f"{config.get('style_image')}, sha256 {str(metadata.get('style_image_sha256'))[:DIGITS]}"
         yield "style image", f"{image}, at {config.get('style_size_px')} px"
     tail = metadata.get("loss_tail")
-    if isinstance(tail, list) and tail and all(isinstance(loss, int | float) for loss in tail):
-        yield "last loss", f"{sum(tail) / len(tail):.4f}, mean of the last {len(tail)} steps"
+    losses = [loss for loss in tail if isinstance(loss, int | float)] if isinstance(tail, list) else []
+    if losses:
+        yield "last loss", f"{sum(losses) / len(losses):.4f}, mean of the last {len(losses)} steps"
     if not isinstance(imported, dict) and not isinstance(config, dict):
         yield "trained", "the file does not say how"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -51,7 +52,7 @@ def export_style(
         "num_content": num_content,
         "failed_content": {entry.uri: f"{entry.error_type}: {entry.error}" for entry in left_out[:FAILED_NAMED]},
         "num_skipped_updates": state.num_skipped,
-        "loss_tail": [round(row["loss"], 6) for row in metrics[-LOSS_TAIL:]],
+        "loss_tail": [_for_json(row["loss"]) for row in metrics[-LOSS_TAIL:]],
         "loss_network": config.loss_network,
         "loss_network_sha256": loss_digest,
         "style_image_sha256": style_sha256,
@@ -69,6 +70,11 @@ def export_style(
         metadata=metadata,
     )
     return save_style_model(storage, layout.style_uri, model)
+
+
+def _for_json(loss: float) -> float | None:
+    """Return a loss as JSON has it; that of a skipped step may be no number."""
+    return round(loss, 6) if math.isfinite(loss) else None
 
 
 def _version(weights: Mapping[str, torch.Tensor], settings: Mapping[str, Any]) -> str:

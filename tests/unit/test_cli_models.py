@@ -105,7 +105,7 @@ def test_a_model_of_a_registry_is_shown_with_its_training(tmp_path: Path, monkey
     metadata = {
         "config": {"batch_size": 4, "crop_px": 256, "style_weight": 6.0},
         "steps": 500,
-        "loss_tail": [1.0, 3.0],
+        "loss_tail": [1.0, None, 3.0],
         "trained_at": "2026-11-21T10:00:00+00:00",
     }
     (tmp_path / "a.safetensors").write_bytes(to_bytes(replace(style_model(), metadata=metadata)))

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import torch
+
+from pipeline.nn.transformer_net import Architecture, TransformerNet
+from pipeline.storage import Storage
+from pipeline.style_model import load_style_model
+from pipeline.training.config import TrainConfig
+from pipeline.training.export import export_style
+from pipeline.training.layout import TrainLayout
+from pipeline.training.state import TrainState
+
+
+def test_a_style_whose_last_steps_were_skipped_is_written(tmp_path):
+    """The loss of a skipped step is no number, for which JSON has no word."""
+    net = TransformerNet(Architecture(width=0.1))
+    net.init_weights(0)
+    losses = [1.5, float("nan"), float("inf"), 1.25]
+    rows = [{"step": step, "loss": loss} for step, loss in enumerate(losses, 1)]
+    export_style(
+        Storage(), TrainLayout(str(tmp_path)), TrainConfig(style_image="a.png", content=("b",), out=str(tmp_path)),
+        TrainState.fresh(net), rows, loss_digest="", style_sha256="", teacher_sha256=None, num_content=1, left_out=[],
+    )  # fmt: skip
+    model = load_style_model(Storage(), str(tmp_path / "style.safetensors"))
+    assert model.metadata["loss_tail"] == [1.5, None, None, 1.25]
+    assert all(tensor.isfinite().all() for tensor in model.state_dict.values() if isinstance(tensor, torch.Tensor))
