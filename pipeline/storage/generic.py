@@ -24,7 +24,7 @@ class FsspecStore:
     def __init__(self, protocol: str) -> None:
         try:
             self._fs = fsspec.filesystem(protocol)
-        except (ValueError, ImportError) as error:
+        except (ValueError, ImportError, TypeError, OSError) as error:
             cure = "install the extra that brings it (stylemill[gcs], stylemill[azure]) or use another scheme"
             raise ConfigError("location", f"{protocol}://", f"cannot be reached ({error})", cure) from error
 

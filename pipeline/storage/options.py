@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
 from pipeline.errors import ConfigError
 
@@ -28,7 +29,7 @@ class StorageOptions:
 
     def __post_init__(self) -> None:
         url = self.endpoint_url
-        if url is not None and not url.startswith(("http://", "https://")):
+        if url is not None and not _is_http_url(url):
             raise ConfigError("storage.endpoint_url", url, "is no http(s) URL", "write https://host[:port]")
         if url is not None and "@" in url.split("/")[2]:
             host = url.split("@")[-1]
@@ -37,6 +38,14 @@ class StorageOptions:
         for name in ("retry_deadline_s", "timeout_s"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"storage.{name}", getattr(self, name), "is not above zero", "write seconds")
+
+
+def _is_http_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, half an IPv6 address
+        return False
 
 
 FIRST_LOOK_S = 20.0

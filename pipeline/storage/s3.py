@@ -181,23 +181,35 @@ def _listed(bucket: str, prefix: str, item: dict[str, Any]) -> ObjectStat | None
 
 def _sorted_error(error: BaseException, path: str) -> BaseException:
     """Return the error to raise: what is missing, denied, passing, or broken."""
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+    from botocore import exceptions as botocore
 
     chain: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and cause not in chain:
         chain.append(cause)
         cause = cause.__cause__ or cause.__context__
-    client_error = next((item for item in chain if isinstance(item, ClientError)), None)
+    client_error = next((item for item in chain if isinstance(item, botocore.ClientError)), None)
     if client_error is not None:
         return _sorted_answer(client_error, path)
-    if any(isinstance(item, NoCredentialsError) for item in chain):
+    if any(isinstance(item, botocore.NoCredentialsError) for item in chain):
         return StorageError(f"{path}: no credentials found; set the AWS variables or give the machine a role")
+    text = f"{path}: {' '.join(str(error).split())}"
+    if any(isinstance(item, botocore.ParamValidationError) for item in chain):
+        return PathConflict(text)
+    settings = (
+        botocore.ConfigParseError,
+        botocore.EndpointProviderError,
+        botocore.InvalidRegionError,
+        botocore.PartialCredentialsError,
+        botocore.ProfileNotFound,
+    )
+    if any(isinstance(item, settings) for item in chain) or isinstance(error, ValueError):  # an endpoint that is none
+        return StorageError(text)
     if isinstance(error, FileNotFoundError):
         return ObjectNotFound(f"{path} does not exist")
     if isinstance(error, PermissionError):
         return AccessDenied(f"{path}: {error}")
-    if isinstance(error, asyncio.TimeoutError | OSError | BotoCoreError) or _is_http_fault(chain):
+    if isinstance(error, asyncio.TimeoutError | OSError | botocore.BotoCoreError) or _is_http_fault(chain):
         return TransientError(f"{path}: {type(error).__name__}: {error}")
     return error
 

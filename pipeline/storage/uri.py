@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import posixpath
+import re
 from pathlib import Path
 
 from pipeline.checks import check_no_credential
 from pipeline.errors import ConfigError
 
 MAGIC = frozenset("*?[")
+_LIKE_A_URI = re.compile(r"\s*[A-Za-z][\w.+:-]+:/")
 
 
 def scheme(uri: str) -> str:
@@ -22,7 +24,7 @@ def resolve(uri: str) -> str:
     """Return a location in its one spelling: bare paths and ``file://`` become absolute paths, no trailing slash.
 
     Raises:
-        ConfigError: an empty location, one that is not UTF-8, or one that carries credentials.
+        ConfigError: an empty location, one that is not UTF-8, that is nearly a URI, or that carries credentials.
     """
     if not uri:
         raise ConfigError("location", uri, "is empty", "write a path or a URI such as s3://bucket/prefix")
@@ -31,7 +33,11 @@ def resolve(uri: str) -> str:
     except UnicodeEncodeError:
         raise ConfigError("location", uri, "is not valid UTF-8", "rename it; manifests hold UTF-8 text only") from None
     if scheme(uri) == "file":
-        path = Path(uri[len("file://") :] if uri[:7].lower() == "file://" else uri)
+        is_uri = uri[:7].lower() == "file://"
+        if not is_uri and _LIKE_A_URI.match(uri):  # else s3:/x would become a folder named s3:
+            cure = "write SCHEME://..., or ./ before it if it is a path of this machine"
+            raise ConfigError("location", uri, "is nearly a URI", cure)
+        path = Path(uri[len("file://") :] if is_uri else uri)
         with contextlib.suppress(RuntimeError):  # "~name" of nobody is a file name like any other
             path = path.expanduser()
         return str(path.absolute()) if ".." not in path.parts else str(path.resolve())

@@ -69,7 +69,7 @@ def test_a_directory_is_no_object(storage: Storage):
     assert "failed" not in str(caught.value), "it was retried"
 
 
-@pytest.mark.parametrize("uri", ["nosuchthing://a/b", "hdfs2://x"])
+@pytest.mark.parametrize("uri", ["nosuchthing://a/b", "hdfs2://x", "github://x", "reference://x"])
 def test_unknown_schemes_are_the_users_mistake(storage: Storage, uri: str):
     with pytest.raises(ConfigError) as caught:
         storage.read_bytes(uri)

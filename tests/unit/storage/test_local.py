@@ -355,6 +355,9 @@ def test_a_storage_travels_in_a_pickle(tmp_path: Path):
     ("changes", "field"),
     [
         ({"endpoint_url": "host:80"}, "storage.endpoint_url"),
+        ({"endpoint_url": "http://"}, "storage.endpoint_url"),
+        ({"endpoint_url": "http://[::1"}, "storage.endpoint_url"),
+        ({"endpoint_url": "http://host:port"}, "storage.endpoint_url"),
         ({"endpoint_url": "http://me:secret@host"}, "storage.endpoint_url"),
         ({"retry_deadline_s": 0.0}, "storage.retry_deadline_s"),
         ({"timeout_s": float("nan")}, "storage.timeout_s"),

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import (
+    ClientError,
+    ConfigParseError,
+    ConnectTimeoutError,
+    CredentialRetrievalError,
+    EndpointConnectionError,
+    InvalidRegionError,
+    ParamValidationError,
+    PartialCredentialsError,
+    ProfileNotFound,
+)
 
 from pipeline.errors import AccessDenied, ObjectNotFound, PathConflict, StorageError
 from pipeline.storage.retry import Throttled, TransientError
@@ -52,4 +62,36 @@ def test_the_answer_is_found_below_what_wraps_it():
 
 @pytest.mark.parametrize("error", [ConnectionResetError(), TimeoutError(), OSError(5, "?")])
 def test_a_broken_connection_may_pass(error: Exception):
+    assert type(_sorted_error(error, "s3://bucket/x")) is TransientError
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConfigParseError(path="config"),
+        InvalidRegionError(region_name="x y"),
+        PartialCredentialsError(provider="env", cred_var="AWS_SECRET_ACCESS_KEY"),
+        ProfileNotFound(profile="nobody"),
+        ValueError("Invalid endpoint: http://"),
+    ],
+)
+def test_what_is_wrong_with_the_settings_does_not_pass(error: Exception):
+    found = _sorted_error(error, "s3://bucket/x")
+    assert type(found) is StorageError and "\n" not in str(found)
+
+
+def test_a_name_that_s3_does_not_have_is_a_conflict_in_one_line():
+    found = _sorted_error(ParamValidationError(report="Invalid bucket name\n''"), "s3://")
+    assert type(found) is PathConflict and "\n" not in str(found)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectTimeoutError(endpoint_url="http://h"),
+        EndpointConnectionError(endpoint_url="http://h"),
+        CredentialRetrievalError(provider="iam-role", error_msg="busy"),
+    ],
+)
+def test_what_the_network_did_may_pass(error: Exception):
     assert type(_sorted_error(error, "s3://bucket/x")) is TransientError

@@ -72,6 +72,17 @@ def test_what_is_no_location(uri: str):
     str(caught.value).encode()
 
 
+@pytest.mark.parametrize(
+    "uri",
+    ["s3:/bucket/x", "file:/a/b", "GS:/x", " s3://bucket/x", "simplecache::s3://b/x", "s3+fips://b/x", "https:/h/x"],
+)
+def test_what_looks_like_a_uri_is_no_folder_of_this_machine(uri: str):
+    with pytest.raises(ConfigError, match="SCHEME://"):
+        resolve(uri)
+    assert resolve(f"./{uri}") == str(Path(uri).absolute())
+    assert resolve(f"/{uri}") == str(Path(f"/{uri}"))
+
+
 def test_join_encodes_nothing():
     assert join("s3://b/", "a b", "/c%2F#?/") == "s3://b/a b/c%2F#?"
     assert join("/x", "a", "b") == "/x/a/b"
