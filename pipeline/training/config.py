@@ -14,6 +14,7 @@ from pipeline.storage.uri import name as last_component
 
 MIN_STYLE_PX = 8
 """What the loss networks' content layers take at least."""
+MAX_SIDE_PX = 8192
 _NUM_WORKERS = re.compile(r"(\d+)(?::(\d+))?")
 
 MAY_CHANGE = (
@@ -173,14 +174,14 @@ class TrainConfig:
             raise ConfigError("content", self.content, "names no images", "give --content URI")
         for name in ("steps", "batch_size", "checkpoint_every", "keep_checkpoints", "sample_every"):
             check_at_least(name, getattr(self, name), 1)
-        check_at_least("style_size_px", self.style_size_px, MIN_STYLE_PX)
+        check_within("style_size_px", self.style_size_px, MIN_STYLE_PX, MAX_SIDE_PX)
         for name in ("cpus_per_worker", "micro_batch_size"):
             if getattr(self, name) is not None:
                 check_at_least(name, getattr(self, name), 1)
         check_at_least("patience", self.patience, 0)
         check_within("seed", self.seed, 0, 2**63 - 1)
         parse_size("content_cache", self.content_cache)
-        check_at_least("crop_px", self.crop_px, 32)
+        check_within("crop_px", self.crop_px, 32, MAX_SIDE_PX)
         if self.crop_px % 4:
             raise ConfigError("crop_px", self.crop_px, "is no multiple of 4", f"use {self.crop_px // 4 * 4}")
         for name, low, high in (("width", 0.05, 4.0), ("oversize", 1.0, 8.0), ("learning_rate", 1e-7, 1.0)):

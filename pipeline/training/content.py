@@ -16,6 +16,7 @@ from pipeline.images.options import DecodeOptions
 from pipeline.images.pixels import convert, straighten
 from pipeline.images.plugins import open_image
 from pipeline.storage import Storage, resolve
+from pipeline.storage.object_stat import ObjectStat
 from pipeline.storage.sources import find_sources
 from pipeline.training.left_out import LeftOut, num_failed
 from pipeline.training.sampler import SampleIndex
@@ -27,18 +28,28 @@ MAX_ASPECT = 8
 """A line of 1 x 10,000 px would take gigabytes once its shorter side is that of a crop."""
 
 
-def list_content(storage: Storage, locations: Sequence[str]) -> list[str]:
+def list_content(
+    storage: Storage, locations: Sequence[str], on_problem: Callable[[ObjectStat], object] | None = None
+) -> list[str]:
     """Return the locations of all content images, those of each given location in order of key.
 
+    Args:
+        storage: where they are.
+        locations: prefixes, globs, files, Parquet files of uris.
+        on_problem: takes each entry that cannot be read as an object, such as a link to a directory.
+
     Raises:
+        ConfigError: a Parquet file without a string column ``uri``.
         StorageError: a listing failed beyond its retries.
     """
-    return [
-        found.uri
-        for location in locations
-        for found in find_sources(storage, resolve(location))
-        if found.problem_type is None
-    ]
+    content = []
+    for location in locations:
+        for found in find_sources(storage, resolve(location)):
+            if found.problem_type is None:
+                content.append(found.uri)
+            elif on_problem is not None:
+                on_problem(found)
+    return content
 
 
 class Content:

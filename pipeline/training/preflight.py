@@ -12,13 +12,15 @@ from PIL import Image
 
 from pipeline.config import parse_yaml, to_yaml
 from pipeline.errors import AccessDenied, ConfigError, ImageError, ObjectNotFound, StorageError
+from pipeline.nn.architecture import Architecture
 from pipeline.registry import locate_model
 from pipeline.storage import Storage, resolve
 from pipeline.storage.options import first_look
 from pipeline.storage.uri import is_inside, key_problem
-from pipeline.style_model import StyleHeader, from_bytes, load_style_header
+from pipeline.style_model import StyleHeader, from_bytes, load_style_header, read_header
 from pipeline.training.config import ADDED_LATER, MAY_CHANGE, TrainConfig, settings_of
 from pipeline.training.content import list_content, load_short_side
+from pipeline.training.finished import finished_style
 from pipeline.training.layout import TrainLayout
 from pipeline.training.tensorboard import check_tensorboard
 
@@ -58,17 +60,19 @@ def prepare(config: TrainConfig) -> PreparedTraining:
     storage, layout = Storage(first_look(config.storage)), TrainLayout(_resolved("out", config.out))
     if config.tensorboard:
         check_tensorboard()
-    if "/" in config.style_name or key_problem(config.style_name):
+    if "/" in config.style_name or key_problem(config.style_name) or not config.style_name.isprintable():
         raise ConfigError("name", config.style_name, "is no folder name", "give another --name")
     style_png, style_sha256 = _read_style(storage, config)
     warm_start = _read_model(storage, "warm_start", config.warm_start, config.registry)
     teacher = _read_model(storage, "teacher", config.teacher, config.registry)
     loss_weights = _read_loss_weights(storage, config)
-    content = _list_content(storage, config)
+    _shape_taken(config, warm_start)
+    content, unlisted = _list_content(storage, config)
     if any(is_inside(layout.out, resolve(location)) for location in config.content):
         raise ConfigError("out", config.out, "lies inside the content images", "choose a location outside them")
     try:
-        _claim(storage, layout, _identity(config, style_sha256, warm_start=warm_start, teacher=teacher))
+        finished = finished_style(storage, layout, config, style_sha256)
+        _claim(storage, layout, config, _identity(config, style_sha256, warm_start=warm_start, teacher=teacher))
         steps_before = _steps_before(storage, layout)
         storage.write_bytes(layout.config_uri, to_yaml(config).encode())
         storage.create_bytes(layout.content_uri, json.dumps(content, indent=0).encode())
@@ -85,8 +89,8 @@ def prepare(config: TrainConfig) -> PreparedTraining:
         warm_start=warm_start,
         teacher=teacher,
         loss_weights=loss_weights,
-        finished=_finished(storage, layout, config),
-        warnings=_warnings(config, frozen, steps_before),
+        finished=finished,
+        warnings=(*_shape_taken(config, warm_start), *unlisted, *_warnings(config, frozen, steps_before)),
     )
 
 
@@ -129,6 +133,25 @@ def _read_model(storage: Storage, field: str, uri: str | None, registry: str | N
     return data
 
 
+def _shape_taken(config: TrainConfig, warm_start: bytes | None) -> tuple[str, ...]:
+    """Return a word about what the network takes from the style model that it starts from.
+
+    Raises:
+        ConfigError: another shape is asked for than that model has.
+    """
+    if warm_start is None:
+        return ()
+    model = Architecture.from_mapping(read_header(warm_start, source=str(config.warm_start)).architecture)
+    taken = []
+    for name in ("width", "upsampling", "norm", "residual"):
+        asked, has = getattr(config, name), getattr(model, name)
+        if asked not in (has, getattr(TrainConfig, name)):
+            cure = f"leave it out to take {has}, or start without those weights"
+            raise ConfigError(name, asked, f"is not that of the style model to start from, {has}", cure)
+        taken += [f"{name} {has}"] * (asked != has)
+    return (f"the network takes {', '.join(taken)} from the style model that it starts from",) if taken else ()
+
+
 def _read_loss_weights(storage: Storage, config: TrainConfig) -> bytes | None:
     """Return the file of the loss network's parameters, once they are known to fit."""
     uri = config.loss_weights
@@ -140,14 +163,25 @@ def _read_loss_weights(storage: Storage, config: TrainConfig) -> bytes | None:
         raise ConfigError("loss_weights", uri, f"cannot be read ({error})", "check location and credentials") from None
     if config.loss_network != "pyramid":
         from pipeline.nn.loss_networks.build import build_loss_network
+        from pipeline.nn.loss_networks.vgg import used_vgg_weights
 
         build_loss_network(config.loss_network, weights=weights, source=uri)
+        if weights is not None:
+            weights = used_vgg_weights(config.loss_network, weights, str(uri))
     return weights
 
 
-def _list_content(storage: Storage, config: TrainConfig) -> list[str]:
+def _list_content(storage: Storage, config: TrainConfig) -> tuple[list[str], list[str]]:
+    """Return the locations of the content images, and a word about entries that are none."""
+    problems: list[str] = []
     try:
-        content = list_content(storage, config.content)
+        content = list_content(
+            storage,
+            config.content,
+            lambda found: problems.append(f"{found.uri}: {found.problem or found.problem_type}"),
+        )
+    except ConfigError as error:
+        raise ConfigError("content", error.value, error.problem, error.cure) from None
     except AccessDenied as error:
         raise ConfigError("content", list(config.content), f"cannot be read ({error})", "check credentials") from None
     except StorageError as error:
@@ -155,8 +189,10 @@ def _list_content(storage: Storage, config: TrainConfig) -> list[str]:
         raise ConfigError("content", list(config.content), f"cannot be listed ({error})", cure) from None
     if not content:
         cure = "give a prefix, glob, file or Parquet file of uris that holds some"
-        raise ConfigError("content", list(config.content), "holds no images", cure)
-    return content
+        but = f", but {problems[0]}" if problems else ""
+        raise ConfigError("content", list(config.content), f"holds no images{but}", cure)
+    entries = f"{len(problems):,} of the content's entries cannot be read, the first: {problems[0]}" if problems else ""
+    return content, [entries] * bool(problems)
 
 
 def _identity(
@@ -174,7 +210,7 @@ def _identity(
     return settings
 
 
-def _claim(storage: Storage, layout: TrainLayout, identity: dict[str, Any]) -> None:
+def _claim(storage: Storage, layout: TrainLayout, config: TrainConfig, identity: dict[str, Any]) -> None:
     """Create the run's identity, or find it there.
 
     Raises:
@@ -190,8 +226,11 @@ def _claim(storage: Storage, layout: TrainLayout, identity: dict[str, Any]) -> N
     dropped = {name: None for name in ADDED_LATER if name in begun_with}
     for name, value in {**dropped, **identity}.items():
         if begun_with.get(name) != value:
-            problem = f"differs from {begun_with.get(name)!r}, with which the run in {layout.out} was begun"
-            raise ConfigError(name, value, problem, "use the same to resume, or another --out for a new run")
+            by_digest = name in ("style_image", "warm_start", "teacher")
+            before = "is not the file" if by_digest else f"differs from {begun_with.get(name)!r},"
+            problem = f"{before} with which the run in {layout.out} was begun"
+            shown = getattr(config, name) if by_digest else value
+            raise ConfigError(name, shown, problem, "use the same to resume, or another --out for a new run")
 
 
 def _steps_before(storage: Storage, layout: TrainLayout) -> int | None:
@@ -201,15 +240,6 @@ def _steps_before(storage: Storage, layout: TrainLayout) -> int | None:
         return int(parse_yaml(text, source=layout.config_uri)["steps"])
     except (ObjectNotFound, UnicodeDecodeError, ConfigError, KeyError, ValueError):
         return None  # only a warning depends on it
-
-
-def _finished(storage: Storage, layout: TrainLayout, config: TrainConfig) -> StyleHeader | None:
-    """Return the header of the final style model, unless more steps are asked for than it has seen."""
-    if not storage.exists(layout.style_uri):
-        return None
-    header = load_style_header(storage, layout.style_uri)
-    asked = header.metadata.get("config", {}).get("steps", 0)
-    return header if asked >= config.steps else None
 
 
 def _warnings(config: TrainConfig, content: tuple[str, ...], steps_before: int | None) -> tuple[str, ...]:

@@ -30,7 +30,8 @@ def test_number_of_workers(text, expected):
     [("num_workers", "0"), ("num_workers", "4:2"), ("num_workers", "1:"), ("num_workers", "many"), ("num_workers", "5"),
      ("steps", 0), ("crop_px", 66), ("crop_px", 28), ("width", 0.0), ("oversize", 0.9), ("learning_rate", 0.0),
      ("learning_rate", float("nan")), ("style_weight", -1.0), ("ema_decay", 1.0), ("max_failed_fraction", 1.5),
-     ("style_size_px", 7), ("seed", -1), ("seed", 2**63), ("content_cache", "much"),
+     ("style_size_px", 7), ("style_size_px", 10**6), ("crop_px", 10**6), ("seed", -1), ("seed", 2**63),
+     ("content_cache", "much"),
      ("content", ()), ("style_image", ""), ("out", ""), ("loss_weights", "vgg16.pth"), ("patience", -1)],
 )  # fmt: skip
 def test_values_out_of_range_are_refused_by_name(field, value):

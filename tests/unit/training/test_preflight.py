@@ -1,10 +1,18 @@
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
+import safetensors.torch
+import torch
+import torchvision
 
 from pipeline.errors import ConfigError
+from pipeline.nn.loss_networks.build import build_loss_network
 from pipeline.storage import Storage, resolve
 from pipeline.style_model import save_style_model
 from pipeline.training.config import ADDED_LATER, TrainConfig, settings_of
@@ -136,3 +144,98 @@ def test_the_teacher_is_part_of_what_a_run_is_by_its_content(folder):
     prepare(config(folder, teacher=str(folder / "c.safetensors")))
     assert refused(folder, teacher=str(folder / "b.safetensors")).field == "teacher"
     assert refused(folder).field == "teacher"
+
+
+def finish(folder, **changes) -> TrainConfig:
+    """Claim a run and put a style model there, as its end would."""
+    made, done = config(folder, **changes), changes.get("steps", 2000)
+    prepare(made)
+    metadata = {
+        "config": {name: value for name, value in settings_of(made).items() if name not in ("storage", "out")},
+        "steps": min(done, 300) if made.patience else done,
+        "style_image_sha256": hashlib.sha256((folder / "style.jpg").read_bytes()).hexdigest(),
+    }
+    save_style_model(Storage(), str(folder / "out/style.safetensors"), replace(style_model(), metadata=metadata))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("trained", "asked", "is_finished"),
+    [({}, {}, True), ({}, {"steps": 100}, True), ({}, {"steps": 4000}, False), ({}, {"patience": 3}, True),
+     ({"patience": 3}, {"patience": 3}, True), ({"patience": 3}, {"patience": 2}, True),
+     ({"patience": 3}, {"patience": 9}, False), ({"patience": 3}, {"patience": 0}, False),
+     ({"patience": 3}, {"patience": 0, "steps": 300}, True)],
+)  # fmt: skip
+def test_a_run_that_stopped_early_goes_on_with_more_patience(folder, trained, asked, is_finished):
+    finish(folder, **trained)
+    assert (prepare(config(folder, **asked)).finished is not None) == is_finished
+
+
+@pytest.mark.parametrize(("field", "value"), [("style_weight", 9.0), ("width", 0.5), ("content", ("a/*.jpg",))])
+def test_a_style_that_another_run_left_is_not_taken_for_this_one_s(folder, field, value):
+    """Its checkpoints were removed, to save space."""
+    finish(folder)
+    shutil.rmtree(folder / "out" / "checkpoints")
+    (folder / "a").mkdir()
+    (folder / "a" / "1.jpg").write_bytes(image_bytes(20, 30))
+    value = (str(folder / value[0]),) if field == "content" else value
+    assert refused(folder, **{field: value}).field == field
+    assert prepare(config(folder)).finished is not None
+    (folder / "style.jpg").write_bytes(image_bytes(200, 100, seed=7))
+    shutil.rmtree(folder / "out" / "checkpoints")
+    assert refused(folder).field == "style_image"
+
+
+def test_a_file_in_the_style_s_place_is_named(folder):
+    (folder / "out").mkdir()
+    (folder / "out" / "style.safetensors").write_text("mine")
+    error = refused(folder)
+    assert error.field == "out" and "style.safetensors" in error.problem
+
+
+@pytest.mark.parametrize("field", ["width", "upsampling", "norm", "residual"])
+def test_another_architecture_than_that_of_the_weights_to_start_from_is_refused(folder, field):
+    save_style_model(Storage(), str(folder / "narrow.safetensors"), style_model(width=0.25))
+    start = {"warm_start": str(folder / "narrow.safetensors")}
+    asked = {"width": 0.5, "upsampling": "bilinear", "norm": "group", "residual": "separable"}[field]
+    error = refused(folder, **start, **{field: asked})
+    assert error.field == field
+    assert error.problem.endswith(f", {getattr(style_model(width=0.25).architecture, field)}")
+    assert any("width 0.25" in warning for warning in prepare(config(folder, **start)).warnings)
+    assert prepare(config(folder, **start, width=0.25, out=str(folder / "other"))).warnings == ()
+
+
+def test_what_cannot_be_listed_is_told(folder):
+    (folder / "links").mkdir()
+    (folder / "links" / "to").symlink_to(folder / "content")
+    error = refused(folder, content=(str(folder / "links"),))
+    assert error.field == "content" and "symbolic link to a directory" in error.problem
+    content = (str(folder / "content"), str(folder / "links"))
+    (warning,) = prepare(config(folder, content=content)).warnings
+    assert "1 of the content's entries" in warning and "symbolic link to a directory" in warning
+
+
+def test_a_listing_that_is_none_is_named_by_its_flag(folder):
+    (folder / "listing.parquet").write_text("no Parquet")
+    assert refused(folder, content=(str(folder / "listing.parquet"),)).field == "content"
+
+
+def test_another_style_image_is_named_by_its_location(folder):
+    prepare(config(folder))
+    (folder / "other.jpg").write_bytes(image_bytes(200, 100, seed=4))
+    error = refused(folder, style_image=str(folder / "other.jpg"))
+    assert error.value == str(folder / "other.jpg") and "is not the file" in error.problem
+
+
+def test_of_the_loss_weights_only_what_is_used_travels_to_the_workers(folder):
+    """Those of torchvision are 553 MB, of which 94 % are never looked at."""
+    layers = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"])
+    weights = {f"features.{name}": tensor for name, tensor in layers.state_dict().items()}
+    buffer = io.BytesIO()
+    torch.save(weights | {"classifier.0.weight": torch.rand(512, 4096)}, buffer)
+    (folder / "vgg16.pth").write_bytes(buffer.getvalue())
+    run = prepare(config(folder, loss_network="vgg16", loss_weights=str(folder / "vgg16.pth")))
+    assert run.loss_weights is not None
+    assert set(safetensors.torch.load(run.loss_weights)) == {name for name in weights if int(name.split(".")[1]) <= 21}
+    built = [build_loss_network("vgg16", weights=data, source="w") for data in (buffer.getvalue(), run.loss_weights)]
+    assert built[0].digest() == built[1].digest()
