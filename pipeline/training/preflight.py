@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from pipeline.config import parse_yaml, to_yaml
+from pipeline.config import from_mapping, parse_yaml, to_yaml
 from pipeline.errors import AccessDenied, ConfigError, ImageError, ObjectNotFound, StorageError
 from pipeline.nn.architecture import Architecture
 from pipeline.registry import locate_model
@@ -73,8 +73,9 @@ def prepare(config: TrainConfig) -> PreparedTraining:
     try:
         finished = finished_style(storage, layout, config, style_sha256)
         _claim(storage, layout, config, _identity(config, style_sha256, warm_start=warm_start, teacher=teacher))
-        steps_before = _steps_before(storage, layout)
-        storage.write_bytes(layout.config_uri, to_yaml(config).encode())
+        before = _config_before(storage, layout)
+        if before != config:  # a file that says the same may have been written by hand, with comments
+            storage.write_bytes(layout.config_uri, to_yaml(config).encode())
         storage.create_bytes(layout.content_uri, json.dumps(content, indent=0).encode())
         frozen = tuple(json.loads(storage.read_bytes(layout.content_uri)))
     except StorageError as error:
@@ -90,7 +91,7 @@ def prepare(config: TrainConfig) -> PreparedTraining:
         teacher=teacher,
         loss_weights=loss_weights,
         finished=finished,
-        warnings=(*_shape_taken(config, warm_start), *unlisted, *_warnings(config, frozen, steps_before)),
+        warnings=(*_shape_taken(config, warm_start), *unlisted, *_warnings(config, frozen, before)),
     )
 
 
@@ -233,23 +234,23 @@ def _claim(storage: Storage, layout: TrainLayout, config: TrainConfig, identity:
             raise ConfigError(name, shown, problem, "use the same to resume, or another --out for a new run")
 
 
-def _steps_before(storage: Storage, layout: TrainLayout) -> int | None:
-    """Return the steps that the run was last started with, or None at its first start."""
+def _config_before(storage: Storage, layout: TrainLayout) -> TrainConfig | None:
+    """Return the config that the run was last started with, or None at its first start."""
     try:
         text = storage.read_bytes(layout.config_uri).decode()
-        return int(parse_yaml(text, source=layout.config_uri)["steps"])
-    except (ObjectNotFound, UnicodeDecodeError, ConfigError, KeyError, ValueError):
+        return from_mapping(TrainConfig, parse_yaml(text, source=layout.config_uri))
+    except (ObjectNotFound, UnicodeDecodeError, ConfigError):
         return None  # only a warning depends on it
 
 
-def _warnings(config: TrainConfig, content: tuple[str, ...], steps_before: int | None) -> tuple[str, ...]:
+def _warnings(config: TrainConfig, content: tuple[str, ...], before: TrainConfig | None) -> tuple[str, ...]:
     warnings = []
     if len(content) < FEW_IMAGES:
         images = f"{len(content)} content image" + "s" * (len(content) != 1)
         warnings.append(f"only {images}: the style will fit what they show and may smear on other pictures; add more")
-    if steps_before not in (None, config.steps):
+    if before is not None and before.steps != config.steps:
         warnings.append(
-            f"steps changes from {steps_before} to {config.steps}, and with it the schedule of the learning rate: "
+            f"steps changes from {before.steps} to {config.steps}, and with it the schedule of the learning rate: "
             "the result is not that of an undisturbed run"
         )
     return tuple(warnings)

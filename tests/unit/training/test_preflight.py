@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 import torchvision
 
+from pipeline.config import to_yaml
 from pipeline.errors import ConfigError
 from pipeline.nn.loss_networks.build import build_loss_network
 from pipeline.storage import Storage, resolve
@@ -239,3 +240,14 @@ def test_of_the_loss_weights_only_what_is_used_travels_to_the_workers(folder):
     assert set(safetensors.torch.load(run.loss_weights)) == {name for name in weights if int(name.split(".")[1]) <= 21}
     built = [build_loss_network("vgg16", weights=data, source="w") for data in (buffer.getvalue(), run.loss_weights)]
     assert built[0].digest() == built[1].digest()
+
+
+def test_a_config_file_that_says_the_same_is_left_as_its_author_wrote_it(folder):
+    made = config(folder, steps=10)
+    written = "# Strokes as fine as the photos allow.\n" + to_yaml(made)
+    (folder / "out").mkdir()
+    (folder / "out" / "config.yaml").write_text(written)
+    prepare(made)
+    assert (folder / "out" / "config.yaml").read_text() == written
+    prepare(replace(made, steps=20))
+    assert (folder / "out" / "config.yaml").read_text() == to_yaml(replace(made, steps=20))
