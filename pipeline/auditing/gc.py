@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.auditing.ownership import owned_hashes, unowned_objects
+from pipeline.errors import ConfigError
 from pipeline.manifest.history import load_history
+from pipeline.manifest.layout import RunLayout
 from pipeline.manifest.read import committed_runs
 from pipeline.storage import ObjectStat, Storage, join
 
@@ -27,11 +29,17 @@ def find_garbage(storage: Storage, out: str) -> Garbage:
     Args:
         storage: where to look.
         out: resolved output location.
+
+    Raises:
+        ConfigError: no run was ever begun there: its images are somebody else's.
     """
-    owned = owned_hashes(storage, load_history(storage, out))
-    objects = tuple(unowned_objects(storage, join(out, "images"), owned))
     committed = set(committed_runs(storage, out))
     unfinished = tuple(run_id for run_id in _begun_runs(storage, out) if run_id not in committed)
+    if not committed and not any(storage.exists(RunLayout(out=out, run_id=one).identity_uri) for one in unfinished):
+        cure = "give the OUT of `stylemill stylize`; where its runs are gone, remove its images by hand"
+        raise ConfigError("uri", out, "holds no run", cure)
+    owned = owned_hashes(storage, load_history(storage, out))
+    objects = tuple(unowned_objects(storage, join(out, "images"), owned))
     return Garbage(objects=objects, unfinished_runs=unfinished)
 
 

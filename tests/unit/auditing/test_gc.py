@@ -7,6 +7,7 @@ import pytest
 
 from jobs.manifest import main
 from pipeline.auditing.gc import find_garbage
+from pipeline.errors import ConfigError
 from pipeline.storage import Storage
 from pipeline.storage.local import TEMPORARY_PREFIX
 from tests.committed import commit_run
@@ -30,3 +31,14 @@ def test_strangers_and_what_dead_writers_left_are_removed(tmp_path: Path, capsys
     assert stray.exists() and dead.exists()
     assert main(["gc", str(tmp_path), "--delete"]) == 0
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == before | {living}
+
+
+def test_a_folder_of_images_that_no_run_made_is_left_alone(tmp_path: Path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "logo.png").write_bytes(b"mine")
+    (tmp_path / "runs" / "marathon").mkdir(parents=True)
+    (tmp_path / "runs" / "marathon" / "notes.txt").write_bytes(b"mine")
+    for out in (tmp_path, tmp_path / "nowhere", tmp_path / "images" / "logo.png"):
+        with pytest.raises(ConfigError, match="holds no run"):
+            main(["gc", str(out), "--delete"])
+    assert (tmp_path / "images" / "logo.png").exists()
