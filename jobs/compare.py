@@ -25,10 +25,13 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(config: CompareConfig) -> int:
     """Compare, tell, write, and return the exit code: 1 where there is too little to decide anything."""
+    from pipeline.evaluation.claim import claim_out
     from pipeline.storage import Storage
 
     check_installed()
     storage = Storage(config.storage)
+    if config.out:
+        claim_out(storage, config, "compare")
     return _run_live(storage, config) if config.live else _run_paired(storage, config)
 
 

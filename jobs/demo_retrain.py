@@ -81,8 +81,12 @@ def build(out: Path) -> tuple[Path, Path, Path]:
     content, holdout = out / "content", out / "holdout"
     style_image = out / "style" / f"{STYLE_NAME}.png"
     if not style_image.exists():
-        for folder in (content, holdout, style_image.parent):
-            folder.mkdir(parents=True, exist_ok=True)
+        try:
+            for folder in (content, holdout, style_image.parent):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            problem = f"cannot be made ({error.strerror})"
+            raise ConfigError("out", str(out), problem, "give a folder that you may write") from None
         for name in build_training_content(content):
             photo = name.partition("-")[0]
             if photo in HOLDOUT_PHOTOS and "mirrored" not in name:

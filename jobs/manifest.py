@@ -71,13 +71,14 @@ def verify(config: VerifyConfig) -> int:
 
 
 def _verification(config: ManifestConfig, sample: float = 1.0) -> Verification:
-    from jobs.session import ray_session
-    from pipeline.auditing import verify as auditing
     from pipeline.manifest.read import find_run, load_success
     from pipeline.storage import Storage
 
     storage = Storage(config.storage)
-    layout = find_run(storage, config.uri)
+    layout = find_run(storage, config.uri)  # a wrong location should not wait for Ray's import
+    from jobs.session import ray_session
+    from pipeline.auditing import verify as auditing
+
     is_small = len(load_success(storage, layout).parts) <= PARTS_WITHOUT_RAY
     line = LiveLine()
     with nullcontext() if is_small else ray_session():
@@ -102,11 +103,11 @@ def _verification(config: ManifestConfig, sample: float = 1.0) -> Verification:
 
 def repair(config: ManifestConfig) -> int:
     """Verify a manifest and paint again what is missing or damaged."""
+    found = _verification(config)
     from jobs.session import ray_session
     from jobs.stylize import paint, print_summary, write_report
     from pipeline.auditing.repair import prepare_repair
 
-    found = _verification(config)
     if not found.broken_keys:
         print("nothing to repair")
         return 0 if found.is_sound else 1

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from jobs.arguments import Subcommand, run_subcommand
 from pipeline.checks import check_within
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StorageError
 from pipeline.storage import Storage, StorageOptions, join, resolve
 from pipeline.storage.uri import key_problem
 from pipeline.storage.uri import name as last_component
@@ -121,7 +122,8 @@ def import_model(config: ImportConfig) -> int:
     storage = Storage(config.storage)
     data = _read(storage, "from", config.from_)
     model = convert(data, source=config.from_, name=config.style_name, tanh_scale=config.tanh_scale)
-    saved = save_style_model(storage, config.out_uri, model)
+    with _writing(config.out):
+        saved = save_style_model(storage, config.out_uri, model)
     imported = saved.metadata["imported"]
     print(f"{config.from_} is a checkpoint of {imported['layout']}, sha256 {imported['sha256'][:DIGITS]}")
     for key, value in imported["notes"].items():
@@ -139,7 +141,8 @@ def export_model(config: ExportConfig) -> int:
     _, model = _load(storage, config.from_, config.registry)
     exported = export(model, config.to)
     uri = config.out_uri(model.name, SUFFIXES[config.to])
-    storage.write_bytes(uri, exported.data)
+    with _writing(config.out):
+        storage.write_bytes(uri, exported.data)
     print(f"{model.name}@{model.version} as {config.to}: {uri}, {len(exported.data):,} bytes")
     print(f"  {exported.description}")
     print(f"  read back, it differs from the network by at most {exported.difference:.4f} of 255 levels")
@@ -164,6 +167,15 @@ def _load(storage: Storage, uri: str, registry: str | None) -> tuple[str, StyleM
 
     located = locate_model(storage, uri, registry)
     return located, load_style_model(storage, located)
+
+
+@contextmanager
+def _writing(out: str) -> Iterator[None]:
+    try:
+        yield
+    except StorageError as error:
+        cure = "give a location that these credentials may write"
+        raise ConfigError("out", out, f"cannot be written ({error})", cure) from None
 
 
 def _read(storage: Storage, field_name: str, uri: str) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from jobs.arguments import parse
 from jobs.terminal import LiveLine, duration
-from pipeline.errors import ConfigError, ImageError
+from pipeline.errors import ConfigError, ImageError, PathConflict
 from pipeline.evaluation.optimize_config import OptimizeConfig
 
 
@@ -20,6 +20,7 @@ def run(config: OptimizeConfig) -> int:
     """Optimise, write picture, curve and page, and return the exit code."""
     import pyarrow as pa
 
+    from pipeline.evaluation.claim import claim_out
     from pipeline.evaluation.evaluate import load_source, to_png
     from pipeline.evaluation.judging import open_bench
     from pipeline.evaluation.optimize import optimize_pixels
@@ -35,8 +36,9 @@ def run(config: OptimizeConfig) -> int:
     with IsolatedDecoder(DecodeOptions()) as decoder:
         try:
             source_HWC = load_source(storage, decoder, resolve(config.content), config.size_px)
-        except ImageError as failure:
+        except (ImageError, PathConflict) as failure:
             raise ConfigError("content", config.content, f"cannot be painted ({failure})", "give another") from None
+    claim_out(storage, config, "optimize")
     line = LiveLine()
     try:
         found = optimize_pixels(

@@ -94,6 +94,8 @@ def main(arguments: Sequence[str]) -> int:
     config = parse(SubmitConfig, "submit", "Run a verb as a job: " + ", ".join(SUBMITTABLE) + ".", own)
     if config is None:
         return 0
+    if not verb:
+        raise ConfigError("verb", None, "is missing", "write stylemill submit --address URL stylize ...")
     request = build_request(verb, rest, config)
     if request is None:
         return 0
@@ -118,12 +120,10 @@ def split(arguments: Sequence[str]) -> tuple[list[str], str, list[str]]:
         verb = " ".join(words[:length])
         if verb in SUBMITTABLE:
             return own, verb, words[length:]
-    if {"-h", "--help", "--print-config"} & set(own):
-        return own, "", []
-    if words:
+    if words and not {"-h", "--help", "--print-config"} & set(own):
         cure = "submit one of " + ", ".join(SUBMITTABLE)
         raise ConfigError("verb", " ".join(words[:2]) if words[0] == "manifest" else words[0], "is no job", cure)
-    raise ConfigError("verb", None, "is missing", "write stylemill submit --address URL stylize ...")
+    return own, "", []
 
 
 def build_request(verb: str, arguments: Sequence[str], submit_config: SubmitConfig) -> JobRequest | None:

@@ -32,7 +32,8 @@ def run(config: TrainConfig) -> int:
     from pipeline.training.preflight import prepare
 
     prepared = prepare(config)
-    print(f"style {config.style_name!r}: {len(prepared.content):,} content images -> {prepared.layout.out}", flush=True)
+    num = len(prepared.content)
+    print(f"style {config.style_name!r}: {num:,} content image{'s' * (num != 1)} -> {prepared.layout.out}", flush=True)
     for warning in prepared.warnings:
         print(f"note: {warning}", flush=True)
     if prepared.finished is not None:

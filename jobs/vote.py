@@ -20,6 +20,7 @@ def main(arguments: Sequence[str]) -> int:
 def run(config: VoteConfig) -> int:
     """Serve the page until Ctrl-C or SIGTERM and return the exit code."""
     from pipeline.evaluation.ballot import BallotBox, write_questions
+    from pipeline.evaluation.claim import claim_out
     from pipeline.evaluation.pairing import measured_name, read_evaluations
     from pipeline.evaluation.vote_server import VoteServer
     from pipeline.storage import Storage, join, resolve
@@ -28,6 +29,7 @@ def run(config: VoteConfig) -> int:
     table = read_evaluations(storage, [config.evaluation])
     models = [measured_name(storage, name, config.registry) for name in config.model]
     questions = write_questions(table, models=models, num_images=config.num_images, seed=config.seed)
+    claim_out(storage, config, "vote")
     box = BallotBox(storage, out, questions, seed=config.seed)
     server = VoteServer(storage, box, host=config.host, port=config.port)
     print(f"{len(questions):,} questions; open {server.url} and end with Ctrl-C", flush=True)

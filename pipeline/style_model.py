@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pipeline.errors import ConfigError, ObjectNotFound
+from pipeline.errors import ConfigError, ObjectNotFound, PathConflict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -183,6 +183,8 @@ def _read(storage: ByteStore, uri: str) -> bytes:
         return storage.read_bytes(uri)
     except ObjectNotFound as error:
         raise ConfigError("model", uri, "does not exist", _CURE) from error
+    except PathConflict as error:
+        raise ConfigError("model", uri, f"is no file ({error})", _CURE) from error
 
 
 def _split(data: bytes) -> tuple[dict[str, Any], bytes]:

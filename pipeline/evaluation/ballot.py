@@ -78,7 +78,9 @@ def write_questions(
     votable = [key for key, by_model in painted.items() if len(by_model) > 1]
     if not votable:
         cure = "evaluate two models on the same images: --model A --model B"
-        raise ConfigError("evaluation", None, "holds no image by two models", cure)
+        raise ConfigError(
+            "evaluation", list(dict.fromkeys(row["model"] for row in rows)), "holds no image by two models", cure
+        )
     questions = {}
     for key in draw(votable, num_images, seed=seed):
         for model_a, model_b in combinations(sorted(painted[key]), 2):

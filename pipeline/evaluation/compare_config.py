@@ -90,7 +90,7 @@ class CompareConfig:
     """Share of units that the live split gives to the candidate."""
 
     out: str | None = None
-    """Where comparison.json and report/ go; nothing is written without it."""
+    """Where comparison.json, report/ and these settings (compare.yaml) go; nothing is written without it."""
 
     rule: Rule = inline(Rule)  # noqa: RUF009 (gives a field, as field() does)
 
@@ -98,10 +98,9 @@ class CompareConfig:
 
     def __post_init__(self) -> None:
         if bool(self.evaluation) == (self.live is not None):
+            problem = "cannot be combined with live" if self.evaluation else "is missing, and so is live"
             cure = "give --evaluation OUT (with --votes OUT if there are any), or --live FILE.parquet"
-            raise ConfigError(
-                "evaluation", list(self.evaluation), "is neither alone nor replaced by a live split", cure
-            )
+            raise ConfigError("evaluation", list(self.evaluation), problem, cure)
         if self.live is not None and self.votes:
             raise ConfigError("votes", list(self.votes), "do not belong to a live split", "leave them out")
         if self.champion is not None and self.champion == self.candidate:

@@ -66,7 +66,7 @@ class EvaluateConfig:
     """Images to measure on: a prefix, a glob, a file, or a Parquet file of uris."""
 
     out: str
-    """Output location: evaluation.parquet, images/ and report/."""
+    """Output location: evaluation.parquet, images/, report/, and these settings as evaluate.yaml."""
 
     registry: str | None = None
     """Registry that registry:STYLE means; by default the environment's STYLEMILL_REGISTRY."""

@@ -16,6 +16,7 @@ from PIL import Image as PillowImage
 
 from pipeline.config import digest
 from pipeline.errors import AccessDenied, ConfigError, ImageError, NotAnImage, ObjectNotFound, StorageError
+from pipeline.evaluation.claim import claim_out
 from pipeline.evaluation.config import MIN_SIDE_PX, EvaluateConfig
 from pipeline.evaluation.installed import check_installed
 from pipeline.evaluation.judging import Bench, at_size, open_bench, read_named
@@ -53,7 +54,8 @@ def prepare(storage: Storage, config: EvaluateConfig) -> PreparedEvaluation:
     """Check a config against the world.
 
     Raises:
-        ConfigError: a model, the style image or the content that cannot be read; an output inside the content.
+        ConfigError: a model, the style image or the content that cannot be read; an output inside the content,
+            or that cannot be written.
     """
     check_installed()
     models = _load_models(storage, config)
@@ -62,13 +64,15 @@ def prepare(storage: Storage, config: EvaluateConfig) -> PreparedEvaluation:
     if is_inside(out, content):
         raise ConfigError("out", config.out, "lies inside the content", "choose a location outside it")
     bench = open_bench(storage, config.judge, style_image=style_image)
+    sources = _draw_sources(storage, config, content)
+    claim_out(storage, config, "evaluate")
     return PreparedEvaluation(
         config=config,
         out=out,
         models=models,
         bench=bench,
         judge=digest({"bench": bench.digest, "size_px": config.size_px})[:16],
-        sources=_draw_sources(storage, config, content),
+        sources=sources,
     )
 
 

@@ -24,7 +24,7 @@ class OptimizeConfig:
     """Location of the image to repaint."""
 
     out: str
-    """Output location: result.png, curve.parquet, report/."""
+    """Output location: result.png, curve.parquet, report/, and these settings as optimize.yaml."""
 
     judge: Judge = inline(Judge)  # noqa: RUF009 (gives a field, as field() does)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.errors import ConfigError, ObjectNotFound
+from pipeline.errors import ConfigError, ObjectNotFound, PathConflict
 from pipeline.evaluation.schema import model_label, read_measurements
 from pipeline.registry import find_version, is_reference
 from pipeline.storage import Storage, resolve
@@ -25,7 +25,7 @@ def read_evaluations(storage: Storage, locations: Sequence[str]) -> pa.Table:
     for location in locations:
         try:
             tables.append(read_measurements(storage, resolve(location)))
-        except ObjectNotFound:
+        except (ObjectNotFound, PathConflict):
             cure = "give the OUT of `stylemill evaluate`"
             raise ConfigError("evaluation", location, "holds no evaluation.parquet", cure) from None
         except ValueError as error:

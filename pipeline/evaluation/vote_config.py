@@ -21,7 +21,7 @@ class VoteConfig:
     """OUT of `stylemill evaluate` with two or more models: its pictures are voted on."""
 
     out: str
-    """Where votes/ goes; the same location again takes up where voters stopped."""
+    """Where votes/ goes, and these settings as vote.yaml; the same location again takes up where voters stopped."""
 
     model: tuple[str, ...] = ()
     """Vote on these models alone, as the evaluation names them, or registry:STYLE[@VERSION]; give it again for each."""

@@ -88,7 +88,9 @@ def _check_size(data: bytes, source: str) -> None:
 
 
 def _unreadable(source: str, error: BaseException) -> ConfigError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:_TEXT_KEPT]
+    # What weights_only adds of its own is advice to do without it.
+    reason = "its pickle cannot be read" if isinstance(error, pickle.UnpicklingError) else str(error).strip()
+    reason = (reason or type(error).__name__).splitlines()[0][:_TEXT_KEPT]
     return ConfigError("from", source, f"is no checkpoint, or a damaged one ({reason})", _DAMAGED)
 
 

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from pipeline.errors import ConfigError, ObjectNotFound, RegistryError, RunConflict
+from pipeline.errors import ConfigError, ObjectNotFound, PathConflict, RegistryError, RunConflict
 from pipeline.registry.records import Promotion, PromotionKind, Version
 from pipeline.storage import Storage, join, resolve
 from pipeline.style_model import read_header
@@ -54,7 +54,7 @@ class Registry:
         root = resolve(uri)
         try:
             data = storage.read_bytes(join(root, "registry.json"))
-        except ObjectNotFound:
+        except (ObjectNotFound, PathConflict):
             cure = "check the location; `stylemill styles add` makes a new one"
             raise ConfigError("registry", uri, "holds no registry", cure) from None
         try:
@@ -70,7 +70,10 @@ class Registry:
     def create(cls, storage: Storage, uri: str) -> Self:
         """Return the registry at a location, which is made there if need be; raises as ``open``."""
         marker = json.dumps({"schema_version": SCHEMA_VERSION, "created_at": _now()}).encode()
-        storage.create_bytes(join(resolve(uri), "registry.json"), marker)
+        try:
+            storage.create_bytes(join(resolve(uri), "registry.json"), marker)
+        except PathConflict as error:
+            raise ConfigError("registry", uri, f"cannot be made ({error})", "give a folder or a prefix") from None
         return cls.open(storage, uri)
 
     def model_uri(self, style: str, version: str) -> str:

@@ -270,6 +270,29 @@ def test_print_config_needs_no_world(capsys: pytest.CaptureFixture[str]):
     assert "quality: 90\n" in printed and "region: x\n" in printed and "max_memory: 2GiB\n" in printed
 
 
+def test_results_that_cannot_be_written_are_not_worked_for(refused: Check, style_file: Path, tmp_path: Path):
+    out, picture = tmp_path / "taken", tmp_path / "a.jpg"
+    out.write_bytes(b"mine")
+    picture.write_bytes(image_bytes(96, 96))
+    judged = ("--content", picture, "--style-image", picture, "--style-size-px", "64", "--size-px", "64")
+    refused("evaluate", "--model", style_file, *judged, "--out", out, field="out")
+    refused("optimize", *judged, "--out", out, "--iterations", "100000", field="out")
+    refused("optimize", *judged, "--out", out, "--content", tmp_path, field="content")
+    refused("compare", "--evaluation", tmp_path, "--out", out, field="out")
+    refused("compare", "--evaluation", out, field="evaluation")
+    refused("demo-retrain", "--out", out, field="out")
+    assert out.read_bytes() == b"mine"
+
+
+def test_a_wrong_location_does_not_wait_for_ray(tmp_path: Path):
+    code = (
+        "import sys; from jobs.cli import main; code = main(['manifest', 'verify', sys.argv[1]]);"
+        "sys.exit(99 if 'ray' in sys.modules else code)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert answer.returncode == WRONG_USE
+
+
 def test_manifest_verbs(refused: Check, tmp_path: Path):
     refused("manifest", field="manifest")
     refused("manifest", "verfy", field="manifest='verfy'")

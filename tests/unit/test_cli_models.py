@@ -80,6 +80,21 @@ def test_exporting_needs_a_style_model_and_a_known_format(checkpoint: Path, monk
         assert complaint in capfd.readouterr().err
 
 
+def test_a_wrong_place_is_named_with_a_cure(checkpoint: Path, tmp_path: Path, capfd):
+    assert main(["models", "import", "--from", str(checkpoint), "--out", str(tmp_path / "s")]) == DONE
+    model = tmp_path / "s" / "style.safetensors"
+    for arguments, complaint in (
+        (["show", str(tmp_path)], "model="),
+        (["export", str(model), "--out", f"{model}/deeper.onnx", "--to", "safetensors"], "out="),
+        (["import", str(checkpoint), "--out", f"{checkpoint}/deeper"], "out="),
+        (["import", str(model), "--out", str(tmp_path / "t")], "from="),
+    ):
+        capfd.readouterr()
+        assert main(["models", *arguments]) == WRONG_USE
+        (line,) = capfd.readouterr().err.splitlines()
+        assert line.startswith(f"stylemill: {complaint}") and "weights_only" not in line
+
+
 def test_a_model_shows_what_it_is_and_what_it_costs(checkpoint: Path, tmp_path: Path, monkeypatch, capfd):
     monkeypatch.setattr("jobs.model_card.TRIAL_SIDE_PX", 64)
     styles = tmp_path / "styles"

@@ -62,11 +62,15 @@ def test_the_life_of_a_style(registry: Path, capfd: pytest.CaptureFixture[str]):
         (["rollback", "waves"], "has no earlier champion"),
         (["add", "missing.safetensors"], "model="),
         (["fly"], "is no subcommand"),
+        (["list", "--registry", __file__], "holds no registry"),
+        (["add", "--registry", __file__, "--model", "STYLE"], "registry="),
     ],
 )
-def test_wrong_use_is_one_line(registry: Path, arguments: list[str], said: str, capfd: pytest.CaptureFixture[str]):
+def test_wrong_use_is_one_line(
+    registry: Path, style_file: Path, arguments: list[str], said: str, capfd: pytest.CaptureFixture[str]
+):
     capfd.readouterr()
-    assert main(["styles", *arguments]) == WRONG_USE
+    assert main(["styles", *(str(style_file) if word == "STYLE" else word for word in arguments)]) == WRONG_USE
     (line,) = capfd.readouterr().err.splitlines()
     assert said in line
 

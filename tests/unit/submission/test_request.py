@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.submit import SUBMITTABLE, build_request, split
+from jobs.submit import SUBMITTABLE, build_request, main, split
 from pipeline.errors import ConfigError
 from pipeline.evaluation.config import Judge
 from pipeline.submission.config import SubmitConfig, with_address_from
@@ -178,6 +178,7 @@ def test_attempts(jobs: dict[str, str], is_repeatable: bool, expected: Attempt):
         (["manifest", "verify", "s3://b/x"], ([], "manifest verify", ["s3://b/x"])),
         (["--help"], (["--help"], "", [])),
         (["--print-config"], (["--print-config"], "", [])),
+        (["--help", "demo"], (["--help"], "", [])),
     ],
 )
 def test_the_verb_divides_the_arguments(arguments: list[str], expected: tuple):
@@ -187,8 +188,13 @@ def test_the_verb_divides_the_arguments(arguments: list[str], expected: tuple):
 @pytest.mark.parametrize("arguments", [[], ["--wait"], ["demo"], ["manifest", "verfy"], ["submit", "train"]])
 def test_what_cannot_be_submitted(arguments: list[str]):
     with pytest.raises(ConfigError) as caught:
-        split(arguments)
+        main(arguments)
     assert caught.value.field == "verb"
+
+
+def test_a_mistyped_flag_is_told_of_and_does_not_swallow_the_verb():
+    with pytest.raises(ConfigError, match="did you mean --address"):
+        main(["--adress", "stylize"])
 
 
 @pytest.mark.parametrize(
