@@ -104,7 +104,7 @@ class FilePlane:
                 raise ImageError(
                     "ScratchFull",
                     f"the scratch directory has no room for the {self.nbytes / 2**20:.0f} MiB of a feature map"
-                    f" ({error.strerror}); raise max_memory or point scratch_dir at a larger disk",
+                    f" ({error.strerror}); raise max_memory, or let TMPDIR name a larger disk",
                 ) from error
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import re
 from pathlib import Path
 
 import duckdb
@@ -88,3 +89,15 @@ def test_all_the_usual_readers_read_the_same_rows(tmp_path: Path):
     assert dataset.schema.equals(MANIFEST_SCHEMA, check_metadata=False)
     table = dataset.to_table().sort_by([("key", "ascending"), ("style", "ascending")])
     assert list(zip(table["key"].to_pylist(), table["style"].to_pylist(), strict=True)) == wanted
+
+
+def test_every_column_and_every_error_type_of_a_row_is_explained_to_readers():
+    root = Path(__file__).parents[3]
+    page = (root / "docs/manifest.md").read_text()
+    assert [column for column in MANIFEST_SCHEMA.names if f"`{column}`" not in page] == []
+    explained = page + (root / "docs/images.md").read_text()
+    rooms = ("images", "nn", "storage", "stylizing")
+    code = "\n".join(path.read_text() for room in rooms for path in (root / "pipeline" / room).rglob("*.py"))
+    types = set(re.findall(r'(?:ImageError|NotAnImage)\(\s*"([A-Z]\w+)"', code))
+    types |= set(re.findall(r'0, "", "([A-Z]\w+)"', code))
+    assert len(types) > 15 and {one for one in types if f"`{one}`" not in explained} == set()
