@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.errors import ConfigError, ObjectNotFound, PathConflict
+from pipeline.storage.uri import key_problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,13 +106,17 @@ def read_header(data: bytes, *, source: str) -> StyleHeader:
         data: the whole file (its digest is taken).
         source: where the bytes came from, for messages.
     Raises:
-        ConfigError: the bytes are not a style model.
+        ConfigError: the bytes are not a style model, or its name or version would lead out of a folder.
     """
     try:
         header, _ = _split(data)
         entries = header["__metadata__"]
         if entries["format"] != FORMAT:
             raise ConfigError("model", source, f"has the unknown format {entries['format']!r}", _CURE)
+        for what in ("name", "version"):  # folders are called after them
+            if "/" in entries[what] or key_problem(entries[what]):
+                problem = f"has the {what} {entries[what]!r}, which cannot name a folder"
+                raise ConfigError("model", source, problem, "train or import it with another --name")
         return StyleHeader(
             name=entries["name"],
             version=entries["version"],

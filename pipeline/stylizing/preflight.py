@@ -17,7 +17,7 @@ from pipeline.registry import locate_model
 from pipeline.storage import Storage, resolve
 from pipeline.storage.options import first_look
 from pipeline.storage.sources import find_sources, sources_root
-from pipeline.storage.uri import is_inside, key_problem, scheme
+from pipeline.storage.uri import is_inside, scheme
 from pipeline.style_model import StyleModel, load_style_model, to_bytes
 from pipeline.stylizing.config import StylizeConfig
 from pipeline.stylizing.follow_up import follow_up
@@ -141,10 +141,6 @@ def load_models(storage: Storage, uris: Sequence[str], registry: str | None = No
                 model = load_style_model(storage, locate_model(storage, uri, registry))
         except StorageError as error:
             raise ConfigError("model", uri, f"cannot be read ({error})", "check the location and credentials") from None
-        if not model.name or "/" in model.name or key_problem(model.name):
-            raise ConfigError(
-                "model", uri, f"has the name {model.name!r}, which is no folder name", "train with --name"
-            )
         if any(model.name == other.name for other in models):
             raise ConfigError("model", uri, f"is a second style named {model.name!r}", "give each style one model")
         models.append(model)

@@ -201,3 +201,13 @@ def test_the_architecture_of_a_default_network_is_written_as_it_always_was():
         name="a", version="1", architecture=network.architecture, state_dict=network.state_dict(), metadata={}
     )
     assert b'"architecture": "{\\"upsampling\\": \\"nearest\\", \\"width\\": 0.1}"' in to_bytes(model)
+
+
+@pytest.mark.parametrize("bad", ["../up", "..", ".", "a/b", "/etc", "", "a\0b"])
+@pytest.mark.parametrize("field", ["name", "version"])
+def test_names_that_lead_out_of_a_folder_are_refused(field, bad):
+    model = make_model()
+    data = to_bytes(replace(model, **{field: bad}))
+    for read in (read_header, from_bytes):
+        with pytest.raises(ConfigError, match=f"has the {field}.*cannot name a folder"):
+            read(data, source="stranger.safetensors")

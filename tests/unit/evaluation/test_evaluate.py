@@ -138,3 +138,11 @@ def test_what_is_wrong_is_said_before_anything_is_measured(
 def test_the_same_model_twice_is_refused(tmp_path: Path, style_image: Path, style_file: Path):
     with pytest.raises(ConfigError, match="the same model as one before it"):
         prepare(Storage(), _config(tmp_path, style_image, (style_file, style_file)))
+
+
+def test_a_strangers_model_writes_nothing_outside_the_output(tmp_path: Path, style_image: Path):
+    stranger = tmp_path / "stranger.safetensors"
+    stranger.write_bytes(to_bytes(replace(style_model(), version="/../../../elsewhere")))
+    with pytest.raises(ConfigError, match="cannot name a folder"):
+        evaluate(Storage(), prepare(Storage(), _config(tmp_path, style_image, (stranger,))))
+    assert not (tmp_path / "elsewhere").exists()
