@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 STATE, METRICS, COMPLETE = "state.safetensors", "metrics.parquet", "complete.json"
 LEFTOVERS_S = 3600.0
 """Half-written files of this age belong to a process that was killed."""
+_START = re.compile(r"(\d{6})\.json")
 _FOLDER = re.compile(r"step-(\d{8})\.start-(\d{6})")
 
 
@@ -99,8 +100,9 @@ class Checkpoints:
         """Return the step at which each start resumed."""
         found = self._storage.list_objects(join(self._prefix_uri, "starts"))
         return {
-            int(item.key.removesuffix(".json")): json.loads(self._storage.read_bytes(item.uri))["resumed_at"]
+            int(match[1]): json.loads(self._storage.read_bytes(item.uri))["resumed_at"]
             for item in found
+            if (match := _START.fullmatch(item.key))
         }
 
     def _lineage(self, starts: dict[int, int], before: float = math.inf) -> Iterator[str]:
@@ -124,18 +126,20 @@ class Checkpoints:
         folder = join(self._prefix_uri, name)
         try:
             complete = json.loads(self._storage.read_bytes(join(folder, COMPLETE)))
-            files = {file: self._storage.read_bytes(join(folder, file)) for file in complete["sha256"]}
+            step, numbers, digests = complete["step"], complete["numbers"], complete["sha256"]
+            digest_of = {file: digests[file] for file in (STATE, METRICS)}
+            files = {file: self._storage.read_bytes(join(folder, file)) for file in digest_of}
         except ObjectNotFound as error:
             raise CheckpointError(f"it is not complete ({error})") from error
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"its {COMPLETE} is damaged ({error})") from error
-        for file, sha256 in complete["sha256"].items():
+        for file, sha256 in digest_of.items():
             if hashlib.sha256(files[file]).hexdigest() != sha256:
                 raise CheckpointError(f"{file} is not what was written (its SHA-256 differs)")
         return Checkpoint(
-            step=complete["step"],
+            step=step,
             tensors=safetensors.torch.load(files[STATE]),
-            numbers=complete["numbers"],
+            numbers=numbers,
             metrics=metrics_from_parquet(files[METRICS]),
         )
 
@@ -151,14 +155,25 @@ class Checkpoints:
         complete = json.dumps({"step": step, "numbers": numbers, "sha256": digests}, indent=1).encode()
         self._storage.write_bytes(join(folder, COMPLETE), complete, durable=True)
 
-    def keep_newest(self, count: int) -> None:
-        """Remove all checkpoints but the newest ``count`` complete ones of the lineage; torn and late ones go too."""
+    def keep_newest(self, count: int, start: int) -> None:
+        """Remove all checkpoints but the newest ``count`` complete ones of the lineage; torn and late ones go too.
+
+        Args:
+            count: how many are kept.
+            start: who cleans up. What newer starts write is theirs: it may look torn because it is under way.
+        """
         kept: list[str] = []
         for name in self._lineage(self._starts()):
             if len(kept) < count and self._storage.exists(join(self._prefix_uri, name, COMPLETE)):
                 kept.append(name)
-        for name, _, _ in self._folders():
-            if name not in kept:
+        for name, _, written_by in self._folders():
+            if name not in kept and written_by <= start:
+                self._remove(name)
+
+    def discard_after(self, step: int) -> None:
+        """Remove the checkpoints of later steps, which a roll-back has taken back."""
+        for name, of_step, _ in self._folders():
+            if of_step > step:
                 self._remove(name)
 
     def _remove(self, name: str) -> None:
@@ -201,7 +216,7 @@ class CheckpointWriter:
 
     def _write(self, step: int, tensors: dict[str, Tensor], numbers: dict[str, Any], metrics: list[Row]) -> None:
         self._checkpoints.write(self._start, step, tensors, numbers, metrics)
-        self._checkpoints.keep_newest(self._keep)
+        self._checkpoints.keep_newest(self._keep, self._start)
 
     def wait(self) -> None:
         """Wait until everything is written; raises what went wrong."""

@@ -65,6 +65,12 @@ class TrainState:
         for name, parameter in self.net.state_dict(keep_vars=True).items():
             self.average[name].lerp_(parameter.detach(), 1 - decay)
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether the weights, and their running mean, hold nothing but numbers."""
+        tensors = (*self.net.state_dict().values(), *self.average.values())
+        return all(bool(tensor.isfinite().all()) for tensor in tensors)
+
     def to_tensors(self) -> dict[str, Tensor]:
         """Return copies of all tensors on the CPU, and the generator's state, by name."""
         tensors = {_MODEL + name: tensor for name, tensor in self.net.state_dict().items()}

@@ -68,7 +68,7 @@ class TrainJob:
 
 
 class _Unstable(Exception):
-    """Several updates in a row were not finite."""
+    """Several updates in a row were not finite, or the weights at the end are not."""
 
 
 def train_worker(parameters: dict[str, Any]) -> None:
@@ -136,8 +136,11 @@ class Worker:
         while not is_ended:
             try:
                 is_ended = self._advance(model)
+                if is_ended and self._is_finished and not self._state.is_finite:
+                    raise _Unstable
             except _Unstable:
                 self._roll_back()
+                is_ended = False
         self._batches.close()
         self._recorder.finish()
         if self._is_finished:
@@ -240,6 +243,8 @@ class Worker:
             self._state.load(0, fresh.to_tensors(), fresh.to_numbers())
             self._recorder.start_over()
         self._state.rate_scale, self._state.num_skipped = rate_scale, num_skipped
+        if self._start is not None:
+            self._checkpoints.discard_after(self._state.step)
         self._recorder.note(f"rolled back to step {self._state.step}, the rate is now x{rate_scale:g}")
 
     def _export(self) -> None:

@@ -170,6 +170,19 @@ def test_weights_that_are_not_finite_send_all_workers_back_to_the_last_good_chec
 
 
 @pytest.mark.slow
+def test_a_run_does_not_end_with_weights_that_are_not_finite(whole_run: Path, train: Train, tmp_path: Path):
+    """Fewer steps are left than it takes to call the run unstable."""
+    out = tmp_path / "out"
+    shutil.copytree(whole_run, out)
+    poison(out, step=6)
+    result = train(out, steps=8)
+    assert result.progress.events[-1] == "rolled back to step 3, the rate is now x0.5"
+    assert [row["step"] for row in rows_of(out)] == list(range(1, 9))
+    assert all(weights.isfinite().all() for weights in weights_of(out).values())
+    assert result.header is not None and train(out, steps=8).already_finished
+
+
+@pytest.mark.slow
 def test_a_loss_that_does_not_stay_finite_ends_the_run_with_a_cure(whole_run: Path, train: Train, tmp_path: Path):
     shutil.copytree(whole_run, tmp_path / "out")
     poison(tmp_path / "out", step=6, rate_scale=0.5**4)

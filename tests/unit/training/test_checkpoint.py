@@ -55,7 +55,15 @@ def test_none_at_first(checkpoints):
 
 @pytest.mark.parametrize(
     ("file", "content"),
-    [(COMPLETE, None), (COMPLETE, b"{"), (COMPLETE, b"[]"), (STATE, None), (STATE, b""), ("metrics.parquet", b"x")],
+    [
+        (COMPLETE, None),
+        (COMPLETE, b"{"),
+        (COMPLETE, b"[]"),
+        (COMPLETE, b'{"step": 10, "numbers": {}, "sha256": {}}'),
+        (STATE, None),
+        (STATE, b""),
+        ("metrics.parquet", b"x"),
+    ],
 )
 def test_torn_or_damaged_ones_are_left_out_with_a_reason(checkpoints, tmp_path, file, content):
     start = start_number(checkpoints)
@@ -109,7 +117,7 @@ def test_nothing_is_left_of_a_removed_checkpoint(checkpoints, tmp_path):
     write(checkpoints, first, 5)
     (folder(tmp_path, 5) / f"{TEMPORARY_PREFIX}12").write_bytes(b"half")
     write(checkpoints, first, 10)
-    checkpoints.keep_newest(1)
+    checkpoints.keep_newest(1, first)
     assert [path.name for path in (tmp_path / "checkpoints").glob("step-*")] == [folder(tmp_path, 10).name]
 
 
@@ -129,7 +137,7 @@ def test_only_the_newest_complete_ones_are_kept_and_scraps_go(checkpoints, tmp_p
     write(checkpoints, first, 20)  # late
     (folder(tmp_path, 15) / COMPLETE).unlink()  # torn
     write(checkpoints, second, 25)
-    checkpoints.keep_newest(2)
+    checkpoints.keep_newest(2, second)
     left = sorted(path.parent.name for path in (tmp_path / "checkpoints").glob("step-*/*") if path.name == COMPLETE)
     assert left == ["step-00000010.start-000001", "step-00000025.start-000002"]
     assert not list(folder(tmp_path, 15).glob("*"))
@@ -153,3 +161,34 @@ def test_writer_raises_what_went_wrong_and_the_old_checkpoint_stands(checkpoints
         writer.wait()
     folder(tmp_path, 10).unlink()
     assert newest_step(checkpoints) == 5
+
+
+def test_a_roll_back_leaves_nothing_of_what_it_takes_back(checkpoints):
+    """A killed run resumes where its last start was, not at the weights that had failed."""
+    start = start_number(checkpoints)
+    for step in (5, 10, 15):
+        write(checkpoints, start, step)
+    checkpoints.discard_after(5)
+    assert newest_step(checkpoints) == 5
+    write(checkpoints, start, 7)
+    checkpoints.keep_newest(2, start)
+    assert newest_step(checkpoints) == 7
+    assert checkpoints.newest(before=7).step == 5
+
+
+def test_a_start_that_was_overtaken_removes_nothing_of_the_newer_one(checkpoints, tmp_path):
+    first = start_number(checkpoints)
+    for step in (5, 10):
+        write(checkpoints, first, step)
+    second = start_number(checkpoints)  # resumes at 10
+    write(checkpoints, second, 12)
+    (folder(tmp_path, 12, second) / COMPLETE).unlink()  # it is still under way
+    checkpoints.keep_newest(1, first)
+    assert (folder(tmp_path, 12, second) / STATE).exists()
+    assert newest_step(checkpoints) == 10
+
+
+def test_files_of_others_among_the_starts_do_not_matter(checkpoints, tmp_path):
+    start_number(checkpoints)
+    (tmp_path / "checkpoints" / "starts" / ".DS_Store").write_bytes(b"Finder")
+    assert start_number(checkpoints) == 2
