@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from jobs.arguments import parse
-from pipeline.errors import ConfigError, ObjectNotFound
+from pipeline.errors import ConfigError, ObjectNotFound, PathConflict
 from pipeline.evaluation.compare_config import CompareConfig
 from pipeline.evaluation.installed import check_installed
 
@@ -112,7 +112,7 @@ def _live_rows(storage: Storage, uri: str) -> list[dict[str, Any]]:
     try:
         table = pq.read_table(pa.BufferReader(storage.read_bytes(resolve(uri))))
         return list(table.select(["unit", "variant", "success"]).to_pylist())
-    except ObjectNotFound:
+    except (ObjectNotFound, PathConflict):
         raise ConfigError("live", uri, "does not exist", "give a Parquet file") from None
     except (pa.ArrowInvalid, KeyError) as error:
         problem = f"is no Parquet file with the columns unit, variant, success ({error})"

@@ -9,7 +9,7 @@ from pipeline.registry.reference import (
     locate_model,
     registry_uri,
 )
-from pipeline.registry.registry import Registry
+from pipeline.registry.registry import Registry, can_name_a_version
 
 __all__ = [
     "REGISTRY_VARIABLE",
@@ -17,6 +17,7 @@ __all__ = [
     "Registry",
     "StyleReference",
     "Version",
+    "can_name_a_version",
     "find_version",
     "is_reference",
     "locate_model",

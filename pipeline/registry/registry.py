@@ -32,6 +32,11 @@ SCHEMA_VERSION = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
+def can_name_a_version(name: str) -> bool:
+    """Tell whether a style or a version may be called so in a registry."""
+    return _NAME.fullmatch(name) is not None
+
+
 class Registry:
     """The versions of styles and which one is in use; safe to share between processes.
 
@@ -98,7 +103,7 @@ class Registry:
         """
         header = read_header(data, source=source_uri)
         for what, name in (("style", header.name), ("version", header.version)):
-            if not _NAME.fullmatch(name):
+            if not can_name_a_version(name):
                 cure = "use letters, digits, '.', '_' and '-'; train with --name"
                 raise ConfigError("model", source_uri, f"has the {what} {name!r}, which cannot name a folder", cure)
         version = Version(
@@ -148,7 +153,7 @@ class Registry:
                 raise ConfigError("style", style, "has no champion", cure)
             version = champion.version
         name = f"{style}@{version}"
-        if not (_NAME.fullmatch(style) and _NAME.fullmatch(version)):
+        if not (can_name_a_version(style) and can_name_a_version(version)):
             raise ConfigError("style", name, "cannot name a version", "use letters, digits, '.', '_' and '-'")
         if self._storage.exists(self._deleted_uri(style, version)):
             raise self._was_deleted(style, version)

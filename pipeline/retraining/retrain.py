@@ -14,11 +14,11 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 
-from pipeline.errors import ObjectNotFound, RegistryError, RunConflict
+from pipeline.errors import ConfigError, ObjectNotFound, PathConflict, RegistryError, RunConflict
 from pipeline.evaluation.config import EvaluateConfig, Judge
 from pipeline.evaluation.evaluate import evaluate, prepare
 from pipeline.evaluation.schema import model_label, read_measurements
-from pipeline.registry import Registry, Version, registry_uri
+from pipeline.registry import Registry, Version, can_name_a_version, registry_uri
 from pipeline.retraining.config import RetrainConfig, webhook_from
 from pipeline.retraining.decide import Verdict, decide
 from pipeline.retraining.firing import Firing, FiringLayout, begin, digest_of_inputs
@@ -27,6 +27,7 @@ from pipeline.retraining.outcome import DecisionKind, Evidence, Outcome, load_ou
 from pipeline.retraining.rollback import record_rollbacks
 from pipeline.storage import Storage, join, resolve
 from pipeline.storage.lease import acquire
+from pipeline.storage.sources import find_sources
 from pipeline.training.config import TrainConfig
 from pipeline.training.layout import TrainLayout
 
@@ -67,12 +68,16 @@ def retrain(config: RetrainConfig, train_candidate: TrainCandidate, on_stage: On
     """
     webhook_from(config, os.environ)  # a mistake there is told before anything is done
     storage, out = Storage(config.storage), resolve(config.out)
+    _check_what_follows_training(storage, config)
     registry = Registry.create(storage, registry_uri(config.registry, "retraining"))
     style = config.style_name
     try:
         lease = acquire(storage, join(out, "lease", style), on_wait=on_stage)
     except RunConflict as conflict:
         return RetrainResult(outcome=None, is_new=False, held_by=str(conflict))
+    except PathConflict as error:
+        cure = "give a folder or a prefix"
+        raise ConfigError("out", config.out, f"cannot be written ({error})", cure) from error
     with lease:
         inputs_digest = digest_of_inputs(storage, config)
         layout = FiringLayout(out=out, name=config.firing or inputs_digest[:16])
@@ -84,6 +89,16 @@ def retrain(config: RetrainConfig, train_candidate: TrainCandidate, on_stage: On
         if same is not None and not storage.exists(layout.firing_uri):
             return RetrainResult(outcome=same, is_new=False)
         return _Retraining(config, storage, registry, layout, on_stage).run(inputs_digest, train_candidate)
+
+
+def _check_what_follows_training(storage: Storage, config: RetrainConfig) -> None:
+    """Raise ConfigError for what would be found wrong only when hours of training have passed."""
+    if not can_name_a_version(config.style_name):
+        cure = "give --name with letters, digits, '.', '_' and '-'"
+        raise ConfigError("name", config.style_name, "cannot name a style in the registry", cure)
+    if next(find_sources(storage, resolve(config.holdout)), None) is None:
+        cure = "give a prefix, glob or file with images that no training sees"
+        raise ConfigError("holdout", config.holdout, "holds no images", cure)
 
 
 def _decided_before(storage: Storage, out: str, style: str, inputs_digest: str) -> Outcome | None:

@@ -280,6 +280,7 @@ def test_results_that_cannot_be_written_are_not_worked_for(refused: Check, style
     refused("optimize", *judged, "--out", out, "--content", tmp_path, field="content")
     refused("compare", "--evaluation", tmp_path, "--out", out, field="out")
     refused("compare", "--evaluation", out, field="evaluation")
+    refused("compare", "--live", tmp_path, field="live")
     refused("demo-retrain", "--out", out, field="out")
     assert out.read_bytes() == b"mine"
 

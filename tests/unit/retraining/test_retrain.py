@@ -166,3 +166,15 @@ def test_the_outcome_file_is_for_machines(config: RetrainConfig, trainer: Traine
     assert {"decision", "champion", "candidate", "reason", "evidence"} <= told.keys()
     wanted = {"sample_size", "effect", "p_value", "interval", "probability_of_being_better"}
     assert wanted <= told["evidence"].keys() and np.isfinite(told["evidence"]["interval"]).all()
+
+
+@pytest.mark.parametrize("field", ["holdout", "name", "out"])
+def test_what_would_be_found_wrong_after_the_training_is_told_before_it(
+    config: RetrainConfig, trainer: Trainer, tmp_path: Path, field: str
+):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_bytes(b"mine")
+    wrong = {"holdout": str(tmp_path / "empty"), "name": "night & day", "out": str(tmp_path / "file")}
+    with pytest.raises(ConfigError) as caught:
+        fire(config, trainer, **{field: wrong[field]})
+    assert caught.value.field == field and trainer.warm_starts == []
