@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from pipeline.config import add_flags, from_flags, make_parser, parse_yaml, to_yaml
+from pipeline.config import add_flags, from_flags, make_parser, parse_yaml, required_flags, to_yaml
 from pipeline.errors import ConfigError
 
 ConfigT = TypeVar("ConfigT")
@@ -21,6 +21,7 @@ def parse(
     *,
     positional: str | None = None,
     presets: Mapping[str, Mapping[str, Any]] | None = None,
+    followed_by: str = "",
 ) -> ConfigT | None:
     """Return a verb's config, or None after ``--print-config`` or ``--help`` has printed.
 
@@ -31,11 +32,17 @@ def parse(
         arguments: what follows the verb.
         positional: name of a field that may be given without its flag.
         presets: values by field, of which one set may be named to stand in for the defaults.
+        followed_by: what comes after these arguments, for the usage line.
 
     Raises:
         ConfigError: anything wrong with the arguments or the file.
     """
     parser = make_parser(f"stylemill {verb}", description)
+    required = [flag for flag in required_flags(config_type) if flag.partition(" ")[0] != f"--{positional}"]
+    needed = [positional.upper(), *required] if positional else required
+    parser.usage = " ".join(
+        (f"stylemill {verb}", *needed, "[--config FILE.yaml] [--field value ...]", followed_by)
+    ).rstrip()
     parser.add_argument("--config", metavar="FILE.yaml", help="read fields from this file; flags override it")
     parser.add_argument("--print-config", action="store_true", help="print the resulting config and stop")
     if presets:

@@ -91,7 +91,8 @@ DETACHED = 130
 def main(arguments: Sequence[str]) -> int:
     """Submit a verb; return 0 once it is submitted, or with ``--wait`` the job's own exit code."""
     own, verb, rest = split(arguments)
-    config = parse(SubmitConfig, "submit", "Run a verb as a job: " + ", ".join(SUBMITTABLE) + ".", own)
+    description = "Run a verb as a job: " + ", ".join(SUBMITTABLE) + "."
+    config = parse(SubmitConfig, "submit", description, own, followed_by="<verb> ...")
     if config is None:
         return 0
     if not verb:

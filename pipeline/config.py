@@ -283,6 +283,12 @@ def add_flags(parser: argparse.ArgumentParser, config_type: type) -> None:
         parser.add_argument(leaf.flag, **options)
 
 
+def required_flags(config_type: type) -> list[str]:
+    """Return the flags that have no default, each with the name of its value: ``--out OUT``."""
+    leaves = [leaf for leaf in _leaves(config_type) if leaf.default is dataclasses.MISSING]
+    return [f"{leaf.flag} {leaf.path[-1].rstrip('_').upper()}" for leaf in leaves]
+
+
 def _help(leaf: _Leaf) -> str:
     text = leaf.help.replace("%", "%%")
     if leaf.default is dataclasses.MISSING:

@@ -308,6 +308,13 @@ def test_print_config_feeds_back(tmp_path, capsys):
     assert parse(Job, "job", "", ["--config", str(second)]) == once
 
 
+def test_help_begins_with_what_has_to_be_given(capsys):
+    assert parse(Job, "paint", "Paints.", ["--help"], positional="name") is None
+    assert capsys.readouterr().out.startswith("usage: stylemill paint NAME [--config FILE.yaml] [--field value ...]\n")
+    assert parse(Job, "paint", "Paints.", ["--help"]) is None
+    assert capsys.readouterr().out.startswith("usage: stylemill paint --name NAME [--config FILE.yaml] [--field v")
+
+
 def test_a_positional_argument_is_the_field(capsys):
     assert parse(Job, "job", "", ["x", "--fast"], positional="name") == Job(name="x", fast=True)
     assert parse(Job, "job", "", ["--help"], positional="name") is None
