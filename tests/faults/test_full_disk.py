@@ -11,6 +11,7 @@ import pytest
 from tests.faults.conftest import paint_verb
 from tests.faults.outcome import Outcome, outcome_of
 from tests.faults.processes import PATIENCE_S
+from tests.faults.small_disk import make_room, small_disk
 
 pytestmark = pytest.mark.slow
 
@@ -19,17 +20,10 @@ ROOM_FOR_SOME = 150_000
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path, style_file: Path) -> Iterator[Path]:
-    """A disk of its own that fills up in the middle of a run."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    size = style_file.stat().st_size + ROOM_FOR_SOME
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "stylemill-test", str(disk)]
-    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"may not mount a small disk: {mounted.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+def disk(tmp_path: Path, style_file: Path) -> Iterator[Path]:
+    """A disk that fills up in the middle of a run."""
+    with small_disk(tmp_path, style_file.stat().st_size + ROOM_FOR_SOME) as disk:
+        yield disk
 
 
 def test_the_job_stops_and_goes_on_when_there_is_room(
@@ -37,18 +31,18 @@ def test_the_job_stops_and_goes_on_when_there_is_room(
     style_file: Path,
     start_job: Callable[..., subprocess.Popen[str]],
     undisturbed: Outcome,
-    small_disk: Path,
+    disk: Path,
 ) -> None:
-    verb = paint_verb(style_file, library, small_disk / "out")
+    verb = paint_verb(style_file, library, disk / "out")
     job = start_job(*verb)
     said, _ = job.communicate(timeout=PATIENCE_S)
     assert job.returncode == 1, said
     assert "No space left on device" in said.strip().splitlines()[-1]
     assert "Traceback" not in said
-    assert 0 < len([*small_disk.glob("out/images/*/*/*.jpg")]) < 48
-    assert not [*small_disk.glob("out/manifests/*/_SUCCESS")]
-    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    assert 0 < len([*disk.glob("out/images/*/*/*.jpg")]) < 48
+    assert not [*disk.glob("out/manifests/*/_SUCCESS")]
+    make_room(disk)
     again = start_job(*verb)
     said, _ = again.communicate(timeout=PATIENCE_S)
     assert again.returncode == 3, said
-    assert outcome_of(str(small_disk / "out")) == undisturbed
+    assert outcome_of(str(disk / "out")) == undisturbed

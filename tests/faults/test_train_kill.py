@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
+from pipeline.storage.local import TEMPORARY_PREFIX
 from tests.faults.processes import workers
 from tests.faults.training_jobs import (
+    Job,
     Start,
+    complete_checkpoints,
     finish,
     kill_everything,
     resumed_at,
     start_training,
     wait_for_checkpoint,
+    wait_until,
 )
 from tests.training_runs import assert_same_run, rows_of
 
@@ -96,6 +102,49 @@ def test_killed_again_and_again(start: Start, expected: Path, tmp_path: Path):
         kill_everything(job)
     finish(start(tmp_path / "out"))
     assert_same_run(tmp_path / "out", expected)
+
+
+def halves(out: Path) -> list[Path]:
+    """Return files of the third checkpoint, or of a later one, that are being written."""
+    found = (out / "checkpoints").glob(f"step-*/{TEMPORARY_PREFIX}*")
+    return [half for half in found if half.parent.name >= "step-00000003"]
+
+
+def stop_within_a_file(out: Path, job: Job) -> bool:
+    """Stop the worker while it writes a file of a checkpoint; tell whether it stands there."""
+    if not halves(out):
+        return False
+    (worker,) = workers(job.pid, "RayTrainWorker")
+    os.kill(worker, signal.SIGSTOP)
+    time.sleep(0.2)
+    stands_within = bool(halves(out))
+    if not stands_within:
+        os.kill(worker, signal.SIGCONT)
+    return stands_within
+
+
+@pytest.mark.slow
+def test_killed_within_a_checkpoint_s_file(start: Start, tmp_path: Path):
+    """A network of full width, whose state of 27 MB takes a while to write."""
+    settings = {"steps": 6, "checkpoint_every": 1, "width": 1.0, "crop_px": 32, "batch_size": 1}
+    finish(start(tmp_path / "expected", **settings))
+    out = tmp_path / "out"
+    job = start(out, **settings)
+    wait_until(lambda: stop_within_a_file(out, job), "half a file", job, pause_s=0.001)
+    kill_everything(job)
+    whole = complete_checkpoints(out)
+    assert [half.parent.name for half in halves(out)] == [f"step-{max(whole) + 1:08d}.start-000001"]
+    assert resumed_at(finish(start(out, **settings))) == [max(whole)]
+    assert_same_run(out, tmp_path / "expected")
+
+
+@pytest.mark.slow
+def test_memory_is_flat_over_a_long_run(start: Start, tmp_path: Path):
+    """A leak of one batch of crops per step (48 KiB) would add 37 MiB; rows and their copies are less than one."""
+    finish(start(tmp_path / "out", steps=1000, checkpoint_every=50, sample_every=100))
+    peaks = pq.read_table(tmp_path / "out" / "metrics.parquet").column("peak_memory_bytes").to_pylist()
+    assert len(peaks) == 1000
+    assert peaks[-1] - peaks[199] < 16 * 2**20, [peak >> 20 for peak in peaks[::50]]
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
-"""Training whose storage stops in the middle: a bucket that falls silent at an exact moment."""
+"""Training whose storage stops in the middle: a bucket that falls silent at an exact moment, a disk that fills up."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 
 from pipeline.storage import Storage
 from tests.faults.conftest import OpenProxy
+from tests.faults.small_disk import make_room, small_disk
 from tests.faults.training_jobs import (
     Job,
+    complete_checkpoints,
     finish,
     kill_everything,
     resumed_at,
@@ -64,4 +67,30 @@ def test_everything_is_killed_at_an_exact_moment(
         kill_everything(job)
     said = finish(start(s3_service))
     assert resumed_at(said) == ([resumes_at] if resumes_at else [])
+    assert_same_run(out, expected)
+
+
+@pytest.fixture
+def disk(tmp_path: Path, expected: Path) -> Iterator[Path]:
+    """A disk with room for two checkpoints and a half."""
+    newest = max((expected / "checkpoints").glob("step-*"))
+    checkpoint_bytes = sum(file.stat().st_size for file in newest.iterdir())
+    with small_disk(tmp_path, int(2.5 * checkpoint_bytes) + 100_000) as disk:
+        yield disk
+
+
+@pytest.mark.slow
+def test_the_disk_fills_up(disk: Path, training_pictures: Path, expected: Path):
+    out = disk / "out"
+
+    def start() -> Job:
+        return start_training(str(training_pictures), out, content=training_pictures / EIGHT, **SETTINGS)
+
+    said = finish(start(), code=1)
+    last = said.strip().splitlines()[-1]
+    assert "No space left on device; make room and run the same command again to resume" in last
+    stood = complete_checkpoints(out)
+    assert 0 < len(stood) < 4 and max(stood) < SETTINGS["steps"]
+    make_room(disk)
+    assert resumed_at(finish(start())) == [max(stood)]
     assert_same_run(out, expected)

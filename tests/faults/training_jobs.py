@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import ROOT, command_line
+from tests.faults.processes import descendants
 
 DEADLINE_S = 300
 
@@ -48,8 +50,12 @@ def finish(job: Job, code: int = 0) -> str:
 
 
 def kill_everything(job: Job) -> None:
-    """SIGKILL a job with its cluster and its workers."""
+    """SIGKILL a job with its cluster and its workers, which Ray starts in process groups of their own."""
+    below = [pid for pid, _ in descendants(job.pid)]
     os.killpg(job.pid, signal.SIGKILL)
+    for pid in below:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     job.communicate()
 
 
