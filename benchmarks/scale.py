@@ -235,7 +235,7 @@ def arithmetic(images: int, options: argparse.Namespace) -> None:
         ("plan", f"{images * options.plan_bytes / 2**30:.2f} GiB in {shards:,} shards"),
         ("manifest", f"{images * options.row_bytes / 2**30:.1f} GiB in {shards:,} parts"),
         ("_SUCCESS", f"{shards * options.success_bytes / 2**20:.1f} MiB"),
-        ("pending objects", f"{images // 32:,} written and removed, at most {64 * 4096 // 32:,} at a time"),
+        ("pending objects", f"{images // 32:,} until the commit"),
     ]
     for name, cost, unit in (("CPU", options.cpu_s, "CPU-hours"), ("GPU", options.gpu_s, "GPU-hours")):
         if cost is not None:

@@ -35,7 +35,7 @@ def main() -> None:
             if size:
                 sizes.append(size)
             time.sleep(PERIOD_S)
-        if job.returncode:
+        if job.returncode or not sizes:  # nothing was trained, as with --help
             sys.exit(job.returncode)
         metrics = pq.read_table(f"{scratch}/out/metrics.parquet")
     report(np.array(sizes) / MIB, metrics.column("peak_memory_bytes").to_numpy() / MIB)
