@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import socket
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -29,7 +31,7 @@ class VoteServer(ThreadingHTTPServer):
         port: 0 takes a free one.
 
     Raises:
-        ConfigError: the port cannot be had.
+        ConfigError: host or port cannot be had.
     """
 
     daemon_threads = True
@@ -40,6 +42,9 @@ class VoteServer(ThreadingHTTPServer):
         try:
             super().__init__((host, port), _Handler)
         except OSError as error:
+            if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+                cure = "give one such as 127.0.0.1 or 0.0.0.0"
+                raise ConfigError("host", host, f"is no address of this machine ({error.strerror})", cure) from None
             problem = f"cannot be listened on at {host} ({error.strerror})"
             raise ConfigError("port", port, problem, "choose another --port; 0 takes a free one") from None
 

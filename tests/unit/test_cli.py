@@ -342,3 +342,19 @@ def test_the_reader_of_our_output_may_leave(tmp_path: Path):
 def test_a_wrong_log_level_is_the_users_mistake(refused: Check, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("STYLEMILL_LOG", "chatty")
     assert "chatty" in refused("manifest", "verify", "/x", field="STYLEMILL_LOG")
+
+
+def test_a_terminal_that_knows_few_letters_still_gets_the_figures(tmp_path: Path):
+    from pipeline.storage import Storage
+    from tests.committed import commit_run
+
+    commit_run(Storage(), str(tmp_path), styles=("wellen-ü😀",))
+    answer = subprocess.run(
+        [sys.executable, "-m", "jobs.cli", "manifest", "summary", str(tmp_path)],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (answer.returncode, answer.stderr) == (DONE, "")
+    assert "style wellen-\\xfc\\U0001f600 version" in answer.stdout

@@ -180,3 +180,10 @@ def test_pages_of_other_sites_cannot_vote(server: VoteServer):
 def test_a_port_in_use_is_said(server: VoteServer):
     with pytest.raises(ConfigError, match="cannot be listened on"):
         VoteServer(Storage(), server.box, host="127.0.0.1", port=server.server_address[1])
+
+
+def test_an_address_of_another_machine_is_said(server: VoteServer):
+    for host in ("256.1.1.1", "192.0.2.1"):
+        with pytest.raises(ConfigError, match="is no address of this machine") as caught:
+            VoteServer(Storage(), server.box, host=host, port=0)
+        assert caught.value.field == "host"
