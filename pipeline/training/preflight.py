@@ -74,7 +74,8 @@ def prepare(config: TrainConfig) -> PreparedTraining:
         finished = finished_style(storage, layout, config, style_sha256)
         _claim(storage, layout, config, _identity(config, style_sha256, warm_start=warm_start, teacher=teacher))
         before = _config_before(storage, layout)
-        if before != config:  # a file that says the same may have been written by hand, with comments
+        # A file that says the same may have been written by hand, with comments.
+        if finished is None and before != config:
             storage.write_bytes(layout.config_uri, to_yaml(config).encode())
         storage.create_bytes(layout.content_uri, json.dumps(content, indent=0).encode())
         frozen = tuple(json.loads(storage.read_bytes(layout.content_uri)))
@@ -91,7 +92,11 @@ def prepare(config: TrainConfig) -> PreparedTraining:
         teacher=teacher,
         loss_weights=loss_weights,
         finished=finished,
-        warnings=(*_shape_taken(config, warm_start), *unlisted, *_warnings(config, frozen, before)),
+        warnings=(
+            *_shape_taken(config, warm_start),
+            *unlisted,
+            *_warnings(config, frozen, before if finished is None else None),
+        ),
     )
 
 

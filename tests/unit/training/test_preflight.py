@@ -172,6 +172,14 @@ def test_a_run_that_stopped_early_goes_on_with_more_patience(folder, trained, as
     assert (prepare(config(folder, **asked)).finished is not None) == is_finished
 
 
+def test_a_finished_run_asked_for_fewer_steps_stays_as_it_is(folder):
+    finish(folder)
+    before = (folder / "out" / "config.yaml").read_text()
+    again = prepare(config(folder, steps=100))
+    assert again.finished is not None and again.warnings == ()
+    assert (folder / "out" / "config.yaml").read_text() == before
+
+
 @pytest.mark.parametrize(("field", "value"), [("style_weight", 9.0), ("width", 0.5), ("content", ("a/*.jpg",))])
 def test_a_style_that_another_run_left_is_not_taken_for_this_one_s(folder, field, value):
     """Its checkpoints were removed, to save space."""
