@@ -20,7 +20,8 @@ from tests.drawn import image_bytes, style_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
-NUM_IMAGES = 150
+NUM_IMAGES = 400
+"""Enough that a busy machine is still painting when it is stopped for the second time."""
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -139,6 +139,7 @@ def test_killed_within_a_checkpoint_s_file(start: Start, tmp_path: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_memory_is_flat_over_a_long_run(start: Start, tmp_path: Path):
     """A leak of one batch of crops per step (48 KiB) would add 37 MiB; rows and their copies are less than one."""
     finish(start(tmp_path / "out", steps=1000, checkpoint_every=50, sample_every=100))
