@@ -37,7 +37,7 @@ def expected(training_pictures: Path, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.mark.parametrize(
     ("mode", "step", "file", "resumes_at"),
     [
-        pytest.param("stall-after", 4, "complete.json", 4, id="an epoch's end is recorded", marks=pytest.mark.smoke),
+        pytest.param("stall-after", 4, "complete.json", 4, id="an epoch's end is recorded", marks=pytest.mark.slow),
         pytest.param("stall-after", 5, "complete.json", 5, id="one step after", marks=pytest.mark.slow),
         pytest.param("stall", 4, "complete.json", 3, id="all but the marker", marks=pytest.mark.slow),
         pytest.param("stall", 1, "metrics.parquet", 0, id="torn first checkpoint", marks=pytest.mark.slow),
@@ -80,6 +80,7 @@ def disk(tmp_path: Path, expected: Path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_disk_fills_up(disk: Path, training_pictures: Path, expected: Path):
     out = disk / "out"
 

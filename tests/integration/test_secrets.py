@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from pipeline.storage import Storage, join
 from pipeline.style_model import to_bytes
@@ -55,6 +56,7 @@ def readable(data: bytes) -> bytes:
     return data + repr((table.schema.metadata, table.to_pylist())).encode()
 
 
+@pytest.mark.slow
 def test_a_firing_leaves_no_secret(
     s3_bucket: str, stylemill: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Any
 ):

@@ -190,6 +190,7 @@ def test_a_loss_that_does_not_stay_finite_ends_the_run_with_a_cure(whole_run: Pa
         train(tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_the_weights_of_another_style(whole_run: Path, train: Train, tmp_path: Path):
     """At a rate of almost nothing the weights stay what they were at first."""
     train(tmp_path / "out", steps=2, warm_start=str(whole_run / "style.safetensors"), learning_rate=1e-7, ema_decay=0.0)
@@ -219,6 +220,7 @@ def test_training_stops_at_a_plateau_wherever_it_was_interrupted(train: Train, t
     assert last[0] is not None and last[1] is not None and last[0].numbers == last[1].numbers
 
 
+@pytest.mark.slow
 def test_what_the_teacher_says_has_a_column_of_its_own(whole_run: Path, train: Train, tmp_path: Path):
     train(tmp_path / "out", steps=3, teacher=str(whole_run / "style.safetensors"))
     for row in rows_of(tmp_path / "out"):
