@@ -59,9 +59,7 @@ def parse(
     if positional and flags[f"{positional}_positional"] is not None:
         flags[positional] = flags[f"{positional}_positional"]
     preset = _find_preset(presets, flags["preset"]) if presets else {}
-    file = _read_file(flags["config"])
-    named = {str(name).replace("-", "_") for name in file}
-    config = from_flags(config_type, flags, {**{name: preset[name] for name in preset if name not in named}, **file})
+    config = from_flags(config_type, flags, _read_file(flags["config"]), preset)
     if flags["print_config"]:
         print(to_yaml(config), end="")
         return None

@@ -301,18 +301,24 @@ def make_parser(prog: str, description: str) -> argparse.ArgumentParser:
     return _Parser(prog=prog, description=description, allow_abbrev=False)
 
 
-def from_flags(config_type: type[ConfigT], flags: Mapping[str, Any], tree: Mapping[str, Any]) -> ConfigT:
+def from_flags(
+    config_type: type[ConfigT],
+    flags: Mapping[str, Any],
+    tree: Mapping[str, Any],
+    preset: Mapping[str, Any] | None = None,
+) -> ConfigT:
     """Build a config from a YAML mapping overridden by parsed flags; list flags append to the file's list.
 
     Args:
         config_type: the dataclass to build.
         flags: dotted field name -> string, list of strings, or None where the flag was not given.
         tree: as ``parse_yaml`` gives it.
+        preset: values by field that stand in for the defaults.
 
     Raises:
         ConfigError: as in ``from_mapping``, or a value that carries a credential: configs are shown and stored.
     """
-    merged = _read_tree(config_type, tree)
+    merged = _read_tree(config_type, preset or {}) | _read_tree(config_type, tree)
     for leaf in _leaves(config_type):
         given = flags.get(leaf.name)
         if given is None:

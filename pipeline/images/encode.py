@@ -17,6 +17,7 @@ from pipeline.images.options import EncodeOptions
 from pipeline.images.palette import to_palette
 from pipeline.images.png16 import write_png16
 from pipeline.images.source_image import SourceImage
+from pipeline.images.transparency import on_white, to_8_bits
 
 _WITHOUT_ALPHA: Final = ("jpeg", "bmp", "ppm")
 
@@ -139,15 +140,12 @@ def _with_alpha(image_HWC: np.ndarray, alpha_HW: np.ndarray | None, name: str, n
         return picture
     if alpha_HW.dtype == np.uint16:
         notes.append(f"alpha reduced from 16 to 8 bits because {name.upper()} is written with 8")
-        alpha_HW = (alpha_HW >> 8).astype(np.uint8)
-    alpha = Image.fromarray(resize(alpha_HW, picture.width, picture.height))
+    alpha = Image.fromarray(resize(to_8_bits(alpha_HW), picture.width, picture.height))
     if name in _WITHOUT_ALPHA:
         if alpha.getextrema() == (255, 255):
             return picture
         notes.append(f"laid on white because {name.upper()} has no alpha")
-        white = Image.new("RGB", picture.size, (255, 255, 255))
-        white.paste(picture, mask=alpha)
-        return white
+        return on_white(picture, alpha)
     picture.putalpha(alpha)
     return picture
 

@@ -15,6 +15,7 @@ from pipeline.images.decode import decode, recognise
 from pipeline.images.options import DecodeOptions
 from pipeline.images.pixels import convert, straighten
 from pipeline.images.plugins import open_image
+from pipeline.images.transparency import on_white, to_8_bits
 from pipeline.storage import Storage, resolve
 from pipeline.storage.object_stat import ObjectStat
 from pipeline.storage.sources import find_sources
@@ -169,8 +170,7 @@ def load_short_side(data: bytes, short_side_px: int) -> NDArray[np.uint8]:
         source = decode(data, _OPTIONS)
         image = Image.fromarray(source.image_HWC)
         if source.alpha_HW is not None:
-            alpha = Image.fromarray(source.alpha_HW)
-            image = Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
+            image = on_white(image, Image.fromarray(to_8_bits(source.alpha_HW)))
     longest_px = MAX_ASPECT * min(image.size)
     width_px, height_px = (min(side_px, longest_px) for side_px in image.size)
     left_px, top_px = (image.width - width_px) // 2, (image.height - height_px) // 2

@@ -66,7 +66,7 @@ def prepare(config: TrainConfig) -> PreparedTraining:
     warm_start = _read_model(storage, "warm_start", config.warm_start, config.registry)
     teacher = _read_model(storage, "teacher", config.teacher, config.registry)
     loss_weights = _read_loss_weights(storage, config)
-    _shape_taken(config, warm_start)
+    shape_taken = _shape_taken(config, warm_start)
     content, unlisted = _list_content(storage, config)
     if any(is_inside(layout.out, resolve(location)) for location in config.content):
         raise ConfigError("out", config.out, "lies inside the content images", "choose a location outside them")
@@ -93,7 +93,7 @@ def prepare(config: TrainConfig) -> PreparedTraining:
         loss_weights=loss_weights,
         finished=finished,
         warnings=(
-            *_shape_taken(config, warm_start),
+            *shape_taken,
             *unlisted,
             *_warnings(config, frozen, before if finished is None else None),
         ),

@@ -12,6 +12,7 @@ from PIL import Image
 from pipeline.errors import ImageError, NotAnImage, TooManyFailures
 from pipeline.images.decode import decode
 from pipeline.images.options import DecodeOptions
+from pipeline.images.png16 import write_png16
 from pipeline.storage import Storage
 from pipeline.training.batches import Batches
 from pipeline.training.content import Content, list_content, load_short_side
@@ -199,3 +200,9 @@ def test_batches_come_in_order_and_go_on_anywhere(folder):
     whole = read(0, 7)
     assert all(batch.shape == (3, 32, 32, 3) for batch in whole)
     assert all(np.array_equal(left, right) for left, right in zip(whole[4:], read(4, 7), strict=True))
+
+
+def test_transparency_of_16_bits_is_white_too():
+    half_HW = np.full((40, 50), 0x80FF, np.uint16)  # not a value that 8 bits can hold
+    data = write_png16(np.zeros((40, 50, 3), np.uint8), half_HW, [])
+    assert (load_short_side(data, 40) == 255 - 0x80).all()
