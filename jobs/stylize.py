@@ -52,10 +52,13 @@ def paint(config: StylizeConfig, prepared: object) -> BulkResult:
 
     assert isinstance(prepared, PreparedRun)
     actors, threads = choose_num_actors(config), config.threads_per_actor
+    limit_pixels = prepared.largest_whole_pixels
+    larger = "images that do not fit the GPU are painted on the CPU, in tiles"
+    if limit_pixels is not None:
+        larger = f"images above {limit_pixels / 1e6:.1f} megapixels are painted in tiles"
     print(
         f"{actors} actor{'s' * (actors > 1)} with {threads} thread{'s' * (threads > 1)}, "
-        f"up to {config.max_memory} each; "
-        f"images above {prepared.largest_whole_pixels / 1e6:.1f} megapixels are painted in tiles",
+        f"up to {config.max_memory} each; {larger}",
         flush=True,
     )
     line = LiveLine()

@@ -50,6 +50,14 @@ def to_srgb(image: Image.Image, profile: bytes) -> tuple[Image.Image, str | None
     return transform.apply(image), None
 
 
+def is_srgb(profile: bytes) -> bool:
+    """Tell whether a profile leaves RGB pixels as they are; False where it cannot be used."""
+    try:
+        return _transform(profile, "RGB") == (None, None)
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return False
+
+
 @lru_cache(maxsize=_NUM_CACHED)
 def _transform(profile: bytes, mode: str) -> tuple[str | None, ImageCms.ImageCmsTransform | None]:
     """Return (the profile's colour space if it does not fit, the transform if it changes anything)."""

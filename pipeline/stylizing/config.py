@@ -71,6 +71,9 @@ class StylizeConfig:
     batch_size: int = 8
     """Images of equal size that a GPU paints at once; halved where they do not fit its memory."""
 
+    gpu_decode: bool = False
+    """Let the GPU decode plain JPEGs (nvJPEG), in the process that paints: only for sources that you trust."""
+
     max_memory: str = "2GiB"
     """Memory that one actor may use; larger images are painted in tiles, with the same result."""
 
@@ -108,6 +111,9 @@ class StylizeConfig:
                 raise ConfigError(name, value, "is below 1", "write a whole number from 1")
         if self.incremental and self.retry_failed:
             raise ConfigError("retry_failed", True, "cannot be combined with incremental", "run one after the other")
+        if self.gpu_decode and (self.device != "cuda" or not self.are_stages_separate):
+            cure = "add --device cuda and leave --stages as it is, or leave --gpu-decode out"
+            raise ConfigError("gpu_decode", True, "needs a GPU that paints apart from reading", cure)
         if self.max_memory_bytes < LEAST_MEMORY_BYTES:
             raise ConfigError("max_memory", self.max_memory, "is too little for torch", "give at least 1GiB")
 

@@ -73,6 +73,8 @@ def byte_settings(config: StylizeConfig) -> dict[str, Any]:
     """Return the settings that change output bytes, the models apart."""
     tree = to_mapping(config)
     settings = {name: tree[name] for name in _BYTE_FIELDS}
+    if config.gpu_decode:  # named only where it is on: runs begun before it existed keep their fingerprint
+        settings["gpu_decode"] = True
     return {**settings, "max_memory": config.max_memory_bytes, "engine": ENGINE_VERSION}
 
 

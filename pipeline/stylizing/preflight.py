@@ -39,8 +39,8 @@ class PreparedRun:
     """Committed runs over the same sources, oldest first; only for runs that follow one."""
     broken_keys: frozenset[str] = frozenset()
     """What ``manifest repair`` paints again."""
-    largest_whole_pixels: int = 0
-    """Larger images are painted in tiles, for every style of the run."""
+    largest_whole_pixels: int | None = None
+    """On a CPU larger images are painted in tiles, in every style of the run; None on a GPU, which is not asked."""
 
 
 def prepare(config: StylizeConfig) -> PreparedRun:
@@ -106,7 +106,9 @@ def _claim_models(storage: Storage, layout: RunLayout, models: Sequence[StyleMod
             raise ConfigError("model", uri, "is not the model that this run was planned with", cure)
 
 
-def _largest_whole_pixels(config: StylizeConfig, models: Sequence[StyleModel]) -> int:
+def _largest_whole_pixels(config: StylizeConfig, models: Sequence[StyleModel]) -> int | None:
+    if config.device == "cuda":
+        return None
     from pipeline.nn.memory import largest_whole_pixels
     from pipeline.nn.precision import resolve_precision
 

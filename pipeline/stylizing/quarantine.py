@@ -44,6 +44,11 @@ def still_to_do(
         if count < MAX_WORKER_DEATHS:
             todo.append(row)
         else:
-            message = f"the worker process died {count} times while painting it; paint it alone with more memory"
-            given_up.append(Sample(planned=row, failure=ImageError("WorkerDied", message)))
+            given_up.append(Sample(planned=row, failure=worker_died(count)))
     return todo, given_up
+
+
+def worker_died(count: int) -> ImageError:
+    """Return why an image is given up whose worker died so often."""
+    message = f"the worker process died {count} times while painting it; paint it alone with more memory"
+    return ImageError("WorkerDied", message)

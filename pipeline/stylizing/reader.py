@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from pipeline.errors import AccessDenied, ClusterError, ImageError, NotAnImage, ObjectNotFound, PathConflict
 from pipeline.images.isolated import DecoderStartError, IsolatedDecoder
 from pipeline.images.options import DecodeOptions
+from pipeline.images.plain_jpeg import plain_jpeg
 from pipeline.images.sniff import SNIFF_BYTES, sniff
 from pipeline.storage import Storage
 from pipeline.stylizing.sample import Sample
@@ -30,11 +31,13 @@ class Reader:
     Args:
         storage: where the sources are.
         options: limits, isolation, which frames.
+        leave_plain_jpegs: hand them on undecoded, for the device that paints.
     """
 
-    def __init__(self, storage: Storage, options: DecodeOptions) -> None:
+    def __init__(self, storage: Storage, options: DecodeOptions, *, leave_plain_jpegs: bool = False) -> None:
         self._storage = storage
         self._options = options
+        self._leave_plain_jpegs = leave_plain_jpegs
         self._decoder = IsolatedDecoder(options)
 
     def __call__(self, planned: Mapping[str, Any]) -> Sample:
@@ -65,7 +68,7 @@ class Reader:
             ClusterError: this machine cannot start a decoder.
         """
         sample = fetched.sample
-        if sample.failure is None:
+        if sample.failure is None and not (self._leave_plain_jpegs and _leave(fetched, self._options)):
             try:
                 self._decode(sample, fetched.data)
             except ImageError as failure:
@@ -116,3 +119,15 @@ class Reader:
     def close(self) -> None:
         """End the decoding process."""
         self._decoder.close()
+
+
+def _leave(fetched: Fetched, options: DecodeOptions) -> bool:
+    """Hand a plain JPEG on as it is; False for everything else."""
+    sample, start_s = fetched.sample, time.perf_counter()
+    jpeg = plain_jpeg(fetched.data, options)
+    if jpeg is None:
+        return False
+    sample.jpeg, sample.source_format = jpeg, "jpeg"
+    sample.width_px, sample.height_px = jpeg.width_px, jpeg.height_px
+    sample.decode_ms = 1000 * (time.perf_counter() - start_s)
+    return True

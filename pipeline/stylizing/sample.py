@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ImageError, NotAnImage
+from pipeline.images.plain_jpeg import PlainJpeg
 from pipeline.images.source_image import SourceImage
 from pipeline.stylizing.identity import StyleRef
 
@@ -37,6 +38,8 @@ class Sample:
     """Its row of PLAN_SCHEMA."""
 
     source: SourceImage | None = None
+    jpeg: PlainJpeg | None = None
+    """In place of ``source`` until the device that paints has decoded it."""
     source_bytes: int | None = None
     source_sha256: str | None = None
     source_format: str | None = None

@@ -14,11 +14,13 @@ import pyarrow as pa
 import ray
 
 from pipeline.storage import Storage
+from pipeline.stylizing.batch_painter import BATCHES_IN_FLIGHT
+from pipeline.stylizing.device_jpeg import DeviceJpegDecoder
 from pipeline.stylizing.flusher import Flusher
 from pipeline.stylizing.job import BulkJob
 from pipeline.stylizing.meters import WorkerMeters
 from pipeline.stylizing.painter import Painter
-from pipeline.stylizing.quarantine import still_to_do
+from pipeline.stylizing.quarantine import MAX_WORKER_DEATHS, still_to_do, worker_died
 from pipeline.stylizing.reader import Reader
 from pipeline.stylizing.sample import Sample
 from pipeline.stylizing.writer import Writer
@@ -26,7 +28,9 @@ from pipeline.stylizing.writer import Writer
 CONCURRENT_READS = 4
 CONCURRENT_WRITES = 4
 SAMPLES_PER_BLOCK = 4
-"""Decoded samples travel in small blocks: a column of 32 large images would be gigabytes."""
+"""On a CPU, where each is painted alone."""
+BLOCK_BYTES = 64 * 2**20
+"""A block is closed beyond this: a column of 32 large images would be gigabytes."""
 
 
 class ReadStage:
@@ -42,7 +46,7 @@ class ReadStage:
         self._job = job
         self._tracker = tracker
         self._meters = WorkerMeters(job.layout.run_id)
-        self._reader = Reader(self._storage, job.config.decode)
+        self._reader = Reader(self._storage, job.config.decode, leave_plain_jpegs=job.config.gpu_decode)
         self._pool = ThreadPoolExecutor(CONCURRENT_READS, thread_name_prefix="read")
 
     def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
@@ -50,8 +54,8 @@ class ReadStage:
         shard = block.column("shard")[0].as_py()
         planned = block.drop_columns(["shard"]).to_pylist()
         todo, given_up = still_to_do(self._storage, self._job.layout, shard, planned, self._tracker)
-        yield from _blocks(shard, given_up)
-        yield from _blocks(shard, self._pool.map(self._reader, todo))
+        yield from _blocks(self._job, shard, given_up)
+        yield from _blocks(self._job, shard, self._pool.map(self._reader, todo))
         self._meters.count_retries()
 
 
@@ -64,18 +68,38 @@ class PaintStage:
     """
 
     def __init__(self, job: BulkJob, tracker: ray.actor.ActorHandle) -> None:
+        storage = Storage(job.config.storage)
+        self._job = job
         self._tracker = tracker
-        self._painter = Painter(Storage(job.config.storage), job.layout, job.identity.styles, job.config)
+        self._decode = DeviceJpegDecoder(job.config.device, storage, job.config.decode)
+        self._painter = Painter(storage, job.layout, job.identity.styles, job.config)
 
     def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
-        """Paint one block."""
+        """Paint one block.
+
+        A block comes a second time if its worker died. Then one image is painted at a time, so that only the one in
+        hand may be blamed for the next death; one that was in hand at two deaths is given up.
+        """
         samples = _samples(block)
-        for sample in samples:
-            self._tracker.begin.remote(sample.key)
+        deaths: dict[str, int] = ray.get(self._tracker.unfinished.remote([sample.key for sample in samples]))
+        portions = [[sample] for sample in samples] if deaths else [samples]
+        for portion in portions:
+            for sample in portion:
+                count = deaths.get(sample.key, 0)
+                sample.planned["attempt"] += count
+                if count >= MAX_WORKER_DEATHS:
+                    sample.failure = worker_died(count)
+            yield from _blocks(self._job, block.column("shard")[0].as_py(), self._paint(portion))
+
+    def _paint(self, samples: list[Sample]) -> list[Sample]:
+        keys = [sample.key for sample in samples if sample.failure is None]
+        # Waited for: what is told in the moment of death is lost.
+        ray.get([self._tracker.begin.remote(key) for key in keys])
+        self._decode(samples)
         painted = self._painter.paint_all(samples)
         # Otherwise the death of a reader, whose block is read again, would be blamed on what waits to be written.
-        self._tracker.survived.remote([sample.key for sample in samples])
-        yield from _blocks(block.column("shard")[0].as_py(), painted)
+        self._tracker.survived.remote(keys)
+        return painted
 
 
 class WriteStage:
@@ -108,11 +132,13 @@ class WriteStage:
         return pa.table({"shard": [shard], "num_done": [len(samples)]})
 
 
-def _blocks(shard: int, samples: Iterable[Sample]) -> Iterator[pa.Table]:
+def _blocks(job: BulkJob, shard: int, samples: Iterable[Sample]) -> Iterator[pa.Table]:
+    """Pack samples for the way: few on a CPU, for a GPU as many as keep it busy, and never more than so many bytes."""
+    most = BATCHES_IN_FLIGHT * job.config.batch_size if job.config.device == "cuda" else SAMPLES_PER_BLOCK
     waiting: list[bytes] = []
     for sample in samples:
         waiting.append(pickle.dumps(sample, protocol=pickle.HIGHEST_PROTOCOL))
-        if len(waiting) == SAMPLES_PER_BLOCK:
+        if len(waiting) == most or sum(map(len, waiting)) >= BLOCK_BYTES:
             yield _block(shard, waiting)
             waiting = []
     if waiting:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from pipeline.stylizing.config import StylizeConfig
 from pipeline.stylizing.job import BulkJob
 from pipeline.stylizing.planner import plan_sources
 from pipeline.stylizing.preflight import prepare
+from pipeline.stylizing.separate_stages import PaintStage, ReadStage
+from pipeline.stylizing.separate_stages import _samples as samples_of
 from pipeline.stylizing.tracker import start_tracker
 from tests.drawn import image_bytes
 from tests.integration.conftest import fill
@@ -89,6 +92,54 @@ def test_an_image_that_was_in_hand_at_two_deaths_is_given_up(work: tuple[BulkAct
     assert {key for key, row in found.items() if row["status"] != "ok"} == {"2.jpg"}
     assert (found["2.jpg"]["error_type"], found["2.jpg"]["attempt"]) == ("WorkerDied", 3)
     assert ray.get(tracker.unfinished.remote(KEYS)) == {}
+
+
+@pytest.fixture
+def stages(work: tuple[BulkActor, Any, pa.Table]) -> tuple[PaintStage, Any, pa.Table, pa.Table]:
+    """The painting stage's own object, the tracker, and a block for it as the reading stage makes it."""
+    actor, tracker, block = work
+    job = replace(actor._job, config=replace(actor._job.config, stages="separate"))
+    read = pa.concat_tables(ReadStage(job, tracker)(block))
+    return PaintStage(job, tracker), tracker, read, block
+
+
+def in_hand_while_painting(stage: PaintStage, tracker: Any, block: pa.Table) -> tuple[dict[str, list[str]], list[Any]]:
+    """Paint a block; return which images would be blamed for a death at each, and the painted samples."""
+    painter, seen = stage._painter.paint_all, {}
+
+    def paint(samples: list[Any]) -> list[Any]:
+        for sample in samples:
+            seen[sample.key] = sorted(ray.get(tracker.unfinished.remote(KEYS)))
+        return painter(samples)
+
+    stage._painter.paint_all = paint  # type: ignore[method-assign]
+    return seen, [sample for out in stage(block) for sample in samples_of(out)]
+
+
+def test_a_painting_stage_without_a_death_takes_the_whole_block(stages: tuple[PaintStage, Any, pa.Table, pa.Table]):
+    stage, tracker, read, _ = stages
+    seen, painted = in_hand_while_painting(stage, tracker, read)
+    assert seen == dict.fromkeys(KEYS, KEYS)
+    assert [(sample.planned["attempt"], sorted(sample.painted)) for sample in painted] == [(1, ["waves"])] * 6
+    assert ray.get(tracker.unfinished.remote(KEYS)) == {}
+
+
+def test_a_painting_stage_goes_one_by_one_after_a_death_and_gives_up_after_two(
+    stages: tuple[PaintStage, Any, pa.Table, pa.Table],
+):
+    stage, tracker, read, _ = stages
+    for key in (*KEYS, "2.jpg"):  # all were in hand at the first death, one alone at the second
+        ray.get(tracker.begin.remote(key))
+    ray.get(tracker.survived.remote(["0.jpg", "1.jpg"]))
+    seen, painted = in_hand_while_painting(stage, tracker, read)
+    waiting = {key: [later for later in ["2.jpg", *KEYS[3:]] if later == "2.jpg" or later >= key] for key in KEYS}
+    assert {key: sorted({key, *waiting[key]}) for key in KEYS} == seen
+    assert {sample.key: sample.failure and sample.failure.error_type for sample in painted} == {
+        key: "WorkerDied" if key == "2.jpg" else None for key in KEYS
+    }
+    assert {sample.key: sample.planned["attempt"] for sample in painted} == {
+        key: {"0": 1, "1": 1, "2": 3}.get(key[0], 2) for key in KEYS
+    }
 
 
 def rows(actor: BulkActor) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Protocol, get_args
 
 import numpy as np
 import torch
@@ -19,7 +19,26 @@ from pipeline.nn.precision import DTYPES, check_device, resolve_precision
 from pipeline.nn.transformer_net import TransformerNet
 
 if TYPE_CHECKING:
-    from pipeline.nn.fast.cuda import CudaPass, InFlight
+    from pipeline.nn.fast.cuda import CudaPass
+
+
+class Flight(Protocol):
+    """A batch that has been started."""
+
+    def result(self) -> NDArray[np.uint8]:
+        """Wait for it, and return (N, H, W, 3) uint8."""
+        ...
+
+
+class Landed:
+    """A batch that is painted already."""
+
+    def __init__(self, painted_NHWC: NDArray[np.uint8]) -> None:
+        self._painted_NHWC = painted_NHWC
+
+    def result(self) -> NDArray[np.uint8]:
+        """Return (N, H, W, 3) uint8."""
+        return self._painted_NHWC
 
 
 class FastNet:
@@ -109,19 +128,21 @@ class FastNet:
             return self.submit_batch(images_NHWC).result()
         return np.stack([self.stylize(image_HWC) for image_HWC in images_NHWC])
 
-    def submit_batch(self, images_NHWC: NDArray[np.uint8]) -> InFlight:
-        """Start a batch on the GPU and return at once, so that reading and encoding overlap with it.
+    def submit_batch(self, images_NHWC: NDArray[np.uint8]) -> Flight:
+        """Start a batch and return at once, so that reading and encoding overlap with the GPU.
+
+        On a CPU, where nothing would overlap, the batch is painted before this returns.
 
         Args:
             images_NHWC: (N, H, W, 3) uint8.
         Returns:
-            what ``result()`` gives the painted batch.
+            What ``result()`` gives the painted batch.
         Raises:
-            ValueError: the network is on a CPU, or not a batch of (H, W, 3) uint8 images.
+            ValueError: not a batch of (H, W, 3) uint8 images.
             torch.OutOfMemoryError: the batch is too large for the GPU.
         """
         if self.gpu is None:
-            raise ValueError("batches in flight need a GPU; use stylize_batch")
+            return Landed(self.stylize_batch(images_NHWC))
         for image_HWC in images_NHWC:
             check_image(image_HWC)
         return self.gpu.submit(images_NHWC)

@@ -57,7 +57,7 @@ def identity(config: StylizeConfig, models: list = MODELS, source: str = "/in", 
 
 def test_every_field_is_on_one_of_the_lists():
     fields = set(to_mapping(config()))
-    assert fields == set(CHANGES_BYTES) | set(CHANGES_NO_BYTES) | {"input", "out"}
+    assert fields == set(CHANGES_BYTES) | set(CHANGES_NO_BYTES) | {"input", "out", "gpu_decode"}
 
 
 @pytest.mark.parametrize("name", CHANGES_BYTES)
@@ -75,6 +75,19 @@ def test_what_changes_no_bytes_changes_no_fingerprint(name: str):
     assert old.fingerprint == new.fingerprint and old.styles == new.styles
     assert differences(old, new) == []
     assert (old.run_id == new.run_id) is (name != "run_id")
+
+
+def test_decoding_on_the_gpu_changes_bytes_and_leaves_other_fingerprints_as_they_were():
+    assert "gpu_decode" not in byte_settings(config())
+    old, new = identity(config(device="cuda")), identity(config(device="cuda", gpu_decode=True))
+    assert old.fingerprint != new.fingerprint
+    assert differences(old, new) == ["gpu_decode None -> True"]
+
+
+@pytest.mark.parametrize("changes", [{}, {"device": "cuda", "stages": "fused"}])
+def test_decoding_on_the_gpu_needs_one_that_paints_apart(changes: dict[str, str]):
+    with pytest.raises(ConfigError, match="gpu_decode"):
+        config(gpu_decode=True, **changes)
 
 
 def test_the_model_counts_by_its_content():

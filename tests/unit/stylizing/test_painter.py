@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline.images.source_image import SourceImage
+from pipeline.nn.fast import FastNet
 from pipeline.storage import Storage
 from pipeline.style_model import to_bytes
 from pipeline.stylizing.config import StylizeConfig
@@ -57,6 +59,18 @@ def test_an_image_beyond_the_memory_is_painted_in_tiles_and_equals_the_whole(pai
     assert off.max() <= 1
     # 720 px are below the thumbnail's 1024: it is the image itself, and so are its statistics.
     assert np.abs(quick.frames_HWC[0].astype(int) - whole.frames_HWC[0]).max() <= 1
+
+
+def test_an_image_that_does_not_fit_the_gpu_is_painted_in_tiles(paint, monkeypatch: pytest.MonkeyPatch):
+    whole = paint(max_memory="4GiB")
+
+    def full(self: FastNet, image_HWC: np.ndarray) -> np.ndarray:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(FastNet, "stylize", full)
+    tiled = paint(max_memory="4GiB")
+    assert (whole.forward, tiled.forward) == ("whole", "tiled")
+    assert np.abs(tiled.frames_HWC[0].astype(int) - whole.frames_HWC[0]).max() <= 1
 
 
 def test_how_tiles_are_painted_is_part_of_the_fingerprint():
