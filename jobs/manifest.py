@@ -178,11 +178,12 @@ def summary(config: ManifestConfig) -> int:
     print(f"run {success.run_id}, committed {success.finished_at}")
     for style in success.styles:
         print(f"style {style['name']} version {style['version']}, model {style['model_sha256'][:12]}")
+    num_parts = len(success.parts)
     print(
-        f"{success.num_sources:,} sources, {success.num_rows:,} rows in {len(success.parts):,} parts: ",
-        end="",
+        f"{success.num_sources:,} source{'s' * (success.num_sources != 1)}, "
+        f"{success.num_rows:,} row{'s' * (success.num_rows != 1)} in {num_parts:,} part{'s' * (num_parts != 1)}: "
+        f"{counts_text(success.counts)}"
     )
-    print(counts_text(success.counts))
     print(f"{source_bytes / 1e6:,.1f} MB read, {output_bytes / 1e6:,.1f} MB written")
     for stage, milliseconds in stages.items():
         print(f"{stage}: {duration(milliseconds / 1000)} in all")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from jobs.arguments import Subcommand, run_subcommand
 from pipeline.checks import check_within
-from pipeline.errors import ConfigError, StorageError
+from pipeline.errors import ConfigError
 from pipeline.storage import Storage, StorageOptions, join, resolve
 from pipeline.storage.uri import key_problem
 from pipeline.storage.uri import name as last_component
+from pipeline.storage.writing import first_write
 
 if TYPE_CHECKING:
     from pipeline.style_model import StyleModel
@@ -46,7 +46,7 @@ class ImportConfig:
             raise ConfigError("out", self.out, "is missing", "give --out URI, where the style model goes")
         if self.tanh_scale is not None:
             check_within("tanh_scale", self.tanh_scale, 1e-3, 1e5)
-        if "/" in self.style_name or key_problem(self.style_name):
+        if "/" in self.style_name or key_problem(self.style_name) or not self.style_name.isprintable():
             raise ConfigError("name", self.style_name, "is no folder name", "give another --name")
 
     @property
@@ -122,7 +122,7 @@ def import_model(config: ImportConfig) -> int:
     storage = Storage(config.storage)
     data = _read(storage, "from", config.from_)
     model = convert(data, source=config.from_, name=config.style_name, tanh_scale=config.tanh_scale)
-    with _writing(config.out):
+    with first_write(config.out):
         saved = save_style_model(storage, config.out_uri, model)
     imported = saved.metadata["imported"]
     print(f"{config.from_} is a checkpoint of {imported['layout']}, sha256 {imported['sha256'][:DIGITS]}")
@@ -141,7 +141,7 @@ def export_model(config: ExportConfig) -> int:
     _, model = _load(storage, config.from_, config.registry)
     exported = export(model, config.to)
     uri = config.out_uri(model.name, SUFFIXES[config.to])
-    with _writing(config.out):
+    with first_write(config.out):
         storage.write_bytes(uri, exported.data)
     print(f"{model.name}@{model.version} as {config.to}: {uri}, {len(exported.data):,} bytes")
     print(f"  {exported.description}")
@@ -167,15 +167,6 @@ def _load(storage: Storage, uri: str, registry: str | None) -> tuple[str, StyleM
 
     located = locate_model(storage, uri, registry)
     return located, load_style_model(storage, located)
-
-
-@contextmanager
-def _writing(out: str) -> Iterator[None]:
-    try:
-        yield
-    except StorageError as error:
-        cure = "give a location that these credentials may write"
-        raise ConfigError("out", out, f"cannot be written ({error})", cure) from None
 
 
 def _read(storage: Storage, field_name: str, uri: str) -> bytes:

@@ -114,7 +114,7 @@ def read_header(data: bytes, *, source: str) -> StyleHeader:
         if entries["format"] != FORMAT:
             raise ConfigError("model", source, f"has the unknown format {entries['format']!r}", _CURE)
         for what in ("name", "version"):  # folders are called after them
-            if "/" in entries[what] or key_problem(entries[what]):
+            if "/" in entries[what] or key_problem(entries[what]) or not entries[what].isprintable():
                 problem = f"has the {what} {entries[what]!r}, which cannot name a folder"
                 raise ConfigError("model", source, problem, "train or import it with another --name")
         return StyleHeader(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.config import to_yaml
-from pipeline.errors import ConfigError, StorageError
 from pipeline.storage import Storage, join, resolve
+from pipeline.storage.writing import first_write
 
 
 def claim_out(storage: Storage, config: Any, verb: str) -> None:
@@ -15,8 +15,5 @@ def claim_out(storage: Storage, config: Any, verb: str) -> None:
     Raises:
         ConfigError: it cannot be written.
     """
-    try:
+    with first_write(config.out):
         storage.write_bytes(join(resolve(config.out), f"{verb}.yaml"), to_yaml(config).encode())
-    except StorageError as error:
-        cure = "give a location that these credentials may write"
-        raise ConfigError("out", config.out, f"cannot be written ({error})", cure) from None

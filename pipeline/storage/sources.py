@@ -12,7 +12,7 @@ from fsspec.utils import glob_translate
 from pipeline.errors import ConfigError, ObjectNotFound
 from pipeline.storage.object_stat import ObjectStat
 from pipeline.storage.storage import Storage
-from pipeline.storage.uri import MAGIC, is_glob, name, parent, resolve, scheme
+from pipeline.storage.uri import MAGIC, is_glob, is_inside, name, parent, resolve, scheme
 
 
 def find_sources(storage: Storage, input_uri: str, after: str = "") -> Iterator[ObjectStat]:
@@ -58,6 +58,24 @@ def glob_root(uri: str) -> str:
     while any(character in MAGIC for character in uri):
         uri = parent(uri)
     return uri
+
+
+def reaches_into(root: str, input_uri: str, folder: str) -> bool:
+    """Tell whether objects that come to lie in a folder could be taken for sources.
+
+    Args:
+        root: what ``sources_root`` gives.
+        input_uri: the location that it is the root of.
+        folder: a resolved location.
+    """
+    if not is_inside(folder, root):
+        return False
+    components = input_uri[len(root) :].strip("/").split("/")
+    if input_uri == root or "**" in components:
+        return True
+    # Without ** a glob names objects at one depth only.
+    depth = len([part for part in folder[len(root) :].split("/") if part])
+    return depth < len(components)
 
 
 def _single_object(storage: Storage, uri: str) -> ObjectStat | None:

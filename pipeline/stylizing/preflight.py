@@ -16,8 +16,9 @@ from pipeline.manifest.pending import remove_pending
 from pipeline.registry import locate_model
 from pipeline.storage import Storage, resolve
 from pipeline.storage.options import first_look
-from pipeline.storage.sources import find_sources, sources_root
+from pipeline.storage.sources import find_sources, reaches_into, sources_root
 from pipeline.storage.uri import is_inside, scheme
+from pipeline.storage.writing import first_write
 from pipeline.style_model import StyleModel, load_style_model, to_bytes
 from pipeline.stylizing.config import StylizeConfig
 from pipeline.stylizing.follow_up import follow_up
@@ -59,7 +60,7 @@ def prepare(config: StylizeConfig) -> PreparedRun:
     named = [(model.name, model.version, model.sha256) for model in models]
     identity = identify(config, source_root, out, named)
     _check_sources(storage, source_root)
-    _check_apart(sources_root(storage, source_root), out, identity)
+    _check_apart(sources_root(storage, source_root), source_root, out, identity)
     _check_output(storage, out)
     history = _history(storage, config, identity, out)
     if history:
@@ -82,7 +83,7 @@ def claim(storage: Storage, run: PreparedRun, models: Sequence[StyleModel]) -> P
         ConfigError: the folder cannot be written, or belongs to a run with other settings.
     """
     layout = run.layout
-    try:
+    with first_write(layout.out):
         _claim_identity(storage, layout, run.identity)
         success = read_success(storage, layout)
         if success is None:
@@ -90,9 +91,6 @@ def claim(storage: Storage, run: PreparedRun, models: Sequence[StyleModel]) -> P
             _claim_models(storage, layout, models)
         else:
             remove_pending(storage, layout)  # left by a process that died between its commit and this
-    except StorageError as error:
-        cure = "give a location that these credentials may write"
-        raise ConfigError("out", layout.out, f"cannot be written ({error})", cure) from error
     return replace(run, success=success, largest_whole_pixels=_largest_whole_pixels(run.config, models))
 
 
@@ -160,12 +158,12 @@ def _about(field: str) -> Iterator[None]:
         raise ConfigError(field, error.value, error.problem, error.cure) from None
 
 
-def _check_apart(source_root: str, out: str, identity: RunIdentity) -> None:
-    root, layout = _real(source_root), RunLayout(out=_real(out), run_id=identity.run_id)
-    if is_inside(layout.out, root):
+def _check_apart(root: str, source_root: str, out: str, identity: RunIdentity) -> None:
+    real, layout = _real(root), RunLayout(out=_real(out), run_id=identity.run_id)
+    if reaches_into(real, real + source_root.removeprefix(root), layout.out):
         raise ConfigError("out", out, "lies inside the input", "choose a location outside the sources")
     for style in identity.styles:
-        if is_inside(root, layout.images_uri(style.name)):
+        if is_inside(real, layout.images_uri(style.name)):
             cure = "choose another output location"
             raise ConfigError("input", source_root, "is where this style's results go", cure)
 

@@ -186,14 +186,23 @@ class TrainConfig:
             raise ConfigError("crop_px", self.crop_px, "is no multiple of 4", f"use {self.crop_px // 4 * 4}")
         for name, low, high in (("width", 0.05, 4.0), ("oversize", 1.0, 8.0), ("learning_rate", 1e-7, 1.0)):
             check_within(name, getattr(self, name), low, high)
-        for name in ("content_weight", "style_weight", "tv_weight", "grid_weight", "teacher_weight"):
-            check_within(name, getattr(self, name), 0.0, 1e9)
         check_within("max_gradient_norm", self.max_gradient_norm, 1e-6, 1e9)
         check_within("ema_decay", self.ema_decay, 0.0, 0.99999)
         check_within("max_failed_fraction", self.max_failed_fraction, 0.0, 1.0)
+        self._check_loss()
+        self._check_workers()
+
+    def _check_loss(self) -> None:
+        for name in ("content_weight", "style_weight", "tv_weight", "grid_weight", "teacher_weight"):
+            check_within(name, getattr(self, name), 0.0, 1e9)
+        if not (self.content_weight or self.style_weight or self.teacher):
+            cure = "give --content-weight or --style-weight more than 0"
+            raise ConfigError("style_weight", self.style_weight, "and content_weight leave nothing to learn", cure)
         if self.loss_weights is not None and self.loss_network == "pyramid":
             cure = "leave it out, or add --loss-network vgg16"
             raise ConfigError("loss_weights", self.loss_weights, "is of no use to the pyramid", cure)
+
+    def _check_workers(self) -> None:
         low, high = self.worker_range
         if not 1 <= low <= high:
             raise ConfigError("num_workers", self.num_workers, "is no range", "write for example 2 or 1:4")

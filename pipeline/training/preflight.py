@@ -17,6 +17,7 @@ from pipeline.registry import locate_model
 from pipeline.storage import Storage, resolve
 from pipeline.storage.options import first_look
 from pipeline.storage.uri import is_inside, key_problem
+from pipeline.storage.writing import first_write
 from pipeline.style_model import StyleHeader, from_bytes, load_style_header, read_header
 from pipeline.training.config import ADDED_LATER, MAY_CHANGE, TrainConfig, settings_of
 from pipeline.training.content import list_content, load_short_side
@@ -70,7 +71,7 @@ def prepare(config: TrainConfig) -> PreparedTraining:
     content, unlisted = _list_content(storage, config)
     if any(is_inside(layout.out, resolve(location)) for location in config.content):
         raise ConfigError("out", config.out, "lies inside the content images", "choose a location outside them")
-    try:
+    with first_write(config.out):
         finished = finished_style(storage, layout, config, style_sha256)
         _claim(storage, layout, config, _identity(config, style_sha256, warm_start=warm_start, teacher=teacher))
         before = _config_before(storage, layout)
@@ -79,9 +80,6 @@ def prepare(config: TrainConfig) -> PreparedTraining:
             storage.write_bytes(layout.config_uri, to_yaml(config).encode())
         storage.create_bytes(layout.content_uri, json.dumps(content, indent=0).encode())
         frozen = tuple(json.loads(storage.read_bytes(layout.content_uri)))
-    except StorageError as error:
-        cure = "give a location that these credentials may write"
-        raise ConfigError("out", config.out, f"cannot be written ({error})", cure) from error
     return PreparedTraining(
         config=config,
         layout=layout,

@@ -33,7 +33,7 @@ def test_a_run_from_its_start_to_its_audit(stylemill: Stylemill, style_file: Pat
 
     summary = stylemill("manifest", "summary", tmp_path / "out")
     assert summary.returncode == 0 and not summary.stderr
-    assert "32 sources, 32 rows in 1 parts: 30 ok, 1 failed, 1 skipped" in summary.stdout
+    assert "32 sources, 32 rows in 1 part: 30 ok, 1 failed, 1 skipped" in summary.stdout
     assert "1 x Truncated" in summary.stdout and "rows/s" in summary.stdout
     assert sum(path.stat().st_size for path in library.iterdir()) / 1e6 == _figure(summary.stdout, "MB read")
 

@@ -203,9 +203,9 @@ def test_the_architecture_of_a_default_network_is_written_as_it_always_was():
     assert b'"architecture": "{\\"upsampling\\": \\"nearest\\", \\"width\\": 0.1}"' in to_bytes(model)
 
 
-@pytest.mark.parametrize("bad", ["../up", "..", ".", "a/b", "/etc", "", "a\0b"])
+@pytest.mark.parametrize("bad", ["../up", "..", ".", "a/b", "/etc", "", "a\0b", "a\x1b[2J", "a\nb"])
 @pytest.mark.parametrize("field", ["name", "version"])
-def test_names_that_lead_out_of_a_folder_are_refused(field, bad):
+def test_names_that_lead_out_of_a_folder_or_command_a_terminal_are_refused(field, bad):
     model = make_model()
     data = to_bytes(replace(model, **{field: bad}))
     for read in (read_header, from_bytes):

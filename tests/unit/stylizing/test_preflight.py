@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from pipeline.errors import ConfigError
+from pipeline.storage import Storage
+from pipeline.storage.sources import find_sources
 from pipeline.stylizing.config import StylizeConfig
 from pipeline.stylizing.preflight import PreparedRun, prepare
 from tests.drawn import image_bytes
@@ -69,6 +71,28 @@ def test_input_and_output_stay_apart(style_file: Path, library: Path, tmp_path: 
         with pytest.raises(ConfigError, match="lies inside the input"):
             prepared(style_file, library, out)
     assert contents(library) == before
+
+
+@pytest.mark.parametrize(("pattern", "out"), [("*.jpg", "painted"), ("*", "painted"), ("[ab].jpg", "x/y")])
+def test_an_output_beside_the_files_that_a_glob_names_is_apart_from_them(
+    style_file: Path, library: Path, pattern: str, out: str
+):
+    config = StylizeConfig(model=(str(style_file),), input=str(library / pattern), out=str(library / out))
+    first = prepare(config)
+    (library / out / "images" / "waves").mkdir(parents=True)
+    (library / out / "images" / "waves" / "a.jpg").write_bytes(b"")
+    assert prepare(config).identity == first.identity
+    found = [source.key for source in find_sources(Storage(), str(library / pattern))]
+    assert found and not [key for key in found if key.startswith(out)]
+
+
+@pytest.mark.parametrize("pattern", ["**", "**/*.jpg", "*/*/*/*.jpg", "*/*.jpg"])
+def test_an_output_that_a_glob_reaches_into_is_refused(style_file: Path, library: Path, pattern: str):
+    (library / "1" / "2" / "3").mkdir(parents=True)
+    for folder in ("1", "1/2", "1/2/3"):
+        (library / folder / "c.jpg").write_bytes(image_bytes(20, 20))
+    with pytest.raises(ConfigError, match="lies inside the input"):
+        prepare(StylizeConfig(model=(str(style_file),), input=str(library / pattern), out=str(library / "out")))
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"run_id": "mine"}'])

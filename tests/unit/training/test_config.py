@@ -40,6 +40,13 @@ def test_values_out_of_range_are_refused_by_name(field, value):
     assert caught.value.field == field
 
 
+def test_weights_that_leave_nothing_to_learn_are_refused():
+    assert config(style_weight=0.0).content_weight and config(content_weight=0.0).style_weight
+    with pytest.raises(ConfigError, match="nothing to learn"):
+        config(style_weight=0.0, content_weight=0.0)
+    assert config(style_weight=0.0, content_weight=0.0, teacher="a.safetensors").teacher
+
+
 def test_style_is_named_after_its_image():
     assert config().style_name == "starry.night"
     assert config(style_image="s3://bucket/waves").style_name == "waves"
