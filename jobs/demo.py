@@ -72,7 +72,6 @@ def train_config(places: Places, steps: int) -> TrainConfig:
         steps=steps,
         width=0.5,
         crop_px=160,
-        style_weight=8.0,
         sample_every=max(1, steps // 5),
     )
 

@@ -56,7 +56,6 @@ def main(arguments: Sequence[str]) -> int:
             steps=steps,
             width=0.5,
             crop_px=128,
-            style_weight=8.0,
             sample_every=steps,
             size_px=192,
             minimal_effect=0.2,  # eleven photographs find no smaller one

@@ -33,7 +33,7 @@ class Judge:
     content_weight: float = 1.0
     """Weight of the likeness to the content image in total_loss."""
 
-    style_weight: float = 6.0
+    style_weight: float = 15.0
     """Weight of the likeness to the style image in total_loss."""
 
     tv_weight: float = 0.03

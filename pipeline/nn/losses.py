@@ -21,7 +21,7 @@ class LossWeights:
     """Weights of the terms, which are normalised so that the defaults serve every loss network."""
 
     content: float = 1.0
-    style: float = 6.0
+    style: float = 15.0
     total_variation: float = 0.03
     grid: float = 10.0
 

@@ -125,7 +125,7 @@ class TrainConfig:
     teacher_weight: float = 10.0
     """Weight of the likeness to the teacher's picture, where there is a teacher."""
 
-    style_weight: float = 6.0
+    style_weight: float = 15.0
     """Weight of the likeness to the style image."""
 
     tv_weight: float = 0.03

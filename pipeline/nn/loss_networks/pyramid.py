@@ -19,13 +19,14 @@ NUM_LEVELS = 5
 KERNEL_PX = 7
 CONTENT_LEVEL = 1
 """Deep enough for strokes to replace texture, shallow enough for faces to stay."""
+_BINOMIAL = (1 / 8, 3 / 8, 3 / 8, 1 / 8)
 _SEED = 1606
 _FRACTION = 2.0**-12
 """Parameters are rounded to this, so that another machine's last bits do not change the loss."""
 
 
 class PyramidLossNetwork(nn.Module):
-    """One bank of fixed random filters and a ReLU at each level of an average-pooled pyramid.
+    """One bank of fixed random filters and a ReLU at each level of a pyramid of halved images.
 
     Each filter of each level is calibrated to zero mean and unit variance on images drawn by code.
 
@@ -53,7 +54,7 @@ class PyramidLossNetwork(nn.Module):
         """
         levels = []
         for level in range(self._num_levels(batch_NCHW)):
-            batch_NCHW = F.avg_pool2d(batch_NCHW, 2) if level else batch_NCHW
+            batch_NCHW = _halved(batch_NCHW) if level else batch_NCHW
             levels.append(self._respond(batch_NCHW, level))
         return LossFeatures(content_NCHW=levels[CONTENT_LEVEL], style_NCHW=tuple(levels))
 
@@ -61,7 +62,7 @@ class PyramidLossNetwork(nn.Module):
         """Return the content level's activations alone; raises as ``features``."""
         self._num_levels(batch_NCHW)
         for _ in range(CONTENT_LEVEL):
-            batch_NCHW = F.avg_pool2d(batch_NCHW, 2)
+            batch_NCHW = _halved(batch_NCHW)
         return self._respond(batch_NCHW, CONTENT_LEVEL)
 
     def digest(self) -> str:
@@ -85,6 +86,21 @@ class PyramidLossNetwork(nn.Module):
         return levels
 
 
+def _halved(batch_NCHW: Tensor) -> Tensor:
+    """Return (N, C, H // 2, W // 2): smoothed by a binomial filter, every second pixel kept.
+
+    The mean of two by two pixels would not do. Lines 8/3 px apart pass it with 38 % of their height and look like
+    strokes 4 px apart one level down: networks draw such lines over everything, since nearest upsampling makes them
+    for nothing and the finest level hardly sees them. This filter leaves 6 %.
+
+    Source: Zhang 2019, arXiv:1904.11486 (anti-aliased pooling).
+    """
+    num_channels = batch_NCHW.shape[1]
+    taps = batch_NCHW.new_tensor(_BINOMIAL)
+    kernel_OIHW = (taps[:, None] * taps).expand(num_channels, 1, -1, -1)
+    return F.conv2d(F.pad(batch_NCHW, (1, 1, 1, 1), mode="reflect"), kernel_OIHW, stride=2, groups=num_channels)
+
+
 def _draw_filters(generator: np.random.RandomState) -> np.ndarray:
     """Return (NUM_FILTERS, 3, KERNEL_PX, KERNEL_PX) smoothed noise, the first ones without a mean.
 
@@ -103,7 +119,7 @@ def _calibrate(filters_OIHW: Tensor, images_NCHW: Tensor) -> tuple[Tensor, Tenso
     """Return weights (L, O, I, H, W) and biases (L, O), float32, that give unit responses at each level."""
     weights, biases = [], []
     for level in range(NUM_LEVELS):
-        images_NCHW = F.avg_pool2d(images_NCHW, 2) if level else images_NCHW
+        images_NCHW = _halved(images_NCHW) if level else images_NCHW
         responses_NCHW = F.conv2d(images_NCHW, filters_OIHW)
         scale_O = 1 / responses_NCHW.std(dim=(0, 2, 3))
         weights.append(filters_OIHW * scale_O[:, None, None, None])
