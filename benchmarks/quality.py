@@ -2,9 +2,10 @@
 
     python benchmarks/quality.py --photos DIR --model style.safetensors [--model ...]
 
-For each model: energy at periods of 2 and 4 px over that of the frequencies around them (1 is none), geometric means
-over the photographs with the largest value of all behind them, and the same of the photographs themselves; then mean
-colour and deviation of the results for a grey, a black and a white image. Painting is as `stylemill stylize` does it.
+For each model: energy at periods of 2, 8/3 and 4 px over that of the frequencies around them (1 is none), geometric
+means over the photographs with the largest value of all behind them, and the same of the photographs themselves; then
+mean colour and deviation of the results for a grey, a black and a white image. Painting is as `stylemill stylize`
+does it.
 """
 
 from __future__ import annotations

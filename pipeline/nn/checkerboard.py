@@ -19,7 +19,7 @@ class GridEnergy:
     """Energy at the frequencies of the network's grid, each over that of the frequencies around it.
 
     About 1 in an image without a grid. The period of 2 px is the Nyquist frequency and comes from the last upsampling,
-    that of 4 px from the one before it.
+    that of 4 px from the one before it. Lines 8/3 px apart are what both make of wider ones.
     """
 
     columns_2px: float
@@ -34,6 +34,10 @@ class GridEnergy:
     """Horizontal lines, every fourth row."""
     both_4px: float
     """A checkerboard of two by two pixels, and diagonals of that period."""
+    columns_8_thirds_px: float
+    """Vertical lines, three in eight columns."""
+    rows_8_thirds_px: float
+    """Horizontal lines, three in eight rows."""
 
     @property
     def worst(self) -> float:
@@ -50,7 +54,7 @@ class GridEnergy:
 def grid_energy(image_HWC: NDArray[np.uint8]) -> GridEnergy:
     """Measure the grid in an image.
 
-    The power spectrum is averaged over half-overlapping Hann windows and over the colours. Each of the six
+    The power spectrum is averaged over half-overlapping Hann windows and over the colours. Each of the
     frequencies is compared with the geometric mean of those three to six bins away, along the axis on which lines of
     that frequency lie (on the diagonals for those that lie on both).
 
@@ -66,7 +70,7 @@ def grid_energy(image_HWC: NDArray[np.uint8]) -> GridEnergy:
     if image_HWC.ndim != 3 or min(image_HWC.shape[:2]) < WINDOW_PX:
         raise ValueError(f"expected (H, W, 3) with sides from {WINDOW_PX} px, got {image_HWC.shape}")
     power_YX = _mean_spectrum(image_HWC)
-    half, quarter = WINDOW_PX // 2, WINDOW_PX // 4
+    half, quarter, three_eighths = WINDOW_PX // 2, WINDOW_PX // 4, WINDOW_PX * 3 // 8
     return GridEnergy(
         columns_2px=_excess(power_YX, (0, half), (0, 1)),
         rows_2px=_excess(power_YX, (half, 0), (1, 0)),
@@ -74,6 +78,8 @@ def grid_energy(image_HWC: NDArray[np.uint8]) -> GridEnergy:
         columns_4px=_excess(power_YX, (0, quarter), (0, 1)),
         rows_4px=_excess(power_YX, (quarter, 0), (1, 0)),
         both_4px=max(_excess(power_YX, (quarter, quarter), (1, 1)), _excess(power_YX, (-quarter, quarter), (-1, 1))),
+        columns_8_thirds_px=_excess(power_YX, (0, three_eighths), (0, 1)),
+        rows_8_thirds_px=_excess(power_YX, (three_eighths, 0), (1, 0)),
     )
 
 

@@ -6,6 +6,7 @@ import pytest
 from pipeline.nn.checkerboard import grid_energy
 
 NAMES = ("columns_2px", "rows_2px", "both_2px", "columns_4px", "rows_4px", "both_4px")
+NAMES += ("columns_8_thirds_px", "rows_8_thirds_px")
 
 
 def pink_image(height_px: int = 200, width_px: int = 260, seed: int = 3) -> np.ndarray:
@@ -35,7 +36,8 @@ def test_a_natural_spectrum_has_no_grid():
 @pytest.mark.parametrize(
     ("per_row", "per_column", "name"),
     [(0, 0.5, "columns_2px"), (0.5, 0, "rows_2px"), (0.5, 0.5, "both_2px"), (0, 0.25, "columns_4px"),
-     (0.25, 0, "rows_4px"), (0.25, 0.25, "both_4px"), (0.25, -0.25, "both_4px")],
+     (0.25, 0, "rows_4px"), (0.25, 0.25, "both_4px"), (0.25, -0.25, "both_4px"),
+     (0, 0.375, "columns_8_thirds_px"), (0.375, 0, "rows_8_thirds_px")],
 )  # fmt: skip
 def test_a_faint_grid_is_found_where_it_is_and_nowhere_else(per_row, per_column, name):
     clean = pink_image()
@@ -52,7 +54,7 @@ def test_strokes_of_other_periods_are_no_grid(period_px):
 
 def test_a_flat_image_has_no_grid():
     energy = grid_energy(np.full((64, 64, 3), 127, np.uint8))
-    assert [getattr(energy, name) for name in NAMES] == pytest.approx([1.0] * 6)
+    assert [getattr(energy, name) for name in NAMES] == pytest.approx([1.0] * len(NAMES))
 
 
 def test_images_smaller_than_a_window_are_refused():
