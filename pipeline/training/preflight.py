@@ -28,6 +28,10 @@ from pipeline.training.tensorboard import check_tensorboard
 FEW_IMAGES = 8
 
 
+LOSS_REVISIONS = {"pyramid": "pyramid, halved without aliasing"}
+"""Loss networks that once were others: a run that was begun with the old one cannot go on with the new one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PreparedTraining:
     """A checked training run whose identity stands in storage."""
@@ -208,6 +212,7 @@ def _identity(
     """
     settings = {name: value for name, value in settings_of(config).items() if name not in MAY_CHANGE}
     settings |= {"style_image": style_sha256, "content": [resolve(location) for location in config.content]}
+    settings["loss_network"] = LOSS_REVISIONS.get(config.loss_network, config.loss_network)
     for name, model in (("warm_start", warm_start), ("teacher", teacher)):
         if model is not None:
             settings[name] = hashlib.sha256(model).hexdigest()

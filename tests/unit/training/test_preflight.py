@@ -53,6 +53,15 @@ def test_a_sound_config_is_claimed_and_can_be_claimed_again(folder):
     assert prepare(config(folder)) == first
 
 
+def test_a_run_begun_with_the_loss_as_it_once_was_is_not_continued_with_another(folder):
+    prepare(config(folder))
+    storage, identity_uri = Storage(), TrainLayout(resolve(str(folder / "out"))).identity_uri
+    then = json.loads(storage.read_bytes(identity_uri))
+    storage.write_bytes(identity_uri, json.dumps({**then, "loss_network": "pyramid"}).encode())
+    error = refused(folder)
+    assert error.field == "loss_network" and "differs from 'pyramid'" in str(error)
+
+
 def test_images_that_come_later_do_not_change_a_run_that_was_begun(folder):
     first = prepare(config(folder))
     (folder / "content" / "a-new-one.jpg").write_bytes(image_bytes(20, 30))
