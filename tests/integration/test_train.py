@@ -123,6 +123,7 @@ def test_two_workers_follow_the_curve_of_one(whole_run: Path, train: Train, tmp_
     assert pairs[-1][1]["loss"] == pytest.approx(pairs[-1][0]["loss"], rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_left_out_and_said_so(whole_run: Path, train: Train, tmp_path: Path):
     out = tmp_path / "out"
     shutil.copytree(whole_run, out)
@@ -148,6 +149,7 @@ def poison(out: Path, step: int, **numbers: float) -> None:
     checkpoints.write(1, step, newest.tensors, newest.numbers | numbers, newest.metrics)
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_finite_send_all_workers_back_to_the_last_good_checkpoint(
     whole_run: Path, train: Train, tmp_path: Path
 ):
