@@ -36,7 +36,7 @@ class Judge:
     style_weight: float = 15.0
     """Weight of the likeness to the style image in total_loss."""
 
-    tv_weight: float = 0.03
+    tv_weight: float = 0.5
     """Weight of smoothness in total_loss."""
 
     grid_weight: float = 10.0

@@ -22,7 +22,7 @@ class LossWeights:
 
     content: float = 1.0
     style: float = 15.0
-    total_variation: float = 0.03
+    total_variation: float = 0.5
     grid: float = 10.0
 
 

@@ -128,7 +128,7 @@ class TrainConfig:
     style_weight: float = 15.0
     """Weight of the likeness to the style image."""
 
-    tv_weight: float = 0.03
+    tv_weight: float = 0.5
     """Weight of smoothness."""
 
     grid_weight: float = 10.0
