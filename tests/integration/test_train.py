@@ -227,7 +227,7 @@ def test_what_the_teacher_says_has_a_column_of_its_own(whole_run: Path, train: T
     train(tmp_path / "out", steps=3, teacher=str(whole_run / "style.safetensors"))
     for row in rows_of(tmp_path / "out"):
         assert row["teacher_loss"] > 0
-        terms = row["content_loss"] + 6 * row["style_loss"] + 0.03 * row["tv_loss"] + 10 * row["grid_loss"]
+        terms = row["content_loss"] + 15 * row["style_loss"] + 0.5 * row["tv_loss"] + 10 * row["grid_loss"]
         assert row["loss"] == pytest.approx(terms + 10 * row["teacher_loss"], rel=1e-5)
     assert {row["teacher_loss"] for row in rows_of(whole_run)} == {None}
 
