@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 PRESETS: Mapping[str, Mapping[str, int | float | str]] = {
     "quick": {"width": 0.5, "crop_px": 160, "steps": 500, "sample_every": 100},
-    "calm": {"style_size_px": 160, "style_weight": 6.0},
+    "calm": {"style_weight": 6.0},
     "bold": {"style_weight": 40.0},
 }
 """Fields of TrainConfig by name of the preset; the config file and flags override them."""
