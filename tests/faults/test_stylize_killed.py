@@ -89,7 +89,9 @@ def painted_directly(style: StyleModel, files: dict[str, bytes]) -> dict[str, by
 
 
 def images_of(out: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (out / "images" / "slow").glob("*")}
+    """Return the results; a killed writer leaves the file that it was at, under a name that no listing shows."""
+    paths = (path for path in (out / "images" / "slow").glob("*") if not path.name.startswith(TEMPORARY_PREFIX))
+    return {path.name: path.read_bytes() for path in paths}
 
 
 def check_outcome(out: Path, style: StyleModel, files: dict[str, bytes]) -> list[dict[str, Any]]:
