@@ -21,6 +21,7 @@ from pipeline.images.options import DecodeOptions, EncodeOptions
 from pipeline.manifest.read import find_run, read_manifest
 from pipeline.nn.fast import FastNet, resolve_precision
 from pipeline.storage import Storage, StorageOptions
+from pipeline.storage.local import TEMPORARY_PREFIX
 from pipeline.style_model import StyleModel, to_bytes
 from tests.drawn import image_bytes, style_model
 from tests.faults.processes import PATIENCE_S, wait_for, workers
