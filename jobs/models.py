@@ -10,7 +10,7 @@ from jobs.arguments import Subcommand, run_subcommand
 from pipeline.checks import check_within
 from pipeline.errors import ConfigError
 from pipeline.storage import Storage, StorageOptions, join, resolve
-from pipeline.storage.uri import key_problem
+from pipeline.storage.uri import can_name_folder
 from pipeline.storage.uri import name as last_component
 from pipeline.storage.writing import first_write
 
@@ -46,7 +46,7 @@ class ImportConfig:
             raise ConfigError("out", self.out, "is missing", "give --out URI, where the style model goes")
         if self.tanh_scale is not None:
             check_within("tanh_scale", self.tanh_scale, 1e-3, 1e5)
-        if "/" in self.style_name or key_problem(self.style_name) or not self.style_name.isprintable():
+        if not can_name_folder(self.style_name):
             raise ConfigError("name", self.style_name, "is no folder name", "give another --name")
 
     @property

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.errors import ConfigError, ObjectNotFound, PathConflict
-from pipeline.storage.uri import key_problem
+from pipeline.storage.uri import can_name_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -114,7 +114,7 @@ def read_header(data: bytes, *, source: str) -> StyleHeader:
         if entries["format"] != FORMAT:
             raise ConfigError("model", source, f"has the unknown format {entries['format']!r}", _CURE)
         for what in ("name", "version"):  # folders are called after them
-            if "/" in entries[what] or key_problem(entries[what]) or not entries[what].isprintable():
+            if not can_name_folder(entries[what]):
                 problem = f"has the {what} {entries[what]!r}, which cannot name a folder"
                 raise ConfigError("model", source, problem, "train or import it with another --name")
         return StyleHeader(

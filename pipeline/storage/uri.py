@@ -71,6 +71,11 @@ def is_inside(uri: str, root: str) -> bool:
     return uri == root or uri.startswith(root.rstrip("/") + "/")
 
 
+def can_name_folder(text: str) -> bool:
+    """Tell whether a name can be that of one folder everywhere, and be shown in a terminal."""
+    return "/" not in text and key_problem(text) is None and text.isprintable()
+
+
 def key_problem(key: str) -> str | None:
     """Return why a key cannot be mirrored safely under the output root, or None.
 

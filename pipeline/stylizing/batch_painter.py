@@ -101,9 +101,7 @@ class BatchPainter:
         except torch.OutOfMemoryError:
             for flight in flights.values():
                 flight.result()
-            flights.clear()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            torch.cuda.empty_cache()
             return None
         return _Started(samples=samples, sources=sources, flights=flights, start_s=start_s)
 

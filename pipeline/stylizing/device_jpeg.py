@@ -10,11 +10,11 @@ import time
 import warnings
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
 from pipeline.images.options import DecodeOptions
 from pipeline.images.plain_jpeg import PlainJpeg
+from pipeline.images.source_image import SourceImage
 from pipeline.storage import Storage
 from pipeline.stylizing.reader import Fetched, Reader
 from pipeline.stylizing.sample import Sample
@@ -51,13 +51,12 @@ class DeviceJpegDecoder:
         start_s = time.perf_counter()
         decoded = self._decode([jpeg for _, jpeg in left])
         each_ms = 1000 * (time.perf_counter() - start_s) / len(left)
-        for (sample, jpeg), stored_HWC in zip(left, decoded, strict=True):
+        for (sample, jpeg), source in zip(left, decoded, strict=True):
             sample.jpeg = None
             sample.decode_ms = (sample.decode_ms or 0.0) + each_ms
-            if stored_HWC is None:
+            sample.source = source
+            if source is None:
                 self._carefully(Fetched(sample, jpeg.data))
-            else:
-                sample.source = jpeg.source(stored_HWC)
 
     def _carefully(self, fetched: Fetched) -> None:
         if self._careful is None:  # it has a process of its own, which most runs never need here
@@ -66,7 +65,7 @@ class DeviceJpegDecoder:
         fetched.sample.width_px = fetched.sample.height_px = None  # by the header, which may lie
         self._careful.decode(fetched)
 
-    def _decode(self, jpegs: Sequence[PlainJpeg]) -> list[np.ndarray | None]:
+    def _decode(self, jpegs: Sequence[PlainJpeg]) -> list[SourceImage | None]:
         try:
             return list(self._on_device(jpegs))
         except (RuntimeError, ValueError) as error:
@@ -76,8 +75,8 @@ class DeviceJpegDecoder:
         # One of them spoils the whole call.
         return [one for jpeg in jpegs for one in self._decode([jpeg])]
 
-    def _on_device(self, jpegs: Sequence[PlainJpeg]) -> list[np.ndarray]:
-        """Return the pixels of all, (H, W, 3) uint8 in host memory as they lie in the files.
+    def _on_device(self, jpegs: Sequence[PlainJpeg]) -> list[SourceImage]:
+        """Return all sources, their pixels in host memory.
 
         Raises:
             RuntimeError: one of them cannot be decoded, or the device has no decoder or no memory.
@@ -90,7 +89,4 @@ class DeviceJpegDecoder:
             warnings.simplefilter("ignore")  # deprecated in favour of a package with builds for GPUs of its own
             images_CHW = decode_jpeg(files, mode=ImageReadMode.RGB, device=self._device)
         stored = [image_CHW.permute(1, 2, 0).contiguous().cpu().numpy() for image_CHW in images_CHW]
-        for jpeg, stored_HWC in zip(jpegs, stored, strict=True):
-            if stored_HWC.shape[:2] != (jpeg.stored_height_px, jpeg.stored_width_px):
-                raise ValueError(f"decoding gave {stored_HWC.shape}")
-        return stored
+        return [jpeg.source(stored_HWC) for jpeg, stored_HWC in zip(jpegs, stored, strict=True)]

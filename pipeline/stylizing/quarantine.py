@@ -39,16 +39,23 @@ def still_to_do(
     for row in planned:
         if row["key"] in done:
             continue
-        count = deaths.get(row["key"], 0)
-        row["attempt"] += count
-        if count < MAX_WORKER_DEATHS:
+        failure = count_deaths(row, deaths.get(row["key"], 0))
+        if failure is None:
             todo.append(row)
         else:
-            given_up.append(Sample(planned=row, failure=worker_died(count)))
+            given_up.append(Sample(planned=row, failure=failure))
     return todo, given_up
 
 
-def worker_died(count: int) -> ImageError:
-    """Return why an image is given up whose worker died so often."""
+def count_deaths(planned: dict[str, Any], count: int) -> ImageError | None:
+    """Count the attempts at which an image's worker died; return why it is given up, or None.
+
+    Args:
+        planned: its row of PLAN_SCHEMA; ``attempt`` is raised.
+        count: deaths of its worker while it was in hand.
+    """
+    planned["attempt"] += count
+    if count < MAX_WORKER_DEATHS:
+        return None
     message = f"the worker process died {count} times while painting it; paint it alone with more memory"
     return ImageError("WorkerDied", message)

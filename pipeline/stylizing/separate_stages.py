@@ -20,7 +20,7 @@ from pipeline.stylizing.flusher import Flusher
 from pipeline.stylizing.job import BulkJob
 from pipeline.stylizing.meters import WorkerMeters
 from pipeline.stylizing.painter import Painter
-from pipeline.stylizing.quarantine import MAX_WORKER_DEATHS, still_to_do, worker_died
+from pipeline.stylizing.quarantine import count_deaths, still_to_do
 from pipeline.stylizing.reader import Reader
 from pipeline.stylizing.sample import Sample
 from pipeline.stylizing.writer import Writer
@@ -85,10 +85,7 @@ class PaintStage:
         portions = [[sample] for sample in samples] if deaths else [samples]
         for portion in portions:
             for sample in portion:
-                count = deaths.get(sample.key, 0)
-                sample.planned["attempt"] += count
-                if count >= MAX_WORKER_DEATHS:
-                    sample.failure = worker_died(count)
+                sample.failure = count_deaths(sample.planned, deaths.get(sample.key, 0)) or sample.failure
             yield from _blocks(self._job, block.column("shard")[0].as_py(), self._paint(portion))
 
     def _paint(self, samples: list[Sample]) -> list[Sample]:

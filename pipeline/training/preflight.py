@@ -16,7 +16,7 @@ from pipeline.nn.architecture import Architecture
 from pipeline.registry import locate_model
 from pipeline.storage import Storage, resolve
 from pipeline.storage.options import first_look
-from pipeline.storage.uri import is_inside, key_problem
+from pipeline.storage.uri import can_name_folder, is_inside
 from pipeline.storage.writing import first_write
 from pipeline.style_model import StyleHeader, from_bytes, load_style_header, read_header
 from pipeline.training.config import ADDED_LATER, MAY_CHANGE, TrainConfig, settings_of
@@ -65,7 +65,7 @@ def prepare(config: TrainConfig) -> PreparedTraining:
     storage, layout = Storage(first_look(config.storage)), TrainLayout(_resolved("out", config.out))
     if config.tensorboard:
         check_tensorboard()
-    if "/" in config.style_name or key_problem(config.style_name) or not config.style_name.isprintable():
+    if not can_name_folder(config.style_name):
         raise ConfigError("name", config.style_name, "is no folder name", "give another --name")
     style_png, style_sha256 = _read_style(storage, config)
     warm_start = _read_model(storage, "warm_start", config.warm_start, config.registry)
