@@ -133,6 +133,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Tell of a failure when it happens: of a session that is cut off, nothing else would remain."""
+    if report.failed:
+        sys.__stderr__.write(f"\n{report.nodeid} failed at {report.when}\n{report.longreprtext}\n")
+        sys.__stderr__.flush()
+
+
 def command_line(*arguments: object) -> list[str]:
     """Return the words of one call of ``stylemill`` in this environment's Python."""
     return [sys.executable, "-m", "jobs.cli", *map(str, arguments)]

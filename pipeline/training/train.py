@@ -13,6 +13,7 @@ import ray
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
 from pipeline.capacity import how_many_fit, machines_of, most_of
 from pipeline.errors import ClusterError, ConfigError, StorageError, own_cause
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 
 MAX_FAILURES = 5
 """Lost workers after which the run stops, resumable."""
+MAX_START_FAILURES = 30
+"""Starts of the workers that come to nothing, after which the run stops; Ray waits a minute for room for each."""
 PROGRESS_PERIOD_S = 0.5
 
 ProgressCallback = Callable[[TrainProgress], None]
@@ -65,7 +68,7 @@ def train(
         StorageError: storage failed beyond its retries; the same command resumes.
         TooManyFailures: too many content images cannot be decoded.
         RunConflict: another process trains the same run.
-        ClusterError: workers failed again and again; the same command resumes.
+        ClusterError: workers failed again and again, or the cluster never had room for them; the same command resumes.
     """
     start_s = time.monotonic()
     if run.finished is not None:
@@ -123,7 +126,7 @@ def _fit(run: PreparedTraining, tracker: ray.actor.ActorHandle) -> None:
             run_config=RunConfig(
                 name=uuid.uuid4().hex,
                 storage_path=str(scratch),
-                failure_config=FailureConfig(max_failures=MAX_FAILURES),
+                failure_config=FailureConfig(max_failures=MAX_FAILURES, controller_failure_limit=MAX_START_FAILURES),
             ),
         )
         try:
@@ -166,6 +169,9 @@ def _own_error(error: BaseException) -> BaseException:
         if own is not None:
             return own
     log.debug("Ray Train failed", exc_info=error)
+    if isinstance(getattr(error, "controller_failure", None), WorkerGroupStartupTimeoutError):
+        reason = "the cluster had no room for its workers, or was too busy to start them"
+        return ClusterError(f"training stopped: {reason}; run the same command again to resume")
     reason = " ".join(str(causes[0]).split())[-300:]
     return ClusterError(f"training stopped: {reason}; run the same command again to resume")
 

@@ -88,14 +88,17 @@ def contents_of(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def paint(local_ray: str, style_file: Path) -> Callable[..., Any]:
-    """Return a function that paints a library on the shared cluster, as ``stylemill stylize`` does."""
+    """Return a function that paints a library on the shared cluster, as ``stylemill stylize`` does.
+
+    By one actor, where a test says nothing else: a second one takes longer to start than to share the work.
+    """
     from pipeline.config import from_mapping
     from pipeline.stylizing.config import StylizeConfig
     from pipeline.stylizing.preflight import prepare
     from pipeline.stylizing.run import stylize
 
     def run(source: object, out: object, **changes: Any) -> Any:
-        fields = {"model": str(style_file), "input": str(source), "out": str(out), **changes}
+        fields = {"model": str(style_file), "input": str(source), "out": str(out), "num_actors": 1, **changes}
         return stylize(prepare(from_mapping(StylizeConfig, fields)))
 
     return run

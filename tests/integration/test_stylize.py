@@ -53,7 +53,7 @@ def painted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.fixture
 def whole_run(painted: dict[str, Any], paint: Paint, mixed_library: Path) -> Any:
     if "result" not in painted:
-        painted["result"] = paint(mixed_library, painted["out"])
+        painted["result"] = paint(mixed_library, painted["out"], num_actors=2)
     return painted["result"]
 
 
@@ -198,7 +198,7 @@ def test_names_that_collide_fail_the_later_key(paint: Paint, tmp_path: Path):
         "other.tif": image_bytes(20, 20, 6, "TIFF"),
         "other.tif.jpg": image_bytes(20, 20, 7),
     }
-    result = paint(fill(tmp_path / "in", files), tmp_path / "out", format="png", run_id="as-png")
+    result = paint(fill(tmp_path / "in", files), tmp_path / "out", format="png", run_id="as-png", num_actors=2)
     rows = {row["key"]: row for row in rows_of(result)}
     assert {key: row["error_type"] for key, row in rows.items() if row["error_type"]} == {
         "a.tif.png": "KeyCollision",
@@ -254,7 +254,7 @@ def test_sources_from_a_parquet_file_that_vanish_or_climb_are_rows(paint: Paint,
 def test_several_styles_in_one_pass(paint: Paint, style_file: Path, second_style_file: Path, tmp_path: Path):
     files = {"a.jpg": image_bytes(40, 30, 1), "deep/b.png": image_bytes(20, 44, 2, "PNG"), "notes.txt": b"no image" * 9}
     library = fill(tmp_path / "in", files)
-    both = paint(library, tmp_path / "out", model=[str(style_file), str(second_style_file)])
+    both = paint(library, tmp_path / "out", num_actors=2, model=[str(style_file), str(second_style_file)])
     assert [(row["key"], row["style"]) for row in rows_of(both)] == [
         (key, style) for key in sorted(files) for style in ("dunes", "waves")
     ]

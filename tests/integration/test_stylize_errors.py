@@ -30,6 +30,7 @@ def test_a_fault_of_the_store(run: PreparedRun):
     assert "Ray" not in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_model_that_was_exchanged(run: PreparedRun, second_style_file: Path):
     Storage().write_bytes(run.layout.model_uri("waves"), second_style_file.read_bytes())
     with pytest.raises(ClusterError, match="is not the model that this run was planned with") as caught:

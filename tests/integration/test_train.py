@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing import event_accumulator
 
-from pipeline.errors import ConfigError, TooManyFailures, TrainingError
+from pipeline.errors import ClusterError, ConfigError, TooManyFailures, TrainingError
 from pipeline.storage import Storage
 from pipeline.style_model import load_style_model
 from pipeline.training.checkpoint import Checkpoints
@@ -241,6 +242,25 @@ def test_too_many_broken_images_end_the_run_with_their_names(train: Train, tmp_p
     with pytest.raises(TooManyFailures, match=r"broken\.jpg"):
         train(tmp_path / "out", max_failed_fraction=0.0, batch_size=12)
     assert "broken.jpg" in (tmp_path / "out" / "left_out.json").read_text()
+
+
+def test_a_cluster_that_never_has_room_ends_the_run(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("pipeline.training.train.MAX_START_FAILURES", 1)
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "1")
+    tenant = ray.remote(num_cpus=2)(Tenant).remote()
+    ray.get(tenant.here.remote())
+    try:
+        with pytest.raises(ClusterError, match="no room for its workers"):
+            train(tmp_path / "out")
+    finally:
+        ray.kill(tenant)
+
+
+class Tenant:
+    """Holds what it is given of a cluster."""
+
+    def here(self) -> bool:
+        return True
 
 
 def test_training_from_and_into_s3_in_a_session_of_its_own(
