@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image
@@ -80,19 +80,6 @@ def limit_size(image_HWC: np.ndarray, max_size_px: int | None) -> np.ndarray:
     return resize(image_HWC, *scaled_size(width_px, height_px, max_size_px / max(width_px, height_px), least_px=1))
 
 
-def at_scale(image_HWC: np.ndarray, texture_scale: float, stylize: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Run a network on a picture at another size and bring the result back to the picture's size.
-
-    Args:
-        image_HWC: (H, W, 3) uint8.
-        texture_scale: how many times as large the strokes shall be; see ``network_size``.
-        stylize: the network: (H, W, 3) uint8 to the same.
-    """
-    height_px, width_px = image_HWC.shape[:2]
-    scaled_HWC = resize(image_HWC, *network_size(width_px, height_px, texture_scale))
-    return resize(stylize(scaled_HWC), width_px, height_px)
-
-
 def network_size(width_px: int, height_px: int, texture_scale: float) -> tuple[int, int]:
     """Return the size at which the network must see a picture for strokes ``texture_scale`` times as large.
 
@@ -107,14 +94,6 @@ def network_size(width_px: int, height_px: int, texture_scale: float) -> tuple[i
     if texture_scale == 1:
         return width_px, height_px
     return scaled_size(width_px, height_px, 1 / texture_scale, least_px=_LEAST_NETWORK_PX)
-
-
-def texture_scale_for(width_px: int, height_px: int, reference_px: int) -> float:
-    """Return the scale at which a picture looks as if painted with its longest side at ``reference_px``.
-
-    With the same reference, a 4K image and its thumbnail come out alike.
-    """
-    return max(width_px, height_px) / reference_px
 
 
 def scaled_size(width_px: int, height_px: int, factor: float, *, least_px: int) -> tuple[int, int]:

@@ -6,13 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.images.controls import (
-    at_scale,
     blend,
     limit_size,
     network_size,
     preserve_color,
     resize,
-    texture_scale_for,
 )
 
 
@@ -92,30 +90,12 @@ def test_limit_size_leaves_what_is_small_enough() -> None:
     assert limit_size(image, None) is image
 
 
-def test_at_scale_shows_the_network_another_size_and_gives_the_same_size_back() -> None:
-    seen = []
-
-    def network(image_HWC: np.ndarray) -> np.ndarray:
-        seen.append(image_HWC.shape)
-        return 255 - image_HWC
-
-    flat = np.full((60, 90, 3), 100, np.uint8)
-    for scale in (1, 2, 0.5):
-        np.testing.assert_array_equal(at_scale(flat, scale, network), 255 - flat)
-    assert seen == [(60, 90, 3), (30, 45, 3), (120, 180, 3)]
-
-
 @given(st.integers(1, 5000), st.integers(1, 5000), st.floats(0.05, 20))
 @settings(max_examples=100, deadline=None)
 def test_network_size_scales_and_never_falls_under_what_a_network_needs(w: int, h: int, scale: float) -> None:
     for side, scaled in zip((w, h), network_size(w, h, scale), strict=True):
         assert scaled >= min(side, 16)
         assert abs(scaled - side / scale) <= 0.5 or scaled == min(side, 16)
-
-
-def test_texture_scale_makes_a_picture_and_its_thumbnail_alike() -> None:
-    for width, height in ((3840, 2160), (480, 270)):
-        assert network_size(width, height, texture_scale_for(width, height, 1024)) == (1024, 576)
 
 
 def test_resize_keeps_constants_of_every_kind() -> None:
