@@ -25,7 +25,8 @@ from PIL import Image
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from pipeline.nn.loss_networks.vgg import VggLossNetwork
-from pipeline.nn.losses import LossWeights, style_target
+from pipeline.nn.loss_weights import LossWeights
+from pipeline.nn.losses import style_target
 from pipeline.nn.pixels import normalize
 from pipeline.nn.precision import DTYPES, resolve_precision
 from pipeline.nn.transformer_net import Architecture, TransformerNet

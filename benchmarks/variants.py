@@ -24,7 +24,8 @@ from PIL import Image, ImageDraw
 from pipeline.nn.checkerboard import grid_energy
 from pipeline.nn.fast import FastNet
 from pipeline.nn.loss_networks.build import build_loss_network
-from pipeline.nn.losses import LossWeights, perceptual_loss, style_target
+from pipeline.nn.loss_weights import LossWeights
+from pipeline.nn.losses import perceptual_loss, style_target
 from pipeline.nn.pixels import normalize
 from pipeline.nn.precision import DTYPES, resolve_precision
 from pipeline.nn.transformer_net import Architecture, TransformerNet

@@ -8,6 +8,7 @@ from typing import Literal
 from pipeline.checks import check_at_least, check_within
 from pipeline.config import inline
 from pipeline.errors import ConfigError
+from pipeline.nn.loss_weights import LossWeights
 from pipeline.storage import StorageOptions
 
 MIN_SIDE_PX = 64
@@ -30,16 +31,16 @@ class Judge:
     loss_weights: str | None = None
     """Location of the VGG's weights, for machines without internet."""
 
-    content_weight: float = 1.0
+    content_weight: float = LossWeights.content
     """Weight of the likeness to the content image in total_loss."""
 
-    style_weight: float = 15.0
+    style_weight: float = LossWeights.style
     """Weight of the likeness to the style image in total_loss."""
 
-    tv_weight: float = 0.5
+    tv_weight: float = LossWeights.total_variation
     """Weight of smoothness in total_loss."""
 
-    grid_weight: float = 10.0
+    grid_weight: float = LossWeights.grid
     """Weight against lines and checkerboards of 2 and 4 px in total_loss."""
 
     def __post_init__(self) -> None:

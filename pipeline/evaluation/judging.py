@@ -16,8 +16,8 @@ from pipeline.images.decode import decode
 from pipeline.images.options import DecodeOptions
 from pipeline.nn.gram import gram_matrix
 from pipeline.nn.loss_networks.build import build_loss_network
+from pipeline.nn.loss_weights import LossWeights
 from pipeline.nn.losses import (
-    LossWeights,
     StyleTarget,
     content_loss,
     grid_loss,

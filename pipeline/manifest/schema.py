@@ -11,8 +11,6 @@ import pyarrow.parquet as pq
 
 SCHEMA_VERSION = 1
 
-STATUSES = ("ok", "failed", "skipped")
-
 MANIFEST_SCHEMA = pa.schema(
     [
         pa.field("key", pa.string(), nullable=False),

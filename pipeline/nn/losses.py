@@ -11,19 +11,10 @@ from torch import Tensor
 
 from pipeline.nn.gram import gram_matrix
 from pipeline.nn.loss_networks.features import LossNetwork
+from pipeline.nn.loss_weights import LossWeights
 
 GRID_WINDOW_PX = 32
 """Side of the windows in which the grid is looked for; wide enough to leave strokes of other periods alone."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossWeights:
-    """Weights of the terms, which are normalised so that the defaults serve every loss network."""
-
-    content: float = 1.0
-    style: float = 15.0
-    total_variation: float = 0.5
-    grid: float = 10.0
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pipeline.checks import check_at_least, check_within
 from pipeline.config import parse_size, to_mapping
 from pipeline.errors import ConfigError
+from pipeline.nn.loss_weights import LossWeights
 from pipeline.storage import StorageOptions
 from pipeline.storage.uri import name as last_component
 
@@ -116,7 +117,7 @@ class TrainConfig:
     learning_rate: float = 4e-3
     """Highest rate of the one-cycle schedule."""
 
-    content_weight: float = 1.0
+    content_weight: float = LossWeights.content
     """Weight of the likeness to the content image."""
 
     teacher: str | None = None
@@ -125,13 +126,13 @@ class TrainConfig:
     teacher_weight: float = 10.0
     """Weight of the likeness to the teacher's picture, where there is a teacher."""
 
-    style_weight: float = 15.0
+    style_weight: float = LossWeights.style
     """Weight of the likeness to the style image."""
 
-    tv_weight: float = 0.5
+    tv_weight: float = LossWeights.total_variation
     """Weight of smoothness."""
 
-    grid_weight: float = 10.0
+    grid_weight: float = LossWeights.grid
     """Weight against lines and checkerboards of 2 and 4 px, which upsampling leaves where nothing forbids it."""
 
     max_gradient_norm: float = 5.0

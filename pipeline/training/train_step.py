@@ -12,7 +12,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pipeline.nn.loss_networks.features import LossNetwork
-from pipeline.nn.losses import LossWeights, StyleTarget, perceptual_loss
+from pipeline.nn.loss_weights import LossWeights
+from pipeline.nn.losses import StyleTarget, perceptual_loss
 
 
 class Request(enum.IntFlag):

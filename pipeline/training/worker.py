@@ -22,7 +22,8 @@ from PIL import Image
 from pipeline.config import parse_size
 from pipeline.errors import StylemillError, TrainingError
 from pipeline.nn.loss_networks.build import build_loss_network
-from pipeline.nn.losses import LossWeights, style_target
+from pipeline.nn.loss_weights import LossWeights
+from pipeline.nn.losses import style_target
 from pipeline.nn.pixels import normalize
 from pipeline.nn.precision import DTYPES, resolve_precision
 from pipeline.nn.transformer_net import TransformerNet

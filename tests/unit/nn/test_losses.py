@@ -5,8 +5,8 @@ import torch
 
 from pipeline.nn.gram import gram_matrix
 from pipeline.nn.loss_networks.pyramid import PyramidLossNetwork
+from pipeline.nn.loss_weights import LossWeights
 from pipeline.nn.losses import (
-    LossWeights,
     StyleTarget,
     content_loss,
     grid_loss,

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from pipeline.nn.loss_networks.pyramid import PyramidLossNetwork
-from pipeline.nn.losses import LossWeights, style_target
+from pipeline.nn.loss_weights import LossWeights
+from pipeline.nn.losses import style_target
 from pipeline.nn.pixels import deprocess, normalize
 from pipeline.nn.transformer_net import Architecture, TransformerNet
 from pipeline.training.reduced import ReducedNet

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from pipeline.nn.loss_networks.pyramid import PyramidLossNetwork
-from pipeline.nn.losses import LossWeights, style_target
+from pipeline.nn.loss_weights import LossWeights
+from pipeline.nn.losses import style_target
 from pipeline.nn.transformer_net import Architecture, TransformerNet
 from pipeline.style_model import from_bytes, to_bytes
 from pipeline.training.networks import frozen_teacher

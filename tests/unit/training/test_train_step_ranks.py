@@ -10,7 +10,8 @@ import torch.distributed as dist
 import torch.multiprocessing
 
 from pipeline.nn.loss_networks.pyramid import PyramidLossNetwork
-from pipeline.nn.losses import LossWeights, style_target
+from pipeline.nn.loss_weights import LossWeights
+from pipeline.nn.losses import style_target
 from pipeline.nn.transformer_net import Architecture, TransformerNet
 from pipeline.training.reduced import ReducedNet
 from pipeline.training.state import TrainState

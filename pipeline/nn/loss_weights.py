@@ -1,0 +1,15 @@
+"""How much each term of a training's loss counts by default; torch-free, so that configs can say it too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWeights:
+    """Weights of the terms, which are normalised so that the defaults serve every loss network."""
+
+    content: float = 1.0
+    style: float = 15.0
+    total_variation: float = 0.5
+    grid: float = 10.0
