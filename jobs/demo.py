@@ -72,6 +72,7 @@ def train_config(places: Places, steps: int) -> TrainConfig:
         steps=steps,
         width=0.5,
         crop_px=160,
+        learning_rate=4e-3,
         sample_every=max(1, steps // 5),
     )
 

@@ -56,6 +56,7 @@ def main(arguments: Sequence[str]) -> int:
             steps=steps,
             width=0.5,
             crop_px=128,
+            learning_rate=4e-3,
             sample_every=steps,
             size_px=192,
             minimal_effect=0.2,  # eleven photographs find no smaller one
