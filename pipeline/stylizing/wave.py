@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import traceback
 from collections.abc import Mapping
+from types import FrameType
 
 import pyarrow as pa
 import ray
@@ -49,12 +52,47 @@ def paint_wave(job: BulkJob, missing: Mapping[int, pa.Table], num_actors: int, t
     ]
     # Otherwise what an actor raised is wrapped, and lost where it is pickled.
     ray.data.DataContext.get_current().raise_original_map_exception = True
-    dataset = _pipeline(ray.data.from_arrow(blocks), job, min(num_actors, len(blocks)), tracker)
     try:
-        for _ in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-            pass
+        _run(blocks, job, min(num_actors, len(blocks)), tracker)
     except Exception as error:
-        raise own_error(error) from error
+        own = own_error(error)
+        _let_go(error)
+        raise own from error
+
+
+def _run(blocks: list[pa.Table], job: BulkJob, num_actors: int, tracker: ray.actor.ActorHandle) -> None:
+    dataset = _pipeline(ray.data.from_arrow(blocks), job, num_actors, tracker)
+    for _ in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+        pass
+
+
+def _let_go(error: BaseException) -> None:
+    """Drop what still holds handles of a failed run's actors, and with them their CPUs.
+
+    Ray Data leaves its actors to reference counting. Handles stay in its ended frames for as long as somebody keeps the
+    error or a log record of it; and in cycles, which a process that waits would never collect.
+    """
+    errors, known = [error], {id(error)}
+    while errors:
+        error = errors.pop()
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            _clear(frame)
+        error.__traceback__ = None
+        for earlier in (error.__cause__, error.__context__):
+            if earlier is not None and id(earlier) not in known:
+                known.add(id(earlier))
+                errors.append(earlier)
+    gc.collect()
+
+
+def _clear(frame: FrameType | None) -> None:
+    """Clear a frame and those that called it, up to the first that still runs."""
+    while frame is not None:
+        try:
+            frame.clear()
+        except RuntimeError:
+            return
+        frame = frame.f_back
 
 
 def _pipeline(
