@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pipeline.nn.gram import gram_matrix
 from pipeline.nn.loss_networks.features import LossNetwork
+from pipeline.nn.loss_view import WHOLE, LossView
 from pipeline.nn.loss_weights import LossWeights
 
 GRID_WINDOW_PX = 32
@@ -137,7 +138,12 @@ def _grid_filters(device: torch.device) -> Tensor:
 
 
 def perceptual_loss(
-    network: LossNetwork, result_NCHW: Tensor, content_NCHW: Tensor, target: StyleTarget, weights: LossWeights
+    network: LossNetwork,
+    result_NCHW: Tensor,
+    content_NCHW: Tensor,
+    target: StyleTarget,
+    weights: LossWeights,
+    view: LossView = WHOLE,
 ) -> LossTerms:
     """Return the terms of the loss of a batch of results.
 
@@ -147,10 +153,11 @@ def perceptual_loss(
         content_NCHW: (N, 3, H, W) the images it was made from.
         target: Grams of the style image.
         weights: of the terms.
+        view: what the loss network sees of both; smoothness and grid are those of the whole result.
     """
     with torch.no_grad():
-        wanted = network.content(content_NCHW)
-    found = network.features(result_NCHW)
+        wanted = network.content(view.of(content_NCHW))
+    found = network.features(view.of(result_NCHW))
     content = content_loss(found.content_NCHW, wanted, network.content_energy)
     style = style_loss(tuple(gram_matrix(layer) for layer in found.style_NCHW), target)
     variation = total_variation_loss(result_NCHW)

@@ -135,6 +135,9 @@ class TrainConfig:
     grid_weight: float = LossWeights.grid
     """Weight against lines and checkerboards of 2 and 4 px, which upsampling leaves where nothing forbids it."""
 
+    least_view: float = 0.6
+    """The loss sees results at changing sizes, down to this share of theirs; at 1 networks come to paint lattices."""
+
     max_gradient_norm: float = 5.0
     """Gradients are clipped to this norm."""
 
@@ -188,6 +191,7 @@ class TrainConfig:
         for name, low, high in (("width", 0.05, 4.0), ("oversize", 1.0, 8.0), ("learning_rate", 1e-7, 1.0)):
             check_within(name, getattr(self, name), low, high)
         check_within("max_gradient_norm", self.max_gradient_norm, 1e-6, 1e9)
+        check_within("least_view", self.least_view, 0.25, 1.0)
         check_within("ema_decay", self.ema_decay, 0.0, 0.99999)
         check_within("max_failed_fraction", self.max_failed_fraction, 0.0, 1.0)
         self._check_loss()

@@ -1,4 +1,4 @@
-"""Which image and which crop a sample is: a function of (seed, global sample index) alone.
+"""Which image and which crop a sample is, and how the loss looks at a step: functions of the seed and an index alone.
 
 It does not depend on the number of workers, and a resumed run sees exactly the samples that an undisturbed one would.
 """
@@ -10,8 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-_ORDER, _CROP = 1, 2
-"""Streams of the seed: one orders the epochs, one places the crops."""
+from pipeline.nn.loss_view import WHOLE, LossView
+
+_ORDER, _CROP, _VIEW = 1, 2, 3
+"""Streams of the seed: one orders the epochs, one places the crops, one says how the loss looks at a step's results."""
+_MARGIN = 16
+"""A view leaves out a sixteenth of the crop's rows and columns."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,25 @@ class Sampler:
             self._epoch = epoch
         down, across = np.random.Generator(np.random.PCG64([self._seed, _CROP, index])).random(2)
         return SampleIndex(int(self._order[place]), (float(down), float(across)))
+
+    def view(self, step: int, crop_px: int, least_scale: float) -> LossView:
+        """Return how the loss looks at a step's results, all of them alike.
+
+        Args:
+            step: from 0.
+            crop_px: side of the crops.
+            least_scale: of the view; at 1 it is whole.
+        """
+        if least_scale == 1:
+            return WHOLE
+        scale, down, across = np.random.Generator(np.random.PCG64([self._seed, _VIEW, step])).random(3)
+        margin_px = crop_px // _MARGIN
+        return LossView(
+            scale=least_scale + (1 - least_scale) * float(scale),
+            margin_px=margin_px,
+            top_px=int(down * (margin_px + 1)),
+            left_px=int(across * (margin_px + 1)),
+        )
 
     def share(self, step: int, batch_size: int, rank: int, num_workers: int) -> list[int]:
         """Return the global indices of one worker's part of a step's batch.

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pipeline.nn.loss_networks.features import LossNetwork
+from pipeline.nn.loss_view import WHOLE, LossView
 from pipeline.nn.loss_weights import LossWeights
 from pipeline.nn.losses import StyleTarget, perceptual_loss
 
@@ -71,6 +72,7 @@ def train_step(
     batch_NCHW: Tensor,
     setup: StepSetup,
     *,
+    view: LossView = WHOLE,
     request: Request = Request.NOTHING,
 ) -> StepResult:
     """Update the model by one batch; skip the update on all workers if the loss or gradient of any is not finite.
@@ -83,6 +85,7 @@ def train_step(
         optimizer: of its parameters, the rate set.
         batch_NCHW: (n, 3, H, W) this worker's samples, ImageNet-normalised float32.
         setup: the rest.
+        view: what the loss sees in this step, the same on all workers.
         request: of the first worker; the others ask nothing, and learn of it.
     """
     optimizer.zero_grad(set_to_none=True)
@@ -92,7 +95,7 @@ def train_step(
         is_last = number == len(portions)
         # A wrapped model exchanges gradients at the last portion only.
         with contextlib.nullcontext() if is_last or setup.num_workers == 1 else model.no_sync():  # type: ignore[operator]
-            sums += _accumulate(model, portion_NCHW, setup)
+            sums += _accumulate(model, portion_NCHW, setup, view)
     gradient_norm = nn.utils.clip_grad_norm_(model.parameters(), setup.max_gradient_norm)
     summary = torch.cat((sums, gradient_norm.double()[None] / setup.num_workers, sums.new_tensor([float(request)])))
     if setup.num_workers > 1:
@@ -114,12 +117,12 @@ def train_step(
     )
 
 
-def _accumulate(model: nn.Module, portion_NCHW: Tensor, setup: StepSetup) -> Tensor:
+def _accumulate(model: nn.Module, portion_NCHW: Tensor, setup: StepSetup, view: LossView) -> Tensor:
     """Add one portion's gradient; return its share of the batch's loss and terms, (6,) float64."""
     share = len(portion_NCHW) / setup.batch_size
     portion_NCHW = portion_NCHW.to(setup.dtype)
     painted_NCHW = model(portion_NCHW)
-    terms = perceptual_loss(setup.loss_network, painted_NCHW, portion_NCHW, setup.target, setup.weights)
+    terms = perceptual_loss(setup.loss_network, painted_NCHW, portion_NCHW, setup.target, setup.weights, view)
     total, teacher = terms.total, torch.zeros_like(terms.total)
     if setup.teacher is not None:
         with torch.no_grad():

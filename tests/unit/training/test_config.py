@@ -32,6 +32,7 @@ def test_number_of_workers(text, expected):
      ("learning_rate", float("nan")), ("style_weight", -1.0), ("ema_decay", 1.0), ("max_failed_fraction", 1.5),
      ("style_size_px", 7), ("style_size_px", 10**6), ("crop_px", 10**6), ("seed", -1), ("seed", 2**63),
      ("content_cache", "much"),
+     ("least_view", 0.2), ("least_view", 1.1),
      ("content", ()), ("style_image", ""), ("out", ""), ("loss_weights", "vgg16.pth"), ("patience", -1)],
 )  # fmt: skip
 def test_values_out_of_range_are_refused_by_name(field, value):

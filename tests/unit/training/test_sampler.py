@@ -5,6 +5,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.nn.loss_view import WHOLE
 from pipeline.training.sampler import Sampler
 
 sizes = st.integers(1, 40)
@@ -71,3 +72,22 @@ def test_shares_differ_by_one_sample_at_most():
     sampler = Sampler(5, 0)
     lengths = [len(sampler.share(3, 10, rank, 4)) for rank in range(4)]
     assert sorted(lengths) == [2, 2, 3, 3]
+
+
+@given(seed=seeds, step=st.integers(0, 10**6), crop_px=st.integers(8, 2048), least=st.floats(0.25, 0.999))
+@settings(max_examples=80, deadline=None)
+def test_views_depend_on_seed_and_step_alone_and_stay_inside(seed, step, crop_px, least):
+    view = Sampler(3, seed).view(step, crop_px, least)
+    other = Sampler(5, seed)
+    other.view(step + 1, crop_px, least)
+    assert other.view(step, crop_px, least) == view
+    assert least <= view.scale <= 1
+    assert 0 <= view.top_px <= view.margin_px and 0 <= view.left_px <= view.margin_px < crop_px
+
+
+def test_views_change_from_step_to_step_unless_they_are_whole():
+    sampler = Sampler(3, seed=0)
+    views = [sampler.view(step, 256, 0.6) for step in range(200)]
+    assert min(view.scale for view in views) < 0.62 and max(view.scale for view in views) > 0.98
+    assert {view.top_px for view in views} == {view.left_px for view in views} == set(range(17))
+    assert {sampler.view(step, 256, 1.0) for step in range(5)} == {WHOLE}
