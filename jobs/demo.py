@@ -73,6 +73,7 @@ def train_config(places: Places, steps: int) -> TrainConfig:
         width=0.5,
         crop_px=160,
         learning_rate=4e-3,
+        least_view=1.0,
         sample_every=max(1, steps // 5),
     )
 

@@ -57,6 +57,7 @@ def main(arguments: Sequence[str]) -> int:
             width=0.5,
             crop_px=128,
             learning_rate=4e-3,
+            least_view=1.0,
             sample_every=steps,
             size_px=192,
             minimal_effect=0.2,  # eleven photographs find no smaller one
