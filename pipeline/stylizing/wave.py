@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import gc
 import logging
-import traceback
 from collections.abc import Mapping
-from types import FrameType
 
 import pyarrow as pa
 import ray
 import ray.data
-import ray.exceptions
 
 from pipeline.capacity import Resources, how_many_fit, machines_of, most_of
-from pipeline.errors import ClusterError, ConfigError, StylemillError, own_cause
+from pipeline.errors import ConfigError
 from pipeline.manifest.pending import FLUSH_ROWS
 from pipeline.stylizing.bulk_actor import BulkActor
 from pipeline.stylizing.config import StylizeConfig
 from pipeline.stylizing.job import BulkJob
+from pipeline.stylizing.rays_errors import let_go, own_error
 from pipeline.stylizing.separate_stages import PaintStage, ReadStage, WriteStage
 
 log = logging.getLogger(__name__)
 
 HELPER_CPUS = 0.5
 """Reserved by each reading and each writing actor, so that both fit beside the network on a machine of two cores."""
-_RAYS_ADVICE = "\nFailed to apply UDF transform after "
-"""Begins what Ray Data appends to the messages of errors: how to make it retry them."""
 BLOCKS_PER_ACTOR = 4
 """At least so many blocks for each actor, where there are enough sources: the last ones then end together."""
 
@@ -56,43 +51,15 @@ def paint_wave(job: BulkJob, missing: Mapping[int, pa.Table], num_actors: int, t
         _run(blocks, job, min(num_actors, len(blocks)), tracker)
     except Exception as error:
         own = own_error(error)
-        _let_go(error)
-        raise own from error
+        log.debug("painting failed", exc_info=error)  # the last that is seen of Ray's frames
+        let_go(error)
+        raise own from None if own is error else error
 
 
 def _run(blocks: list[pa.Table], job: BulkJob, num_actors: int, tracker: ray.actor.ActorHandle) -> None:
     dataset = _pipeline(ray.data.from_arrow(blocks), job, num_actors, tracker)
     for _ in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
         pass
-
-
-def _let_go(error: BaseException) -> None:
-    """Drop what still holds handles of a failed run's actors, and with them their CPUs.
-
-    Ray Data leaves its actors to reference counting. Handles stay in its ended frames for as long as somebody keeps the
-    error or a log record of it; and in cycles, which a process that waits would never collect.
-    """
-    errors, known = [error], {id(error)}
-    while errors:
-        error = errors.pop()
-        for frame, _ in traceback.walk_tb(error.__traceback__):
-            _clear(frame)
-        error.__traceback__ = None
-        for earlier in (error.__cause__, error.__context__):
-            if earlier is not None and id(earlier) not in known:
-                known.add(id(earlier))
-                errors.append(earlier)
-    gc.collect()
-
-
-def _clear(frame: FrameType | None) -> None:
-    """Clear a frame and those that called it, up to the first that still runs."""
-    while frame is not None:
-        try:
-            frame.clear()
-        except RuntimeError:
-            return
-        frame = frame.f_back
 
 
 def _pipeline(
@@ -155,23 +122,3 @@ def cluster_machines() -> list[Resources]:
     """Return what each machine of the connected cluster has, those included that its autoscaler may add."""
     scaling = ray._private.state.state.get_cluster_config()
     return machines_of(ray.nodes(), scaling.node_group_configs if scaling else ())
-
-
-def own_error(error: BaseException) -> BaseException:
-    """Return this project's error inside one of Ray's, a ClusterError for Ray's own, or the error itself."""
-    own = own_cause(error)
-    if own is not None:
-        return _without_rays_advice(own)
-    if isinstance(error, ray.exceptions.RayError) and not isinstance(error, ray.exceptions.RayTaskError):
-        reason = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), "no reason given")
-        log.debug("Ray failed", exc_info=error)
-        return ClusterError(
-            f"{type(error).__name__}: {reason}; run the same command again to resume (STYLEMILL_LOG=DEBUG tells more)"
-        )
-    return error
-
-
-def _without_rays_advice(error: StylemillError) -> StylemillError:
-    """Return an error as it was raised; Ray Data appends to the first text among its arguments."""
-    texts = (argument.partition(_RAYS_ADVICE)[0] if isinstance(argument, str) else argument for argument in error.args)
-    return type(error)(*texts)
