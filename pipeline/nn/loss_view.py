@@ -37,6 +37,8 @@ class LossView:
         Args:
             batch_NCHW: (N, C, H, W) of any float dtype, sides longer than the margin.
         """
+        if self == WHOLE:
+            return batch_NCHW  # the gradient of a slice would lose the batch's memory format
         height_px, width_px = (side_px - self.margin_px for side_px in batch_NCHW.shape[2:])
         window_NCHW = batch_NCHW[:, :, self.top_px : self.top_px + height_px, self.left_px : self.left_px + width_px]
         size_px = [max(min(side_px, LEAST_SIDE_PX), round(side_px * self.scale)) for side_px in (height_px, width_px)]
