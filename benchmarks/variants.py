@@ -32,7 +32,6 @@ from pipeline.nn.transformer_net import Architecture, TransformerNet
 from pipeline.storage import Storage
 from pipeline.style_model import StyleModel, to_bytes
 from pipeline.training.batches import Batches
-from pipeline.training.config import TrainConfig
 from pipeline.training.content import Content, list_content, load_short_side
 from pipeline.training.networks import frozen_teacher
 from pipeline.training.reduced import ReducedNet
@@ -94,8 +93,7 @@ def train(name: str, uris: list[str], options: argparse.Namespace) -> tuple[Tran
     for step, crops_NHWC in enumerate(batches.steps(0, options.steps)):
         batch_NCHW = normalize(torch.from_numpy(crops_NHWC)).contiguous(memory_format=torch.channels_last)
         state.set_rate(one_cycle(step, options.steps, LEARNING_RATE))
-        view = sampler.view(step, options.crop, TrainConfig.least_view)
-        result = train_step(model, state.optimizer, batch_NCHW, setup, view=view)
+        result = train_step(model, state.optimizer, batch_NCHW, setup)
         state.count_step(result.is_finite, EMA_DECAY)
         losses.append(result.loss - setup.teacher_weight * result.teacher_loss)
     batches.close()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from jobs.arguments import parse
 from jobs.demo_places import STYLE_NAME, Places
 from jobs.terminal import LiveLine, counts_text, duration
+from pipeline.config import from_mapping
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -63,18 +64,19 @@ def main(arguments: Sequence[str]) -> int:
 def train_config(places: Places, steps: int) -> TrainConfig:
     """Return how the demo trains: small and quick, but long enough to see strokes and palette."""
     from pipeline.training.config import TrainConfig
+    from pipeline.training.presets import PRESETS
 
-    return TrainConfig(
-        style_image=str(places.style),
-        content=(str(places.content),),
-        out=str(places.training),
-        name=STYLE_NAME,
-        steps=steps,
-        width=0.5,
-        crop_px=160,
-        learning_rate=4e-3,
-        least_view=1.0,
-        sample_every=max(1, steps // 5),
+    return from_mapping(
+        TrainConfig,
+        {
+            **PRESETS["quick"],
+            "style_image": str(places.style),
+            "content": [str(places.content)],
+            "out": str(places.training),
+            "name": STYLE_NAME,
+            "steps": steps,
+            "sample_every": max(1, steps // 5),
+        },
     )
 
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from jobs.arguments import parse
 from jobs.demo_places import STYLE_NAME
 from jobs.terminal import duration
+from pipeline.config import from_mapping
 from pipeline.errors import ConfigError
 from pipeline.retraining.config import RetrainConfig
+from pipeline.training.presets import PRESETS
 
 HOLDOUT_PHOTOS = ("camera", "coffee", "coins", "rocket")
 """No training sees these; the others are trained on."""
@@ -44,23 +46,24 @@ def main(arguments: Sequence[str]) -> int:
     style_image, content, holdout = build(out)
 
     def firing(name: str, steps: int, start: str) -> RetrainConfig:
-        return RetrainConfig(
-            style_image=str(style_image),
-            name=STYLE_NAME,
-            content=(str(content),),
-            holdout=str(holdout),
-            out=str(out),
-            registry=str(out / "registry"),
-            firing=name,
-            start=start,  # type: ignore[arg-type]
-            steps=steps,
-            width=0.5,
-            crop_px=128,
-            learning_rate=4e-3,
-            least_view=1.0,
-            sample_every=steps,
-            size_px=192,
-            minimal_effect=0.2,  # eleven photographs find no smaller one
+        return from_mapping(
+            RetrainConfig,
+            {
+                **PRESETS["quick"],
+                "style_image": str(style_image),
+                "name": STYLE_NAME,
+                "content": [str(content)],
+                "holdout": str(holdout),
+                "out": str(out),
+                "registry": str(out / "registry"),
+                "firing": name,
+                "start": start,
+                "steps": steps,
+                "crop_px": 128,
+                "sample_every": steps,
+                "size_px": 192,
+                "minimal_effect": 0.2,  # eleven photographs find no smaller one
+            },
         )
 
     firings = [

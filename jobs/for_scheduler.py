@@ -10,16 +10,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from jobs import cli
+from jobs.cli import DONE, TOO_MANY_FAILED, main
 
 ALERT = "ALERT"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main_for_scheduler(arguments: Sequence[str] | None = None) -> int:
     """Run a verb; return its exit code, or 0 and an alert where that is 3."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    code = cli.main(arguments)
-    if code != cli.TOO_MANY_FAILED:
+    code = main(arguments)
+    if code != TOO_MANY_FAILED:
         return code
     verb = " ".join(arguments[:1])
     print(
@@ -28,8 +28,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         file=sys.stderr,
         flush=True,
     )
-    return cli.DONE
+    return DONE
 
-
-if __name__ == "__main__":
-    sys.exit(main())

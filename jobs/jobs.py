@@ -47,7 +47,7 @@ def list_jobs(config: JobsConfig) -> int:
 
 def status(config: JobConfig) -> int:
     """Print what is known about a job."""
-    from pipeline.submission import cluster, watch
+    from pipeline.submission import cluster
 
     config, client = _connect(config)
     job = cluster.find_job(client, config.address, config.id)
@@ -56,26 +56,26 @@ def status(config: JobConfig) -> int:
     print(f"what:     {_what(job)}")
     print(f"status:   {ending(job) if is_over else str(job.status).lower()}")
     print(f"started:  {_started(job)} UTC, {'took' if is_over else 'for'} {_took(job)}")
-    progress = watch.newest_progress(client, config.address, config.id)
+    progress = cluster.newest_progress(client, config.address, config.id)
     if progress is not None:
         print(f"progress: {progress}")
     elif not is_over:
         print(f"progress: none yet ({' '.join((job.message or '').split())})")
     if is_over:
-        for line in last_words(watch.read_log(client, config.address, config.id)):
+        for line in last_words(cluster.read_log(client, config.address, config.id)):
             print(f"  {line}")
     return 0
 
 
 def logs(config: LogsConfig) -> int:
     """Print a job's log."""
-    from pipeline.submission import cluster, watch
+    from pipeline.submission import cluster
 
     config, client = _connect(config)
     cluster.find_job(client, config.address, config.id)
     if config.follow:
         return look_after(client, config.address, config.id, follow=True)
-    print(watch.read_log(client, config.address, config.id), end="")
+    print(cluster.read_log(client, config.address, config.id), end="")
     return 0
 
 

@@ -221,15 +221,15 @@ def come_back(what: str, job: str, address: str) -> str:
 
 def look_after(client: JobSubmissionClient, address: str, job: str, *, follow: bool) -> int:
     """Wait for the end of a job and return its exit code; an interrupt leaves the job alone."""
-    from pipeline.submission import watch
+    from pipeline.submission import cluster
     from pipeline.submission.cluster import exit_code_of
 
     shown = _Log() if follow else _Status()
     try:
         if isinstance(shown, _Log):
-            ended = watch.follow_log(client, address, job, shown.show)
+            ended = cluster.follow_log(client, address, job, shown.show)
         else:
-            ended = watch.wait_for_end(client, address, job, shown.show)
+            ended = cluster.wait_for_end(client, address, job, shown.show)
     except KeyboardInterrupt:
         shown.close()
         print(f"\ndetached; job {job} goes on\n  {come_back('logs', job, address)} --follow")
@@ -239,7 +239,7 @@ def look_after(client: JobSubmissionClient, address: str, job: str, *, follow: b
     code = exit_code_of(ended)
     print(f"job {job}: {ending(ended)}")
     if code and not follow:
-        for line in last_words(watch.read_log(client, address, job)):
+        for line in last_words(cluster.read_log(client, address, job)):
             print(f"  {line}")
     return code
 

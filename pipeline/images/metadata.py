@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from PIL import ExifTags, Image, IptcImagePlugin, JpegImagePlugin, TiffImagePlugin
 
-from pipeline.images import xmp as xmp_packet
+from pipeline.images.xmp import Packet, clean_xmp
 from pipeline.images.source_image import Metadata
 
 _LONGEST_CREDIT: Final = 2_000
@@ -71,7 +71,7 @@ def read_metadata(image: Image.Image, orientation: int) -> Metadata:
     """
     exif = _exif_tags(image)
     xmp = image.info.get("xmp")
-    packet = xmp_packet.clean(xmp) if isinstance(xmp, bytes) and len(xmp) <= _LONGEST_PACKET else None
+    packet = clean_xmp(xmp) if isinstance(xmp, bytes) and len(xmp) <= _LONGEST_PACKET else None
     comment = image.info.get("comment")
     return Metadata(
         dpi=_dpi(image, orientation),
@@ -126,7 +126,7 @@ _KNOWN_TAGS: Final = frozenset(int(tag) for tag in ExifTags.Base if 0x8298 <= ta
 def _credit(
     image: Image.Image,
     exif: Image.Exif | None,
-    packet: xmp_packet.Packet | None,
+    packet: Packet | None,
     exif_tag: int,
     xmp_name: str,
     iptc_tag: tuple[int, int],

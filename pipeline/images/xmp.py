@@ -54,7 +54,7 @@ class Packet:
     """What it says under ``dc:creator`` and ``dc:rights``."""
 
 
-def clean(data: bytes) -> Packet | None:
+def clean_xmp(data: bytes) -> Packet | None:
     """Return a packet without what must not survive, or None if it is damaged or declares entities."""
     body = data.strip(b"\x00 \t\r\n")
     if not body or b"<!DOCTYPE" in body or b"<!ENTITY" in body:

@@ -11,7 +11,7 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
-from pipeline.report import wording
+from pipeline.report.wording import count, duration, number, redacted, size, visible
 
 
 def render(template: str, **values: Any) -> str:
@@ -29,12 +29,12 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=wording.number,
-        count=wording.count,
-        size=wording.size,
-        duration=wording.duration,
-        visible=wording.visible,
-        redacted=wording.redacted,
+        number=number,
+        count=count,
+        size=size,
+        duration=duration,
+        visible=visible,
+        redacted=redacted,
         yaml=_as_yaml,
     )
     folder = resources.files("pipeline.report") / "templates"
@@ -46,14 +46,14 @@ def _environment() -> jinja2.Environment:
 
 def _as_yaml(config: Mapping[str, Any]) -> str:
     text = yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True, default_flow_style=False)
-    return wording.redacted(text)
+    return redacted(text)
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {wording.visible(key): _plain(item) for key, item in value.items()}
+        return {visible(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item) for item in value]
     if value is None or isinstance(value, bool | int | float):
         return value
-    return wording.visible(value, limit=2000)
+    return visible(value, limit=2000)

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from pipeline.report.pictures import flatten
 
 _GAP_PX = 8
-_QUALITY = 84
+_SHEET_QUALITY = 84
 
 
 def before_after_sheet(style: bytes, pairs: Sequence[tuple[bytes, bytes]], *, cell_px: int = 232) -> bytes:
@@ -38,7 +38,7 @@ def before_after_sheet(style: bytes, pairs: Sequence[tuple[bytes, bytes]], *, ce
         sheet.paste(_square(before, cell_px), (left, 0))
         sheet.paste(_square(after, cell_px), (left, cell_px + _GAP_PX))
     buffer = io.BytesIO()
-    sheet.save(buffer, format="JPEG", quality=_QUALITY, optimize=True, progressive=True)
+    sheet.save(buffer, format="JPEG", quality=_SHEET_QUALITY, optimize=True, progressive=True)
     return buffer.getvalue()
 
 

@@ -171,8 +171,8 @@ def _own_error(error: BaseException) -> BaseException:
     log.debug("Ray Train failed", exc_info=error)
     if isinstance(getattr(error, "controller_failure", None), WorkerGroupStartupTimeoutError):
         reason = "the cluster had no room for its workers, or was too busy to start them"
-        return ClusterError(f"training stopped: {reason}; run the same command again to resume")
-    reason = " ".join(str(causes[0]).split())[-300:]
+    else:
+        reason = " ".join(str(causes[0]).split())[-300:]
     return ClusterError(f"training stopped: {reason}; run the same command again to resume")
 
 

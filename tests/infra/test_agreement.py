@@ -11,7 +11,8 @@ import jsonschema
 import pytest
 import yaml
 
-from jobs import cli, for_scheduler
+from jobs import cli
+from jobs.for_scheduler import main_for_scheduler
 from tests.infra.manifests import INFRA, KUBERNETES, PROJECT, ROOT, Manifest, read, yaml_files
 
 DOCKERFILE = (INFRA / "image" / "Dockerfile").read_text()
@@ -82,7 +83,7 @@ def test_entrypoints_parse(file: str, entrypoint: str, capsys: pytest.CaptureFix
     mounted = [word for word in arguments if word.startswith("/etc/stylemill/")]
     for word in mounted:  # the ConfigMap's file, as it lies in the repository
         arguments[arguments.index(word)] = str(KUBERNETES / "jobs" / Path(word).name)
-    assert for_scheduler.main([verb, *arguments, "--print-config"]) == 0
+    assert main_for_scheduler([verb, *arguments, "--print-config"]) == 0
     shown = yaml.safe_load(capsys.readouterr().out)
     assert shown["out"].startswith("s3://CHANGE-ME/")
     assert bool(mounted) == (verb == "retrain")

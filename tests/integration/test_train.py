@@ -224,6 +224,15 @@ def test_training_stops_at_a_plateau_wherever_it_was_interrupted(train: Train, t
 
 
 @pytest.mark.slow
+def test_the_loss_looks_at_views_unless_they_shall_be_whole(whole_run: Path, train: Train, tmp_path: Path):
+    """The first step of both paints the same."""
+    train(tmp_path / "out", steps=1, least_view=1.0)
+    viewed, whole = rows_of(whole_run)[0], rows_of(tmp_path / "out")[0]
+    assert (viewed["tv_loss"], viewed["grid_loss"]) == (whole["tv_loss"], whole["grid_loss"])
+    assert viewed["style_loss"] != whole["style_loss"] and viewed["content_loss"] != whole["content_loss"]
+
+
+@pytest.mark.slow
 def test_what_the_teacher_says_has_a_column_of_its_own(whole_run: Path, train: Train, tmp_path: Path):
     train(tmp_path / "out", steps=3, teacher=str(whole_run / "style.safetensors"))
     for row in rows_of(tmp_path / "out"):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from jobs import cli, for_scheduler
+from jobs import cli
+from jobs.for_scheduler import main_for_scheduler
 
 
 @pytest.mark.parametrize(("code", "seen"), [(0, 0), (1, 1), (2, 2), (3, 0), (130, 130)])
@@ -12,8 +13,8 @@ def test_three_alone_becomes_success(
     code: int, seen: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     # The verbs' own codes have tests of their own; here only what is made of them.
-    monkeypatch.setattr(cli, "_run", lambda verb, arguments: code)
-    assert for_scheduler.main(["stylize", "--out", "s3://bucket/secret-place"]) == seen
+    monkeypatch.setattr("jobs.cli._run", lambda verb, arguments: code)
+    assert main_for_scheduler(["stylize", "--out", "s3://bucket/secret-place"]) == seen
     told = capsys.readouterr().err
     assert told.startswith("ALERT stylemill stylize: done, but ") == (code == 3)
     assert told.count("\n") == (code == 3) and "secret-place" not in told

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.nn.fast import workspace
+from pipeline.nn.fast.workspace import SHARED
 from pipeline.nn.fast.folding import OUTPUT_CENTRE
 from pipeline.nn.fast.frame import Frame
 from pipeline.nn.fast.layers import Layer, Layers, Tanh
@@ -61,13 +61,13 @@ class WholePass:
             block_input = self._frame(first, raw)
             middle = self._normed(first, raw, block_input)
             if residual is not None:
-                workspace.SHARED.give_back(residual.buffer)
+                SHARED.give_back(residual.buffer)
             raw = self._normed(second, middle)
             raw.add_to(block_input)
             residual = block_input
         raw = self._normed(layers.ups[0], raw)
         if residual is not None:
-            workspace.SHARED.give_back(residual.buffer)
+            SHARED.give_back(residual.buffer)
         raw = self._normed(layers.ups[1], raw)
         self._head(layers.head, raw, torch.from_numpy(painted_HWC))
         return self._seen
@@ -75,7 +75,7 @@ class WholePass:
     def _frame(self, layer: Layer, source: Source) -> Frame:
         size = (source.height, source.width, source.channels, layer.padding_px)
         dtype = self._layers.dtype
-        return Frame(workspace.SHARED.take(Frame.num_bytes(*size, dtype)), *size, layer.padding_mode, dtype)
+        return Frame(SHARED.take(Frame.num_bytes(*size, dtype)), *size, layer.padding_mode, dtype)
 
     def _normed(self, layer: Layer, source: Source, frame: Frame | None = None) -> RawMap:
         """Convolve a map and take its statistics; a frame that is given stays with the caller."""
@@ -106,7 +106,7 @@ class WholePass:
 
         self._team.split(num_strips, work)
         if frame is None:
-            workspace.SHARED.give_back(filled.buffer)
+            SHARED.give_back(filled.buffer)
         statistics = fixed or layer.norm.pooled(_statistics(sums))
         self._seen.append(statistics)
         return RawMap(strips, rows, rows_in_all * layer.scale, statistics, layer.norm)
@@ -126,7 +126,7 @@ class WholePass:
                 write_pixels(tap.conv(window), out_HWC[first:last], layer.tanh)
 
         self._team.split(-(-source.height // rows), work)
-        workspace.SHARED.give_back(frame.buffer)
+        SHARED.give_back(frame.buffer)
 
 
 def _statistics(sums: list[list[PieceSums]]) -> ChannelStatistics:

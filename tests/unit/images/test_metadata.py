@@ -10,7 +10,7 @@ from pipeline.images.decode import decode
 from pipeline.images.encode import encode
 from pipeline.images.options import DecodeOptions, EncodeOptions, KeepMetadata
 from pipeline.images.orientation import upright
-from pipeline.images.xmp import clean
+from pipeline.images.xmp import clean_xmp as clean
 
 from .drawn import ALPHA_HW, RGB_HWC, picture, save
 
