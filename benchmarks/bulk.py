@@ -22,19 +22,18 @@ from pathlib import Path
 
 from bulk_vs_loop import random_model
 
-from jobs.memory import family_bytes
-from jobs.session import ray_session
-from pipeline.errors import ImageError
-from pipeline.images.decode import decode
-from pipeline.images.options import DecodeOptions
-from pipeline.manifest.read import read_manifest
-from pipeline.periodically import periodically
-from pipeline.storage import Storage
-from pipeline.style_model import load_style_model
-from pipeline.stylizing.config import StylizeConfig
-from pipeline.stylizing.preflight import prepare
-from pipeline.stylizing.run import BulkResult, stylize
-from pipeline.stylizing.tracker import Progress
+from stylemill.cli.session import ray_session
+from stylemill.errors import ImageError
+from stylemill.images.decode import decode
+from stylemill.images.options import DecodeOptions
+from stylemill.manifest.read import read_manifest
+from stylemill.process import family_bytes, periodically
+from stylemill.storage import Storage
+from stylemill.style_model import load_style_model
+from stylemill.stylizing.config import StylizeConfig
+from stylemill.stylizing.liveness import Progress
+from stylemill.stylizing.preflight import prepare
+from stylemill.stylizing.run import BulkResult, stylize
 
 MEMORY_PERIOD_S = 3.0
 
@@ -56,7 +55,7 @@ def forward_alone(
     """Paint decoded images on one thread and report images and seconds."""
     import torch
 
-    from pipeline.nn.fast import FastNet
+    from stylemill.nn.fast_net import FastNet
 
     torch.set_num_threads(1)
     net = FastNet(load_style_model(Storage(), model_uri).build_network(), precision="auto")

@@ -18,20 +18,19 @@ from pathlib import Path
 
 import torch
 
-from jobs.session import ray_session
-from pipeline.errors import ImageError
-from pipeline.images.decode import decode
-from pipeline.images.encode import encode
-from pipeline.images.options import DecodeOptions, EncodeOptions
-from pipeline.images.output_key import output_key
-from pipeline.nn.fast import FastNet
-from pipeline.nn.precision import resolve_precision
-from pipeline.nn.transformer_net import Architecture, TransformerNet
-from pipeline.storage import Storage
-from pipeline.style_model import StyleModel, load_style_model, save_style_model
-from pipeline.stylizing.config import StylizeConfig
-from pipeline.stylizing.preflight import prepare
-from pipeline.stylizing.run import BulkResult, stylize
+from stylemill.cli.session import ray_session
+from stylemill.errors import ImageError
+from stylemill.images.decode import decode
+from stylemill.images.encode import encode
+from stylemill.images.options import DecodeOptions, EncodeOptions, output_key
+from stylemill.nn.fast_net import FastNet
+from stylemill.nn.precision import resolve_precision
+from stylemill.nn.transformer_net import Architecture, TransformerNet
+from stylemill.storage import Storage
+from stylemill.style_model import StyleModel, load_style_model, save_style_model
+from stylemill.stylizing.config import StylizeConfig
+from stylemill.stylizing.preflight import prepare
+from stylemill.stylizing.run import BulkResult, stylize
 
 
 def plain_loop(model_uri: str, source: Path, out: Path, threads: int) -> tuple[float, int]:

@@ -16,11 +16,11 @@ import numpy as np
 import skimage
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.demo.library import build_training_content
-from pipeline.demo.style_image import draw_style_image
-from pipeline.nn.fast import FastNet
-from pipeline.storage import Storage
-from pipeline.style_model import load_style_model
+from stylemill.demo.library import build_training_content
+from stylemill.demo.style_image import draw_style_image
+from stylemill.nn.fast_net import FastNet
+from stylemill.storage import Storage
+from stylemill.style_model import load_style_model
 
 CELL_PX, GAP_PX, LABEL_PX = 240, 6, 24
 PHOTOS = {"chelsea.png": (100, 20, 360, 280), "coffee.png": (90, 0, 490, 400), "astronaut.png": (60, 0, 400, 340)}
@@ -44,7 +44,7 @@ def trained(work: Path, flags: list[str]) -> FastNet:
     """Return the network that ``stylemill train --preset quick`` with these flags gives."""
     out = work / ("-".join(flags).strip("-") or "default")
     subprocess.run(
-        [sys.executable, "-m", "jobs.cli", "train", "--preset", "quick", "--style-image", str(work / "style.png"),
+        [sys.executable, "-m", "stylemill", "train", "--preset", "quick", "--style-image", str(work / "style.png"),
          "--content", str(work / "content"), "--out", str(out), *flags],
         check=True,
     )  # fmt: skip

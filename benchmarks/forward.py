@@ -24,9 +24,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.nn.fast import FastNet, resolve_precision
-from pipeline.nn.pixels import deprocess, normalize
-from pipeline.nn.transformer_net import Architecture, ConvBlock, TransformerNet
+from stylemill.nn.fast_net import FastNet
+from stylemill.nn.pixels import deprocess, normalize
+from stylemill.nn.precision import resolve_precision
+from stylemill.nn.transformer_net import Architecture, ConvBlock, TransformerNet
 
 MATRIX_SIDE = 2048
 
@@ -39,7 +40,7 @@ def drawn_image(side_px: int) -> np.ndarray:
 
 def network(model: str | None, width: float) -> TransformerNet:
     if model is not None:
-        from pipeline.style_model import from_bytes
+        from stylemill.style_model import from_bytes
 
         return from_bytes(Path(model).read_bytes(), source=model).build_network().eval()
     net = TransformerNet(Architecture(width=width)).eval()

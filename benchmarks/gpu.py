@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from forward import drawn_image, flops_of, network
 
-from pipeline.nn.fast import FastNet
-from pipeline.nn.pixels import deprocess, normalize
+from stylemill.nn.fast_net import FastNet
+from stylemill.nn.pixels import deprocess, normalize
 
 MATRIX_SIDE = 8192
 BATCHES_IN_FLIGHT = 3

@@ -23,9 +23,9 @@ import torch
 from forward import drawn_image, network
 from PIL import Image
 
-from pipeline.nn.fast import FastNet
-from pipeline.nn.memory import tiled_peak_bytes, whole_bytes
-from pipeline.nn.tiled import stylize_by_thumbnail, stylize_tiled
+from stylemill.nn.fast_net import FastNet
+from stylemill.nn.memory import tiled_peak_bytes, whole_bytes
+from stylemill.nn.tiled import stylize_by_thumbnail, stylize_tiled
 
 Image.MAX_IMAGE_PIXELS = None
 CASES = ("whole", "tiled", "thumbnail")

@@ -20,16 +20,15 @@ from bulk_vs_loop import random_model
 from large import photo_of
 from PIL import Image
 
-from jobs.memory import family
-from jobs.session import ray_session
-from pipeline.manifest.read import read_manifest
-from pipeline.periodically import periodically
-from pipeline.storage import Storage
-from pipeline.stylizing.config import StylizeConfig
-from pipeline.stylizing.preflight import prepare
-from pipeline.stylizing.run import stylize
+from stylemill.cli.session import ray_session
+from stylemill.manifest.read import read_manifest
+from stylemill.process import family, periodically
+from stylemill.storage import Storage
+from stylemill.stylizing.config import StylizeConfig
+from stylemill.stylizing.preflight import prepare
+from stylemill.stylizing.run import stylize
 
-NAMES = {"actor": "ray::MapWorker(MapBatches(BulkActor))", "decoder": "pipeline.images.decoder_process"}
+NAMES = {"actor": "ray::MapWorker(MapBatches(BulkActor))", "decoder": "stylemill.images.isolation.child"}
 PERIOD_S = 0.2
 
 

@@ -17,12 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ObjectNotFound
-from pipeline.manifest.layout import RunLayout
-from pipeline.storage import ObjectStat, Storage, StorageOptions
-from pipeline.storage.s3 import S3Store
-from pipeline.storage.sources import find_sources
-from pipeline.stylizing.planner import Source, TwinFinder, plan_sources
+from stylemill.errors import ObjectNotFound
+from stylemill.manifest.layout import RunLayout
+from stylemill.storage import ObjectStat, Storage, StorageOptions
+from stylemill.storage.s3 import S3Store
+from stylemill.storage.sources import find_sources
+from stylemill.stylizing.plan import Source, TwinFinder, plan_sources
 
 FILES_PER_FOLDER = 1000
 

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.nn.checkerboard import WINDOW_PX, GridEnergy, grid_energy
-from pipeline.nn.fast.net import FastNet
-from pipeline.nn.precision import resolve_precision
-from pipeline.storage import Storage
-from pipeline.style_model import load_style_model
+from stylemill.evaluation.measurements import WINDOW_PX, GridEnergy, grid_energy
+from stylemill.nn.fast_net import FastNet
+from stylemill.nn.precision import resolve_precision
+from stylemill.storage import Storage
+from stylemill.style_model import load_style_model
 
 NUM_PHOTOS, SIDE_PX = 8, 512
 FLAT = {"grey": 128, "black": 0, "white": 255}

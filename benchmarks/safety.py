@@ -17,24 +17,29 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipeline.images.encode import encode
-from pipeline.images.output_key import output_key
-from pipeline.manifest.commit import Success, commit_part, write_success
-from pipeline.manifest.pending import FLUSH_ROWS
-from pipeline.manifest.plan import PlanSummary, complete_plan, write_shard
-from pipeline.manifest.schema import PLAN_SCHEMA, SCHEMA_VERSION, make_table
-from pipeline.nn.transformer_net import Architecture, TransformerNet
-from pipeline.storage import Storage, join
-from pipeline.storage.lease import acquire
-from pipeline.storage.sources import find_sources
-from pipeline.style_model import StyleModel, to_bytes
-from pipeline.stylizing.config import StylizeConfig
-from pipeline.stylizing.flusher import Flusher
-from pipeline.stylizing.painter import Painter
-from pipeline.stylizing.planner import TwinFinder, plan_row
-from pipeline.stylizing.preflight import prepare
-from pipeline.stylizing.reader import Reader
-from pipeline.stylizing.writer import Writer
+from stylemill.images.encode import encode
+from stylemill.images.options import output_key
+from stylemill.manifest.commit import (
+    FLUSH_ROWS,
+    PlanSummary,
+    Success,
+    commit_part,
+    complete_plan,
+    write_shard,
+    write_success,
+)
+from stylemill.manifest.schema import PLAN_SCHEMA, SCHEMA_VERSION, make_table
+from stylemill.nn.transformer_net import Architecture, TransformerNet
+from stylemill.storage import Storage, join
+from stylemill.storage.lease import acquire
+from stylemill.storage.sources import find_sources
+from stylemill.style_model import StyleModel, to_bytes
+from stylemill.stylizing.config import StylizeConfig
+from stylemill.stylizing.paint import Painter
+from stylemill.stylizing.plan import TwinFinder, plan_row
+from stylemill.stylizing.preflight import prepare
+from stylemill.stylizing.read import Reader
+from stylemill.stylizing.write import Flusher, Writer
 
 Row = dict[str, Any]
 

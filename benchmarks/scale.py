@@ -28,28 +28,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from jobs.session import ray_session
-from pipeline.images.options import DecodeOptions
-from pipeline.manifest.commit import commit_part, missing_keys
-from pipeline.manifest.layout import RunLayout
-from pipeline.nn.transformer_net import Architecture, TransformerNet
-from pipeline.periodically import periodically
-from pipeline.storage import Storage, join
-from pipeline.storage.lease import acquire
-from pipeline.style_model import StyleModel, to_bytes
-from pipeline.stylizing import wave
-from pipeline.stylizing.config import StylizeConfig
-from pipeline.stylizing.flusher import Flusher
-from pipeline.stylizing.follow_up import make_finder
-from pipeline.stylizing.identity import StyleRef
-from pipeline.stylizing.job import BulkJob
-from pipeline.stylizing.planner import plan_sources
-from pipeline.stylizing.preflight import prepare
-from pipeline.stylizing.quarantine import still_to_do
-from pipeline.stylizing.run import stylize
-from pipeline.stylizing.sample import Sample, manifest_row
-from pipeline.stylizing.tracker import Progress
-from pipeline.stylizing.worker_reports import WorkerReports
+from stylemill.cli.session import ray_session
+from stylemill.images.options import DecodeOptions
+from stylemill.manifest.commit import commit_part, missing_keys
+from stylemill.manifest.layout import RunLayout
+from stylemill.nn.transformer_net import Architecture, TransformerNet
+from stylemill.process import periodically
+from stylemill.storage import Storage, join
+from stylemill.storage.lease import acquire
+from stylemill.style_model import StyleModel, to_bytes
+from stylemill.stylizing import ray_pipeline as wave
+from stylemill.stylizing.config import StylizeConfig
+from stylemill.stylizing.identity import BulkJob, StyleRef
+from stylemill.stylizing.incremental import make_finder
+from stylemill.stylizing.liveness import Progress, WorkerReports, still_to_do
+from stylemill.stylizing.plan import plan_sources
+from stylemill.stylizing.preflight import prepare
+from stylemill.stylizing.run import stylize
+from stylemill.stylizing.sample import Sample, manifest_row
+from stylemill.stylizing.write import Flusher
 
 PER_FOLDER = 1000
 

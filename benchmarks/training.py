@@ -24,19 +24,17 @@ import torch
 from PIL import Image
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from pipeline.nn.loss_networks.vgg import VggLossNetwork
-from pipeline.nn.loss_weights import LossWeights
-from pipeline.nn.losses import style_target
-from pipeline.nn.pixels import normalize
-from pipeline.nn.precision import DTYPES, resolve_precision
-from pipeline.nn.transformer_net import Architecture, TransformerNet
-from pipeline.storage import Storage
-from pipeline.training.batches import Batches
-from pipeline.training.content import Content, list_content, load_short_side
-from pipeline.training.reduced import ReducedNet
-from pipeline.training.sampler import Sampler
-from pipeline.training.state import TrainState
-from pipeline.training.train_step import StepSetup, train_step
+from stylemill.nn.loss_networks.vgg import VggLossNetwork
+from stylemill.nn.loss_weights import LossWeights
+from stylemill.nn.losses import style_target
+from stylemill.nn.pixels import normalize
+from stylemill.nn.precision import DTYPES, resolve_precision
+from stylemill.nn.transformer_net import Architecture, TransformerNet
+from stylemill.storage import Storage
+from stylemill.training.checkpoint import TrainState
+from stylemill.training.data import Batches, Content, list_content, load_short_side
+from stylemill.training.schedule import Sampler
+from stylemill.training.train_step import ReducedNet, StepSetup, train_step
 
 BATCH, CROP_PX, STEPS_PER_ROUND = 4, 256, 4
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}

@@ -25,7 +25,7 @@ MIB = 2**20
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, "-m", "jobs.cli", "train", "--out", f"{scratch}/out", *sys.argv[1:]]
+        command = [sys.executable, "-m", "stylemill", "train", "--out", f"{scratch}/out", *sys.argv[1:]]
         job = subprocess.Popen(command, text=True, start_new_session=True)
         sizes: list[int] = []
         worker = None

@@ -21,24 +21,20 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from pipeline.nn.checkerboard import grid_energy
-from pipeline.nn.fast import FastNet
-from pipeline.nn.loss_networks.build import build_loss_network
-from pipeline.nn.loss_weights import LossWeights
-from pipeline.nn.losses import perceptual_loss, style_target
-from pipeline.nn.pixels import normalize
-from pipeline.nn.precision import DTYPES, resolve_precision
-from pipeline.nn.transformer_net import Architecture, TransformerNet
-from pipeline.storage import Storage
-from pipeline.style_model import StyleModel, to_bytes
-from pipeline.training.batches import Batches
-from pipeline.training.content import Content, list_content, load_short_side
-from pipeline.training.networks import frozen_teacher
-from pipeline.training.reduced import ReducedNet
-from pipeline.training.sampler import Sampler
-from pipeline.training.schedule import one_cycle
-from pipeline.training.state import TrainState
-from pipeline.training.train_step import StepSetup, train_step
+from stylemill.evaluation.measurements import grid_energy
+from stylemill.nn.fast_net import FastNet
+from stylemill.nn.loss_networks import build_loss_network
+from stylemill.nn.loss_weights import LossWeights
+from stylemill.nn.losses import perceptual_loss, style_target
+from stylemill.nn.pixels import normalize
+from stylemill.nn.precision import DTYPES, resolve_precision
+from stylemill.nn.transformer_net import Architecture, TransformerNet
+from stylemill.storage import Storage
+from stylemill.style_model import StyleModel, to_bytes
+from stylemill.training.checkpoint import TrainState
+from stylemill.training.data import Batches, Content, list_content, load_short_side
+from stylemill.training.schedule import Sampler, one_cycle
+from stylemill.training.train_step import ReducedNet, StepSetup, frozen_teacher, train_step
 
 VARIANTS = {
     "nearest": Architecture(width=0.5),

@@ -16,14 +16,13 @@ import skimage
 import torch
 from PIL import Image
 
-from pipeline.demo.style_image import draw_style_image
-from pipeline.evaluation.config import Judge
-from pipeline.evaluation.judging import Bench, at_size, open_bench
-from pipeline.evaluation.optimize import optimize_pixels
-from pipeline.evaluation.yardstick import MARKS
-from pipeline.nn.fast import FastNet
-from pipeline.storage import Storage
-from pipeline.style_model import load_style_model
+from stylemill.demo.style_image import draw_style_image
+from stylemill.evaluation.config import Judge
+from stylemill.evaluation.judge import Bench, at_size, open_bench
+from stylemill.evaluation.optimize import MARKS, optimize_pixels
+from stylemill.nn.fast_net import FastNet
+from stylemill.storage import Storage
+from stylemill.style_model import load_style_model
 
 VARIANTS = (
     ("lbfgs", "noise", "full"),

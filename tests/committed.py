@@ -8,12 +8,18 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from pipeline.manifest.commit import Success, commit_part, write_success
-from pipeline.manifest.layout import RunLayout
-from pipeline.manifest.pending import write_pending
-from pipeline.manifest.plan import PlanSummary, complete_plan, write_shard
-from pipeline.manifest.schema import PLAN_SCHEMA, SCHEMA_VERSION, make_table
-from pipeline.storage import Storage, join
+from stylemill.manifest.commit import (
+    PlanSummary,
+    Success,
+    commit_part,
+    complete_plan,
+    write_pending,
+    write_shard,
+    write_success,
+)
+from stylemill.manifest.layout import RunLayout
+from stylemill.manifest.schema import PLAN_SCHEMA, SCHEMA_VERSION, make_table
+from stylemill.storage import Storage, join
 
 
 def planned(key: str, **columns: Any) -> dict[str, Any]:

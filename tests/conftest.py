@@ -29,7 +29,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 @pytest.fixture(scope="session")
 def style_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A style model on disk: narrow, with seeded random weights."""
-    from pipeline.style_model import to_bytes
+    from stylemill.style_model import to_bytes
     from tests.drawn import style_model
 
     path = tmp_path_factory.mktemp("style") / "style.safetensors"
@@ -40,7 +40,7 @@ def style_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def second_style_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Another style, of another name."""
-    from pipeline.style_model import to_bytes
+    from stylemill.style_model import to_bytes
     from tests.drawn import style_model
 
     path = tmp_path_factory.mktemp("style") / "second.safetensors"
@@ -143,7 +143,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 def command_line(*arguments: object) -> list[str]:
     """Return the words of one call of ``stylemill`` in this environment's Python."""
-    return [sys.executable, "-m", "jobs.cli", *map(str, arguments)]
+    return [sys.executable, "-m", "stylemill", *map(str, arguments)]
 
 
 def _give_up_overrides() -> None:

@@ -8,8 +8,8 @@ import struct
 import numpy as np
 from PIL import Image, ImageCms
 
-from pipeline.nn.transformer_net import Architecture, TransformerNet
-from pipeline.style_model import StyleModel
+from stylemill.nn.transformer_net import Architecture, TransformerNet
+from stylemill.style_model import StyleModel
 
 
 def drawn_image(height_px: int, width_px: int, seed: int = 0) -> np.ndarray:

@@ -8,13 +8,13 @@ from typing import Any
 
 from PIL import Image
 
-from pipeline.nn.transformer_net import Architecture, TransformerNet
-from pipeline.registry import Registry
-from pipeline.retraining.config import RetrainConfig
-from pipeline.retraining.retrain import RetrainResult, retrain
-from pipeline.storage import Storage
-from pipeline.style_model import StyleModel, to_bytes
-from pipeline.training.config import TrainConfig
+from stylemill.nn.transformer_net import Architecture, TransformerNet
+from stylemill.registry import Registry
+from stylemill.retraining.config import RetrainConfig
+from stylemill.retraining.retrain import RetrainResult, retrain
+from stylemill.storage import Storage
+from stylemill.style_model import StyleModel, to_bytes
+from stylemill.training.config import TrainConfig
 from tests.drawn import drawn_image, image_bytes
 
 STYLE = "waves"

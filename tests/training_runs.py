@@ -7,9 +7,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipeline.storage import Storage
-from pipeline.style_model import load_style_model
-from pipeline.training.checkpoint import Checkpoints
+from stylemill.storage import Storage
+from stylemill.style_model import load_style_model
+from stylemill.training.checkpoint import Checkpoints
 
 REPRODUCIBLE = [
     "step",

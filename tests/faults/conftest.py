@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.storage import Storage, join
+from stylemill.storage import Storage, join
 from tests.conftest import ROOT, command_line
 from tests.drawn import image_bytes
 from tests.faults.outcome import Outcome, outcome_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 
-from pipeline.manifest.read import find_run, read_manifest
-from pipeline.storage import Storage, join
+from stylemill.manifest.read import find_run, read_manifest
+from stylemill.storage import Storage, join
 
 Outcome = dict[tuple[str, str], tuple[str, str | None, str | None]]
 

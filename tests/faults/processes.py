@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from jobs.memory import family
+from stylemill.process import family
 
 FoundT = TypeVar("FoundT")
 

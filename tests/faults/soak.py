@@ -104,7 +104,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--first", type=int, default=0)
     arguments = parser.parse_args()
-    from pipeline.style_model import to_bytes
+    from stylemill.style_model import to_bytes
 
     folder = Path(tempfile.mkdtemp(prefix="stylemill-soak-"))
     style, source = folder / "style.safetensors", make_library(folder / "in")

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.manifest.read import find_run, read_manifest
-from pipeline.storage import Storage
-from pipeline.style_model import to_bytes
+from stylemill.manifest.read import find_run, read_manifest
+from stylemill.storage import Storage
+from stylemill.style_model import to_bytes
 from tests.clusters import Cluster, cluster, wait_for
 from tests.drawn import image_bytes, style_model
 
@@ -86,7 +86,7 @@ def drivers_of(job: str) -> list[int]:
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_bytes().split(b"\0")
-            is_driver = b"jobs.cli" in words and b"stylemill-job.yaml" in words
+            is_driver = b"stylemill" in words and b"stylemill-job.yaml" in words
             if is_driver and job.encode() in (folder / "environ").read_bytes():
                 found.append(int(folder.name))
         except OSError:  # it ended meanwhile

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.storage import Storage, join
-from pipeline.training.checkpoint import Checkpoints
+from stylemill.storage import Storage, join
+from stylemill.training.checkpoint import Checkpoints
 from tests.clusters import Cluster, can_isolate, cluster, forwarded, wait_for
 from tests.drawn import image_bytes, style_model
 from tests.faults.outcome import outcome_of
@@ -41,7 +41,7 @@ def store(s3_service: dict[str, str]) -> Iterator[tuple[Storage, str]]:
     for seed in range(NUM_IMAGES):
         data = image_bytes(300 + seed % 7, 320, seed=seed) if seed % 20 else b"\xff\xd8\xff no more"
         storage.write_bytes(f"s3://machines/photos/{seed % 5}/{seed:03d}.jpg", data)
-    from pipeline.style_model import to_bytes
+    from stylemill.style_model import to_bytes
 
     storage.write_bytes("s3://machines/slow.safetensors", to_bytes(style_model("slow", width=0.5)))
     yield storage, "s3://machines"

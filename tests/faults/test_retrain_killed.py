@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.registry import Registry
-from pipeline.retraining import retrain as flow
-from pipeline.retraining.config import RetrainConfig
-from pipeline.retraining.outcome import Outcome, load_outcomes
-from pipeline.storage import Storage
+from stylemill.registry import Registry
+from stylemill.retraining import retrain as flow
+from stylemill.retraining.config import RetrainConfig
+from stylemill.retraining.outcome import Outcome, load_outcomes
+from stylemill.storage import Storage
 from tests.faults.training_jobs import SETTINGS, Job, finish, kill_everything, resumed_at, wait_for_checkpoint
 from tests.retraining_runs import STYLE, Trainer, fire, grow, make_config
 from tests.training_runs import assert_same_run
@@ -62,8 +62,8 @@ def _kill_points(config: RetrainConfig, trainer: Trainer, monkeypatch: pytest.Mo
         _DyingStorage.left = number
         with monkeypatch.context() as patch:
             patch.setattr(flow, "Storage", _DyingStorage)
-            patch.setattr("pipeline.storage.lease.HeldLease._renew", lambda self: None)  # writes at its own times
-            patch.setattr("pipeline.storage.lease.HeldLease.__exit__", lambda self, *exception: None)
+            patch.setattr("stylemill.storage.lease.HeldLease._renew", lambda self: None)  # writes at its own times
+            patch.setattr("stylemill.storage.lease.HeldLease.__exit__", lambda self, *exception: None)
             try:
                 fire(config, trainer)
                 return
@@ -80,7 +80,7 @@ def test_killed_at_any_write_the_retry_decides_once(after: bool, tmp_path: Path,
     config, trainer = make_config(tmp_path), Trainer()
     monkeypatch.setattr(_DyingStorage, "after", after)
     # The dead process's lease is free at once, as that of a process that is gone from this machine.
-    monkeypatch.setattr("pipeline.storage.lease.Holder.is_dead_here", True)
+    monkeypatch.setattr("stylemill.storage.lease.Holder.is_dead_here", True)
     trainer.noise = 30.0
     fire(config, trainer)
     number = 0

@@ -14,15 +14,16 @@ from typing import Any
 
 import pytest
 
-from pipeline.auditing.verify import verify
-from pipeline.images.decode import decode
-from pipeline.images.encode import encode
-from pipeline.images.options import DecodeOptions, EncodeOptions
-from pipeline.manifest.read import find_run, read_manifest
-from pipeline.nn.fast import FastNet, resolve_precision
-from pipeline.storage import Storage, StorageOptions
-from pipeline.storage.local import TEMPORARY_PREFIX
-from pipeline.style_model import StyleModel, to_bytes
+from stylemill.auditing.verify import verify
+from stylemill.images.decode import decode
+from stylemill.images.encode import encode
+from stylemill.images.options import DecodeOptions, EncodeOptions
+from stylemill.manifest.read import find_run, read_manifest
+from stylemill.nn.fast_net import FastNet
+from stylemill.nn.precision import resolve_precision
+from stylemill.storage import Storage, StorageOptions
+from stylemill.storage.local import TEMPORARY_PREFIX
+from stylemill.style_model import StyleModel, to_bytes
 from tests.drawn import image_bytes, style_model
 from tests.faults.processes import PATIENCE_S, wait_for, workers
 
@@ -47,7 +48,7 @@ def start(style: StyleModel, tmp_path: Path) -> Iterator[Start]:
     def begin(*more: str) -> subprocess.Popen[str]:
         words = ["--model", "style.safetensors", "--input", "in", "--out", "out", *more]
         process = subprocess.Popen(
-            [sys.executable, "-m", "jobs.cli", "stylize", *words],
+            [sys.executable, "-m", "stylemill", "stylize", *words],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"},
             stdout=subprocess.PIPE,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.storage.local import TEMPORARY_PREFIX
+from stylemill.storage.local import TEMPORARY_PREFIX
 from tests.faults.processes import workers
 from tests.faults.training_jobs import (
     Job,

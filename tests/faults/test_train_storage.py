@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.storage import Storage
+from stylemill.storage import Storage
 from tests.faults.conftest import OpenProxy
 from tests.faults.small_disk import make_room, small_disk
 from tests.faults.training_jobs import (

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.storage import join
+from stylemill.storage import join
 from tests.conftest import ROOT
 from tests.faults.conftest import OpenProxy, paint_verb, put_library
 from tests.faults.outcome import Outcome, outcome_of

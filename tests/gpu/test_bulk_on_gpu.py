@@ -12,16 +12,16 @@ from PIL import Image
 pytest.importorskip("torchvision")
 pytest.importorskip("yaml")
 
-from pipeline.images.options import DecodeOptions
-from pipeline.images.plain_jpeg import plain_jpeg
-from pipeline.images.source_image import SourceImage
-from pipeline.nn.fast import FastNet
-from pipeline.nn.transformer_net import Architecture, TransformerNet
-from pipeline.storage import Storage
-from pipeline.stylizing.batch_painter import BatchPainter
-from pipeline.stylizing.config import StylizeConfig
-from pipeline.stylizing.device_jpeg import DeviceJpegDecoder
-from pipeline.stylizing.sample import Painted, Sample
+from stylemill.images.options import DecodeOptions
+from stylemill.images.plain_jpeg import plain_jpeg
+from stylemill.images.source_image import SourceImage
+from stylemill.nn.fast_net import FastNet
+from stylemill.nn.transformer_net import Architecture, TransformerNet
+from stylemill.storage import Storage
+from stylemill.stylizing.config import StylizeConfig
+from stylemill.stylizing.gpu_actors import DeviceJpegDecoder
+from stylemill.stylizing.paint import BatchPainter
+from stylemill.stylizing.sample import Painted, Sample
 
 from .test_cuda import images, psnr_db
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.nn.fast import FastNet, resolve_precision
-from pipeline.nn.transformer_net import Architecture, TransformerNet
+from stylemill.nn.fast_net import FastNet
+from stylemill.nn.precision import resolve_precision
+from stylemill.nn.transformer_net import Architecture, TransformerNet
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
 

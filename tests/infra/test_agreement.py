@@ -11,8 +11,8 @@ import jsonschema
 import pytest
 import yaml
 
-from jobs import cli
-from jobs.for_scheduler import main_for_scheduler
+from stylemill.cli import main as cli
+from stylemill.cli.main import main_for_scheduler
 from tests.infra.manifests import INFRA, KUBERNETES, PROJECT, ROOT, Manifest, read, yaml_files
 
 DOCKERFILE = (INFRA / "image" / "Dockerfile").read_text()
@@ -78,7 +78,7 @@ def entrypoints() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("file", "entrypoint"), entrypoints())
 def test_entrypoints_parse(file: str, entrypoint: str, capsys: pytest.CaptureFixture[str]):
     program, verb, *arguments = shlex.split(entrypoint)
-    assert PROJECT["scripts"][program] == "jobs.for_scheduler:main"
+    assert PROJECT["scripts"][program] == "stylemill.cli.main:main"
     assert verb in cli.VERBS
     mounted = [word for word in arguments if word.startswith("/etc/stylemill/")]
     for word in mounted:  # the ConfigMap's file, as it lies in the repository

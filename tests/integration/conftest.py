@@ -92,10 +92,10 @@ def paint(local_ray: str, style_file: Path) -> Callable[..., Any]:
 
     By one actor, where a test says nothing else: a second one takes longer to start than to share the work.
     """
-    from pipeline.config import from_mapping
-    from pipeline.stylizing.config import StylizeConfig
-    from pipeline.stylizing.preflight import prepare
-    from pipeline.stylizing.run import stylize
+    from stylemill.config import from_mapping
+    from stylemill.stylizing.config import StylizeConfig
+    from stylemill.stylizing.preflight import prepare
+    from stylemill.stylizing.run import stylize
 
     def run(source: object, out: object, **changes: Any) -> Any:
         fields = {"model": str(style_file), "input": str(source), "out": str(out), "num_actors": 1, **changes}
@@ -106,8 +106,8 @@ def paint(local_ray: str, style_file: Path) -> Callable[..., Any]:
 
 def rows_of(result: Any, storage: Any = None) -> list[dict[str, Any]]:
     """Return the committed rows of a run."""
-    from pipeline.manifest.read import read_manifest
-    from pipeline.storage import Storage
+    from stylemill.manifest.read import read_manifest
+    from stylemill.storage import Storage
 
     rows: list[dict[str, Any]] = read_manifest(storage or Storage(), result.layout).to_pylist()
     return rows

@@ -16,7 +16,7 @@ pytest.importorskip("skimage", reason="the photographs are in the wheel of sciki
 
 
 def _demo(out: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "jobs.cli", "demo", "--out", str(out), "--steps", "2"]
+    command = [sys.executable, "-m", "stylemill", "demo", "--out", str(out), "--steps", "2"]
     own_cluster = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     return subprocess.run(command, cwd=ROOT, env=own_cluster, capture_output=True, text=True, timeout=600, check=False)
 

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.auditing.gc import find_garbage
-from pipeline.auditing.repair import prepare_repair
-from pipeline.auditing.verify import verify
-from pipeline.errors import ConfigError
-from pipeline.storage import Storage, StorageOptions
-from pipeline.stylizing.run import stylize
+from stylemill.auditing.repair import find_garbage, prepare_repair
+from stylemill.auditing.verify import verify
+from stylemill.errors import ConfigError
+from stylemill.storage import Storage, StorageOptions
+from stylemill.stylizing.run import stylize
 from tests.drawn import image_bytes
 from tests.integration.conftest import fill, rows_of, state_of
 

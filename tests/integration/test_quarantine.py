@@ -11,17 +11,16 @@ import pyarrow as pa
 import pytest
 import ray
 
-from pipeline.manifest.pending import read_pending
-from pipeline.manifest.plan import read_shard
-from pipeline.storage import Storage
-from pipeline.stylizing.bulk_actor import BulkActor
-from pipeline.stylizing.config import StylizeConfig
-from pipeline.stylizing.job import BulkJob
-from pipeline.stylizing.planner import plan_sources
-from pipeline.stylizing.preflight import prepare
-from pipeline.stylizing.separate_stages import PaintStage, ReadStage
-from pipeline.stylizing.separate_stages import _samples as samples_of
-from pipeline.stylizing.tracker import start_tracker
+from stylemill.manifest.commit import read_pending, read_shard
+from stylemill.storage import Storage
+from stylemill.stylizing.config import StylizeConfig
+from stylemill.stylizing.fused_actor import BulkActor
+from stylemill.stylizing.gpu_actors import PaintStage, ReadStage
+from stylemill.stylizing.gpu_actors import _samples as samples_of
+from stylemill.stylizing.identity import BulkJob
+from stylemill.stylizing.liveness import start_tracker
+from stylemill.stylizing.plan import plan_sources
+from stylemill.stylizing.preflight import prepare
 from tests.drawn import image_bytes
 from tests.integration.conftest import fill
 
@@ -34,7 +33,7 @@ def work(local_ray: str, style_file: Path, tmp_path: Path) -> tuple[BulkActor, A
     library = fill(tmp_path / "in", {key: image_bytes(20, 20, int(key[0])) for key in KEYS})
     run = prepare(StylizeConfig(model=(str(style_file),), input=str(library), out=str(tmp_path / "out")))
     storage, tracker = Storage(), start_tracker()
-    from pipeline.storage.sources import find_sources
+    from stylemill.storage.sources import find_sources
 
     list(
         plan_sources(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import ray
 
-from pipeline.manifest.read import read_manifest
-from pipeline.storage import Storage
+from stylemill.manifest.read import read_manifest
+from stylemill.storage import Storage
 from tests.committed import commit_run
 
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.errors import RunConflict
-from pipeline.registry import Registry, locate_model
-from pipeline.storage import Storage, StorageOptions
-from pipeline.style_model import load_style_model, to_bytes
+from stylemill.errors import RunConflict
+from stylemill.registry import Registry, locate_model
+from stylemill.storage import Storage, StorageOptions
+from stylemill.style_model import load_style_model, to_bytes
 from tests.drawn import style_model
 
 NUM_FIRINGS = 6

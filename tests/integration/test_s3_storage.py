@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pipeline.errors import AccessDenied, ObjectNotFound, StorageError
-from pipeline.storage import Storage, StorageOptions, join
-from pipeline.storage import s3 as s3_module
+from stylemill.errors import AccessDenied, ObjectNotFound, StorageError
+from stylemill.storage import Storage, StorageOptions, join
+from stylemill.storage import s3 as s3_module
 
 NASTY = [
     "a",

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.storage import Storage, join
-from pipeline.style_model import to_bytes
+from stylemill.storage import Storage, join
+from stylemill.style_model import to_bytes
 from tests.drawn import image_bytes, style_model
 
 PLANTED = "hunter2-planted"

@@ -14,18 +14,18 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pipeline.auditing.verify import verify
-from pipeline.errors import ConfigError
-from pipeline.images.decode import decode
-from pipeline.images.encode import encode
-from pipeline.images.options import DecodeOptions, EncodeOptions
-from pipeline.images.output_key import output_key
-from pipeline.manifest.layout import RunLayout
-from pipeline.manifest.pending import write_pending
-from pipeline.manifest.read import read_manifest
-from pipeline.nn.fast import FastNet, resolve_precision
-from pipeline.storage import Storage, StorageOptions
-from pipeline.style_model import from_bytes
+from stylemill.auditing.verify import verify
+from stylemill.errors import ConfigError
+from stylemill.images.decode import decode
+from stylemill.images.encode import encode
+from stylemill.images.options import DecodeOptions, EncodeOptions, output_key
+from stylemill.manifest.commit import write_pending
+from stylemill.manifest.layout import RunLayout
+from stylemill.manifest.read import read_manifest
+from stylemill.nn.fast_net import FastNet
+from stylemill.nn.precision import resolve_precision
+from stylemill.storage import Storage, StorageOptions
+from stylemill.style_model import from_bytes
 from tests.drawn import image_bytes
 from tests.integration.conftest import MIXED, NOT_PAINTED, contents_of, fill, rows_of, state_of
 
@@ -111,7 +111,7 @@ def test_the_run_is_sound_and_leaves_nothing_half_done(whole_run: Any):
 
 
 def test_the_configs_copy_runs_the_same_run(whole_run: Any, capsys: pytest.CaptureFixture[str]):
-    from jobs.cli import main
+    from stylemill.cli.main import main
 
     before = state_of(Path(whole_run.layout.out))
     assert main(["stylize", "--config", whole_run.layout.config_uri]) == 0

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import ray
 
-from pipeline.errors import ClusterError, PathConflict, RunConflict
-from pipeline.storage import Storage
-from pipeline.stylizing.config import StylizeConfig
-from pipeline.stylizing.preflight import PreparedRun, prepare
-from pipeline.stylizing.run import stylize
+from stylemill.errors import ClusterError, PathConflict, RunConflict
+from stylemill.storage import Storage
+from stylemill.stylizing.config import StylizeConfig
+from stylemill.stylizing.preflight import PreparedRun, prepare
+from stylemill.stylizing.run import stylize
 from tests.drawn import image_bytes
 from tests.integration.conftest import fill
 
@@ -64,7 +64,7 @@ def test_a_run_that_another_process_takes_over(run: PreparedRun, monkeypatch: py
     def take_over(_: object) -> None:
         Storage().create_bytes(f"{run.layout.lease_uri}/00000002.json", json.dumps(holder).encode())
 
-    monkeypatch.setattr("pipeline.stylizing.run.PROGRESS_PERIOD_S", 0.01)
+    monkeypatch.setattr("stylemill.stylizing.run.PROGRESS_PERIOD_S", 0.01)
     with pytest.raises(RunConflict, match="taken over by process 7 on elsewhere since noon") as caught:
         stylize(run, on_progress=take_over)
     assert type(caught.value) is RunConflict

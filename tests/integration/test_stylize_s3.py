@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.manifest.layout import RunLayout
-from pipeline.manifest.read import read_manifest
-from pipeline.storage import Storage, join
+from stylemill.manifest.layout import RunLayout
+from stylemill.manifest.read import read_manifest
+from stylemill.storage import Storage, join
 from tests.drawn import image_bytes
 from tests.integration.conftest import fill, rows_of
 

@@ -15,9 +15,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.cli import DONE, TOO_MANY_FAILED, WRONG_USE
-from pipeline.manifest.read import find_run, read_manifest
-from pipeline.storage import Storage
+from stylemill.cli.main import DONE, TOO_MANY_FAILED, WRONG_USE
+from stylemill.manifest.read import find_run, read_manifest
+from stylemill.storage import Storage
 from tests.clusters import Cluster, cluster, free_port, wait_for
 from tests.drawn import image_bytes
 from tests.integration.conftest import MIXED, fill

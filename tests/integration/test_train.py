@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing import event_accumulator
 
-from pipeline.errors import ClusterError, ConfigError, TooManyFailures, TrainingError
-from pipeline.storage import Storage
-from pipeline.style_model import load_style_model
-from pipeline.training.checkpoint import Checkpoints
-from pipeline.training.config import TrainConfig
-from pipeline.training.left_out import load_left_out
-from pipeline.training.preflight import prepare
+from stylemill.errors import ClusterError, ConfigError, TooManyFailures, TrainingError
+from stylemill.storage import Storage
+from stylemill.style_model import load_style_model
+from stylemill.training.checkpoint import Checkpoints
+from stylemill.training.config import TrainConfig
+from stylemill.training.data import load_left_out
+from stylemill.training.preflight import prepare
 from tests.drawn import image_bytes
 from tests.training_runs import assert_same_run, rows_of, weights_of
 
@@ -49,7 +49,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def train(pictures: Path) -> Train:
     def run(out: object, *, on_progress: Any = None, stop: Any = None, **changes: Any) -> Any:
-        from pipeline.training.train import train as train_prepared
+        from stylemill.training.train import train as train_prepared
 
         fields = {"style_image": str(pictures / "style.png"), "content": (str(pictures / "content"),), "out": str(out)}
         config = TrainConfig(**(fields | SMALL | {"max_failed_fraction": 0.2} | changes))
@@ -254,7 +254,7 @@ def test_too_many_broken_images_end_the_run_with_their_names(train: Train, tmp_p
 
 
 def test_a_cluster_that_never_has_room_ends_the_run(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("pipeline.training.train.MAX_START_FAILURES", 1)
+    monkeypatch.setattr("stylemill.training.train.MAX_START_FAILURES", 1)
     monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "1")
     tenant = ray.remote(num_cpus=2)(Tenant).remote()
     ray.get(tenant.here.remote())

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.auditing.verify import verify
-from pipeline.errors import PathConflict
-from pipeline.storage import Storage, StorageOptions, join
+from stylemill.auditing.verify import verify
+from stylemill.errors import PathConflict
+from stylemill.storage import Storage, StorageOptions, join
 from tests.committed import commit_run
 
 SHARDS = [[f"{shard}/{number}.jpg" for number in range(3)] for shard in range(12)]

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline.capacity import MACHINES_COUNTED, how_many_fit, machines_of, most_of, total_of
+from stylemill.machines import MACHINES_COUNTED, how_many_fit, machines_of, most_of, total_of
 
 MACHINES = [{"CPU": 2.0, "memory": 8e9}, {"CPU": 3.0, "memory": 2e9}, {"CPU": 4.0, "memory": 8e9, "GPU": 1.0}, {}]
 

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.cli import DONE, FAILED, VERBS, WRONG_USE, main
-from pipeline.errors import ConfigError
+from stylemill.cli.main import DONE, FAILED, VERBS, WRONG_USE, main
+from stylemill.errors import ConfigError
 from tests.drawn import image_bytes
 
 Check = Callable[..., str]
@@ -221,8 +221,8 @@ def test_unknown_scheme(refused: Check, style_file: Path, library: Path):
 
 
 def test_run_begun_with_other_settings(refused: Check, style_file: Path, library: Path, tmp_path: Path):
-    from pipeline.stylizing.config import StylizeConfig
-    from pipeline.stylizing.preflight import prepare
+    from stylemill.stylizing.config import StylizeConfig
+    from stylemill.stylizing.preflight import prepare
 
     same = {"model": (str(style_file),), "input": str(library), "out": str(tmp_path / "out"), "run_id": "mine"}
     prepare(StylizeConfig(**same))
@@ -287,7 +287,7 @@ def test_results_that_cannot_be_written_are_not_worked_for(refused: Check, style
 
 def test_a_wrong_location_does_not_wait_for_ray(tmp_path: Path):
     code = (
-        "import sys; from jobs.cli import main; code = main(['manifest', 'verify', sys.argv[1]]);"
+        "import sys; from stylemill.cli.main import main; code = main(['manifest', 'verify', sys.argv[1]]);"
         "sys.exit(99 if 'ray' in sys.modules else code)"
     )
     answer = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
@@ -315,7 +315,7 @@ def test_damaged_success_is_a_failure_of_one_line(refused: Check, tmp_path: Path
 @pytest.mark.parametrize("arguments", [["--help"], *([verb, "--help"] for verb in VERBS)])
 def test_help_is_light(arguments: list[str]):
     code = (
-        "import sys; from jobs.cli import main; code = main(sys.argv[1:]);"
+        "import sys; from stylemill.cli.main import main; code = main(sys.argv[1:]);"
         "heavy = {'torch', 'ray', 'torchvision', 'pyarrow', 'PIL', 'numpy'} & set(sys.modules);"
         "print('heavy:', sorted(heavy)); sys.exit(code)"
     )
@@ -325,7 +325,7 @@ def test_help_is_light(arguments: list[str]):
 
 
 def test_a_dashboard_is_no_cluster_to_attach_to(monkeypatch: pytest.MonkeyPatch):
-    from jobs.session import ray_session
+    from stylemill.cli.session import ray_session
 
     monkeypatch.setenv("RAY_ADDRESS", "http://head:8265")
     with pytest.raises(ConfigError, match="put `submit` before the verb"), ray_session():
@@ -334,7 +334,11 @@ def test_a_dashboard_is_no_cluster_to_attach_to(monkeypatch: pytest.MonkeyPatch)
 
 def test_the_reader_of_our_output_may_leave(tmp_path: Path):
     answer = subprocess.run(
-        f"{sys.executable} -m jobs.cli stylize --help | true", shell=True, capture_output=True, text=True, check=False
+        f"{sys.executable} -m stylemill stylize --help | true",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert answer.stderr == ""
 
@@ -345,12 +349,12 @@ def test_a_wrong_log_level_is_the_users_mistake(refused: Check, monkeypatch: pyt
 
 
 def test_a_terminal_that_knows_few_letters_still_gets_the_figures(tmp_path: Path):
-    from pipeline.storage import Storage
+    from stylemill.storage import Storage
     from tests.committed import commit_run
 
     commit_run(Storage(), str(tmp_path), styles=("wellen-ü😀",))
     answer = subprocess.run(
-        [sys.executable, "-m", "jobs.cli", "manifest", "summary", str(tmp_path)],
+        [sys.executable, "-m", "stylemill", "manifest", "summary", str(tmp_path)],
         env=os.environ | {"PYTHONIOENCODING": "ascii"},
         capture_output=True,
         text=True,

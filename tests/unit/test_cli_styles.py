@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cli import DONE, WRONG_USE, main
-from pipeline.style_model import to_bytes
-from pipeline.stylizing.config import StylizeConfig
-from pipeline.stylizing.preflight import prepare
+from stylemill.cli.main import DONE, WRONG_USE, main
+from stylemill.style_model import to_bytes
+from stylemill.stylizing.config import StylizeConfig
+from stylemill.stylizing.preflight import prepare
 from tests.drawn import image_bytes, style_model
 
 

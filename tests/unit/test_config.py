@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.arguments import parse
-from pipeline.config import (
+from stylemill.cli.arguments import parse
+from stylemill.config import (
     add_flags,
     digest,
     field_docs,
@@ -25,7 +25,7 @@ from pipeline.config import (
     to_mapping,
     to_yaml,
 )
-from pipeline.errors import ConfigError
+from stylemill.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,7 +246,7 @@ def test_values_of_other_types_are_taken_from_mappings():
 
 
 def test_every_field_of_every_config_is_explained():
-    from pipeline.stylizing.config import StylizeConfig
+    from stylemill.stylizing.config import StylizeConfig
 
     assert field_docs(Job)["steps"] == "At 100% speed."
     parser = make_parser("test", "a test")

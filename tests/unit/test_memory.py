@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.memory import PeakMemory, family_bytes
+from stylemill.process import PeakMemory, family_bytes
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux's /proc")
 

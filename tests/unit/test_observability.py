@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.stylizing.meters import METERS as BULK
-from pipeline.training.meters import METERS as TRAINING
+from stylemill.stylizing.liveness import METERS as BULK
+from stylemill.training.tracker import METERS as TRAINING
 
 INFRA = Path(__file__).parents[2] / "infra" / "observability"
 RULES, DASHBOARD = INFRA / "prometheus-rules.yaml", INFRA / "grafana-dashboard.json"

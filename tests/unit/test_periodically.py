@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from pipeline.periodically import periodically
+from stylemill.process import periodically
 
 
 def test_the_action_runs_beside_the_body_and_once_more_after_it():

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.cli import VERBS, WRONG_USE, main
-from jobs.submit import SUBMITTABLE
-from pipeline.errors import ConfigError, StylemillError
-from pipeline.storage import Storage, join
-from pipeline.storage.uri import is_inside, key_problem, resolve
+from stylemill.cli.main import VERBS, WRONG_USE, main
+from stylemill.cli.submit import SUBMITTABLE
+from stylemill.errors import ConfigError, StylemillError
+from stylemill.storage import Storage, join
+from stylemill.storage.uri import is_inside, key_problem, resolve
 
 ROOT = Path(__file__).parents[2]
 PLANTED = "hunter2-planted"
@@ -57,9 +57,9 @@ def pickles(mark: Path) -> list[bytes]:
 
 @pytest.mark.parametrize("which", [0, 1], ids=["pickle", "torch archive"])
 def test_a_pickle_in_storage_is_never_run(which: int, tmp_path: Path):
-    from pipeline.nn.loss_networks.vgg import parse_vgg_weights
-    from pipeline.style_model import load_style_model
-    from pipeline.training.checkpoint import STATE
+    from stylemill.nn.loss_networks.vgg import parse_vgg_weights
+    from stylemill.style_model import load_style_model
+    from stylemill.training.checkpoint import STATE
 
     mark = tmp_path / "it-ran"
     data = pickles(mark)[which]
@@ -94,7 +94,7 @@ def test_no_code_reads_pickles_but_rays_own_blocks():
                 ):
                     found.add((path.name, called))
     # Samples between the actors of one run: never in storage, and Ray pickles all that it moves anyway.
-    assert found == {("separate_stages.py", "pickle.loads")}
+    assert found == {("gpu_actors.py", "pickle.loads")}
 
 
 @given(key=st.text(alphabet=st.sampled_from("ab/.\\~%: \0ü"), min_size=1, max_size=12))
@@ -129,8 +129,9 @@ def test_no_secret_of_the_environment_gets_into_a_config(
 
 def test_debugging_output_is_ours_alone():
     # That of the libraries holds the headers of requests, and so session tokens.
-    code = "import logging; from jobs.cli import main; main(['styles', '--help']); print(*(logging.getLogger(name)"
-    code += ".isEnabledFor(logging.DEBUG) for name in ('botocore.auth', 'jobs.cli', 'pipeline.storage')))"
+    code = "import logging; from stylemill.cli.main import main; main(['styles', '--help']);"
+    code += "print(*(logging.getLogger(name)"
+    code += ".isEnabledFor(logging.DEBUG) for name in ('botocore.auth', 'stylemill.cli.main', 'stylemill.storage')))"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "STYLEMILL_LOG": "DEBUG"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.endswith("False True True\n")

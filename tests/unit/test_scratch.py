@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.scratch import scratch_folder
+from stylemill.process import scratch_folder
 
 HOLD = """
 import sys, tempfile
 tempfile.tempdir = sys.argv[1]
-from pipeline.scratch import scratch_folder
+from stylemill.process import scratch_folder
 with scratch_folder("run-") as folder:
     (folder / "notes").write_text("mine")
     print(folder, flush=True)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import ray
 
-from jobs import session
-from pipeline.errors import ClusterError
+from stylemill.cli import session
+from stylemill.errors import ClusterError
 
 IMPATIENT = "The current node timed out during startup. This could happen because some of the raylet failed to startup"
 

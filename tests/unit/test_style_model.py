@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pipeline.errors import ConfigError, ObjectNotFound
-from pipeline.nn.transformer_net import Architecture, TransformerNet
-from pipeline.style_model import (
+from stylemill.errors import ConfigError, ObjectNotFound
+from stylemill.nn.transformer_net import Architecture, TransformerNet
+from stylemill.style_model import (
     FORMAT,
     StyleModel,
     from_bytes,
@@ -73,7 +73,7 @@ def test_a_saved_model_comes_back_whole(tmp_path):
 
 def test_equal_models_give_equal_bytes_in_other_processes_too():
     code = (
-        "import sys; sys.path.insert(0, '.'); from pipeline.style_model import from_bytes, to_bytes;"
+        "import sys; sys.path.insert(0, '.'); from stylemill.style_model import from_bytes, to_bytes;"
         "data = sys.stdin.buffer.read(); sys.stdout.buffer.write(to_bytes(from_bytes(data, source='-')))"
     )
     data = to_bytes(make_model())
@@ -111,7 +111,7 @@ def test_network_is_rebuilt_with_its_own_weights_and_no_random_draw():
 def test_header_is_read_without_torch(tmp_path):
     (tmp_path / "m").write_bytes(to_bytes(make_model()))
     code = (
-        "import sys, pathlib; from pipeline.style_model import read_header;"
+        "import sys, pathlib; from stylemill.style_model import read_header;"
         "h = read_header(pathlib.Path(sys.argv[1]).read_bytes(), source='m');"
         "assert 'torch' not in sys.modules; print(h.name, h.architecture['width'])"
     )

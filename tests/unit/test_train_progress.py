@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from jobs.train import progress_text
-from pipeline.training.tracker import TrainProgress
+from stylemill.cli.train import progress_text
+from stylemill.training.tracker import TrainProgress
 
 
 def test_before_the_workers_stand_and_before_the_first_step_no_figure_is_made_up():

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs.manifest import main
-from pipeline.auditing.gc import find_garbage
-from pipeline.errors import ConfigError
-from pipeline.storage import Storage
-from pipeline.storage.local import TEMPORARY_PREFIX
+from stylemill.auditing.repair import find_garbage
+from stylemill.cli.manifest import main
+from stylemill.errors import ConfigError
+from stylemill.storage import Storage
+from stylemill.storage.local import TEMPORARY_PREFIX
 from tests.committed import commit_run
 
 

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.auditing.verify import verify
-from pipeline.errors import ConfigError
-from pipeline.manifest.commit import committed_part
-from pipeline.manifest.layout import RunLayout
-from pipeline.manifest.plan import write_shard
-from pipeline.manifest.schema import MANIFEST_SCHEMA, PLAN_SCHEMA, from_parquet, make_table, to_parquet
-from pipeline.storage import Storage, StorageOptions, join
+from stylemill.auditing.verify import verify
+from stylemill.errors import ConfigError
+from stylemill.manifest.commit import committed_part, write_shard
+from stylemill.manifest.layout import RunLayout
+from stylemill.manifest.schema import MANIFEST_SCHEMA, PLAN_SCHEMA, from_parquet, make_table, to_parquet
+from stylemill.storage import Storage, StorageOptions, join
 from tests.committed import commit_run, planned
 
 Problems = Callable[[], dict[str, list[str | None]]]

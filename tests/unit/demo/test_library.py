@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageOps
 
-from pipeline.demo.library import build_library, build_training_content
+from stylemill.demo.library import build_library, build_training_content
 
 pytest.importorskip("skimage", reason="the photographs are in the wheel of scikit-image")
 
@@ -91,7 +91,7 @@ def test_training_content_is_square_varied_and_repeatable(tmp_path: Path):
 
 def test_training_crops_are_not_squeezed():
     """A crop that is not square in pixels would train on stretched photos."""
-    from pipeline.demo.library import _TRAINING_CROPS, _crop, _photo
+    from stylemill.demo.library import _TRAINING_CROPS, _crop, _photo
 
     for photo, boxes in _TRAINING_CROPS.items():
         for box in boxes:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.demo.style_image import draw_style_image
+from stylemill.demo.style_image import draw_style_image
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.evaluation.config import Judge
-from pipeline.evaluation.judging import Bench, open_bench
-from pipeline.storage import Storage
+from stylemill.evaluation.config import Judge
+from stylemill.evaluation.judge import Bench, open_bench
+from stylemill.storage import Storage
 from tests.drawn import image_bytes
 
 

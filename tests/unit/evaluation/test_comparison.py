@@ -8,15 +8,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from jobs.cli import main
-from pipeline.errors import ConfigError
-from pipeline.evaluation.compare_config import Rule
-from pipeline.evaluation.comparison import Comparison, compare
-from pipeline.evaluation.live_split import assign, compare_live
-from pipeline.evaluation.metrics import METRICS
-from pipeline.evaluation.schema import EVALUATION_SCHEMA
-from pipeline.evaluation.standing import bradley_terry
-from pipeline.manifest.schema import make_table, to_parquet
+from stylemill.cli.main import main
+from stylemill.errors import ConfigError
+from stylemill.evaluation.config import METRICS
+from stylemill.evaluation.schema import EVALUATION_SCHEMA
+from stylemill.experiments.config import Rule
+from stylemill.experiments.decision import Comparison, compare
+from stylemill.experiments.live_split import assign, compare_live
+from stylemill.experiments.ranking import bradley_terry
+from stylemill.manifest.schema import make_table, to_parquet
 
 RULE = Rule(resamples=999)
 

@@ -8,17 +8,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pipeline.errors import ConfigError
-from pipeline.evaluation.config import EvaluateConfig, Judge
-from pipeline.evaluation.evaluate import evaluate, paint, prepare
-from pipeline.evaluation.judging import Bench, to_batch
-from pipeline.evaluation.measurements import checkerboard, color_shift, structural_similarity
-from pipeline.evaluation.reporting import write_evaluation_page
-from pipeline.evaluation.yardstick import measure_yardstick
-from pipeline.nn.fast import FastNet
-from pipeline.nn.losses import perceptual_loss
-from pipeline.storage import Storage
-from pipeline.style_model import to_bytes
+from stylemill.errors import ConfigError
+from stylemill.evaluation.config import EvaluateConfig, Judge
+from stylemill.evaluation.judge import Bench, to_batch
+from stylemill.evaluation.measure import evaluate, paint, prepare
+from stylemill.evaluation.measurements import checkerboard, color_shift, structural_similarity
+from stylemill.evaluation.optimize import measure_yardstick
+from stylemill.evaluation.reporting import write_evaluation_page
+from stylemill.nn.fast_net import FastNet
+from stylemill.nn.losses import perceptual_loss
+from stylemill.storage import Storage
+from stylemill.style_model import to_bytes
 from tests.drawn import drawn_image, image_bytes, style_model
 
 

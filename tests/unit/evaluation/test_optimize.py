@@ -7,11 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from jobs.cli import main
-from pipeline.errors import ConfigError
-from pipeline.evaluation.judging import Bench
-from pipeline.evaluation.optimize import Optimization, optimize_pixels
-from pipeline.evaluation.yardstick import MARKS, read_yardstick
+from stylemill.cli.main import main
+from stylemill.errors import ConfigError
+from stylemill.evaluation.judge import Bench
+from stylemill.evaluation.optimize import MARKS, Optimization, optimize_pixels, read_yardstick
 from tests.drawn import drawn_image, image_bytes
 
 SOURCE = drawn_image(64, 64, seed=3)

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.evaluation.sampling import draw, stratum_of
+from stylemill.storage.sources import draw, stratum_of
 
 KEYS = [f"{folder}/{number}.jpg" for folder, num in (("cats", 80), ("dogs", 15), ("owls", 5)) for number in range(num)]
 

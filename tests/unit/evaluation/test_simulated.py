@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.evaluation.live_split import assign, ratio_p_value
-from pipeline.evaluation.paired import assess_pairs
-from pipeline.evaluation.power import pairs_needed, units_needed
-from pipeline.evaluation.sequential import anytime_half_width, anytime_p_values, mixture_scale
+from stylemill.experiments.design import pairs_needed, units_needed
+from stylemill.experiments.live_split import assign, ratio_p_value
+from stylemill.experiments.statistics import anytime_half_width, anytime_p_values, assess_pairs, mixture_scale
 
 RUNS = 1000
 TOLERANCE = 0.02

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.evaluation.ballot import BallotBox, write_questions
-from pipeline.evaluation.vote_server import VoteServer
-from pipeline.evaluation.votes import read_votes
-from pipeline.storage import Storage
+from stylemill.experiments.ballot import BallotBox, read_votes, write_questions
+from stylemill.experiments.vote_server import VoteServer
+from stylemill.storage import Storage
 from tests.unit.evaluation.chromium import CHROMIUM, Chromium
 from tests.unit.evaluation.test_votes import MODELS, measured
 

@@ -11,14 +11,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import ConfigError
-from pipeline.evaluation.ballot import BallotBox, VoteError, write_questions
-from pipeline.evaluation.schema import EVALUATION_SCHEMA
-from pipeline.evaluation.standing import stand
-from pipeline.evaluation.vote_server import VoteServer
-from pipeline.evaluation.votes import check_votes, read_votes
-from pipeline.manifest.schema import make_table
-from pipeline.storage import Storage
+from stylemill.errors import ConfigError
+from stylemill.evaluation.schema import EVALUATION_SCHEMA
+from stylemill.experiments.ballot import BallotBox, VoteError, check_votes, read_votes, write_questions
+from stylemill.experiments.ranking import stand
+from stylemill.experiments.vote_server import VoteServer
+from stylemill.manifest.schema import make_table
+from stylemill.storage import Storage
 from tests.drawn import image_bytes
 
 MODELS = ("dunes-1", "waves-1")

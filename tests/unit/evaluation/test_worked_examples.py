@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.evaluation.live_split import ratio_p_value
-from pipeline.evaluation.paired import assess_pairs
-from pipeline.evaluation.power import power_of, units_needed_live
-from pipeline.evaluation.preference import assess_rates, assess_wins
-from pipeline.evaluation.standing import agree, bradley_terry
+from stylemill.experiments.design import power_of, units_needed_live
+from stylemill.experiments.live_split import ratio_p_value
+from stylemill.experiments.ranking import agree, bradley_terry
+from stylemill.experiments.statistics import assess_pairs, assess_rates, assess_wins
 
 BASEBALL = np.array(
     [

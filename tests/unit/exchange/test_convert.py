@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import ConfigError
-from pipeline.exchange import checkpoint as checkpoint_module
-from pipeline.exchange.convert import convert
-from pipeline.exchange.layouts import LAYOUTS
-from pipeline.nn.fast import FastNet
-from pipeline.nn.tiled.stylize import tiled_values
-from pipeline.style_model import from_bytes, to_bytes
+from stylemill.errors import ConfigError
+from stylemill.exchange import foreign as checkpoint_module
+from stylemill.exchange.convert import convert
+from stylemill.exchange.foreign import LAYOUTS
+from stylemill.nn.fast_net import FastNet
+from stylemill.nn.tiled.stylize import tiled_values
+from stylemill.style_model import from_bytes, to_bytes
 from tests.unit.exchange import foreign
 from tests.unit.nn.nets import plain_values, smooth_image
 

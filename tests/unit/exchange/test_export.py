@@ -12,14 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.errors import ConfigError
-from pipeline.exchange import export as export_module
-from pipeline.exchange.convert import convert
-from pipeline.exchange.export import TOLERANCE, export
-from pipeline.exchange.onnx_graph import OPSET
-from pipeline.exchange.raw_pixels import with_raw_pixels
-from pipeline.exchange.torchscript import METADATA_FILE, load_torchscript
-from pipeline.style_model import StyleModel, from_bytes
+from stylemill.errors import ConfigError
+from stylemill.exchange import export as export_module
+from stylemill.exchange.convert import convert, with_raw_pixels
+from stylemill.exchange.export import TOLERANCE, export
+from stylemill.exchange.onnx_graph import OPSET
+from stylemill.exchange.torchscript import METADATA_FILE, load_torchscript
+from stylemill.style_model import StyleModel, from_bytes
 from tests.unit.exchange import foreign
 from tests.unit.nn.nets import plain_values, seeded_net, smooth_image
 from tests.unit.nn.variants import VARIANTS, variant_net

@@ -5,13 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.images.controls import (
-    blend,
-    limit_size,
-    network_size,
-    preserve_color,
-    resize,
-)
+from stylemill.images.controls import blend, limit_size, network_size, preserve_color, resize
 
 
 def noise(height: int, width: int, seed: int) -> np.ndarray:
@@ -42,7 +36,7 @@ def test_blend_of_a_picture_with_itself_changes_nothing() -> None:
 def test_blend_in_many_strips_equals_blend_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
     source, result = noise(50, 7, 1), noise(50, 7, 2)
     whole = blend(source, result, 0.3), preserve_color(source, result)
-    monkeypatch.setattr("pipeline.images.controls._STRIP_PIXELS", 20)
+    monkeypatch.setattr("stylemill.images.controls._STRIP_PIXELS", 20)
     np.testing.assert_array_equal(blend(source, result, 0.3), whole[0])
     np.testing.assert_array_equal(preserve_color(source, result), whole[1])
 

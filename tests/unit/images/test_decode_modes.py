@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from pipeline.errors import ImageError
-from pipeline.images.decode import decode
-from pipeline.images.options import DecodeOptions
-from pipeline.images.png16 import write_png16
+from stylemill.errors import ImageError
+from stylemill.images.decode import decode
+from stylemill.images.formats.sixteen_bits import write_png16
+from stylemill.images.options import DecodeOptions
 from tests.drawn import wide_gamut_profile
 
 from .drawn import ALPHA_HW, DEEP_HW, FORMATS, HEIGHT, RGB_HWC, WIDTH, animation, every_file, picture, save

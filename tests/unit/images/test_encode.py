@@ -9,12 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from pipeline.errors import ConfigError, ImageError
-from pipeline.images.decode import decode
-from pipeline.images.encode import encode, encode_frames, output_format_of
-from pipeline.images.options import DecodeOptions, EncodeOptions, OutputFormat
-from pipeline.images.output_key import SUFFIXES, output_key
-from pipeline.images.source_image import SourceImage
+from stylemill.errors import ConfigError, ImageError
+from stylemill.images.decode import decode
+from stylemill.images.encode import encode, encode_frames, output_format_of
+from stylemill.images.options import SUFFIXES, DecodeOptions, EncodeOptions, OutputFormat, output_key
+from stylemill.images.source_image import SourceImage
 
 from .drawn import ALPHA_HW, HEIGHT, RGB_HWC, WIDTH, animation, every_file, picture, save
 
@@ -168,9 +167,9 @@ def test_the_profile_is_the_same_in_every_process_and_second() -> None:
     import subprocess
     import sys
 
-    from pipeline.images.profile import srgb_profile
+    from stylemill.images.profile import srgb_profile
 
-    code = "from pipeline.images.profile import *; import hashlib; print(hashlib.sha256(srgb_profile()).hexdigest())"
+    code = "from stylemill.images.profile import *; import hashlib; print(hashlib.sha256(srgb_profile()).hexdigest())"
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert there == hashlib.sha256(srgb_profile()).hexdigest()
 
@@ -273,7 +272,7 @@ def test_the_suffix_is_kept_if_it_names_the_format(key: str, output_format: str,
 
 
 def test_every_written_format_has_a_suffix() -> None:
-    from pipeline.images.containers import PILLOW_NAMES
+    from stylemill.images.containers import PILLOW_NAMES
 
     assert set(PILLOW_NAMES) <= set(SUFFIXES)
 

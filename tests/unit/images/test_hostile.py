@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.errors import ImageError, NotAnImage
-from pipeline.images.decode import decode
-from pipeline.images.encode import encode
-from pipeline.images.isolated import IsolatedDecoder
-from pipeline.images.options import DecodeOptions, EncodeOptions
+from stylemill.errors import ImageError, NotAnImage
+from stylemill.images.decode import decode
+from stylemill.images.encode import encode
+from stylemill.images.isolation.client import IsolatedDecoder
+from stylemill.images.options import DecodeOptions, EncodeOptions
 
 from .drawn import animation, every_file, picture, save
 

@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.errors import ImageError, NotAnImage
-from pipeline.images.decode import decode
-from pipeline.images.isolated import IsolatedDecoder
-from pipeline.images.options import DecodeOptions
-from pipeline.images.source_image import SourceImage
+from stylemill.errors import ImageError, NotAnImage
+from stylemill.images.decode import decode
+from stylemill.images.isolation.client import IsolatedDecoder
+from stylemill.images.options import DecodeOptions
+from stylemill.images.source_image import SourceImage
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -184,8 +184,8 @@ def test_the_child_dies_with_a_parent_that_was_killed() -> None:
     script = f"""
         import sys, time
         sys.path.insert(0, {str(ROOT)!r})
-        from pipeline.images.isolated import IsolatedDecoder
-        from pipeline.images.options import DecodeOptions
+        from stylemill.images.isolation.client import IsolatedDecoder
+        from stylemill.images.options import DecodeOptions
         decoder = IsolatedDecoder(DecodeOptions())
         print(decoder._thread.submit(decoder._living_child).result()._process.pid, flush=True)
         time.sleep(600)

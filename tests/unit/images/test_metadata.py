@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps
 
-from pipeline.images.decode import decode
-from pipeline.images.encode import encode
-from pipeline.images.options import DecodeOptions, EncodeOptions, KeepMetadata
-from pipeline.images.orientation import upright
-from pipeline.images.xmp import clean_xmp as clean
+from stylemill.images.decode import decode
+from stylemill.images.encode import encode
+from stylemill.images.metadata import clean_xmp as clean
+from stylemill.images.options import DecodeOptions, EncodeOptions, KeepMetadata
+from stylemill.images.pixels import upright
 
 from .drawn import ALPHA_HW, RGB_HWC, picture, save
 

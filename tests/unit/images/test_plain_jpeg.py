@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from pipeline.images.decode import decode
-from pipeline.images.options import DecodeOptions
-from pipeline.images.plain_jpeg import PlainJpeg, plain_jpeg
-from pipeline.images.profile import srgb_profile
+from stylemill.images.decode import decode
+from stylemill.images.options import DecodeOptions
+from stylemill.images.plain_jpeg import PlainJpeg, plain_jpeg
+from stylemill.images.profile import srgb_profile
 from tests.drawn import wide_gamut_profile
 
 from .drawn import RGB_HWC, every_file, picture, save

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.errors import ImageError
-from pipeline.images.decode import decode
-from pipeline.images.options import DecodeOptions
-from pipeline.images.plain_tiff import read_directory, read_samples
-from pipeline.images.scaling import alpha_bits, to_eight_bits
+from stylemill.errors import ImageError
+from stylemill.images.decode import decode
+from stylemill.images.formats.tiff_samples import read_directory, read_samples
+from stylemill.images.options import DecodeOptions
+from stylemill.images.pixels import alpha_bits, to_eight_bits
 
 from .drawn import RGB_HWC, save
 

@@ -8,10 +8,10 @@ import zipfile
 
 import pytest
 
-from pipeline.errors import ImageError, NotAnImage
-from pipeline.images.decode import decode
-from pipeline.images.options import DecodeOptions
-from pipeline.images.sniff import READABLE, SNIFF_BYTES, is_lossless, sniff
+from stylemill.errors import ImageError, NotAnImage
+from stylemill.images.decode import decode
+from stylemill.images.formats.sniff import READABLE, SNIFF_BYTES, is_lossless, sniff
+from stylemill.images.options import DecodeOptions
 
 from .drawn import every_file, picture, save
 
@@ -57,7 +57,7 @@ SKIPPED = [
     (b"%PDF-1.7\n%\xe2\xe3", "Pdf"),
     (archive("zip"), "Archive"),
     (archive("tar"), "Archive"),
-    (gzip.compress(b"x"), "Archive"),
+    (gzip.compress(b"x", mtime=0), "Archive"),
     (b"7z\xbc\xaf\x27\x1c\x00\x04", "Archive"),
     (b"\x00\x00\x00\x18ftypmp42\x00\x00\x00\x00mp42isom", "Video"),
     (b"\x00\x00\x00\x14ftypqt  \x00\x00\x00\x00qt  ", "Video"),
@@ -126,7 +126,7 @@ def test_heif_with_its_extra_is_read_upright(orientation: int) -> None:
     import numpy as np
     from PIL import Image
 
-    from pipeline.images.orientation import upright
+    from stylemill.images.pixels import upright
 
     heif.register_heif_opener()
     exif = Image.Exif()

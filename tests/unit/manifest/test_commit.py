@@ -6,14 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import ConfigError, StorageError
-from pipeline.manifest.commit import commit_part, committed_part, missing_keys, read_success, write_success
-from pipeline.manifest.layout import RunLayout
-from pipeline.manifest.pending import read_pending, remove_pending, write_pending
-from pipeline.manifest.plan import write_shard
-from pipeline.manifest.read import find_run, iter_parts, load_success, read_manifest
-from pipeline.manifest.schema import MANIFEST_SCHEMA, PLAN_SCHEMA, from_parquet, make_table
-from pipeline.storage import Storage, join
+from stylemill.errors import ConfigError, StorageError
+from stylemill.manifest.commit import (
+    commit_part,
+    committed_part,
+    missing_keys,
+    read_pending,
+    read_success,
+    remove_pending,
+    write_pending,
+    write_shard,
+    write_success,
+)
+from stylemill.manifest.layout import RunLayout
+from stylemill.manifest.read import find_run, iter_parts, load_success, read_manifest
+from stylemill.manifest.schema import MANIFEST_SCHEMA, PLAN_SCHEMA, from_parquet, make_table
+from stylemill.storage import Storage, join
 from tests.committed import commit_run, failed_row, paint, planned, row
 
 STYLES = ["dunes", "waves"]

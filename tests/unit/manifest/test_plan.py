@@ -6,11 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import RunConflict
-from pipeline.manifest.layout import RunLayout
-from pipeline.manifest.plan import PlanSummary, complete_plan, iter_shards, read_plan_summary, read_shard, write_shard
-from pipeline.manifest.schema import PLAN_SCHEMA, make_table
-from pipeline.storage import Storage
+from stylemill.errors import RunConflict
+from stylemill.manifest.commit import (
+    PlanSummary,
+    complete_plan,
+    iter_shards,
+    read_plan_summary,
+    read_shard,
+    write_shard,
+)
+from stylemill.manifest.layout import RunLayout
+from stylemill.manifest.schema import PLAN_SCHEMA, make_table
+from stylemill.storage import Storage
 from tests.committed import planned
 
 

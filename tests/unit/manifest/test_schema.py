@@ -12,9 +12,9 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.manifest.layout import RunLayout
-from pipeline.manifest.schema import MANIFEST_SCHEMA, PLAN_SCHEMA, from_parquet, make_table, to_parquet
-from pipeline.storage import Storage
+from stylemill.manifest.layout import RunLayout
+from stylemill.manifest.schema import MANIFEST_SCHEMA, PLAN_SCHEMA, from_parquet, make_table, to_parquet
+from stylemill.storage import Storage
 from tests.committed import commit_run, row
 
 LAYOUT = RunLayout(out="/out", run_id="r")
@@ -96,7 +96,9 @@ def test_every_column_and_every_error_type_of_a_row_is_explained_to_readers():
     assert [column for column in MANIFEST_SCHEMA.names if f"`{column}`" not in page] == []
     explained = page + (root / "docs/images.md").read_text()
     rooms = ("images", "nn", "storage", "stylizing")
-    code = "\n".join(path.read_text() for room in rooms for path in (root / "pipeline" / room).rglob("*.py"))
+    code = "\n".join(
+        path.read_text() for room in rooms for path in (root / "pipeline" / "stylemill" / room).rglob("*.py")
+    )
     types = set(re.findall(r'(?:ImageError|NotAnImage)\(\s*"([A-Z]\w+)"', code))
     types |= set(re.findall(r'0, "", "([A-Z]\w+)"', code))
     assert len(types) > 15 and {one for one in types if f"`{one}`" not in explained} == set()

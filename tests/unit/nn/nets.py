@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from pipeline.nn.pixels import IMAGENET_MEAN, IMAGENET_STD, normalize, pad_to_network
-from pipeline.nn.transformer_net import Architecture, TransformerNet
+from stylemill.nn.pixels import IMAGENET_MEAN, IMAGENET_STD, normalize, pad_to_network
+from stylemill.nn.transformer_net import Architecture, TransformerNet
 
 
 def seeded_net(width=0.25, upsampling="nearest", seed=0):

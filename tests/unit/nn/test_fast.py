@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline.errors import ConfigError
-from pipeline.nn.fast import FastNet, resolve_precision
-from pipeline.nn.fast.packed_conv import PackedConv
-from pipeline.nn.precision import native_bfloat16
+from stylemill.errors import ConfigError
+from stylemill.nn.cpu.packed_conv import PackedConv
+from stylemill.nn.fast_net import FastNet
+from stylemill.nn.precision import native_bfloat16, resolve_precision
 from tests.unit.nn.nets import drawn_image, plain_values, seeded_net, smooth_image
 
 
@@ -28,7 +28,7 @@ def test_float32_equals_the_plain_network(size, width, upsampling):
 
 
 def test_float32_equals_the_plain_network_over_many_strips(monkeypatch):
-    monkeypatch.setattr("pipeline.nn.fast.whole.STRIP_BYTES", 10_000)
+    monkeypatch.setattr("stylemill.nn.cpu.whole_image.STRIP_BYTES", 10_000)
     net, image_HWC = seeded_net(0.25), smooth_image(130, 70)
     for threads in (1, 3):
         fast = FastNet(net, precision="float32", num_threads=threads)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.nn.gram import gram_matrix
+from stylemill.nn.losses import gram_matrix
 
 
 def test_against_a_hand_computed_matrix():

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pipeline.nn.instance_norm import instance_norm
+from stylemill.nn.transformer_net import instance_norm
 
 
 def make_norm(dtype: torch.dtype = torch.float32) -> nn.InstanceNorm2d:

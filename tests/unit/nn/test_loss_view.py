@@ -3,10 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.nn.loss_networks.pyramid import PyramidLossNetwork
-from pipeline.nn.loss_view import LEAST_SIDE_PX, WHOLE, LossView
-from pipeline.nn.loss_weights import LossWeights
-from pipeline.nn.losses import perceptual_loss, style_target
+from stylemill.nn.loss_networks.pyramid import PyramidLossNetwork
+from stylemill.nn.loss_weights import LossWeights
+from stylemill.nn.losses import LEAST_SIDE_PX, WHOLE, LossView, perceptual_loss, style_target
 
 HALF = LossView(scale=0.5, margin_px=4, top_px=1, left_px=3)
 

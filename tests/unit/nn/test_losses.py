@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.nn.gram import gram_matrix
-from pipeline.nn.loss_networks.pyramid import PyramidLossNetwork
-from pipeline.nn.loss_weights import LossWeights
-from pipeline.nn.losses import (
+from stylemill.nn.loss_networks.pyramid import PyramidLossNetwork
+from stylemill.nn.loss_weights import LossWeights
+from stylemill.nn.losses import (
     StyleTarget,
     content_loss,
+    gram_matrix,
     grid_loss,
     perceptual_loss,
     style_loss,

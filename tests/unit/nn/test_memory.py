@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.nn.memory import choose_forward, plan_tiled, tiled_bytes, tiled_peak_bytes, whole_bytes
-from pipeline.nn.transformer_net import Architecture
+from stylemill.nn.memory import choose_forward, plan_tiled, tiled_bytes, tiled_peak_bytes, whole_bytes
+from stylemill.nn.transformer_net import Architecture
 
 ROOT = Path(__file__).resolve().parents[3]
 FULL = Architecture()
@@ -52,9 +52,9 @@ SCRIPT = """
 import json, sys
 import numpy as np
 import torch
-from pipeline.nn.fast import FastNet
-from pipeline.nn.tiled import stylize_tiled
-from pipeline.nn.transformer_net import Architecture, TransformerNet
+from stylemill.nn.fast_net import FastNet
+from stylemill.nn.tiled import stylize_tiled
+from stylemill.nn.transformer_net import Architecture, TransformerNet
 
 case, precision, width, side_px = json.loads(sys.argv[1])
 torch.set_num_threads(1)

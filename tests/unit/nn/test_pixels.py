@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.nn.pixels import IMAGENET_MEAN, IMAGENET_STD, deprocess, normalize, pad_to_network
+from stylemill.nn.pixels import IMAGENET_MEAN, IMAGENET_STD, deprocess, normalize, pad_to_network
 
 
 @given(st.integers(1, 70), st.integers(1, 70))

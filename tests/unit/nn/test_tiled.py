@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.nn.fast import FastNet
-from pipeline.nn.tiled import stylize_by_thumbnail, stylize_tiled
-from pipeline.nn.tiled.stylize import tiled_values
+from stylemill.nn.fast_net import FastNet
+from stylemill.nn.tiled import stylize_by_thumbnail, stylize_tiled
+from stylemill.nn.tiled.stylize import tiled_values
 from tests.unit.nn.nets import drawn_image, seeded_net, smooth_image
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -84,10 +84,10 @@ def test_there_is_no_seam_in_a_large_photo(tmp_path):
 SCRIPT = """
 import resource, sys
 import numpy as np
-from pipeline.errors import ImageError
-from pipeline.nn.fast import FastNet
-from pipeline.nn.tiled import stylize_tiled
-from pipeline.nn.transformer_net import Architecture, TransformerNet
+from stylemill.errors import ImageError
+from stylemill.nn.fast_net import FastNet
+from stylemill.nn.tiled import stylize_tiled
+from stylemill.nn.transformer_net import Architecture, TransformerNet
 
 net = TransformerNet(Architecture(width=0.25))
 net.init_weights(0)

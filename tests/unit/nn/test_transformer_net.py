@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pipeline.nn.transformer_net import Architecture, ConvBlock, ResidualBlock, TransformerNet
+from stylemill.nn.transformer_net import Architecture, ConvBlock, ResidualBlock, TransformerNet
 
 UPSAMPLINGS = ["nearest", "bilinear", "bicubic"]
 

@@ -7,15 +7,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline.nn.architecture import Architecture
-from pipeline.nn.fast import FastNet
-from pipeline.nn.fast.folded_net import FoldedNet
-from pipeline.nn.fast.folding import OUTPUT_CENTRE
-from pipeline.nn.norms import BatchNorm, build_norm
-from pipeline.nn.pixel_convention import PixelConvention
-from pipeline.nn.precision import native_bfloat16
-from pipeline.nn.tiled.stylize import tiled_values
-from pipeline.nn.transformer_net import ConvBlock, TransformerNet
+from stylemill.nn.architecture import Architecture, PixelConvention
+from stylemill.nn.cpu.folding import OUTPUT_CENTRE
+from stylemill.nn.fast_net import FastNet
+from stylemill.nn.gpu import FoldedNet
+from stylemill.nn.precision import native_bfloat16
+from stylemill.nn.tiled.stylize import tiled_values
+from stylemill.nn.transformer_net import BatchNorm, ConvBlock, TransformerNet, build_norm
 from tests.unit.nn.nets import plain_values, smooth_image
 from tests.unit.nn.variants import VARIANTS, variant_net
 
@@ -24,7 +22,7 @@ PLENTY, ONE_ROW = 1 << 40, 1
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_the_fast_form_is_the_plain_one(name, monkeypatch):
-    monkeypatch.setattr("pipeline.nn.fast.whole.STRIP_BYTES", 10_000)
+    monkeypatch.setattr("stylemill.nn.cpu.whole_image.STRIP_BYTES", 10_000)
     net = variant_net(**VARIANTS[name])
     for size in ((70, 93), (16, 16)):
         image_HWC = smooth_image(*size)
@@ -78,8 +76,8 @@ def test_a_batch_norm_has_no_statistics_to_take(monkeypatch):
     def never(*_):
         raise AssertionError("statistics were taken")
 
-    for module in ("fast.whole", "tiled.passes"):
-        monkeypatch.setattr(f"pipeline.nn.{module}.sum_piece", never)
+    for module in ("cpu.whole_image", "tiled.passes"):
+        monkeypatch.setattr(f"stylemill.nn.{module}.sum_piece", never)
     fast, image_HWC = FastNet(variant_net(norm="batch"), precision="float32"), smooth_image(40, 40)
     fast.stylize(image_HWC)
     tiled_values(fast, image_HWC, max_memory_bytes=PLENTY)

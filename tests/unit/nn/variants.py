@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from pipeline.nn.norms import BatchNorm
-from pipeline.nn.pixel_convention import RAW, PixelConvention
-from pipeline.nn.transformer_net import Architecture, TransformerNet
+from stylemill.nn.architecture import RAW, PixelConvention
+from stylemill.nn.transformer_net import Architecture, BatchNorm, TransformerNet
 
 BGR = PixelConvention(input_scale=1.0, output_scale=150.0, channel_order="bgr", normalisation="none")
 

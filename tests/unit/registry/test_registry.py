@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import ConfigError, RegistryError, RunConflict
-from pipeline.registry import Registry, StyleReference, locate_model
-from pipeline.storage import Storage
-from pipeline.style_model import to_bytes
+from stylemill.errors import ConfigError, RegistryError, RunConflict
+from stylemill.registry import Registry, StyleReference, locate_model
+from stylemill.storage import Storage
+from stylemill.style_model import to_bytes
 from tests.drawn import style_model
 
 

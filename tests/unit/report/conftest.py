@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from pipeline.manifest.schema import MANIFEST_SCHEMA, make_table
+from stylemill.manifest.schema import MANIFEST_SCHEMA, make_table
 
 START = dt.datetime(2026, 3, 1, 12, 0, tzinfo=dt.UTC)
 

@@ -8,14 +8,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import ConfigError
-from pipeline.manifest.commit import Success, committed_part, write_success
-from pipeline.manifest.layout import RunLayout
-from pipeline.manifest.schema import SCHEMA_VERSION, to_parquet
-from pipeline.nn.transformer_net import Architecture, TransformerNet
-from pipeline.report.gather import gather_bulk, gather_training
-from pipeline.storage import Storage
-from pipeline.style_model import StyleModel, save_style_model
+from stylemill.errors import ConfigError
+from stylemill.manifest.commit import Success, committed_part, write_success
+from stylemill.manifest.layout import RunLayout
+from stylemill.manifest.schema import SCHEMA_VERSION, to_parquet
+from stylemill.nn.transformer_net import Architecture, TransformerNet
+from stylemill.report.write import gather_bulk, gather_training
+from stylemill.storage import Storage
+from stylemill.style_model import StyleModel, save_style_model
 
 
 @pytest.fixture

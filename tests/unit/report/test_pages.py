@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.report.pages import (
+from stylemill.report.pictures import Pair, embed, palette
+from stylemill.report.run_pages import (
     BulkStory,
     DemoStory,
     Details,
@@ -18,8 +19,7 @@ from pipeline.report.pages import (
     render_demo_report,
     render_training_report,
 )
-from pipeline.report.pictures import Pair, embed, palette
-from pipeline.report.summary import summarize
+from stylemill.report.summary import summarize
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>\u202egpj.exe'
 _VOID = {"meta", "link", "img", "input", "br", "path"}

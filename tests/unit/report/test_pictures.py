@@ -6,7 +6,7 @@ import io
 import pytest
 from PIL import Image
 
-from pipeline.report.pictures import embed, flatten, palette
+from stylemill.report.pictures import embed, flatten, palette
 
 
 def _decoded(picture):

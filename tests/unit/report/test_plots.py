@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from pipeline.report.plots import Series, line_chart
+from stylemill.report.plots import Series, line_chart
 
 
 def _paths(svg, css_class):

@@ -5,7 +5,7 @@ import io
 import pytest
 from PIL import Image
 
-from pipeline.report.sheet import before_after_sheet
+from stylemill.report.pictures import before_after_sheet
 
 
 def _plain(colour, size=(120, 80)):

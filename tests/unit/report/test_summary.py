@@ -5,8 +5,8 @@ import datetime as dt
 import numpy as np
 import pytest
 
-from pipeline.manifest.schema import MANIFEST_SCHEMA
-from pipeline.report.summary import Durations, choose_candidates, summarize
+from stylemill.manifest.schema import MANIFEST_SCHEMA
+from stylemill.report.summary import Durations, choose_candidates, summarize
 
 START = dt.datetime(2026, 3, 1, 12, 0, tzinfo=dt.UTC)
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from pipeline.report import wording
+import stylemill.report.rendering as wording
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from pipeline.manifest.layout import RunLayout
-from pipeline.report.write import bulk_story, training_story, write_bulk_report, write_training_report
-from pipeline.storage import Storage
+from stylemill.manifest.layout import RunLayout
+from stylemill.report.write import bulk_story, training_story, write_bulk_report, write_training_report
+from stylemill.storage import Storage
 
 
 def test_a_bulk_page_shows_the_images_that_can_be_read(tmp_path, manifest_rows, encoded, caplog):

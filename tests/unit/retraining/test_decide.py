@@ -7,11 +7,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline.errors import ConfigError
-from pipeline.evaluation.schema import EVALUATION_SCHEMA
-from pipeline.manifest.schema import make_table
-from pipeline.retraining.config import RetrainConfig
-from pipeline.retraining.decide import decide
+from stylemill.errors import ConfigError
+from stylemill.evaluation.schema import EVALUATION_SCHEMA
+from stylemill.manifest.schema import make_table
+from stylemill.retraining.config import RetrainConfig
+from stylemill.retraining.outcome import decide
 
 
 def config(**changes: Any) -> RetrainConfig:

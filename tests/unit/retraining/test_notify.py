@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import ConfigError
-from pipeline.retraining.notify import MAX_ATTEMPTS, SIGNATURE_HEADER, notify
+from stylemill.errors import ConfigError
+from stylemill.retraining.reporting import MAX_ATTEMPTS, SIGNATURE_HEADER, notify
 from tests.retraining_runs import Trainer, fire, make_config
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.errors import ConfigError, RegistryError, RunConflict
-from pipeline.registry import Registry
-from pipeline.retraining.config import RetrainConfig
-from pipeline.retraining.outcome import load_outcomes
-from pipeline.retraining.retrain import RetrainResult, retrain
-from pipeline.retraining.rollback import roll_back
-from pipeline.storage import Storage
-from pipeline.training.config import TrainConfig
+from stylemill.errors import ConfigError, RegistryError, RunConflict
+from stylemill.registry import Registry
+from stylemill.retraining.config import RetrainConfig
+from stylemill.retraining.firing import roll_back
+from stylemill.retraining.outcome import load_outcomes
+from stylemill.retraining.retrain import RetrainResult, retrain
+from stylemill.storage import Storage
+from stylemill.training.config import TrainConfig
 from tests.retraining_runs import STYLE, Trainer, champion, fire, grow, make_config, rough_style
 
 
@@ -135,7 +135,7 @@ def test_a_champion_that_changed_meanwhile_is_not_overruled(config: RetrainConfi
 
 
 def test_a_second_firing_says_who_is_at_work(config: RetrainConfig, trainer: Trainer, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("pipeline.storage.lease.RENEW_PERIOD_S", 0.05)
+    monkeypatch.setattr("stylemill.storage.lease.RENEW_PERIOD_S", 0.05)
     seen: list[RetrainResult] = []
 
     def fire_again(train: TrainConfig) -> bool:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import fsspec
 import pytest
 
-from pipeline.errors import ConfigError, ObjectNotFound, StorageError
-from pipeline.storage import Storage, StorageOptions, join
+from stylemill.errors import ConfigError, ObjectNotFound, StorageError
+from stylemill.storage import Storage, StorageOptions, join
 
 ROOT = "memory://bucket/some prefix"
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import RunConflict
-from pipeline.storage import Storage, lease
-from pipeline.storage.lease import Lease, acquire
+from stylemill.errors import RunConflict
+from stylemill.storage import Storage, lease
+from stylemill.storage.lease import Lease, acquire
 
 
 @pytest.fixture

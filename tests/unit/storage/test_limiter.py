@@ -6,10 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pipeline.errors import ObjectNotFound
-from pipeline.storage import Storage, StorageOptions, retry
-from pipeline.storage.limiter import Limiter
-from pipeline.storage.retry import Throttled, TransientError
+from stylemill.errors import ObjectNotFound
+from stylemill.storage import Storage, StorageOptions, retry
+from stylemill.storage.retry import Limiter, Throttled, TransientError
 
 
 def fail(error: type[Exception]):

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import pipeline.storage.storage as storage_module
-from pipeline.errors import AccessDenied, ConfigError, ObjectNotFound, PathConflict, StorageError
-from pipeline.storage import Storage, StorageOptions, join
-from pipeline.storage.local import TEMPORARY_PREFIX, LocalStore
+import stylemill.storage.storage as storage_module
+from stylemill.errors import AccessDenied, ConfigError, ObjectNotFound, PathConflict, StorageError
+from stylemill.storage import Storage, StorageOptions, join
+from stylemill.storage.local import TEMPORARY_PREFIX, LocalStore
 
 NASTY = [
     "a",
@@ -304,7 +304,7 @@ def test_a_full_disk_is_no_conflict_and_not_retried(storage: Storage):
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
     with pytest.raises(StorageError) as caught, Path("/dev/full").open("wb", buffering=0) as full:
-        from pipeline.storage.local import _translated
+        from stylemill.storage.local import _translated
 
         with _translated("/dev/full"):
             full.write(b"x")
@@ -313,8 +313,8 @@ def test_a_full_disk_is_no_conflict_and_not_retried(storage: Storage):
 
 DENIED = """
 import sys
-from pipeline.errors import AccessDenied
-from pipeline.storage import Storage
+from stylemill.errors import AccessDenied
+from stylemill.storage import Storage
 shut, storage, denied = sys.argv[1] + "/shut", Storage(), []
 for attempt in (
     lambda: storage.read_bytes(shut + "/file"),

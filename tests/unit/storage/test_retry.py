@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.errors import ObjectNotFound, StorageError
-from pipeline.storage import ObjectStat, Storage, StorageOptions, retry
-from pipeline.storage.retry import TransientError, with_retries
+from stylemill.errors import ObjectNotFound, StorageError
+from stylemill.storage import ObjectStat, Storage, StorageOptions, retry
+from stylemill.storage.retry import TransientError, with_retries
 
 
 class Flaky:

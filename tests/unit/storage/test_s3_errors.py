@@ -15,9 +15,9 @@ from botocore.exceptions import (
     ProfileNotFound,
 )
 
-from pipeline.errors import AccessDenied, ObjectNotFound, PathConflict, StorageError
-from pipeline.storage.retry import Throttled, TransientError
-from pipeline.storage.s3 import _sorted_error
+from stylemill.errors import AccessDenied, ObjectNotFound, PathConflict, StorageError
+from stylemill.storage.retry import Throttled, TransientError
+from stylemill.storage.s3 import _sorted_error
 
 
 def answer(code: str, status: int) -> ClientError:

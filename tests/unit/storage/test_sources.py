@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import ConfigError
-from pipeline.storage import Storage
-from pipeline.storage.sources import find_sources, glob_root, sources_root
+from stylemill.errors import ConfigError
+from stylemill.storage import Storage
+from stylemill.storage.sources import find_sources, glob_root, sources_root
 
 NAMES = ["a.jpg", "b.png", "deep/a.jpg", "deep/er/c.jpg", "deep/b.JPG", "x[1].jpg", "with space.jpg", "é.jpg"]
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import ConfigError
-from pipeline.storage.uri import is_glob, is_inside, join, key_problem, name, parent, resolve, scheme
+from stylemill.errors import ConfigError
+from stylemill.storage.uri import is_glob, is_inside, join, key_problem, name, parent, resolve, scheme
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import ImageError
-from pipeline.images.source_image import Frame, SourceImage
-from pipeline.nn.fast import FastNet, Flight
-from pipeline.stylizing.batch_painter import BATCHES_IN_FLIGHT, BatchPainter
-from pipeline.stylizing.config import StylizeConfig
-from pipeline.stylizing.controlled import Controlled
-from pipeline.stylizing.sample import Painted, Sample
+from stylemill.errors import ImageError
+from stylemill.images.source_image import Frame, SourceImage
+from stylemill.nn.fast_net import FastNet, Flight
+from stylemill.stylizing.config import StylizeConfig
+from stylemill.stylizing.paint import BATCHES_IN_FLIGHT, BatchPainter, Controlled
+from stylemill.stylizing.sample import Painted, Sample
 from tests.drawn import drawn_image, style_model
 
 SIZES = [(20, 30), (24, 24), (20, 30), (20, 30), (24, 24), (20, 30), (16, 40), (20, 30), (20, 30)]

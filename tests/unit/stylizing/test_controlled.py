@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.stylizing.config import StylizeConfig
-from pipeline.stylizing.controlled import Controlled
+from stylemill.stylizing.config import StylizeConfig
+from stylemill.stylizing.paint import Controlled
 
 
 @pytest.mark.parametrize(("scale", "seen"), [(1.0, (60, 90)), (2.0, (30, 45)), (0.5, (120, 180))])

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.images.options import DecodeOptions
-from pipeline.storage import Storage
-from pipeline.stylizing.device_jpeg import DeviceJpegDecoder
-from pipeline.stylizing.reader import Reader
-from pipeline.stylizing.sample import Sample
+from stylemill.images.options import DecodeOptions
+from stylemill.storage import Storage
+from stylemill.stylizing.gpu_actors import DeviceJpegDecoder
+from stylemill.stylizing.read import Reader
+from stylemill.stylizing.sample import Sample
 from tests.drawn import image_bytes
 
 OPTIONS = DecodeOptions(isolate_decoding=False)

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import from_mapping, to_mapping
-from pipeline.errors import ConfigError
-from pipeline.stylizing.config import StylizeConfig
-from pipeline.stylizing.identity import RunIdentity, byte_settings, differences, identify
+from stylemill.config import from_mapping, to_mapping
+from stylemill.errors import ConfigError
+from stylemill.stylizing.config import StylizeConfig
+from stylemill.stylizing.identity import RunIdentity, byte_settings, differences, identify
 
 BASE: dict[str, Any] = {"model": ("m",), "input": "i", "out": "o"}
 MODELS = [("waves", "1", "ab" * 32), ("dunes", "2", "cd" * 32)]

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import ray.util.metrics
 
-from pipeline.errors import ImageError
-from pipeline.storage.retry import TransientError, num_retries, with_retries
-from pipeline.stylizing.identity import StyleRef
-from pipeline.stylizing.meters import WorkerMeters
-from pipeline.stylizing.sample import Sample, failure_columns, manifest_row
+from stylemill.errors import ImageError
+from stylemill.storage.retry import TransientError, num_retries, with_retries
+from stylemill.stylizing.identity import StyleRef
+from stylemill.stylizing.liveness import WorkerMeters
+from stylemill.stylizing.sample import Sample, failure_columns, manifest_row
 
 STYLE = StyleRef(name="waves", version="1", model_sha256="ab", fingerprint="f")
 PLANNED = {"uri": "/in/a", "key": "a", "size_bytes": 70, "etag": "e", "attempt": 1}

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.images.source_image import SourceImage
-from pipeline.nn.fast import FastNet
-from pipeline.storage import Storage
-from pipeline.style_model import to_bytes
-from pipeline.stylizing.config import StylizeConfig
-from pipeline.stylizing.identity import byte_settings
-from pipeline.stylizing.painter import Painter
-from pipeline.stylizing.preflight import prepare
-from pipeline.stylizing.sample import Painted, Sample
+from stylemill.images.source_image import SourceImage
+from stylemill.nn.fast_net import FastNet
+from stylemill.storage import Storage
+from stylemill.style_model import to_bytes
+from stylemill.stylizing.config import StylizeConfig
+from stylemill.stylizing.identity import byte_settings
+from stylemill.stylizing.paint import Painter
+from stylemill.stylizing.preflight import prepare
+from stylemill.stylizing.sample import Painted, Sample
 from tests.drawn import drawn_image, image_bytes, style_model
 
 SIDE_PX = 720

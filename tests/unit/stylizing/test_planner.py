@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import pipeline.stylizing.planner as planner
-from pipeline.manifest.layout import RunLayout
-from pipeline.manifest.plan import iter_shards, read_plan_summary, read_shard
-from pipeline.storage import ObjectStat, Storage
-from pipeline.stylizing.planner import Source, TwinFinder, plan_row, plan_sources
+import stylemill.stylizing.plan as planner
+from stylemill.manifest.commit import iter_shards, read_plan_summary, read_shard
+from stylemill.manifest.layout import RunLayout
+from stylemill.storage import ObjectStat, Storage
+from stylemill.stylizing.plan import Source, TwinFinder, plan_row, plan_sources
 
 
 def found(key: str) -> ObjectStat:

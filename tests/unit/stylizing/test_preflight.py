@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import ConfigError
-from pipeline.storage import Storage
-from pipeline.storage.sources import find_sources
-from pipeline.stylizing.config import StylizeConfig
-from pipeline.stylizing.preflight import PreparedRun, prepare
+from stylemill.errors import ConfigError
+from stylemill.storage import Storage
+from stylemill.storage.sources import find_sources
+from stylemill.stylizing.config import StylizeConfig
+from stylemill.stylizing.preflight import PreparedRun, prepare
 from tests.drawn import image_bytes
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import RunConflict, StorageError
-from pipeline.manifest.layout import RunLayout
-from pipeline.manifest.plan import write_shard
-from pipeline.manifest.schema import PLAN_SCHEMA, make_table
-from pipeline.storage import Storage
-from pipeline.storage.lease import HeldLease, acquire
-from pipeline.stylizing.publisher import Publisher
+from stylemill.errors import RunConflict, StorageError
+from stylemill.manifest.commit import write_shard
+from stylemill.manifest.layout import RunLayout
+from stylemill.manifest.schema import PLAN_SCHEMA, make_table
+from stylemill.storage import Storage
+from stylemill.storage.lease import HeldLease, acquire
+from stylemill.stylizing.run import Publisher
 from tests.committed import paint, planned, row
 
 NUM_SHARDS = 20

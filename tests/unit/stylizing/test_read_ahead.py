@@ -9,12 +9,12 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from pipeline.errors import StorageError
-from pipeline.images.source_image import SourceImage
-from pipeline.stylizing import read_ahead
-from pipeline.stylizing.read_ahead import ReadAhead, pixel_bytes
-from pipeline.stylizing.reader import Fetched
-from pipeline.stylizing.sample import Sample
+from stylemill.errors import StorageError
+from stylemill.images.source_image import SourceImage
+from stylemill.stylizing import fused_actor as read_ahead
+from stylemill.stylizing.fused_actor import ReadAhead, pixel_bytes
+from stylemill.stylizing.read import Fetched
+from stylemill.stylizing.sample import Sample
 
 SIDE_PX = 20
 PIXEL_BYTES = 3 * SIDE_PX**2

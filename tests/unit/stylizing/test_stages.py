@@ -12,16 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import ConfigError, StorageError
-from pipeline.manifest.schema import MANIFEST_SCHEMA, make_table
-from pipeline.storage import Storage
-from pipeline.stylizing.config import StylizeConfig
-from pipeline.stylizing.painter import Painter
-from pipeline.stylizing.planner import TwinFinder, plan_row
-from pipeline.stylizing.preflight import PreparedRun, prepare
-from pipeline.stylizing.reader import Reader
-from pipeline.stylizing.tracker import Progress, RunTracker
-from pipeline.stylizing.writer import Writer
+from stylemill.errors import ConfigError, StorageError
+from stylemill.manifest.schema import MANIFEST_SCHEMA, make_table
+from stylemill.storage import Storage
+from stylemill.stylizing.config import StylizeConfig
+from stylemill.stylizing.liveness import Progress, RunTracker
+from stylemill.stylizing.paint import Painter
+from stylemill.stylizing.plan import TwinFinder, plan_row
+from stylemill.stylizing.preflight import PreparedRun, prepare
+from stylemill.stylizing.read import Reader
+from stylemill.stylizing.write import Writer
 from tests.drawn import image_bytes
 
 Row = dict[str, Any]
@@ -39,8 +39,8 @@ def run(style_file: Path, second_style_file: Path, tmp_path: Path) -> PreparedRu
 def paint(run: PreparedRun) -> Callable[[], dict[tuple[str, str], Row]]:
     """Return a function that paints the input folder as it is now, without Ray: rows by key and style."""
     storage = Storage()
-    from pipeline.images.options import DecodeOptions
-    from pipeline.storage.sources import find_sources
+    from stylemill.images.options import DecodeOptions
+    from stylemill.storage.sources import find_sources
 
     reader = Reader(storage, DecodeOptions(isolate_decoding=False, max_source_bytes=10**6))
     painter = Painter(storage, run.layout, run.identity.styles, run.config)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from pipeline.stylizing import worker_reports
-from pipeline.stylizing.tracker import RunTracker
-from pipeline.stylizing.worker_reports import WorkerReports
+from stylemill.stylizing import liveness as worker_reports
+from stylemill.stylizing.liveness import RunTracker, WorkerReports
 
 
 class _LocalTracker:

@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import ray
 
-from pipeline.errors import ConfigError
-from pipeline.submission.cluster import check_python_version, connect
+from stylemill.errors import ConfigError
+from stylemill.submission.cluster import check_python_version, connect
 from tests.clusters import free_port
 
 
@@ -41,8 +41,9 @@ def dashboard(**answers: object) -> Iterator[str]:
     server.shutdown()
 
 
-@pytest.mark.parametrize("host", [f"127.0.0.1:{free_port()}", "no-such-host.invalid"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
 def test_an_address_that_does_not_answer(host: str):
+    host = f"{host}:{free_port()}"
     with pytest.raises(ConfigError, match="does not answer"):
         connect(f"http://{host}")
 

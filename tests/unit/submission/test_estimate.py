@@ -8,17 +8,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.cli import main
-from jobs.plan import size_text
-from pipeline.config import to_yaml
-from pipeline.manifest.commit import Success, commit_part, write_success
-from pipeline.manifest.layout import RunLayout
-from pipeline.manifest.plan import write_shard
-from pipeline.manifest.schema import PLAN_SCHEMA, SCHEMA_VERSION, make_table
-from pipeline.storage import Storage
-from pipeline.stylizing.config import StylizeConfig
-from pipeline.submission.estimate import Rate, Workers, Workload, choose_workers, count_sources, estimate, measured_rate
-from pipeline.training.config import TrainConfig
+from stylemill.cli.main import main
+from stylemill.cli.submit import size_text
+from stylemill.config import to_yaml
+from stylemill.manifest.commit import Success, commit_part, write_shard, write_success
+from stylemill.manifest.layout import RunLayout
+from stylemill.manifest.schema import PLAN_SCHEMA, SCHEMA_VERSION, make_table
+from stylemill.storage import Storage
+from stylemill.stylizing.config import StylizeConfig
+from stylemill.submission.estimate import (
+    Rate,
+    Workers,
+    Workload,
+    choose_workers,
+    count_sources,
+    estimate,
+    measured_rate,
+)
+from stylemill.training.config import TrainConfig
 from tests.committed import failed_row, paint, planned, row
 
 

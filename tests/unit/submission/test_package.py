@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.submission.package import CONFIG_NAME, START_NAME, _copy_code, code_folders, entrypoint, staged_package
+from stylemill.submission.request import CONFIG_NAME, START_NAME, _copy_code, code_folder, entrypoint, staged_package
 
 ROOT = Path(__file__).parents[3]
 
@@ -20,12 +20,12 @@ def files_below(folder: Path) -> set[str]:
 
 def test_the_package_holds_the_code_and_the_config_alone():
     listed = subprocess.run(
-        ["git", "ls-files", "jobs", "pipeline"], cwd=ROOT, capture_output=True, text=True, check=False
+        ["git", "ls-files", "stylemill"], cwd=ROOT / "pipeline", capture_output=True, text=True, check=False
     )
     if listed.returncode:
         pytest.skip("needs a git checkout, which says what the code is")
     with staged_package("quality: 7\n", with_code=True) as folder:
-        assert files_below(folder) >= set(listed.stdout.split()) | {CONFIG_NAME, START_NAME}
+        assert files_below(folder) >= set(listed.stdout.split()) - {"stylemill/py.typed"} | {CONFIG_NAME, START_NAME}
         assert (folder / CONFIG_NAME).read_text() == "quality: 7\n"
         assert not [name for name in files_below(folder) if "__pycache__" in name or name.endswith(".pyc")]
     assert not folder.exists()
@@ -52,7 +52,7 @@ def test_equal_packages_have_equal_content(tmp_path: Path):
 
 
 def test_the_code_is_this_one():
-    assert code_folders() == [ROOT / "jobs", ROOT / "pipeline"]
+    assert code_folder() == ROOT / "pipeline" / "stylemill"
 
 
 RAYLET = "import sys, time; print('up', flush=True); time.sleep(60)"
@@ -72,9 +72,9 @@ def raylet_pid(tmp_path: Path):
 def run_entrypoint(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run an entrypoint as Ray's supervisor does: a shell below a process that knows its raylet."""
     supervisor = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1], shell=True, cwd=sys.argv[2]))"
-    (folder / "jobs").mkdir()
-    (folder / "jobs" / "__init__.py").touch()
-    (folder / "jobs" / "cli.py").write_text("import sys; print(sys.executable, sys.argv[1:]); sys.exit(3)")
+    (folder / "stylemill").mkdir()
+    (folder / "stylemill" / "__init__.py").touch()
+    (folder / "stylemill" / "__main__.py").write_text("import sys; print(sys.executable, sys.argv[1:]); sys.exit(3)")
     return subprocess.run(
         [sys.executable, "-c", supervisor, entrypoint("manifest verify"), str(folder)],
         env={"PATH": "/usr/bin:/bin", **environment},

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs.submit import SUBMITTABLE, build_request, main, split
-from pipeline.errors import ConfigError
-from pipeline.evaluation.config import Judge
-from pipeline.submission.config import SubmitConfig, with_address_from
-from pipeline.submission.request import Attempt, choose_attempt, resolve_locations
+from stylemill.cli.submit import SUBMITTABLE, build_request, main, split
+from stylemill.errors import ConfigError
+from stylemill.evaluation.config import Judge
+from stylemill.submission.config import SubmitConfig, with_address_from
+from stylemill.submission.request import Attempt, choose_attempt, resolve_locations
 
 REMOTE = {"model": "s3://b/m.safetensors", "input": "s3://b/in/", "out": "s3://b/out"}
 TEXT_THAT_IS_NO_LOCATION = {
@@ -218,7 +218,7 @@ def test_the_address_comes_from_the_flag_or_else_from_the_environment():
 
 
 def test_resolving_leaves_what_is_not_given():
-    from pipeline.training.config import TrainConfig
+    from stylemill.training.config import TrainConfig
 
     config = TrainConfig(style_image="s3://b/a", content=("s3://b/c/", "s3://b/d"), out="s3://b/o")
     resolved = resolve_locations(config, SUBMITTABLE["train"].locations, shared_filesystem=False)

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.errors import RunConflict, StorageError
-from pipeline.storage import Storage
-from pipeline.storage.local import TEMPORARY_PREFIX
-from pipeline.training.checkpoint import COMPLETE, STATE, Checkpoints, CheckpointWriter
+from stylemill.errors import RunConflict, StorageError
+from stylemill.storage import Storage
+from stylemill.storage.local import TEMPORARY_PREFIX
+from stylemill.training.checkpoint import COMPLETE, STATE, Checkpoints, CheckpointWriter
 
 NUMBERS = {"rate_scale": 1.0}
 

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from pipeline.config import from_mapping, parse_yaml, to_yaml
-from pipeline.errors import ConfigError
-from pipeline.training.config import MAY_CHANGE, TrainConfig
+from stylemill.config import from_mapping, parse_yaml, to_yaml
+from stylemill.errors import ConfigError
+from stylemill.training.config import MAY_CHANGE, TrainConfig
 
 
 def config(**changes) -> TrainConfig:
@@ -64,5 +64,5 @@ def test_yaml_round_trip():
 
 
 def test_neither_torch_nor_ray_is_imported():
-    code = "import sys, pipeline.training.config; assert not {'torch', 'ray'} & set(sys.modules)"
+    code = "import sys, stylemill.training.config; assert not {'torch', 'ray'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

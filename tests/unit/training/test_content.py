@@ -9,15 +9,22 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.errors import ImageError, NotAnImage, TooManyFailures
-from pipeline.images.decode import decode
-from pipeline.images.options import DecodeOptions
-from pipeline.images.png16 import write_png16
-from pipeline.storage import Storage
-from pipeline.training.batches import Batches
-from pipeline.training.content import Content, list_content, load_short_side
-from pipeline.training.left_out import LeftOut, load_left_out, num_failed, save_left_out
-from pipeline.training.sampler import SampleIndex, Sampler
+from stylemill.errors import ImageError, NotAnImage, TooManyFailures
+from stylemill.images.decode import decode
+from stylemill.images.formats.sixteen_bits import write_png16
+from stylemill.images.options import DecodeOptions
+from stylemill.storage import Storage
+from stylemill.training.data import (
+    Batches,
+    Content,
+    LeftOut,
+    list_content,
+    load_left_out,
+    load_short_side,
+    num_failed,
+    save_left_out,
+)
+from stylemill.training.schedule import SampleIndex, Sampler
 from tests.drawn import image_bytes, wide_gamut_profile
 
 

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import torch
 
-from pipeline.nn.transformer_net import Architecture, TransformerNet
-from pipeline.storage import Storage
-from pipeline.style_model import load_style_model
-from pipeline.training.config import TrainConfig
-from pipeline.training.export import export_style
-from pipeline.training.layout import TrainLayout
-from pipeline.training.state import TrainState
+from stylemill.nn.transformer_net import Architecture, TransformerNet
+from stylemill.storage import Storage
+from stylemill.style_model import load_style_model
+from stylemill.training.checkpoint import TrainState
+from stylemill.training.config import TrainConfig
+from stylemill.training.export import export_style
+from stylemill.training.layout import TrainLayout
 
 
 def test_a_style_whose_last_steps_were_skipped_is_written(tmp_path):

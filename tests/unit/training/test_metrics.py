@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import CheckpointError
-from pipeline.training.metrics import METRICS_SCHEMA, metrics_from_parquet, metrics_to_parquet
+from stylemill.errors import CheckpointError
+from stylemill.training.layout import METRICS_SCHEMA, metrics_from_parquet, metrics_to_parquet
 
 ROW: dict[str, Any] = {
     "step": 1, "loss": 1.5, "content_loss": 0.5, "style_loss": 0.25, "tv_loss": 0.125, "grid_loss": 0.0,

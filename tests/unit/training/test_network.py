@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.training.network import interface_of
+from stylemill.training.ray_backend import interface_of
 
 
 def test_interfaces_by_address():

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from pipeline.training.plateau import Plateau
+from stylemill.training.schedule import Plateau
 
 
 def develop(*means):

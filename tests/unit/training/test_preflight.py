@@ -11,14 +11,14 @@ import safetensors.torch
 import torch
 import torchvision
 
-from pipeline.config import to_yaml
-from pipeline.errors import ConfigError
-from pipeline.nn.loss_networks.build import build_loss_network
-from pipeline.storage import Storage, resolve
-from pipeline.style_model import save_style_model
-from pipeline.training.config import ADDED_LATER, TrainConfig, settings_of
-from pipeline.training.layout import TrainLayout
-from pipeline.training.preflight import prepare
+from stylemill.config import to_yaml
+from stylemill.errors import ConfigError
+from stylemill.nn.loss_networks import build_loss_network
+from stylemill.storage import Storage, resolve
+from stylemill.style_model import save_style_model
+from stylemill.training.config import ADDED_LATER, TrainConfig, settings_of
+from stylemill.training.layout import TrainLayout
+from stylemill.training.preflight import prepare
 from tests.drawn import image_bytes, style_model
 
 

@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.cli import DONE, WRONG_USE, main
-from pipeline.config import from_mapping, parse_yaml
-from pipeline.training.config import MAY_CHANGE, TrainConfig
-from pipeline.training.presets import PRESETS
+from stylemill.cli.main import DONE, WRONG_USE, main
+from stylemill.config import from_mapping, parse_yaml
+from stylemill.training.config import MAY_CHANGE, PRESETS, TrainConfig
 
 NEEDED = ("--style-image", "a.jpg", "--content", "photos", "--out", "out")
 

@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.nn.loss_networks.pyramid import PyramidLossNetwork
-from pipeline.nn.loss_weights import LossWeights
-from pipeline.nn.losses import style_target
-from pipeline.nn.pixels import deprocess, normalize
-from pipeline.nn.transformer_net import Architecture, TransformerNet
-from pipeline.training.reduced import ReducedNet
-from pipeline.training.schedule import one_cycle
-from pipeline.training.state import TrainState
-from pipeline.training.train_step import StepSetup, train_step
+from stylemill.nn.loss_networks.pyramid import PyramidLossNetwork
+from stylemill.nn.loss_weights import LossWeights
+from stylemill.nn.losses import style_target
+from stylemill.nn.pixels import deprocess, normalize
+from stylemill.nn.transformer_net import Architecture, TransformerNet
+from stylemill.training.checkpoint import TrainState
+from stylemill.training.schedule import one_cycle
+from stylemill.training.train_step import ReducedNet, StepSetup, train_step
 from tests.drawn import drawn_image
 
 STEPS, CROP_PX = 10, 64

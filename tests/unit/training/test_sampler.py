@@ -5,8 +5,8 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.nn.loss_view import WHOLE
-from pipeline.training.sampler import Sampler
+from stylemill.nn.losses import WHOLE
+from stylemill.training.schedule import Sampler
 
 sizes = st.integers(1, 40)
 seeds = st.integers(0, 2**31)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.training.schedule import one_cycle
+from stylemill.training.schedule import one_cycle
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 250, 2000])

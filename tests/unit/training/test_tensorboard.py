@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import ConfigError
-from pipeline.storage import Storage
-from pipeline.training.tensorboard import EventFiles, check_tensorboard
+from stylemill.errors import ConfigError
+from stylemill.storage import Storage
+from stylemill.training.tensorboard import EventFiles, check_tensorboard
 from tests.drawn import image_bytes
 
 event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")

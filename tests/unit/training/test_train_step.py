@@ -5,15 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pipeline.nn.loss_networks.pyramid import PyramidLossNetwork
-from pipeline.nn.loss_weights import LossWeights
-from pipeline.nn.losses import style_target
-from pipeline.nn.transformer_net import Architecture, TransformerNet
-from pipeline.style_model import from_bytes, to_bytes
-from pipeline.training.networks import frozen_teacher
-from pipeline.training.reduced import ReducedNet
-from pipeline.training.state import TrainState
-from pipeline.training.train_step import Request, StepSetup, train_step
+from stylemill.nn.loss_networks.pyramid import PyramidLossNetwork
+from stylemill.nn.loss_weights import LossWeights
+from stylemill.nn.losses import style_target
+from stylemill.nn.transformer_net import Architecture, TransformerNet
+from stylemill.style_model import from_bytes, to_bytes
+from stylemill.training.checkpoint import TrainState
+from stylemill.training.train_step import ReducedNet, Request, StepSetup, frozen_teacher, train_step
 from tests.drawn import style_model
 
 SIDE_PX = 32

@@ -9,13 +9,12 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
-from pipeline.nn.loss_networks.pyramid import PyramidLossNetwork
-from pipeline.nn.loss_weights import LossWeights
-from pipeline.nn.losses import style_target
-from pipeline.nn.transformer_net import Architecture, TransformerNet
-from pipeline.training.reduced import ReducedNet
-from pipeline.training.state import TrainState
-from pipeline.training.train_step import Request, StepSetup, train_step
+from stylemill.nn.loss_networks.pyramid import PyramidLossNetwork
+from stylemill.nn.loss_weights import LossWeights
+from stylemill.nn.losses import style_target
+from stylemill.nn.transformer_net import Architecture, TransformerNet
+from stylemill.training.checkpoint import TrainState
+from stylemill.training.train_step import ReducedNet, Request, StepSetup, train_step
 
 SIDE_PX, BATCH = 32, 4
 

@@ -7,9 +7,9 @@ import sys
 import pytest
 import torch
 
-from pipeline.nn.loss_networks.build import build_loss_network
-from pipeline.nn.loss_networks.calibration import calibration_images
-from pipeline.nn.loss_networks.pyramid import CONTENT_LEVEL, NUM_FILTERS, NUM_LEVELS, PyramidLossNetwork, _halved
+from stylemill.nn.loss_networks import build_loss_network
+from stylemill.nn.loss_networks.features import calibration_images
+from stylemill.nn.loss_networks.pyramid import CONTENT_LEVEL, NUM_FILTERS, NUM_LEVELS, PyramidLossNetwork, _halved
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_digest_is_the_same_everywhere(network):
     assert network.digest() == "6f8d0407a62f777de5b3a58bcc0a476d18d02cdd8ba87b91c42f227e5d0d8a78"
     code = (
         "import torch; torch.set_num_threads(1); torch.manual_seed(9);"
-        "from pipeline.nn.loss_networks.pyramid import PyramidLossNetwork; print(PyramidLossNetwork().digest())"
+        "from stylemill.nn.loss_networks.pyramid import PyramidLossNetwork; print(PyramidLossNetwork().digest())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == network.digest()

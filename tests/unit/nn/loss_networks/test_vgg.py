@@ -6,9 +6,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from pipeline.errors import ConfigError
-from pipeline.nn.loss_networks.build import build_loss_network
-from pipeline.nn.loss_networks.vgg import VggLossNetwork, parse_vgg_weights
+from stylemill.errors import ConfigError
+from stylemill.nn.loss_networks import build_loss_network
+from stylemill.nn.loss_networks.vgg import VggLossNetwork, parse_vgg_weights
 
 # Convolutions of torchvision's feature extractor up to relu4_3 and relu4_4: index -> (out, in).
 LAYERS = {

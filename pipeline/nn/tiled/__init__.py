@@ -1,5 +1,0 @@
-"""Images larger than memory, without a seam."""
-
-from pipeline.nn.tiled.stylize import stylize_by_thumbnail, stylize_tiled
-
-__all__ = ["stylize_by_thumbnail", "stylize_tiled"]

@@ -1,0 +1,182 @@
+"""Checking one committed part: its bytes, its rows against the plan, its objects against their digests.
+
+Which objects belong to committed runs: 64-bit hashes of their locations, eight bytes for each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stylemill.errors import ObjectNotFound, StorageError
+from stylemill.manifest.commit import Part, read_shard
+from stylemill.manifest.layout import RunLayout
+from stylemill.manifest.read import CommittedRun, iter_parts
+from stylemill.manifest.schema import MANIFEST_SCHEMA, from_parquet
+from stylemill.storage import ObjectStat, Storage, StorageOptions, join
+
+CONCURRENT_READS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One thing that is not as the manifest says."""
+
+    kind: str
+    """``PartChanged``, ``RowMissing``, ``ObjectMissing`` ..."""
+    uri: str
+    """What it is about."""
+    detail: str
+    """One sentence."""
+    key: str | None = None
+    style: str | None = None
+
+
+@dataclass(kw_only=True)
+class PartCheck:
+    """What the check of one part found."""
+
+    num_rows: int = 0
+    num_objects: int = 0
+    num_bytes: int = 0
+    num_superseded: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    output_hashes: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
+    """64-bit hashes of the locations that the part's rows own."""
+
+
+def hash_uri(uri: str) -> int:
+    """Return 64 bits of a location's BLAKE2 digest."""
+    return int.from_bytes(hashlib.blake2b(uri.encode(), digest_size=8).digest(), "little")
+
+
+def is_in(hashes: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Tell for each hash whether it is among the sorted ``known`` ones."""
+    if not len(known):
+        return np.zeros(len(hashes), np.bool_)
+    places = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
+    return known[places] == hashes
+
+
+def check_part(
+    options: StorageOptions,
+    layout: RunLayout,
+    shard: int,
+    part: Part,
+    styles: list[str],
+    superseded: NDArray[np.uint64],
+    sample: float = 1.0,
+) -> PartCheck:
+    """Check one part.
+
+    Args:
+        options: how to reach storage.
+        layout: of the run.
+        shard: the plan shard that the part answers.
+        part: as ``_SUCCESS`` lists it.
+        styles: of the run.
+        superseded: sorted hashes of the locations whose objects later runs replaced; those are not read.
+        sample: share of the objects to read; which ones depends on their locations alone.
+
+    Raises:
+        StorageError: storage failed beyond its retries.
+    """
+    storage, check = Storage(options), PartCheck()
+    uri = join(layout.manifest_uri, part.name)
+    try:
+        data = storage.read_bytes(uri)
+    except ObjectNotFound:
+        check.problems.append(
+            Problem(kind="PartMissing", uri=uri, detail="_SUCCESS lists it, storage does not have it")
+        )
+        return check
+    if hashlib.sha256(data).hexdigest() != part.sha256:
+        check.problems.append(Problem(kind="PartChanged", uri=uri, detail="its SHA-256 is not the one in _SUCCESS"))
+        return check
+    try:
+        rows = from_parquet(data, MANIFEST_SCHEMA).to_pylist()
+    except ValueError as error:
+        check.problems.append(Problem(kind="PartDamaged", uri=uri, detail=f"it is no manifest ({error})"))
+        return check
+    check.num_rows = len(rows)
+    check.problems += _against_plan(storage, layout, shard, styles, rows)
+    ok = [row for row in rows if row["status"] == "ok"]
+    check.output_hashes = np.array([hash_uri(row["output_uri"]) for row in ok], np.uint64)
+    replaced = is_in(check.output_hashes, superseded)
+    check.num_superseded = int(replaced.sum())
+    chosen = ~replaced & (check.output_hashes / 2.0**64 <= sample)
+    standing = [row for row, is_chosen in zip(ok, chosen, strict=True) if is_chosen]
+    with ThreadPoolExecutor(CONCURRENT_READS) as pool:
+        for row, problem in zip(standing, pool.map(lambda row: _against_object(storage, row), standing), strict=True):
+            check.num_objects += 1
+            check.num_bytes += row["output_bytes"]
+            if problem:
+                check.problems.append(problem)
+    return check
+
+
+def _against_plan(
+    storage: Storage, layout: RunLayout, shard: int, styles: list[str], rows: list[dict[str, Any]]
+) -> list[Problem]:
+    uri = layout.plan_shard_uri(shard)
+    try:
+        keys = read_shard(storage, layout, shard).column("key").to_pylist()
+    except ObjectNotFound:
+        return [Problem(kind="PlanMissing", uri=uri, detail="the plan shard behind this part is gone")]
+    except ValueError as error:
+        return [Problem(kind="PlanDamaged", uri=uri, detail=f"the plan shard behind this part is none ({error})")]
+    planned = {(key, style) for key in keys for style in styles}
+    found = Counter((row["key"], row["style"]) for row in rows)
+    problems = [
+        Problem(kind="RowMissing", uri=uri, detail="planned, but no row", key=key, style=style)
+        for key, style in sorted(planned - found.keys())
+    ]
+    for (key, style), count in found.items():
+        if (key, style) not in planned:
+            problems.append(
+                Problem(kind="RowUnplanned", uri=uri, detail="a row, but not planned", key=key, style=style)
+            )
+        elif count > 1:
+            problems.append(Problem(kind="RowTwice", uri=uri, detail=f"{count} rows", key=key, style=style))
+    return problems
+
+
+def _against_object(storage: Storage, row: dict[str, Any]) -> Problem | None:
+    uri, key, style = row["output_uri"], row["key"], row["style"]
+    try:
+        data = storage.read_bytes(uri)
+    except ObjectNotFound:
+        return Problem(kind="ObjectMissing", uri=uri, detail="the row is ok, the object is gone", key=key, style=style)
+    except StorageError as error:
+        return Problem(kind="ObjectUnreadable", uri=uri, detail=str(error), key=key, style=style)
+    if len(data) != row["output_bytes"]:
+        detail = f"{len(data):,} bytes instead of {row['output_bytes']:,}"
+        return Problem(kind="ObjectChanged", uri=uri, detail=detail, key=key, style=style)
+    if hashlib.sha256(data).hexdigest() != row["output_sha256"]:
+        detail = "its SHA-256 is not the row's"
+        return Problem(kind="ObjectChanged", uri=uri, detail=detail, key=key, style=style)
+    return None
+
+
+def owned_hashes(storage: Storage, runs: Sequence[CommittedRun]) -> NDArray[np.uint64]:
+    """Return the sorted, distinct hashes of the locations that rows of these runs own."""
+    hashes = [np.empty(0, np.uint64)]
+    for run in runs:
+        for table in iter_parts(storage, run.layout, run.success):
+            uris = table.column("output_uri").drop_null().to_pylist()
+            hashes.append(np.array([hash_uri(uri) for uri in uris], np.uint64))
+    return np.unique(np.concatenate(hashes))
+
+
+def unowned_objects(storage: Storage, prefix_uri: str, owned: NDArray[np.uint64]) -> Iterator[ObjectStat]:
+    """Yield the objects below a prefix whose locations are not among the sorted ``owned`` hashes."""
+    for found in storage.list_objects(prefix_uri):
+        if not is_in(np.array([hash_uri(found.uri)], np.uint64), owned)[0]:
+            yield found

@@ -1,0 +1,129 @@
+"""Checking a committed run against storage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+
+from stylemill.auditing.check_part import PartCheck, Problem, check_part, owned_hashes, unowned_objects
+from stylemill.errors import StylemillError
+from stylemill.manifest.commit import Part, Success, iter_shards
+from stylemill.manifest.layout import RunLayout
+from stylemill.manifest.read import load_history, load_success
+from stylemill.storage import Storage, StorageOptions
+
+PARTS_IN_FLIGHT_PER_CPU = 2
+
+
+@dataclass(kw_only=True)
+class Verification:
+    """What ``manifest verify`` found."""
+
+    layout: RunLayout
+    success: Success
+    num_rows: int = 0
+    num_objects: int = 0
+    num_bytes: int = 0
+    num_superseded: int = 0
+    """Objects of this run that later runs replaced; those are checked with the later runs."""
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether everything is as the manifest says."""
+        return not self.problems
+
+    @property
+    def broken_keys(self) -> frozenset[str]:
+        """Sources whose results are missing or damaged: what ``manifest repair`` paints again."""
+        return frozenset(problem.key for problem in self.problems if problem.key and problem.kind.startswith("Object"))
+
+
+def verify(
+    options: StorageOptions,
+    layout: RunLayout,
+    *,
+    sample: float = 1.0,
+    on_part: Callable[[int, int], None] | None = None,
+) -> Verification:
+    """Check every part, row and object of a committed run, and look for objects that no committed run owns.
+
+    Runs as Ray tasks where this process is connected to Ray, and in this process otherwise.
+
+    Args:
+        options: how to reach storage.
+        layout: of the run.
+        sample: share of the objects whose content is read.
+        on_part: called with parts checked and parts in all.
+
+    Raises:
+        ConfigError: the run is not committed.
+        StorageError: storage failed beyond its retries.
+    """
+    storage = Storage(options)
+    success = load_success(storage, layout)
+    history = load_history(storage, layout.out)
+    mine = next(age for age, run in enumerate(history) if run.layout.run_id == layout.run_id)
+    superseded = owned_hashes(storage, history[mine + 1 :])
+    result = Verification(layout=layout, success=success)
+    hashes = [owned_hashes(storage, history[:mine]), superseded]
+    for done, check in enumerate(_checks(options, layout, success, superseded, sample), 1):
+        result.num_rows += check.num_rows
+        result.num_objects += check.num_objects
+        result.num_bytes += check.num_bytes
+        result.num_superseded += check.num_superseded
+        result.problems += check.problems
+        hashes.append(check.output_hashes)
+        if on_part:
+            on_part(done, len(success.parts))
+    listed = {_shard_of(part) for part in success.parts}
+    for shard in iter_shards(storage, layout):
+        if shard not in listed:
+            detail = "a plan shard for which _SUCCESS lists no part"
+            result.problems.append(Problem(kind="PartUnlisted", uri=layout.plan_shard_uri(shard), detail=detail))
+    owned = np.unique(np.concatenate(hashes))
+    for style in success.styles:
+        for found in unowned_objects(storage, layout.images_uri(style["name"]), owned):
+            detail = "no committed run owns it; `stylemill manifest gc` removes such objects"
+            result.problems.append(Problem(kind="UnknownObject", uri=found.uri, detail=detail))
+    return result
+
+
+def _checks(
+    options: StorageOptions, layout: RunLayout, success: Success, superseded: NDArray[np.uint64], sample: float
+) -> Iterator[PartCheck]:
+    styles = [style["name"] for style in success.styles]
+    if not ray.is_initialized():
+        for part in success.parts:
+            yield check_part(options, layout, _shard_of(part), part, styles, superseded, sample)
+        return
+    shared = ray.put(superseded)
+    yield from _in_tasks(
+        [(options, layout, _shard_of(part), part, styles, shared, sample) for part in success.parts],
+    )
+
+
+def _in_tasks(arguments: Sequence[tuple[Any, ...]]) -> Iterator[PartCheck]:
+    task = ray.remote(check_part)
+    in_flight = max(1, int(PARTS_IN_FLIGHT_PER_CPU * ray.cluster_resources().get("CPU", 1)))
+    waiting = [task.remote(*argument) for argument in arguments[:in_flight]]
+    todo = iter(arguments[in_flight:])
+    while waiting:
+        finished, waiting = ray.wait(waiting)
+        try:
+            check = ray.get(finished[0])
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause if isinstance(error.cause, StylemillError) else error from error
+        yield check
+        following = next(todo, None)
+        if following is not None:
+            waiting.append(task.remote(*following))
+
+
+def _shard_of(part: Part) -> int:
+    return int(part.name.removeprefix("part-").removesuffix(".parquet"))

@@ -1,0 +1,220 @@
+"""``stylemill manifest verify|summary|repair|gc URI``: check what committed runs wrote, tell, mend, tidy up."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from stylemill.cli.arguments import Subcommand, run_subcommand
+from stylemill.cli.terminal import LiveLine, counts_text, duration
+from stylemill.errors import ConfigError
+from stylemill.storage import StorageOptions
+
+if TYPE_CHECKING:
+    from stylemill.auditing.verify import Verification
+
+PROBLEMS_SHOWN = 20
+LEFTOVERS_S = 3600.0
+"""Half-written files of this age belong to processes that are gone."""
+PARTS_WITHOUT_RAY = 2
+"""Manifests of so few parts are verified in this process: starting Ray would take longer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManifestConfig:
+    """Which manifest."""
+
+    uri: str
+    """OUT, OUT/manifests/RUN_ID or OUT/runs/RUN_ID of a committed run."""
+
+    storage: StorageOptions = field(default_factory=StorageOptions)
+
+    def __post_init__(self) -> None:
+        if not self.uri:
+            raise ConfigError("uri", self.uri, "is empty", "give OUT or OUT/manifests/RUN_ID")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyConfig(ManifestConfig):
+    """Which manifest, and how much of it."""
+
+    sample: float = 1.0
+    """Share of the objects whose content is read, from 0 to 1; rows and parts are always checked."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.sample <= 1:
+            raise ConfigError("sample", self.sample, "is out of range", "write a number from 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GcConfig(ManifestConfig):
+    """Which output, and whether to remove."""
+
+    delete: bool = False
+    """Remove the objects instead of listing them."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the verb; ``verify`` returns 1 if anything is not as the manifest says."""
+    return run_subcommand("manifest", SUBCOMMANDS, arguments)
+
+
+def verify(config: VerifyConfig) -> int:
+    """Check a manifest and print what is wrong."""
+    found = _verification(config, config.sample)
+    return 0 if found.is_sound else 1
+
+
+def _verification(config: ManifestConfig, sample: float = 1.0) -> Verification:
+    from stylemill.manifest.read import find_run, load_success
+    from stylemill.storage import Storage
+
+    storage = Storage(config.storage)
+    layout = find_run(storage, config.uri)  # a wrong location should not wait for Ray's import
+    from stylemill.auditing import verify as auditing
+    from stylemill.cli.session import ray_session
+
+    is_small = len(load_success(storage, layout).parts) <= PARTS_WITHOUT_RAY
+    line = LiveLine()
+    with nullcontext() if is_small else ray_session():
+        found = auditing.verify(
+            config.storage,
+            layout,
+            sample=sample,
+            on_part=lambda done, total: line.show(f"{done:,}/{total:,} parts checked"),
+        )
+    line.close()
+    print(f"{found.num_rows:,} rows, {found.num_objects:,} objects, {found.num_bytes / 1e6:,.1f} MB checked")
+    if found.num_superseded:
+        print(f"{found.num_superseded:,} objects were replaced by later runs and belong to their manifests")
+    for problem in found.problems[:PROBLEMS_SHOWN]:
+        about = f" (key {problem.key!r}, style {problem.style!r})" if problem.key else ""
+        print(f"  {problem.kind}: {problem.uri!r}{about}: {problem.detail}")
+    if len(found.problems) > PROBLEMS_SHOWN:
+        print(f"  ... and {len(found.problems) - PROBLEMS_SHOWN:,} more")
+    print(f"manifest {layout.run_id} is sound" if found.is_sound else f"{len(found.problems):,} problems")
+    return found
+
+
+def repair(config: ManifestConfig) -> int:
+    """Verify a manifest and paint again what is missing or damaged."""
+    found = _verification(config)
+    from stylemill.auditing.repair import prepare_repair
+    from stylemill.cli.session import ray_session
+    from stylemill.cli.stylize import paint, print_summary, write_report
+
+    if not found.broken_keys:
+        print("nothing to repair")
+        return 0 if found.is_sound else 1
+    prepared = prepare_repair(config.storage, found)
+    with ray_session():
+        result = paint(prepared.config, prepared)
+    print_summary(result)
+    write_report(prepared.config, result)
+    return 0 if not result.success.counts.get("failed") else 3
+
+
+def gc(config: GcConfig) -> int:
+    """List, or remove, objects that no committed run owns."""
+    from stylemill.auditing.repair import find_garbage
+    from stylemill.storage import Storage, resolve
+
+    storage, out = Storage(config.storage), resolve(config.uri)
+    garbage = find_garbage(storage, out)
+    if garbage.unfinished_runs and config.delete:
+        runs = ", ".join(garbage.unfinished_runs)
+        cure = f"finish them by running their commands again, or delete their folders under {out}/runs"
+        raise ConfigError("delete", True, f"the runs {runs} are not committed and own some of the objects", cure)
+    for found in garbage.objects:
+        if config.delete:
+            storage.delete(found.uri)
+        print(f"{'deleted' if config.delete else 'unowned'} {found.uri} ({found.size_bytes:,} bytes)")
+    if config.delete:
+        storage.remove_leftovers(out, older_than_s=LEFTOVERS_S)
+    total = sum(found.size_bytes for found in garbage.objects)
+    print(f"{len(garbage.objects):,} objects, {total / 1e6:,.1f} MB {'deleted' if config.delete else 'unowned'}")
+    if garbage.unfinished_runs:
+        print(f"not committed, and so possibly their owners: {', '.join(garbage.unfinished_runs)}")
+    return 0
+
+
+def summary(config: ManifestConfig) -> int:
+    """Print what a manifest holds."""
+    from stylemill.manifest.read import find_run, iter_parts, load_success
+    from stylemill.storage import Storage
+
+    storage = Storage(config.storage)
+    layout = find_run(storage, config.uri)
+    success = load_success(storage, layout)
+    errors: Counter[str] = Counter()
+    stages: Counter[str] = Counter()
+    source_bytes = output_bytes = 0
+    first: datetime | None = None
+    last: datetime | None = None
+    for table in iter_parts(storage, layout, success):
+        for row in table.select(
+            [
+                "error_type",
+                "source_bytes",
+                "output_bytes",
+                "decode_ms",
+                "stylize_ms",
+                "encode_ms",
+                "finished_at",
+            ]
+        ).to_pylist():
+            if row["error_type"]:
+                errors[row["error_type"]] += 1
+            source_bytes += row["source_bytes"] or 0
+            output_bytes += row["output_bytes"] or 0
+            stages.update({stage: row[f"{stage}_ms"] or 0 for stage in ("decode", "stylize", "encode")})
+            first = min(first or row["finished_at"], row["finished_at"])
+            last = max(last or row["finished_at"], row["finished_at"])
+    print(f"run {success.run_id}, committed {success.finished_at}")
+    for style in success.styles:
+        print(f"style {style['name']} version {style['version']}, model {style['model_sha256'][:12]}")
+    num_parts = len(success.parts)
+    print(
+        f"{success.num_sources:,} source{'s' * (success.num_sources != 1)}, "
+        f"{success.num_rows:,} row{'s' * (success.num_rows != 1)} in {num_parts:,} part{'s' * (num_parts != 1)}: "
+        f"{counts_text(success.counts)}"
+    )
+    print(f"{source_bytes / 1e6:,.1f} MB read, {output_bytes / 1e6:,.1f} MB written")
+    for stage, milliseconds in stages.items():
+        print(f"{stage}: {duration(milliseconds / 1000)} in all")
+    if first and last and last > first:
+        seconds = (last - first).total_seconds()
+        print(f"throughput: {(success.num_rows - 1) / seconds:.2f} rows/s between the first and the last finish")
+    for error_type, count in errors.most_common():
+        print(f"  {count:,} x {error_type}")
+    return 0
+
+
+SUBCOMMANDS: dict[str, Subcommand[Any]] = {
+    "verify": Subcommand(
+        does="check rows against the plan, objects against their SHA-256, and look for unknown objects",
+        config=VerifyConfig,
+        run=verify,
+        positional="uri",
+    ),
+    "summary": Subcommand(
+        does="print counts, errors and throughput", config=ManifestConfig, run=summary, positional="uri"
+    ),
+    "repair": Subcommand(
+        does="paint again, in a run of its own, what verify finds missing or damaged",
+        config=ManifestConfig,
+        run=repair,
+        positional="uri",
+    ),
+    "gc": Subcommand(
+        does="list objects that no committed run owns; remove them with --delete",
+        config=GcConfig,
+        run=gc,
+        positional="uri",
+    ),
+}

@@ -1,0 +1,64 @@
+"""``stylemill optimize``: paint one picture by optimising its pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from stylemill.cli.arguments import parse
+from stylemill.cli.terminal import LiveLine, duration
+from stylemill.errors import ConfigError, ImageError, PathConflict
+from stylemill.evaluation.config import OptimizeConfig
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the verb."""
+    config = parse(OptimizeConfig, "optimize", "Paint one picture by optimising its pixels.", arguments)
+    return 0 if config is None else run(config)
+
+
+def run(config: OptimizeConfig) -> int:
+    """Optimise, write picture, curve and page, and return the exit code."""
+    import pyarrow as pa
+
+    from stylemill.evaluation.judge import open_bench
+    from stylemill.evaluation.measure import load_source, to_png
+    from stylemill.evaluation.optimize import optimize_pixels
+    from stylemill.evaluation.reporting import write_optimization_page
+    from stylemill.images.isolation.client import IsolatedDecoder
+    from stylemill.images.options import DecodeOptions
+    from stylemill.manifest.schema import to_parquet
+    from stylemill.storage import Storage, join, resolve
+    from stylemill.storage.writing import claim_out
+
+    storage, out = Storage(config.storage), resolve(config.out)
+    assert config.judge.style_image is not None
+    bench = open_bench(storage, config.judge, style_image=config.judge.style_image)
+    with IsolatedDecoder(DecodeOptions()) as decoder:
+        try:
+            source_HWC = load_source(storage, decoder, resolve(config.content), config.size_px)
+        except (ImageError, PathConflict) as failure:
+            raise ConfigError("content", config.content, f"cannot be painted ({failure})", "give another") from None
+    claim_out(storage, config, "optimize")
+    line = LiveLine()
+    try:
+        found = optimize_pixels(
+            bench,
+            source_HWC,
+            iterations=config.iterations,
+            optimizer=config.optimizer,
+            start=config.start,
+            gram=config.gram,
+            learning_rate=config.learning_rate,
+            seed=config.seed,
+            on_progress=lambda step, loss: line.show(f"iteration {step:,}/{config.iterations:,}, loss {loss:.3f}"),
+        )
+    finally:
+        line.close()
+    storage.write_bytes(join(out, "result.png"), to_png(found.result_HWC))
+    curve = pa.table({"iteration": range(len(found.losses)), "loss": found.losses, "seconds": found.seconds})
+    storage.write_bytes(join(out, "curve.parquet"), to_parquet(curve))
+    first, last = found.losses[0], found.losses[-1]
+    print(f"loss {first:.3f} -> {last:.3f} in {config.iterations:,} iterations, {duration(found.seconds[-1])}")
+    print(f"picture: {join(out, 'result.png')}")
+    print(f"page:    {write_optimization_page(storage, out, config, bench, source_HWC, found)}")
+    return 0

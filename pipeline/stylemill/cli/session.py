@@ -1,0 +1,163 @@
+"""SIGTERM, as `jobs stop`, ending pods and preempted machines send it, ends a verb in order.
+
+Connecting to Ray: the cluster that this process belongs to, or one of its own on this machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from stylemill.errors import ClusterError, ConfigError
+
+log = logging.getLogger(__name__)
+
+TERMINATED = 128 + signal.SIGTERM
+"""Exit code after SIGTERM, as shells have it."""
+
+
+@contextmanager
+def unwinding_on_sigterm() -> Iterator[threading.Event]:
+    """While the body runs, let SIGTERM raise KeyboardInterrupt in the main thread, so that leases are given back.
+
+    It is KeyboardInterrupt because that is what Ray's blocking calls pass on. Later signals are ignored: the first one
+    has told.
+
+    Yields:
+        An event that is set if a KeyboardInterrupt comes from SIGTERM.
+    """
+    told = threading.Event()
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        told.set()
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield told  # Python delivers signals to the main thread alone
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield told
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def keeping_sigterm() -> Iterator[None]:
+    """Put what SIGTERM does now back after the body, which may change it: ``ray.init`` does."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+OBJECT_STORE_BYTES = 512 * 2**20
+MAX_STARTS = 3
+"""Ray gives its processes 30 seconds to start, which a busy machine may need more than once."""
+_RAYS_IMPATIENCE = "timed out during startup"
+
+
+@contextlib.contextmanager
+def ray_session(num_cpus: int | None = None) -> Iterator[None]:
+    """Connect to Ray for the length of the block.
+
+    Inside a Ray job (``RAY_ADDRESS`` is set) this is the job's cluster. Otherwise a cluster of this process's own is
+    started on this machine; its workers inherit this process's environment, and so its storage credentials.
+
+    Args:
+        num_cpus: CPUs of an own cluster; by default all of the machine's.
+
+    Raises:
+        ConfigError: ``RAY_ADDRESS`` is a dashboard's URL.
+        ClusterError: the cluster at ``RAY_ADDRESS`` cannot be joined.
+    """
+    address = os.environ.get("RAY_ADDRESS", "")
+    if address.startswith(("http://", "https://")):
+        cure = "put `submit` before the verb to run it there, or unset the variable to run it here"
+        raise ConfigError("RAY_ADDRESS", address, "is a dashboard's URL, to which no driver can attach", cure)
+    # Ray reads these when it is imported.
+    os.environ.setdefault("RAY_DEDUP_LOGS", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    import ray
+    from ray.data import DataContext
+
+    with _quiet_stderr(), keeping_sigterm():
+        if address:
+            try:
+                ray.init(logging_level=logging.ERROR, log_to_driver=False)
+            except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+                reason = " ".join(str(error).split())[:300]
+                raise ClusterError(
+                    f"the Ray cluster at RAY_ADDRESS={address} cannot be joined ({reason}); check address, token and "
+                    "versions, or unset the variable to run on this machine alone"
+                ) from error
+        else:
+            _start_here(num_cpus)
+            _tighten_token()
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what ends a run is raised, and told once
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start_here(num_cpus: int | None) -> None:
+    """Start a cluster of this process's own, again where Ray gave up waiting for its processes."""
+    import ray
+
+    for _ in range(MAX_STARTS):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
+            return
+        except Exception as error:  # Ray raises nothing more particular
+            if _RAYS_IMPATIENCE not in str(error):
+                raise
+            log.info("Ray's processes did not start in time; starting them again")
+            ray.shutdown()
+    raise ClusterError(
+        f"Ray did not start on this machine within 30 s, {MAX_STARTS} times; "
+        "run the same command again when it is less busy"
+    )
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Drop what Ray's native code writes to stderr while it starts; what goes wrong there is raised as well."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    try:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
+def _tighten_token() -> None:
+    """Make Ray's authentication token readable by its owner alone; Ray writes it with mode 0644."""
+    token = Path.home() / ".ray" / "auth_token"
+    if token.exists():
+        token.chmod(0o600)

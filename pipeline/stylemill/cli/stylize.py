@@ -1,0 +1,102 @@
+"""``stylemill stylize``: repaint a library."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from stylemill.cli.arguments import parse
+from stylemill.cli.terminal import LiveLine, counts_text, duration, print_report
+from stylemill.stylizing.config import StylizeConfig
+
+if TYPE_CHECKING:
+    from stylemill.stylizing.liveness import Progress
+    from stylemill.stylizing.run import BulkResult
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the verb; return 0 when done, 3 when more than ``max_failed_fraction`` of the sources failed."""
+    config = parse(StylizeConfig, "stylize", "Repaint a library; the same command again resumes.", arguments)
+    if config is None:
+        return 0
+    return run(config)
+
+
+def run(config: StylizeConfig) -> int:
+    """Paint, tell how it goes and return the exit code."""
+    from stylemill.stylizing.preflight import prepare
+
+    prepared = prepare(config)
+    print(f"run {prepared.layout.run_id}: {prepared.identity.input} -> {prepared.layout.out}", flush=True)
+    if prepared.success is not None:
+        print(f"already committed at {prepared.success.finished_at}: {counts_text(prepared.success.counts)}")
+        return 0
+    from stylemill.cli.session import ray_session
+
+    with ray_session():
+        result = paint(config, prepared)
+    if result.already_committed:
+        print(f"nothing to do since run {result.success.run_id}, committed at {result.success.finished_at}")
+        return 0
+    print_summary(result)
+    write_report(config, result)
+    return 3 if result.failed_fraction > config.max_failed_fraction else 0
+
+
+def paint(config: StylizeConfig, prepared: object) -> BulkResult:
+    """Paint a prepared run under a live line."""
+    from stylemill.stylizing.preflight import PreparedRun
+    from stylemill.stylizing.ray_pipeline import choose_num_actors
+    from stylemill.stylizing.run import stylize
+
+    assert isinstance(prepared, PreparedRun)
+    actors, threads = choose_num_actors(config), config.threads_per_actor
+    limit_pixels = prepared.largest_whole_pixels
+    larger = "images that do not fit the GPU are painted on the CPU, in tiles"
+    if limit_pixels is not None:
+        larger = f"images above {limit_pixels / 1e6:.1f} megapixels are painted in tiles"
+    print(
+        f"{actors} actor{'s' * (actors > 1)} with {threads} thread{'s' * (threads > 1)}, "
+        f"up to {config.max_memory} each; {larger}",
+        flush=True,
+    )
+    line = LiveLine()
+    try:
+        return stylize(prepared, on_progress=lambda progress: line.show(progress_text(progress)))
+    finally:
+        line.close()
+
+
+def progress_text(progress: Progress) -> str:
+    """Return the live line: how far, how fast, what failed, how long to go."""
+    done = progress.num_resumed + progress.num_finished
+    failed = progress.counts.get("failed", 0)
+    return (
+        f"{done:,}/{progress.num_sources:,} images, {progress.images_per_s:.2f} images/s, {failed:,} failed, "
+        f"{progress.counts.get('skipped', 0):,} skipped, {duration(progress.seconds_left)} left"
+    )
+
+
+def write_report(config: StylizeConfig, result: BulkResult) -> None:
+    """Write the run's page and print where it is."""
+    from stylemill.report.write import gather_bulk, write_bulk_report
+    from stylemill.storage import Storage
+
+    storage = Storage(config.storage)
+    warnings.simplefilter("ignore")  # Pillow's, about pictures that were painted all the same
+    print_report(lambda: write_bulk_report(storage, result.layout, gather_bulk(storage, result.layout)))
+
+
+def print_summary(result: BulkResult) -> None:
+    """Print what came of a run and where it lies."""
+    progress = result.progress
+    print(f"{counts_text(result.success.counts)} in {duration(result.wall_s)}", end="")
+    print(f" ({progress.images_per_s:.2f} images/s over {duration(progress.busy_s)})")
+    if progress.num_resumed:
+        print(f"resumed: {progress.num_resumed:,} images had been finished before")
+    for error_type, count in result.errors.items():
+        print(f"  {count:,} x {error_type}")
+    for style in result.success.styles:
+        print(f"images:   {result.layout.images_uri(style['name'])}")
+    print(f"manifest: {result.layout.manifest_uri}")

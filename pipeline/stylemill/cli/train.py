@@ -1,0 +1,135 @@
+"""``stylemill train``: train one style."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from stylemill.cli.arguments import parse
+from stylemill.cli.session import TERMINATED
+from stylemill.cli.terminal import LiveLine, duration, print_report
+from stylemill.training.config import PRESETS, TrainConfig
+
+if TYPE_CHECKING:
+    from stylemill.training.preflight import PreparedTraining
+    from stylemill.training.tracker import TrainProgress
+    from stylemill.training.train import TrainResult
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the verb."""
+    description = "Train one style; the same command again resumes."
+    config = parse(TrainConfig, "train", description, arguments, presets=PRESETS)
+    return 0 if config is None else run(config)
+
+
+def run(config: TrainConfig) -> int:
+    """Train, tell how it goes and return the exit code."""
+    from stylemill.training.preflight import prepare
+
+    prepared = prepare(config)
+    num = len(prepared.content)
+    print(f"style {config.style_name!r}: {num:,} content image{'s' * (num != 1)} -> {prepared.layout.out}", flush=True)
+    for warning in prepared.warnings:
+        print(f"note: {warning}", flush=True)
+    if prepared.finished is not None:
+        print(f"already finished: {prepared.layout.style_uri} version {prepared.finished.version}")
+        return 0
+    from stylemill.cli.session import ray_session
+
+    with ray_session():
+        result = learn(prepared)
+    print_summary(result)
+    if result.header is None:
+        return TERMINATED  # after a checkpoint; the same command resumes
+    write_report(config, result)
+    return 0
+
+
+def learn(prepared: PreparedTraining) -> TrainResult:
+    """Train a prepared run under a live line."""
+    from stylemill.training.train import train
+
+    line, shown = LiveLine(), _Events()
+
+    def show(progress: TrainProgress) -> None:
+        shown.print_new(progress)
+        line.show(progress_text(progress))
+
+    try:
+        with _stop_on_sigterm() as stop:
+            return train(prepared, on_progress=show, stop=stop)
+    finally:
+        line.close()
+
+
+@contextmanager
+def _stop_on_sigterm() -> Iterator[threading.Event]:
+    """Set an event at SIGTERM, as preempted machines and ending pods send it, while the body runs."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # Python delivers signals to the main thread alone
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Events:
+    """Prints each thing that a person should know once."""
+
+    def __init__(self) -> None:
+        self._resumed_at: int | None = None
+        self._num_events = 0
+
+    def print_new(self, progress: TrainProgress) -> None:
+        if progress.resumed_at is not None and progress.resumed_at != self._resumed_at:
+            self._resumed_at, self._num_events = progress.resumed_at, 0
+            if progress.is_resumed:
+                print(f"resumed at step {progress.resumed_at}", flush=True)
+        for event in progress.events[self._num_events :]:
+            print(f"note: {event}", flush=True)
+        self._num_events = len(progress.events)
+
+
+def progress_text(progress: TrainProgress) -> str:
+    """Return the live line: how far, the loss, how fast, how long to go."""
+    if progress.resumed_at is None:
+        return "starting workers"
+    if not progress.images_per_s:
+        return f"step {progress.step:,}/{progress.steps:,}"
+    return (
+        f"step {progress.step:,}/{progress.steps:,}, loss {progress.loss:.3f}, {progress.images_per_s:.2f} images/s, "
+        f"{duration(progress.seconds_left)} left"
+    )
+
+
+def write_report(config: TrainConfig, result: TrainResult) -> None:
+    """Write the run's page and print where it is."""
+    from stylemill.report.write import gather_training, write_training_report
+    from stylemill.storage import Storage
+
+    storage, out = Storage(config.storage), result.layout.out
+    events = result.progress.events
+    print_report(lambda: write_training_report(storage, out, gather_training(storage, out, events=events)))
+
+
+def print_summary(result: TrainResult) -> None:
+    """Print what came of a training run."""
+    progress = result.progress
+    if result.header is None:
+        print(f"stopped at step {progress.step:,} of {progress.steps:,}; the same command resumes")
+        return
+    num_steps, all_steps = progress.step - progress.began_at, f", {progress.step:,} in all" * progress.is_resumed
+    pace = f" ({progress.images_per_s:.2f} images/s at the end)" * (progress.images_per_s > 0)
+    print(f"{num_steps:,} steps in {duration(result.wall_s)}{all_steps}{pace}")
+    if progress.num_left_out:
+        images = "content image" + "s" * (progress.num_left_out != 1)
+        print(f"left out: {progress.num_left_out:,} {images}, listed in {result.layout.left_out_uri}")
+    print(f"style:    {result.layout.style_uri} (version {result.header.version})")
+    print(f"metrics:  {result.layout.metrics_uri}")

@@ -1,0 +1,144 @@
+"""The judge at work: one loss network and one style image, asked about any picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stylemill.config import digest, to_mapping
+from stylemill.errors import ConfigError, ImageError, ObjectNotFound, StorageError
+from stylemill.evaluation.config import Judge
+from stylemill.images.decode import decode
+from stylemill.images.options import DecodeOptions
+from stylemill.nn.loss_networks import build_loss_network
+from stylemill.nn.loss_weights import LossWeights
+from stylemill.nn.losses import StyleTarget, content_loss, gram_matrix, grid_loss, style_target, total_variation_loss
+from stylemill.nn.pixels import normalize
+from stylemill.storage import Storage, resolve
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from stylemill.nn.loss_networks.features import LossNetwork
+
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Losses:
+    """Terms of the loss of one picture, unweighted except ``total``."""
+
+    total: float
+    content: float
+    style: float
+    style_by_layer: tuple[float, ...]
+    """Squared Gram distance relative to the style's own energy, finest layer first; ``style`` is their mean."""
+    total_variation: float
+    grid: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bench:
+    """A judge with everything loaded."""
+
+    network: LossNetwork
+    target: StyleTarget
+    weights: LossWeights
+    style_HWC: Image
+    """(H, W, 3) uint8, as the loss sees it."""
+    digest: str
+    """Equal digests mean comparable losses."""
+
+    def losses(self, result_HWC: Image, source_HWC: Image) -> Losses:
+        """Return the losses of a picture made from a source of the same size, both (H, W, 3) uint8."""
+        with torch.no_grad():
+            result_NCHW, source_NCHW = to_batch(result_HWC), to_batch(source_HWC)
+            found = self.network.features(result_NCHW)
+            wanted = self.network.content(source_NCHW)
+            content = float(content_loss(found.content_NCHW, wanted, self.network.content_energy))
+            layers = tuple(
+                float((gram_matrix(layer) - gram).square().mean() / gram.square().mean())
+                for layer, gram in zip(found.style_NCHW, self.target.grams, strict=False)
+            )
+            variation, grid = float(total_variation_loss(result_NCHW)), float(grid_loss(result_NCHW))
+        style, weights = sum(layers) / len(layers), self.weights
+        total = weights.content * content + weights.style * style
+        total += weights.total_variation * variation + weights.grid * grid
+        return Losses(
+            total=total,
+            content=content,
+            style=style,
+            style_by_layer=layers,
+            total_variation=variation,
+            grid=grid,
+        )
+
+
+def to_batch(image_HWC: Image) -> Tensor:
+    """Return an (H, W, 3) uint8 picture as a (1, 3, H, W) ImageNet-normalised float32 batch."""
+    return normalize(torch.from_numpy(np.array(image_HWC))[None])
+
+
+def open_bench(storage: Storage, judge: Judge, *, style_image: str) -> Bench:
+    """Load the loss network and the style image.
+
+    Args:
+        storage: where the style image and the weights are.
+        judge: what to load.
+        style_image: location of the style image.
+
+    Raises:
+        ConfigError: the style image or the weights cannot be read.
+    """
+    data = read_named(storage, "style_image", style_image)
+    try:
+        source = decode(data, DecodeOptions(isolate_decoding=False))
+    except ImageError as failure:
+        cure = "give a JPEG or PNG"
+        raise ConfigError("style_image", style_image, f"is no image that can be read ({failure})", cure) from None
+    style_HWC = at_size(source.image_HWC, judge.style_size_px, enlarge=True)
+    weights = None if judge.loss_weights is None else read_named(storage, "loss_weights", judge.loss_weights)
+    network = build_loss_network(judge.loss_network, weights=weights, source=judge.loss_weights)
+    parts = {name: value for name, value in to_mapping(judge).items() if name not in ("style_image", "loss_weights")}
+    parts |= {"network": network.digest(), "style": [list(style_HWC.shape), style_HWC.tobytes().hex()]}
+    return Bench(
+        network=network,
+        target=style_target(network, to_batch(style_HWC)),
+        weights=LossWeights(
+            content=judge.content_weight,
+            style=judge.style_weight,
+            total_variation=judge.tv_weight,
+            grid=judge.grid_weight,
+        ),
+        style_HWC=style_HWC,
+        digest=digest(parts),
+    )
+
+
+def at_size(image_HWC: Image, short_side_px: int, *, enlarge: bool = False) -> Image:
+    """Return a picture with its shorter side at so many pixels; a smaller one keeps its size unless told otherwise."""
+    from stylemill.images.controls import resize, scaled_size
+
+    height_px, width_px = image_HWC.shape[:2]
+    scale = short_side_px / min(height_px, width_px)
+    if scale >= 1 and not enlarge:
+        return image_HWC
+    return resize(image_HWC, *scaled_size(width_px, height_px, scale, least_px=1))
+
+
+def read_named(storage: Storage, field: str, uri: str) -> bytes:
+    """Return the bytes that a flag names.
+
+    Raises:
+        ConfigError: they cannot be read; names the flag.
+    """
+    try:
+        return storage.read_bytes(resolve(uri))
+    except ObjectNotFound:
+        raise ConfigError(field, uri, "does not exist", f"give the location with --{field.replace('_', '-')}") from None
+    except StorageError as error:
+        raise ConfigError(field, uri, f"cannot be read ({error})", "check location and credentials") from None

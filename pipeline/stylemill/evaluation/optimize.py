@@ -1,0 +1,333 @@
+"""A picture painted by direct optimisation of its pixels: what a network's quality is held against.
+
+The original paper's yardstick: to how many iterations of direct optimisation a network is equal.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stylemill.errors import ConfigError
+from stylemill.evaluation.judge import Bench, to_batch
+from stylemill.evaluation.measure import PreparedEvaluation, load_source
+from stylemill.images.isolation.client import IsolatedDecoder
+from stylemill.images.options import DecodeOptions
+from stylemill.nn.losses import content_loss, grid_loss, perceptual_loss, total_variation_loss
+from stylemill.nn.pixels import deprocess
+from stylemill.storage import Storage
+
+Optimizer = Literal["lbfgs", "adam", "sgd"]
+Start = Literal["content", "noise"]
+Gram = Literal["full", "diagonal"]
+
+LEARNING_RATES: dict[Optimizer, float] = {"adam": 0.05, "sgd": 30.0}
+"""Defaults; the gradients of a mean over pixels are small, so plain descent needs large steps."""
+_MOMENTUM = 0.9
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Optimization:
+    """How an optimisation went."""
+
+    result_HWC: NDArray[np.uint8]
+    """(H, W, 3), after the last iteration."""
+    losses: NDArray[np.float64]
+    """(iterations + 1,) total loss of the picture as 8-bit pixels, the start included, always with full Grams."""
+    seconds: NDArray[np.float64]
+    """(iterations + 1,) since the start, without the time that measuring ``losses`` took."""
+    snapshots: dict[int, NDArray[np.uint8]]
+    """(H, W, 3) by iteration."""
+
+
+def optimize_pixels(
+    bench: Bench,
+    source_HWC: NDArray[np.uint8],
+    *,
+    iterations: int,
+    optimizer: Optimizer = "lbfgs",
+    start: Start = "content",
+    gram: Gram = "full",
+    learning_rate: float | None = None,
+    seed: int = 0,
+    snapshots: Collection[int] = (),
+    on_progress: Callable[[int, float], None] | None = None,
+) -> Optimization:
+    """Optimise pixels under the judge's loss, within the range that 8 bits can hold; one iteration is one update.
+
+    Args:
+        bench: loss network, style and weights.
+        source_HWC: (H, W, 3) uint8 content.
+        iterations: how many updates.
+        optimizer: what takes the steps.
+        start: from the content image, or from noise.
+        gram: what the style term compares: whole Gram matrices, or their diagonals alone.
+        learning_rate: of Adam or SGD; None takes LEARNING_RATES. L-BFGS-B finds its own steps.
+        seed: of the noise.
+        snapshots: iterations whose picture is kept.
+        on_progress: told each iteration and its loss.
+
+    Raises:
+        ConfigError: the loss does not stay finite, or is higher at the end than at the start.
+
+    Source: Gatys et al. 2016, doi:10.1109/CVPR.2016.265; the diagonal after Li et al. 2017, arXiv:1701.01036.
+    """
+    source_NCHW = to_batch(source_HWC)
+    black, white = (to_batch(np.full((1, 1, 3), level, np.uint8)) for level in (0, 255))
+    first_NCHW = _first_pixels(source_NCHW, black, white, start, seed)
+    objective = _Objective(bench, source_NCHW, gram)
+    record = _Record(bench, source_HWC, first_NCHW, snapshots, on_progress)
+    rate = LEARNING_RATES.get(optimizer) if learning_rate is None else learning_rate
+    if optimizer == "lbfgs":
+        _run_lbfgs(objective, first_NCHW, (black, white), iterations, record)
+    else:
+        assert rate is not None
+        _run_steps(objective, first_NCHW, (black, white), iterations, record, optimizer, rate)
+    if not record.losses[-1] <= record.losses[0]:
+        problem = f"makes the loss grow from {record.losses[0]:.3g} to {record.losses[-1]:.3g} with {optimizer}"
+        raise ConfigError("learning_rate", rate, problem, "write a smaller one")
+    return record.finish(iterations)
+
+
+class _Record:
+    """Loss, time and pictures of an optimisation, iteration by iteration; the clock stands while it measures."""
+
+    def __init__(
+        self,
+        bench: Bench,
+        source_HWC: NDArray[np.uint8],
+        first_NCHW: Tensor,
+        snapshots: Collection[int],
+        on_progress: Callable[[int, float], None] | None,
+    ) -> None:
+        self._bench, self._source_HWC, self._wanted, self._on_progress = bench, source_HWC, snapshots, on_progress
+        self._snapshots: dict[int, NDArray[np.uint8]] = {}
+        self._picture_HWC = to_picture(first_NCHW)
+        self.losses = [bench.losses(self._picture_HWC, source_HWC).total]
+        self._seconds = [0.0]
+        self._began_s = time.perf_counter()
+
+    def add(self, pixels_NCHW: Tensor) -> None:
+        """Measure the pixels after one more iteration."""
+        self._seconds.append(self._seconds[-1] + time.perf_counter() - self._began_s)
+        self._picture_HWC = to_picture(pixels_NCHW)
+        self.losses.append(self._bench.losses(self._picture_HWC, self._source_HWC).total)
+        iteration = len(self.losses) - 1
+        if iteration in self._wanted:
+            self._snapshots[iteration] = self._picture_HWC
+        if self._on_progress:
+            self._on_progress(iteration, self.losses[-1])
+        self._began_s = time.perf_counter()
+
+    def finish(self, iterations: int) -> Optimization:
+        """Return the whole; where no step helped any more, the rest of the iterations repeats the last."""
+        rest = iterations + 1 - len(self.losses)
+        missing = {mark: self._picture_HWC for mark in self._wanted if len(self.losses) <= mark <= iterations}
+        return Optimization(
+            result_HWC=self._picture_HWC,
+            losses=np.array(self.losses + self.losses[-1:] * rest),
+            seconds=np.array(self._seconds + self._seconds[-1:] * rest),
+            snapshots=self._snapshots | missing,
+        )
+
+
+def _run_lbfgs(
+    objective: _Objective, first_NCHW: Tensor, bounds: tuple[Tensor, Tensor], iterations: int, record: _Record
+) -> None:
+    """Take iterations of scipy's L-BFGS-B, which keeps the pixels within bounds and has a line search."""
+    from scipy.optimize import minimize
+
+    shape = first_NCHW.shape
+
+    def as_pixels(values: NDArray[np.float64]) -> Tensor:
+        return torch.from_numpy(values.astype(np.float32)).view(shape)
+
+    def loss_and_gradient(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        pixels_NCHW = as_pixels(values).requires_grad_()
+        loss = objective(pixels_NCHW)
+        loss.backward()
+        assert pixels_NCHW.grad is not None
+        return float(loss.detach()), pixels_NCHW.grad.double().numpy().ravel()
+
+    low, high = (bound.expand(shape).double().numpy().ravel() for bound in bounds)
+    minimize(
+        loss_and_gradient,
+        first_NCHW.double().numpy().ravel(),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=np.stack([low, high], axis=1),
+        callback=lambda values: record.add(as_pixels(values)),
+        options={"maxiter": iterations, "maxfun": 20 * iterations, "maxcor": 20, "ftol": 0.0, "gtol": 0.0},
+    )
+
+
+def _run_steps(
+    objective: _Objective,
+    first_NCHW: Tensor,
+    bounds: tuple[Tensor, Tensor],
+    iterations: int,
+    record: _Record,
+    optimizer: Optimizer,
+    rate: float,
+) -> None:
+    """Take steps of one of torch's optimizers; pixels that leave the bounds are brought back after each."""
+    pixels_NCHW = first_NCHW.clone().requires_grad_()
+    stepper: torch.optim.Optimizer = (
+        torch.optim.Adam([pixels_NCHW], lr=rate)
+        if optimizer == "adam"
+        else torch.optim.SGD([pixels_NCHW], lr=rate, momentum=_MOMENTUM)
+    )
+    for iteration in range(1, iterations + 1):
+        stepper.zero_grad()
+        objective(pixels_NCHW).backward()
+        stepper.step()
+        with torch.no_grad():
+            pixels_NCHW.clamp_(*bounds)
+        if not torch.isfinite(pixels_NCHW).all():
+            problem = f"gives values that are not finite at iteration {iteration} with {optimizer}"
+            raise ConfigError("learning_rate", rate, problem, "write a smaller one")
+        record.add(pixels_NCHW)
+
+
+def to_picture(pixels_NCHW: Tensor) -> NDArray[np.uint8]:
+    """Return a batch of one as an (H, W, 3) uint8 picture."""
+    picture_HWC: NDArray[np.uint8] = deprocess(pixels_NCHW.detach())[0].numpy()
+    return picture_HWC
+
+
+def _first_pixels(source_NCHW: Tensor, black: Tensor, white: Tensor, start: Start, seed: int) -> Tensor:
+    if start == "content":
+        return source_NCHW.clone()
+    noise = torch.randn(source_NCHW.shape, generator=torch.Generator().manual_seed(seed))
+    return (noise * 0.5).clamp(black, white)
+
+
+class _Objective:
+    """The judge's loss of pixels, differentiable."""
+
+    def __init__(self, bench: Bench, source_NCHW: Tensor, gram: Gram) -> None:
+        self._bench, self._source_NCHW, self._gram = bench, source_NCHW, gram
+        with torch.no_grad():
+            self._wanted_NCHW = bench.network.content(source_NCHW)
+        self._diagonals = [layer.diagonal(dim1=1, dim2=2) for layer in bench.target.grams]
+
+    def __call__(self, pixels_NCHW: Tensor) -> Tensor:
+        bench = self._bench
+        if self._gram == "full":
+            return perceptual_loss(bench.network, pixels_NCHW, self._source_NCHW, bench.target, bench.weights).total
+        found, weights = bench.network.features(pixels_NCHW), bench.weights
+        total = weights.content * content_loss(found.content_NCHW, self._wanted_NCHW, bench.network.content_energy)
+        total = total + weights.style * self._diagonal_style(found.style_NCHW)
+        total = total + weights.total_variation * total_variation_loss(pixels_NCHW)
+        return total + weights.grid * grid_loss(pixels_NCHW)
+
+    def _diagonal_style(self, layers_NCHW: tuple[Tensor, ...]) -> Tensor:
+        """Return the squared distance of the channels' energies relative to the style's, averaged over layers."""
+        losses = []
+        for layer_NCHW, wanted_NC in zip(layers_NCHW, self._diagonals, strict=False):
+            found_NC = layer_NCHW.float().square().mean(dim=(2, 3)) / layer_NCHW.shape[1]
+            losses.append((found_NC - wanted_NC).square().mean() / wanted_NC.square().mean())
+        return torch.stack(losses).mean()
+
+
+MARKS = (50, 100, 300, 500)
+"""Iterations at which the optimisation is read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """One network beside the optimisation of the same images under the same loss."""
+
+    model: str
+    num_images: int
+    network_loss: float
+    """Mean total loss."""
+    network_s: float
+    """Mean seconds for an image."""
+    iterations: int
+    """Of the optimisation."""
+    mark_losses: tuple[float, ...]
+    """Mean total loss of the optimisation at each of MARKS that it reached."""
+    mark_s: tuple[float, ...]
+    """Mean seconds that it took to each of MARKS."""
+    equal_iterations: int | None
+    """First iteration at which the optimisation's mean loss is no higher; None if all do not suffice, 0 if the
+    images themselves are as good."""
+    times_faster: float
+    """Seconds of that many iterations (of all where they do not suffice) over the network's."""
+
+    @property
+    def sentence(self) -> str:
+        """The reading in words."""
+        measured = f"(mean of {self.num_images} images, loss {self.network_loss:.3f})"
+        if self.equal_iterations == 0:
+            return f"{self.model}: no better than the images themselves under this loss {measured}"
+        which = (
+            f"better than {self.iterations}" if self.equal_iterations is None else f"equal to {self.equal_iterations}"
+        )
+        faster = f"{self.times_faster:,.0f} times faster"
+        return f"{self.model}: {which} iterations of L-BFGS from content, {faster} {measured}"
+
+
+def measure_yardstick(
+    storage: Storage, prepared: PreparedEvaluation, table: pa.Table, show: Callable[[str], None]
+) -> list[Reading]:
+    """Optimise the first images of an evaluation directly and hold every model against it.
+
+    Args:
+        storage: where the images are.
+        prepared: the evaluation.
+        table: its rows.
+        show: told how far it is.
+    """
+    rows = [row for row in table.to_pylist() if row["status"] == "ok"]
+    keys = list(dict.fromkeys(row["key"] for row in rows))[: prepared.config.yardstick_images]
+    uris = {row["key"]: row["uri"] for row in rows}
+    runs = []
+    with IsolatedDecoder(DecodeOptions()) as decoder:
+        for number, key in enumerate(keys, 1):
+            source_HWC = load_source(storage, decoder, uris[key], prepared.config.size_px)
+            what = f"yardstick {number}/{len(keys)}"
+            runs.append(
+                optimize_pixels(
+                    prepared.bench,
+                    source_HWC,
+                    iterations=prepared.config.yardstick_iterations,
+                    on_progress=lambda step, loss, what=what: show(f"{what}: iteration {step}, loss {loss:.3f}"),  # type: ignore[misc]
+                )
+            )
+    return [
+        read_yardstick(label, [row for row in rows if row["model"] == label and row["key"] in keys], runs)
+        for label in prepared.models
+        if keys
+    ]
+
+
+def read_yardstick(model: str, rows: Sequence[dict], runs: Sequence[Optimization]) -> Reading:
+    """Hold a model's rows against the optimisations of the same images."""
+    losses = np.mean([run.losses for run in runs], axis=0)
+    seconds = np.mean([run.seconds for run in runs], axis=0)
+    network_loss = float(np.mean([row["total_loss"] for row in rows]))
+    network_s = float(np.mean([row["seconds"] for row in rows]))
+    reached = np.flatnonzero(losses <= network_loss)
+    equal = int(reached[0]) if len(reached) else None
+    last = len(losses) - 1
+    return Reading(
+        model=model,
+        num_images=len(runs),
+        network_loss=network_loss,
+        network_s=network_s,
+        iterations=last,
+        mark_losses=tuple(float(losses[mark]) for mark in MARKS if mark <= last),
+        mark_s=tuple(float(seconds[mark]) for mark in MARKS if mark <= last),
+        equal_iterations=equal,
+        times_faster=float(seconds[last if equal is None else equal] / network_s),
+    )

@@ -1,0 +1,186 @@
+"""A style model in the formats of other programs."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stylemill.errors import ConfigError, StylemillError
+from stylemill.exchange.convert import convert, with_raw_pixels
+from stylemill.exchange.foreign import PYTORCH_EXAMPLES
+from stylemill.nn.architecture import IMAGENET_MEAN, IMAGENET_STD, RAW, Architecture
+from stylemill.nn.pixels import normalize, pad_to_network
+from stylemill.nn.transformer_net import TransformerNet
+from stylemill.style_model import StyleModel, from_bytes, to_bytes
+
+Format = Literal["onnx", "torchscript", "safetensors", "pt-examples"]
+
+SUFFIXES: Mapping[str, str] = {
+    "onnx": ".onnx",
+    "torchscript": ".pt",
+    "safetensors": ".safetensors",
+    "pt-examples": ".pth",
+}
+TOLERANCE = 0.25
+"""Largest difference, in levels of 0 to 255, between an exported model and the network that it came from."""
+_INTERFACE = "pixels (N, 3, H, W) float32 of 0 to 255, red first, in and out; any N, H and W"
+_Picture = NDArray[np.uint8]
+_Levels = NDArray[np.float32]
+_TRIAL_SIDES_PX = (61, 94)
+"""Neither is a multiple of 4."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """A file for another program."""
+
+    data: bytes
+    description: str
+    """One sentence about what it takes and gives."""
+    difference: float
+    """Largest difference from the network on a drawn picture, in levels of 0 to 255."""
+
+
+def check_format(to: Format) -> None:
+    """Raise ConfigError if packages are missing that a format needs."""
+    if to != "onnx":
+        return
+    for package in ("onnx", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            problem = f"needs the package {package}, which is not installed"
+            raise ConfigError("to", to, problem, "pip install 'stylemill[onnx]'")
+
+
+def export(model: StyleModel, to: Format) -> Exported:
+    """Write a style model in another format, read it back and paint a picture with it.
+
+    Raises:
+        ConfigError: the format cannot hold this network, or packages are missing.
+        StylemillError: what was written does not paint what the network paints.
+    """
+    check_format(to)
+    plain = model.build_network()
+    try:
+        net = with_raw_pixels(plain)
+    except ValueError as error:
+        raise ConfigError("to", to, f"cannot hold this network: {error}", "use the style model as it is") from error
+    data, description = _WRITERS[to](model, net)
+    trial_HWC = _trial_picture()
+    difference = float(np.abs(_READERS[to](data, trial_HWC) - _paint(plain, trial_HWC)).max())
+    if not difference <= TOLERANCE:
+        raise StylemillError(
+            f"what was exported differs from the network by up to {difference:.2f} of 255 levels, and is not written;"
+            " please report it, with the style model"
+        )
+    return Exported(data=data, description=description, difference=difference)
+
+
+def _onnx(model: StyleModel, net: TransformerNet) -> tuple[bytes, str]:
+    from stylemill.exchange.onnx_graph import OPSET, to_onnx
+
+    return to_onnx(net, _metadata(model) | {"opset": str(OPSET)}), f"opset {OPSET}; {_INTERFACE}"
+
+
+def _torchscript(model: StyleModel, net: TransformerNet) -> tuple[bytes, str]:
+    from stylemill.exchange.torchscript import to_torchscript
+
+    return to_torchscript(
+        net, _metadata(model) | {"torch": torch.__version__}
+    ), f"torch {torch.__version__}; {_INTERFACE}"
+
+
+def _safetensors(model: StyleModel, net: TransformerNet) -> tuple[bytes, str]:
+    metadata = {**model.metadata, "exported_from_sha256": model.sha256}
+    raw = replace(model, architecture=net.architecture, state_dict=dict(net.state_dict()), metadata=metadata)
+    return to_bytes(raw), "parameters for levels of 0 to 255, red first, in and out; a style model like any other"
+
+
+def _pt_examples(_: StyleModel, net: TransformerNet) -> tuple[bytes, str]:
+    wanted = Architecture(pixels=RAW)
+    for field in fields(Architecture):
+        held, known = (getattr(architecture, field.name) for architecture in (net.architecture, wanted))
+        if held != known:
+            problem = f"cannot hold this network: its {field.name} is {held}, {PYTORCH_EXAMPLES.name} has {known} alone"
+            raise ConfigError("to", "pt-examples", problem, "use onnx or torchscript")
+    ours, buffer = net.state_dict(), io.BytesIO()
+    torch.save({theirs: ours[key] for key, theirs in PYTORCH_EXAMPLES.keys.items()}, buffer)
+    return buffer.getvalue(), f"a checkpoint for {PYTORCH_EXAMPLES.name}: levels of 0 to 255, red first, in and out"
+
+
+def _metadata(model: StyleModel) -> dict[str, str]:
+    return {
+        "style": model.name,
+        "version": model.version,
+        "style_model_sha256": model.sha256,
+        "input": "pixels: (N, 3, H, W) float32 levels of 0 to 255, red first; sides from 9 px",
+        "output": "painted: the same shape and scale, clamped, not rounded",
+        "padding": "sides are reflected up to a multiple of 4 and at least 16 px, and cropped again",
+    }
+
+
+def _trial_picture() -> _Picture:
+    """Return an (H, W, 3) uint8 picture with slopes, edges and grain."""
+    rows, columns = _TRIAL_SIDES_PX
+    y, x = np.mgrid[:rows, :columns] / 17.0
+    waves = [np.sin(x + 2 * y), np.cos(3 * x - y) * np.sin(y), np.sign(np.sin(x * y / 3))]
+    grain = np.random.default_rng(0).normal(0, 8, (rows, columns, 3))
+    return (127.5 + 110 * np.stack(waves, axis=-1) + grain).clip(0, 255).astype(np.uint8)
+
+
+@torch.inference_mode()
+def _paint(net: TransformerNet, image_HWC: _Picture) -> _Levels:
+    """Return what the plain network paints, clamped levels."""
+    normal_NCHW = net(normalize(torch.from_numpy(pad_to_network(image_HWC).copy())[None]))
+    std, mean = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_STD, IMAGENET_MEAN))
+    levels_CHW = (normal_NCHW * std + mean)[0].mul_(255).clamp_(0, 255)
+    height, width = image_HWC.shape[:2]
+    return levels_CHW.permute(1, 2, 0)[:height, :width].numpy()
+
+
+def _read_onnx(data: bytes, image_HWC: _Picture) -> _Levels:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # its threads wait for each other at full speed
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    pixels_NCHW = image_HWC.transpose(2, 0, 1)[None].astype(np.float32)
+    painted_NCHW: _Levels = session.run(["painted"], {"pixels": pixels_NCHW})[0]
+    return painted_NCHW[0].transpose(1, 2, 0)
+
+
+@torch.inference_mode()
+def _read_torchscript(data: bytes, image_HWC: _Picture) -> _Levels:
+    from stylemill.exchange.torchscript import load_torchscript
+
+    painted_NCHW: Tensor = load_torchscript(data)(torch.from_numpy(image_HWC.copy()).permute(2, 0, 1)[None].float())
+    return painted_NCHW[0].permute(1, 2, 0).numpy()
+
+
+def _read_safetensors(data: bytes, image_HWC: _Picture) -> _Levels:
+    return _paint(from_bytes(data, source="the exported file").build_network(), image_HWC)
+
+
+def _read_pt_examples(data: bytes, image_HWC: _Picture) -> _Levels:
+    return _paint(convert(data, source="the exported file", name="exported").build_network(), image_HWC)
+
+
+_WRITERS: Mapping[Format, Callable[[StyleModel, TransformerNet], tuple[bytes, str]]] = {
+    "onnx": _onnx,
+    "torchscript": _torchscript,
+    "safetensors": _safetensors,
+    "pt-examples": _pt_examples,
+}
+_READERS: Mapping[Format, Callable[[bytes, _Picture], _Levels]] = {
+    "onnx": _read_onnx,
+    "torchscript": _read_torchscript,
+    "safetensors": _read_safetensors,
+    "pt-examples": _read_pt_examples,
+}

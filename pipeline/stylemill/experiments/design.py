@@ -1,0 +1,190 @@
+"""From tables of measurements to pairs: the figures of two models on the same images.
+
+How many images or votes it takes to find an effect that matters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from stylemill.errors import ConfigError, ObjectNotFound, PathConflict
+from stylemill.evaluation.schema import model_label, read_measurements
+from stylemill.registry import find_version, is_reference
+from stylemill.storage import Storage, resolve
+
+
+def read_evaluations(storage: Storage, locations: Sequence[str]) -> pa.Table:
+    """Return the rows of one or more evaluations.
+
+    Raises:
+        ConfigError: a location without a table of measurements, or tables of different judges.
+        StorageError: storage failed beyond its retries.
+    """
+    tables = []
+    for location in locations:
+        try:
+            tables.append(read_measurements(storage, resolve(location)))
+        except (ObjectNotFound, PathConflict):
+            cure = "give the OUT of `stylemill evaluate`"
+            raise ConfigError("evaluation", location, "holds no evaluation.parquet", cure) from None
+        except ValueError as error:
+            cure = "run `stylemill evaluate` again"
+            raise ConfigError("evaluation", location, f"holds no table of measurements ({error})", cure) from None
+    table = pa.concat_tables(tables)
+    if len(set(table["judge"].to_pylist())) > 1:
+        problem = "were measured under different losses, style images or sizes"
+        raise ConfigError("evaluation", list(locations), problem, "measure both models with the same settings")
+    return table
+
+
+def measured_name(storage: Storage, name: str, registry: str | None) -> str:
+    """Return what the tables call a model that is named so; of a reference into a registry, the version that it means.
+
+    Raises:
+        ConfigError: no registry is named, it is none, or it has no such style or version.
+    """
+    if not is_reference(name):
+        return name
+    version = find_version(storage, name, registry)
+    return model_label(version.style, version.version)
+
+
+def choose_models(table: pa.Table, champion: str | None, candidate: str | None) -> tuple[str, str]:
+    """Return champion and candidate; those not named are the models of the table in their order.
+
+    Raises:
+        ConfigError: an unknown model, or not exactly two to choose from.
+    """
+    models = list(dict.fromkeys(table["model"].to_pylist()))
+    for field, name in (("champion", champion), ("candidate", candidate)):
+        if name is not None and name not in models:
+            raise ConfigError(field, name, "was not measured", "use one of " + ", ".join(models))
+    if champion is None or candidate is None:
+        if len(models) != 2:
+            problem = f"is not clear among {len(models)} models"
+            raise ConfigError("candidate", candidate, problem, f"give --champion and --candidate: {', '.join(models)}")
+        champion = champion or next(model for model in models if model != candidate)
+        candidate = next(model for model in models if model != champion)
+    return champion, candidate
+
+
+def pair_up(table: pa.Table, metric: str, champion: str, candidate: str) -> NDArray[np.float64]:
+    """Return the (n, 2) figures of champion and candidate on the images that both were measured on, in order of key.
+
+    Raises:
+        ConfigError: they have no image in common, an image was measured twice, or a figure is not finite.
+    """
+    figures: dict[str, dict[str, float]] = {champion: {}, candidate: {}}
+    columns = (table[name].to_pylist() for name in ("model", "key", "status", metric))
+    for model, key, status, value in zip(*columns, strict=True):
+        if model not in figures or status != "ok":
+            continue
+        if key in figures[model]:
+            problem = f"measures {model} twice on {key!r}"
+            raise ConfigError("evaluation", None, problem, "give each evaluation once")
+        figures[model][key] = value
+    common = sorted(figures[champion].keys() & figures[candidate].keys())
+    if not common:
+        problem = f"{champion} and {candidate} have no measured image in common"
+        raise ConfigError("evaluation", None, problem, "measure both on the same content with the same seed")
+    pairs = np.array([[figures[model][key] for model in (champion, candidate)] for key in common], dtype=np.float64)
+    if not np.isfinite(pairs).all():
+        first = common[int(np.flatnonzero(~np.isfinite(pairs).all(axis=1))[0])]
+        raise ConfigError("evaluation", None, f"holds a {metric} that is not finite, for {first!r}", "measure again")
+    return pairs
+
+
+FEWEST_PAIRS = 8
+"""Below, neither the t test nor the bootstrap deserves trust, whatever the power says."""
+
+
+def pairs_needed(sd_difference: float, minimal_difference: float, *, alpha: float, power: float) -> int:
+    """Return how many pairs a two-sided paired t test needs.
+
+    Args:
+        sd_difference: standard deviation of the differences within pairs.
+        minimal_difference: smallest mean difference worth finding, above 0.
+        alpha: level of the test.
+        power: chance of finding that difference.
+
+    Source: noncentral t distribution, as statsmodels' TTestPower has it.
+    """
+    from scipy.optimize import brentq
+
+    if sd_difference <= 0:
+        return FEWEST_PAIRS
+    effect_size = minimal_difference / sd_difference
+
+    def lacking(num: float) -> float:
+        return _power(effect_size, num, alpha) - power
+
+    if lacking(FEWEST_PAIRS) >= 0:
+        return FEWEST_PAIRS
+    enough = float(FEWEST_PAIRS)
+    while lacking(enough) < 0:
+        enough *= 2
+    return math.ceil(brentq(lacking, enough / 2, enough))
+
+
+def power_of(num_pairs: int, sd_difference: float, difference: float, *, alpha: float) -> float:
+    """Return the chance that a two-sided paired t test finds a mean difference; arguments as above."""
+    return 1.0 if sd_difference <= 0 else _power(abs(difference) / sd_difference, num_pairs, alpha)
+
+
+def _power(effect_size: float, num_pairs: float, alpha: float) -> float:
+    from scipy import stats
+    from statsmodels.stats.power import TTestPower
+
+    found = float(TTestPower().power(effect_size, num_pairs, alpha))
+    if math.isnan(found):  # the noncentral t distribution overflows far out, where the power is as good as 0 or 1
+        return float(effect_size * math.sqrt(num_pairs) > stats.t.isf(alpha / 2, num_pairs - 1))
+    return found
+
+
+def units_needed(minimal_win_rate: float, *, alpha: float, power: float) -> int:
+    """Return the fewest images with which the exact two-sided test of a win rate against one half has the power.
+
+    The normal approximation promises too much: at level 0.05 and a rate of 0.6 its number has a power of 0.76, not 0.8.
+
+    Args:
+        minimal_win_rate: smallest rate worth finding, above 0.5.
+        alpha: level of the test.
+        power: chance of finding that rate.
+    """
+    import numpy as np
+    from scipy import stats
+
+    start, width = 1, 4096
+    while True:
+        num = np.arange(start, start + width)
+        # The largest number of wins, and by symmetry of losses, that the test rejects.
+        edge = stats.binom.ppf(alpha / 2, num, 0.5)
+        edge = np.where(stats.binom.cdf(edge, num, 0.5) <= alpha / 2, edge, edge - 1)
+        reached = stats.binom.cdf(edge, num, minimal_win_rate) + stats.binom.sf(num - edge - 1, num, minimal_win_rate)
+        enough = np.flatnonzero(reached >= power)
+        if len(enough):
+            return int(num[enough[0]])
+        start += width
+
+
+def units_needed_live(rate: float, minimal_change: float, *, alpha: float, power: float, ratio: float = 1.0) -> int:
+    """Return how many units the champion's side of a live split needs; the candidate's has ``ratio`` times as many.
+
+    Args:
+        rate: the champion's share of successes.
+        minimal_change: smallest change of it worth finding, absolute.
+        alpha: level.
+        power: chance of finding that change.
+        ratio: candidate's units for each of the champion's.
+    """
+    from statsmodels.stats.power import NormalIndPower
+    from statsmodels.stats.proportion import proportion_effectsize
+
+    changed = min(max(rate + minimal_change, 1e-9), 1 - 1e-9)
+    effect_size = abs(proportion_effectsize(changed, min(max(rate, 1e-9), 1 - 1e-9)))
+    return math.ceil(NormalIndPower().solve_power(effect_size, alpha=alpha, power=power, ratio=ratio))

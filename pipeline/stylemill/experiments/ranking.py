@@ -1,0 +1,168 @@
+"""How strong each of several candidates is by the votes, and how far voters agree."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stylemill.experiments.statistics import Interval
+
+_DRAWS = 20_000
+_ANSWERS = ("a", "b", "tie")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """One candidate."""
+
+    model: str
+    strength: float
+    """Log odds against the average candidate: a beats b with odds exp(strength_a - strength_b)."""
+    interval: Interval
+    probability_best: float
+    """Share of draws from the normal approximation of the likelihood in which it is the strongest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """All candidates, strongest first."""
+
+    places: tuple[Place, ...]
+    was_steadied: bool
+    """Some candidate (or group) never lost or never won against the rest: half a win each way was added to pairs."""
+    num_votes: int
+    num_voters: int
+    agreement: float | None
+    """Share of equal answers over all pairs of voters and questions that both answered."""
+    kappa: float | None
+    """Mean of Cohen's kappa over pairs of voters: agreement beyond chance, 1 at most."""
+
+    @property
+    def agreement_sentence(self) -> str:
+        """Agreement in words."""
+        voters = f"{self.num_voters} voter" + "s" * (self.num_voters != 1)
+        if self.agreement is None:
+            return f"{voters}, {self.num_votes} votes; no question was answered by two"
+        kappa = f", kappa {self.kappa:.2f}" if self.kappa is not None else ""
+        return f"{voters}, {self.num_votes} votes; two voters give the same answer in {self.agreement:.0%}{kappa}"
+
+
+def stand(votes: Sequence[Mapping[str, Any]], *, alpha: float = 0.05, seed: int = 0) -> Standing:
+    """Fit the strengths of all candidates; a tie counts as half a win for each.
+
+    Args:
+        votes: rows of VOTE_SCHEMA, at least one.
+        alpha: of the intervals.
+        seed: of the draws for ``probability_best``.
+    """
+    models, wins = count_wins(votes)
+    strengths, covariance, was_steadied = bradley_terry(wins)
+    from scipy import stats
+
+    half = stats.norm.ppf(1 - alpha / 2) * np.sqrt(np.diag(covariance))
+    draws = np.random.default_rng(seed).multivariate_normal(strengths, covariance, _DRAWS, method="svd")
+    best = np.bincount(draws.argmax(axis=1), minlength=len(models)) / _DRAWS
+    agreement, kappa = agree(votes)
+    return Standing(
+        places=tuple(
+            Place(
+                model=models[at],
+                strength=float(strengths[at]),
+                interval=(float(strengths[at] - half[at]), float(strengths[at] + half[at])),
+                probability_best=float(best[at]),
+            )
+            for at in np.argsort(-strengths, kind="stable")
+        ),
+        was_steadied=was_steadied,
+        num_votes=len(votes),
+        num_voters=len({vote["voter"] for vote in votes}),
+        agreement=agreement,
+        kappa=kappa,
+    )
+
+
+def count_wins(votes: Iterable[Mapping[str, Any]]) -> tuple[list[str], NDArray[np.float64]]:
+    """Return the models and (n, n) wins of the row's over the column's; a tie is half a win for both."""
+    votes = list(votes)
+    models = sorted({vote[side] for vote in votes for side in ("model_a", "model_b")})
+    index = {model: number for number, model in enumerate(models)}
+    wins = np.zeros((len(models), len(models)))
+    for vote in votes:
+        a, b = index[vote["model_a"]], index[vote["model_b"]]
+        share = 0.5 if vote["preferred"] is None else float(vote["preferred"] == vote["model_a"])
+        wins[a, b] += share
+        wins[b, a] += 1 - share
+    return models, wins
+
+
+def bradley_terry(wins: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], bool]:
+    """Fit a Bradley-Terry model as a logistic regression.
+
+    Args:
+        wins: (n, n) wins of the row's candidate over the column's.
+
+    Returns:
+        (n,) strengths of mean zero, their (n, n) covariance, and whether half a win each way had to be added because
+        the likelihood has no finite maximum.
+
+    Source: Bradley and Terry 1952, doi:10.2307/2334029; Ford 1957, doi:10.1080/00029890.1957.11989117, for when there
+    is a maximum.
+    """
+    import statsmodels.api as sm
+    from scipy.sparse.csgraph import connected_components
+
+    num = len(wins)
+    groups, _ = connected_components(wins > 0, directed=True, connection="strong")
+    was_steadied = groups > 1
+    if was_steadied:
+        met = (wins + wins.T) > 0
+        apart, _ = connected_components(met, directed=False)
+        met |= apart > 1  # groups that never met have no common scale otherwise
+        wins = wins + 0.5 * (met & ~np.eye(num, dtype=bool))
+    pairs = [(a, b) for a, b in combinations(range(num), 2) if wins[a, b] + wins[b, a] > 0]
+    design, answers = np.zeros((len(pairs), num)), np.zeros((len(pairs), 2))
+    for row, (a, b) in enumerate(pairs):
+        design[row, a], design[row, b] = 1.0, -1.0
+        answers[row] = wins[a, b], wins[b, a]
+    with np.errstate(invalid="ignore", divide="ignore"):  # a spread of residuals that nobody asks for
+        fitted = sm.GLM(answers, design[:, 1:], family=sm.families.Binomial()).fit()
+    strengths, covariance = np.zeros(num), np.zeros((num, num))
+    strengths[1:], covariance[1:, 1:] = fitted.params, fitted.cov_params()
+    center = np.eye(num) - 1 / num
+    return center @ strengths, center @ covariance @ center.T, was_steadied
+
+
+def agree(votes: Iterable[Mapping[str, Any]]) -> tuple[float | None, float | None]:
+    """Return the share of equal answers of two voters to one question, and the mean of Cohen's kappa over such pairs.
+
+    Source: Cohen 1960, doi:10.1177/001316446002000104; the mean over pairs after Light 1971, doi:10.1037/h0031643.
+    """
+    from statsmodels.stats.inter_rater import cohens_kappa
+
+    answers: dict[str, dict[tuple[str, str, str], str]] = defaultdict(dict)
+    for vote in votes:
+        question = (vote["key"], vote["model_a"], vote["model_b"])
+        chosen = vote["preferred"]
+        answers[vote["voter"]][question] = "tie" if chosen is None else "a" if chosen == vote["model_a"] else "b"
+    equal = total = 0
+    kappas = []
+    for first, second in combinations(sorted(answers), 2):
+        common = answers[first].keys() & answers[second].keys()
+        if not common:
+            continue
+        table = np.zeros((len(_ANSWERS), len(_ANSWERS)))
+        for question in common:
+            table[
+                ["a", "b", "tie"].index(answers[first][question]), ["a", "b", "tie"].index(answers[second][question])
+            ] += 1
+        equal, total = equal + int(np.trace(table)), total + len(common)
+        shares = table.sum(axis=1) @ table.sum(axis=0) / len(common) ** 2
+        if shares < 1:  # both always give one and the same answer: there is no chance to be better than
+            kappas.append(float(cohens_kappa(table, return_results=False)))
+    return (equal / total if total else None), (float(np.mean(kappas)) if kappas else None)

@@ -1,0 +1,88 @@
+"""The only parts of Pillow that ever see a source: a fixed list, called by name.
+
+``Image.open`` tries every plugin that it knows, some of which start external programs (EPS) or are stubs for
+whatever handler is registered. Here the signature decides which one plugin reads a file.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+from functools import cache
+from typing import Any, Final
+
+from PIL import ImageFile, features
+
+from stylemill.errors import ImageError
+
+_PLUGINS: Final[dict[str, tuple[str, str]]] = {
+    "jpeg": ("PIL.JpegImagePlugin", "JpegImageFile"),
+    "png": ("PIL.PngImagePlugin", "PngImageFile"),
+    "gif": ("PIL.GifImagePlugin", "GifImageFile"),
+    "tiff": ("PIL.TiffImagePlugin", "TiffImageFile"),
+    "webp": ("PIL.WebPImagePlugin", "WebPImageFile"),
+    "avif": ("PIL.AvifImagePlugin", "AvifImageFile"),
+    "jpeg2000": ("PIL.Jpeg2KImagePlugin", "Jpeg2KImageFile"),
+    "bmp": ("PIL.BmpImagePlugin", "BmpImageFile"),
+    "ico": ("PIL.IcoImagePlugin", "IcoImageFile"),
+    "cur": ("PIL.CurImagePlugin", "CurImageFile"),
+    "icns": ("PIL.IcnsImagePlugin", "IcnsImageFile"),
+    "ppm": ("PIL.PpmImagePlugin", "PpmImageFile"),
+    "psd": ("PIL.PsdImagePlugin", "PsdImageFile"),
+    "qoi": ("PIL.QoiImagePlugin", "QoiImageFile"),
+    "dds": ("PIL.DdsImagePlugin", "DdsImageFile"),
+    "sun": ("PIL.SunImagePlugin", "SunImageFile"),
+    "sgi": ("PIL.SgiImagePlugin", "SgiImageFile"),
+    "pcx": ("PIL.PcxImagePlugin", "PcxImageFile"),
+    "tga": ("PIL.TgaImagePlugin", "TgaImageFile"),
+    "xbm": ("PIL.XbmImagePlugin", "XbmImageFile"),
+    "xpm": ("PIL.XpmImagePlugin", "XpmImageFile"),
+    "heif": ("pillow_heif", "HeifImageFile"),
+}
+
+_FEATURES: Final = {"webp": "webp", "avif": "avif", "jpeg2000": "jpg_2000"}
+
+_UNREAD: Final = {
+    "svg": "an SVG drawing",
+    "eps": "a PostScript drawing",
+    "wmf": "a Windows metafile",
+    "emf": "a Windows metafile",
+    "raw": "a camera raw file",
+    "jxl": "a JPEG XL image",
+    "jpegxr": "a JPEG XR image",
+    "exr": "an OpenEXR image",
+    "hdr": "a Radiance image",
+    "dicom": "a DICOM image",
+    "xcf": "a GIMP document",
+}
+
+
+def open_image(data: bytes, image_format: str) -> ImageFile.ImageFile:
+    """Read the header of a source with the plugin of its format; no pixel is decoded yet.
+
+    Args:
+        data: the whole file.
+        image_format: what ``sniff`` says.
+
+    Raises:
+        ImageError: ``UnsupportedFormat``, with what would help. Whatever else a plugin raises passes through.
+    """
+    return _factory(image_format)(io.BytesIO(data))
+
+
+@cache
+def _factory(image_format: str) -> Any:
+    if image_format not in _PLUGINS:
+        what = _UNREAD.get(image_format, f"an image in the format {image_format.upper()}")
+        raise ImageError("UnsupportedFormat", f"it is {what}, which is not read; convert it to PNG or TIFF first")
+    feature = _FEATURES.get(image_format)
+    if feature and not features.check(feature):
+        raise ImageError(
+            "UnsupportedFormat", f"this build of Pillow reads no {image_format.upper()}; install a full one"
+        )
+    module, name = _PLUGINS[image_format]
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        cure = "install the extra: pip install 'stylemill[heif]'" if image_format == "heif" else str(error)
+        raise ImageError("UnsupportedFormat", f"{image_format.upper()} images are not read here; {cure}") from error

@@ -1,0 +1,115 @@
+"""JPEGs that any decoder reads alike, told by their headers: a GPU may decode those."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from PIL import ImageFile
+
+from stylemill.images.animation import count_frames
+from stylemill.images.formats.non_images import is_cut_off
+from stylemill.images.formats.plugins import open_image
+from stylemill.images.formats.sniff import SNIFF_BYTES, sniff
+from stylemill.images.metadata import orientation_of, read_metadata
+from stylemill.images.options import DecodeOptions
+from stylemill.images.pixels import upright
+from stylemill.images.profile import is_srgb
+from stylemill.images.source_image import Metadata, SourceImage
+
+_RED_GREEN_BLUE: Final = [ord("R"), ord("G"), ord("B")]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PlainJpeg:
+    """A JPEG of three 8-bit channels in YCbCr and sRGB, whole to its end, whose pixels nobody has decoded yet."""
+
+    data: bytes
+    """The file."""
+
+    stored_width_px: int
+    stored_height_px: int
+    """Of the picture as it lies in the file."""
+
+    orientation: int
+    """EXIF 0x0112, 1 to 8."""
+
+    had_profile: bool
+    """Its ICC profile says sRGB."""
+
+    metadata: Metadata
+
+    @property
+    def width_px(self) -> int:
+        """Width as displayed."""
+        return self.stored_height_px if self.orientation >= 5 else self.stored_width_px
+
+    @property
+    def height_px(self) -> int:
+        """Height as displayed."""
+        return self.stored_width_px if self.orientation >= 5 else self.stored_height_px
+
+    def source(self, stored_HWC: np.ndarray) -> SourceImage:
+        """Return the source, once somebody has decoded its pixels.
+
+        Args:
+            stored_HWC: (H, W, 3) uint8 as they lie in the file.
+        Raises:
+            ValueError: not the size that the header says.
+        """
+        wanted = (self.stored_height_px, self.stored_width_px, 3)
+        if stored_HWC.shape != wanted or stored_HWC.dtype != np.uint8:
+            raise ValueError(f"decoding gave {stored_HWC.shape} {stored_HWC.dtype}, the header says {wanted}")
+        return SourceImage(
+            image_HWC=upright(stored_HWC, self.orientation),
+            source_format="jpeg",
+            source_mode="RGB",
+            had_profile=self.had_profile,
+            metadata=self.metadata,
+        )
+
+
+def plain_jpeg(data: bytes, options: DecodeOptions) -> PlainJpeg | None:
+    """Return a file as a plain JPEG, or None where the careful decoder has to judge it.
+
+    Only the header is read, by Pillow's Python code.
+
+    Args:
+        data: the whole file.
+        options: limits.
+    """
+    if sniff(data[:SNIFF_BYTES]) != "jpeg" or len(data) > options.max_source_bytes or is_cut_off(data, "jpeg"):
+        return None
+    try:
+        image = open_image(data, "jpeg")
+        return _described(data, image) if _is_plain(image, options) else None
+    except Exception:  # noqa: BLE001 - the careful decoder finds out what is wrong with it, and says so
+        return None
+
+
+def _is_plain(image: ImageFile.ImageFile, options: DecodeOptions) -> bool:
+    width_px, height_px = image.size
+    profile = image.info.get("icc_profile")
+    channels = [channel[0] for channel in getattr(image, "layer", [])]
+    return (
+        image.mode == "RGB"
+        and getattr(image, "bits", 0) == 8
+        and channels != _RED_GREEN_BLUE
+        and image.info.get("adobe_transform", 1) == 1
+        and 0 < width_px * height_px <= options.max_pixels
+        and count_frames(image, "jpeg") == 1
+        and (not profile or is_srgb(profile))
+    )
+
+
+def _described(data: bytes, image: ImageFile.ImageFile) -> PlainJpeg:
+    orientation = orientation_of(image, "jpeg")
+    return PlainJpeg(
+        data=data,
+        stored_width_px=image.size[0],
+        stored_height_px=image.size[1],
+        orientation=orientation,
+        had_profile=bool(image.info.get("icc_profile")),
+        metadata=read_metadata(image, orientation),
+    )

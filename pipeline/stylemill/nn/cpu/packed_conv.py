@@ -1,0 +1,139 @@
+"""A convolution whose weights are laid out once for the kernels of this machine.
+
+A depthwise-separable convolution whose weights are laid out once for the kernels of this machine.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_ANY_SIDE_PX = 64
+_TRIAL_SIDE_PX = 40
+MAX_COLUMNS = 10_240
+"""Wider results of few input channels are computed in column ranges.
+
+Beyond some 10,700 columns oneDNN 3.12 finds no good blocks for many widths when there are 3 input channels: a
+row of 12,248 took 25 times as long as one of 11,008.
+"""
+
+_SAFE_CHANNELS = 16
+_TRIAL_TOLERANCE = 0.05
+"""Share of the largest result; rounding to bfloat16 makes 0.004, a wrong kernel 1."""
+
+
+class PackedConv:
+    """An unpadded convolution of channels-last batches on a CPU.
+
+    Where torch has oneDNN, the weights are reordered at construction, not at every call; elsewhere the
+    plain operator runs. Every kernel must pass a trial against float32 first; one that fails (``trusted``
+    is False) is computed in float32 and rounded.
+
+    Args:
+        weight_OIHW: (O, I, kH, kW) float32.
+        bias_O: (O,) float32, or None.
+        stride: vertical and horizontal.
+        dtype: float32 or bfloat16, of weights, input and output; sums are kept in float32.
+    """
+
+    def __init__(
+        self,
+        weight_OIHW: Tensor,
+        bias_O: Tensor | None,
+        *,
+        stride: tuple[int, int] = (1, 1),
+        dtype: torch.dtype,
+    ) -> None:
+        self.out_channels, self.in_channels, self.kernel_height, self.kernel_width = weight_OIHW.shape
+        self.stride = stride
+        self.bias_O = None if bias_O is None else bias_O.detach().to(dtype)
+        weight = weight_OIHW.detach().to(dtype).contiguous(memory_format=torch.channels_last)
+        self._packed = torch.backends.mkldnn.is_available()
+        if self._packed:
+            some_size = (1, self.in_channels, _ANY_SIDE_PX, _ANY_SIDE_PX)
+            # Through torch.ops: the stub of the function in torch._C lacks the size.
+            weight = torch.ops.aten.mkldnn_reorder_conv2d_weight(
+                weight.to_mkldnn(), (0, 0), stride, (1, 1), 1, some_size
+            )
+        self._weight = weight
+        self.trusted = self._passes_trial(weight_OIHW)
+        if not self.trusted:
+            self._exact_weight = weight_OIHW.detach().to(dtype).float()
+
+    @torch.inference_mode()
+    def _passes_trial(self, weight_OIHW: Tensor) -> bool:
+        """Compare one small convolution with float32.
+
+        oneDNN 3.12 computes garbage for some shapes on AMX: bfloat16, 16 or 24 input channels, kernels
+        12 wide at stride 4. Other versions may have other such shapes; a trial finds them all.
+        """
+        dtype = self._weight.dtype
+        if dtype == torch.float32:
+            return True
+        shape = (1, self.kernel_height + 4, _TRIAL_SIDE_PX, self.in_channels)
+        values = torch.linspace(-1, 1, shape[1] * shape[2] * shape[3]).mul(997).sin()
+        window_NCHW = values.view(shape).to(dtype).permute(0, 3, 1, 2)
+        weight = weight_OIHW.detach().to(dtype).float()
+        bias = None if self.bias_O is None else self.bias_O.float()
+        wanted_NCHW = F.conv2d(window_NCHW.float(), weight, bias, self.stride)
+        error = (self._run(window_NCHW).float() - wanted_NCHW).abs().max()
+        return bool(error <= _TRIAL_TOLERANCE * wanted_NCHW.abs().max())
+
+    def __call__(self, window_NCHW: Tensor) -> Tensor:
+        """Convolve (N, I, H, W) channels-last to (N, O, H', W') channels-last without padding."""
+        if not self.trusted:
+            bias = None if self.bias_O is None else self.bias_O.float()
+            out_NCHW = F.conv2d(window_NCHW.float(), self._exact_weight, bias, self.stride)
+            return out_NCHW.to(window_NCHW.dtype, memory_format=torch.channels_last)
+        columns = (window_NCHW.shape[3] - self.kernel_width) // self.stride[1] + 1
+        if columns > MAX_COLUMNS and self.in_channels < _SAFE_CHANNELS:
+            return self._run_in_ranges(window_NCHW, columns)
+        return self._run(window_NCHW)
+
+    def _run_in_ranges(self, window_NCHW: Tensor, columns: int) -> Tensor:
+        batch, _, height, _ = window_NCHW.shape
+        size = batch, self.out_channels, (height - self.kernel_height) // self.stride[0] + 1, columns
+        out_NCHW = torch.empty(size, dtype=window_NCHW.dtype, memory_format=torch.channels_last)
+        step = -(
+            -columns // -(-columns // MAX_COLUMNS)
+        )  # equal ranges: one of a few columns is what kernels are bad at
+        for first in range(0, columns, step):
+            last = min(first + step, columns)
+            left, right = first * self.stride[1], (last - 1) * self.stride[1] + self.kernel_width
+            dense_NCHW = window_NCHW[..., left:right].contiguous(memory_format=torch.channels_last)
+            out_NCHW[..., first:last] = self._run(dense_NCHW)
+        return out_NCHW
+
+    def _run(self, window_NCHW: Tensor) -> Tensor:
+        if not self._packed:
+            return F.conv2d(window_NCHW, self._weight, self.bias_O, self.stride)
+        out_NCHW: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            window_NCHW, self._weight, self.bias_O, (0, 0), self.stride, (1, 1), 1, "none", (), ""
+        )
+        return out_NCHW
+
+
+class SeparableConv:
+    """A convolution of each channel by itself, then a packed 1x1 one; the same face as a ``PackedConv``.
+
+    Args:
+        depthwise_I1HW: (I, 1, kH, kW) float32.
+        weight_OIHW: (O, I, 1, 1) float32.
+        stride: vertical and horizontal.
+        dtype: float32 or bfloat16, of weights, input, output and what lies between.
+    """
+
+    def __init__(
+        self, depthwise_I1HW: Tensor, weight_OIHW: Tensor, *, stride: tuple[int, int], dtype: torch.dtype
+    ) -> None:
+        self.in_channels, _, self.kernel_height, self.kernel_width = depthwise_I1HW.shape
+        self.out_channels = len(weight_OIHW)
+        self.stride = stride
+        self._depthwise = depthwise_I1HW.detach().to(dtype).contiguous(memory_format=torch.channels_last)
+        self._mix = PackedConv(weight_OIHW, None, dtype=dtype)
+
+    def __call__(self, window_NCHW: Tensor) -> Tensor:
+        """Convolve (N, I, H, W) channels-last to (N, O, H', W') channels-last without padding."""
+        each_NCHW = F.conv2d(window_NCHW, self._depthwise, None, self.stride, groups=self.in_channels)
+        return self._mix(each_NCHW.contiguous(memory_format=torch.channels_last))

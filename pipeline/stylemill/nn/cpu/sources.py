@@ -1,0 +1,185 @@
+"""Where the rows of a layer's input come from: pixels, or what the layer before left, finished late.
+
+A layer leaves raw convolution results and their moments. Norm, ReLU, residual and padding are done by the
+next layer while it reads, strip by strip, so that they meet the data in the cache.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stylemill.nn.cpu.channel_stats import ChannelStatistics, Norm
+from stylemill.nn.cpu.folding import PIXEL_CENTRES
+from stylemill.nn.cpu.padded_map import Frame, relu_into
+from stylemill.nn.pixels import padded_side_px
+from stylemill.nn.transformer_net import IMAGE_CHANNELS
+
+INTERPOLATION_REACH_PX = 3
+"""Low-resolution rows that a cubic kernel of a doubled row touches beyond its own, and one to spare."""
+
+
+class RowStore(Protocol):
+    """Something that has room for some rows of a map, without their border."""
+
+    def rows(self, first: int, last: int, step: int = 1) -> Tensor:
+        """Return the (n, W, C) view to write the rows ``range(first, last, step)`` into."""
+
+
+class Source(Protocol):
+    """Something that can write any of its rows into a frame."""
+
+    height: int
+    width: int
+    channels: int
+
+    step: int
+    """Rows are made in groups of this many; asking for whole groups saves making them twice."""
+
+    def write_rows(self, frame: RowStore, first: int, last: int) -> None:
+        """Write the rows ``range(first, last)`` of the map into the frame's inside."""
+
+
+class PixelSource:
+    """The rows of an 8-bit image, padded like ``pad_to_network`` without copying it, centred around zero.
+
+    Args:
+        image_HWC: (H, W, 3) uint8; only read.
+        dtype: what the network computes in; whole numbers up to 255 are exact in both.
+    """
+
+    step = 1
+
+    def __init__(self, image_HWC: NDArray[np.uint8], dtype: torch.dtype) -> None:
+        rows_px, columns_px, self.channels = image_HWC.shape
+        self.height, self.width = padded_side_px(rows_px), padded_side_px(columns_px)
+        self._image_HWC = image_HWC
+        self._row_of = np.pad(np.arange(rows_px), (0, self.height - rows_px), mode="reflect")
+        self._column_of = np.pad(np.arange(columns_px), (0, self.width - columns_px), mode="reflect")
+        self._centres = torch.tensor(PIXEL_CENTRES, dtype=dtype).repeat(columns_px)
+
+    def write_rows(self, frame: RowStore, first: int, last: int) -> None:
+        """Write centred pixels."""
+        rows_px, columns_px, _ = self._image_HWC.shape
+        # Copied, a band at a time: torch does not take memory that numpy marks as read-only.
+        rows = slice(first, last) if last <= rows_px else self._row_of[first:last]
+        band_HWC = np.array(self._image_HWC[rows])
+        centred = torch.from_numpy(band_HWC.reshape(last - first, -1)).to(self._centres.dtype)
+        centred.sub_(self._centres)
+        out_HWC = frame.rows(first, last)
+        out_HWC[:, :columns_px] = centred.view(last - first, columns_px, IMAGE_CHANNELS)
+        for column in range(columns_px, self.width):
+            out_HWC[:, column] = out_HWC[:, int(self._column_of[column])]
+
+
+class RawMap:
+    """What a layer leaves: convolution results in strips, and the statistics over all of them.
+
+    Args:
+        strips: per group of ``rows_per_strip`` tap rows one (1, C, n, W) channels-last tensor per tap;
+            tap t holds the output rows ``taps * row + t``.
+        height: output rows in all.
+        statistics: of all of them.
+        norm: the layer's norm.
+    """
+
+    def __init__(
+        self,
+        strips: list[list[Tensor]],
+        rows_per_strip: int,
+        height: int,
+        statistics: ChannelStatistics,
+        norm: Norm,
+    ) -> None:
+        self.height, self.step = height, len(strips[0])
+        self.channels, self.width = strips[0][0].shape[1], strips[0][0].shape[3]
+        self._strips, self._rows_per_strip = strips, rows_per_strip
+        self._statistics, self._norm = statistics, norm
+        self._residual: Frame | None = None
+
+    def add_to(self, residual: Frame) -> None:
+        """Let the finished rows be added to those of ``residual`` (a block without ReLU)."""
+        self._residual = residual
+
+    def write_rows(self, frame: RowStore, first: int, last: int) -> None:
+        """Write normalised rows, with ReLU or residual as the layer has it."""
+        num_taps = len(self._strips[0])
+        rows_per_strip = self._rows_per_strip * num_taps
+        for index in range(first // rows_per_strip, -(-last // rows_per_strip)):
+            strip_first = index * rows_per_strip
+            for tap, raw_NCHW in enumerate(self._strips[index]):
+                low = max(0, -(-(first - strip_first - tap) // num_taps))
+                high = min(raw_NCHW.shape[2], -(-(last - strip_first - tap) // num_taps))
+                if low < high:
+                    self._write(frame, raw_NCHW[:, :, low:high], strip_first + low * num_taps + tap, num_taps)
+
+    def _write(self, frame: RowStore, raw_NCHW: Tensor, first: int, step: int) -> None:
+        last = first + step * (raw_NCHW.shape[2] - 1) + 1
+        residual_HWC = None if self._residual is None else self._residual.rows(first, last, step)
+        normal_NCHW = self._norm.apply(raw_NCHW, self._statistics)
+        finish_rows(normal_NCHW, self._norm.relu, residual_HWC, frame.rows(first, last, step))
+
+
+def finish_rows(normal_NCHW: Tensor, relu: bool, residual_HWC: Tensor | None, out_HWC: Tensor) -> None:
+    """Write normalised rows with what follows the norm: a ReLU, the residual, or nothing.
+
+    Args:
+        normal_NCHW: (1, C, n, W) channels-last.
+        relu: clamp at zero; excludes a residual.
+        residual_HWC: (n, W, C) to add, or None.
+        out_HWC: (n, W, C) view to write into.
+    """
+    normal_HWC = normal_NCHW.permute(0, 2, 3, 1)[0]
+    if residual_HWC is not None:
+        torch.add(normal_HWC, residual_HWC, out=out_HWC)
+    elif relu:
+        relu_into(out_HWC, normal_HWC)
+    else:
+        out_HWC.copy_(normal_HWC)
+
+
+class InterpolatedSource:
+    """Another source at twice the size, bilinear or bicubic, where folding would not be exact.
+
+    Args:
+        source: the map at low resolution.
+        mode: as torch names it; half-pixel centres, borders clamped.
+        dtype: of the map.
+    """
+
+    step = 2
+
+    def __init__(self, source: Source, mode: str, dtype: torch.dtype) -> None:
+        self.height, self.width, self.channels = source.height * 2, source.width * 2, source.channels
+        self._source, self._mode, self._dtype = source, mode, dtype
+
+    def write_rows(self, frame: RowStore, first: int, last: int) -> None:
+        """Interpolate the rows needed from a little more than the low rows under them."""
+        low_first = max(0, first // 2 - INTERPOLATION_REACH_PX)
+        low_last = min(self._source.height, -(-last // 2) + INTERPOLATION_REACH_PX)
+        low = _RowsAsFrame(low_first, low_last, self._source, self._dtype)
+        self._source.write_rows(low, low_first, low_last)
+        high_NCHW = F.interpolate(low.all_NCHW(), scale_factor=2, mode=self._mode, align_corners=False)
+        high_HWC = high_NCHW.permute(0, 2, 3, 1)[0]
+        frame.rows(first, last).copy_(high_HWC[first - 2 * low_first : last - 2 * low_first])
+
+
+class _RowsAsFrame(Frame):
+    """A few rows of a map, numbered as in the whole map, without a border."""
+
+    def __init__(self, first: int, last: int, source: Source, dtype: torch.dtype) -> None:
+        size = (last - first, source.width, source.channels, 0)
+        buffer = torch.empty(Frame.num_bytes(*size, dtype), dtype=torch.uint8)
+        super().__init__(buffer, *size, "reflect", dtype)
+        self._first = first
+
+    def rows(self, first: int, last: int, step: int = 1) -> Tensor:
+        return super().rows(first - self._first, last - self._first, step)
+
+    def all_NCHW(self) -> Tensor:
+        return self.window(0, self.height)

@@ -1,0 +1,197 @@
+"""What a network makes of an image that is all one colour: again one colour.
+
+A trained network in the form that runs fastest on this machine.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stylemill.nn.architecture import Interpolation
+from stylemill.nn.cpu.channel_stats import ChannelStatistics
+from stylemill.nn.cpu.layers import prepare_layers
+from stylemill.nn.cpu.thread_team import Team
+from stylemill.nn.cpu.whole_image import WholePass
+from stylemill.nn.pixels import check_image
+from stylemill.nn.precision import DTYPES, check_device, resolve_precision
+from stylemill.nn.transformer_net import TransformerNet
+
+if TYPE_CHECKING:
+    from stylemill.nn.gpu import CudaPass
+
+_SIDE_PX = 8
+"""Of the image that is painted in the place of one of any size: more rows say nothing new."""
+
+
+class OneColour:
+    """Paints images of one colour in float32, for a network that otherwise runs in bfloat16.
+
+    On a constant map an instance norm finds no variance and leaves its bias. The folded upsampling of even
+    and odd columns rounds its kernels differently, so in bfloat16 the map is constant but for its last
+    digits, and the norm would blow these up to a lattice over the whole picture.
+
+    Args:
+        net: the network, whose weights are copied.
+    """
+
+    def __init__(self, net: TransformerNet) -> None:
+        self._pass = WholePass(prepare_layers(net, torch.float32), Team(1))
+
+    def paint(self, image_HWC: NDArray[np.uint8], dtype: type) -> NDArray | None:
+        """Return the painted image, or None for one of several colours.
+
+        Args:
+            image_HWC: (H, W, 3) uint8.
+            dtype: ``uint8`` for rounded and clamped values, ``float32`` for values as the network gives them.
+        Returns:
+            (H, W, 3) of that dtype, all of one colour.
+        """
+        first_C = image_HWC[0, 0]
+        if (image_HWC[0] != first_C).any() or (image_HWC != first_C).any():
+            return None
+        painted_HWC: NDArray = np.empty((_SIDE_PX, _SIDE_PX, 3), dtype)
+        self._pass.run(np.full((_SIDE_PX, _SIDE_PX, 3), first_C), painted_HWC)
+        return np.full(image_HWC.shape, painted_HWC[_SIDE_PX // 2, _SIDE_PX // 2])
+
+
+class Flight(Protocol):
+    """A batch that has been started."""
+
+    def result(self) -> NDArray[np.uint8]:
+        """Wait for it, and return (N, H, W, 3) uint8."""
+        ...
+
+
+class Landed:
+    """A batch that is painted already."""
+
+    def __init__(self, painted_NHWC: NDArray[np.uint8]) -> None:
+        self._painted_NHWC = painted_NHWC
+
+    def result(self) -> NDArray[np.uint8]:
+        """Return (N, H, W, 3) uint8."""
+        return self._painted_NHWC
+
+
+class FastNet:
+    """Repaints 8-bit images with the weights of one network, which it copies and never changes.
+
+    On a CPU the bytes of the result depend on the image, the weights and the kind of machine alone: not
+    on the number of threads, not on what else is in the batch.
+
+    Args:
+        net: the trained network.
+        precision: ``auto``, ``float32`` or ``bfloat16`` (see ``resolve_precision``).
+        device: where to run.
+        num_threads: threads that share one image on a CPU; None takes what torch is set to now.
+        compile_network: on a GPU, fuse with ``torch.compile``: pays in long runs over few shapes.
+    Raises:
+        ConfigError: a precision or device that this machine lacks.
+    """
+
+    def __init__(
+        self,
+        net: TransformerNet,
+        *,
+        precision: str,
+        device: str = "cpu",
+        num_threads: int | None = None,
+        compile_network: bool = False,
+    ) -> None:
+        self.precision = resolve_precision(precision, device)
+        self.device = check_device(device)
+        self.architecture = net.architecture
+        dtype = DTYPES[self.precision]
+        self.team = Team(num_threads or torch.get_num_threads())
+        # Also beside a GPU: images that do not fit it go through the CPU in bands.
+        self.layers = prepare_layers(net, dtype)
+        self._whole = WholePass(self.layers, self.team)
+        # Transposed convolutions and sub-pixel ones make a pattern of a single colour.
+        stays_flat = net.architecture.upsampling in get_args(Interpolation)
+        self.one_colour = OneColour(net) if dtype != torch.float32 and stays_flat else None
+        self.gpu: CudaPass | None = None
+        if self.device.type == "cuda":
+            from stylemill.nn.gpu import CudaPass
+
+            self.gpu = CudaPass(net, dtype, self.device, compile_network=compile_network)
+
+    def stylize(self, image_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Repaint one image of any size from 1 x 1 px.
+
+        Args:
+            image_HWC: (H, W, 3) uint8.
+        Returns:
+            (H, W, 3) uint8 of the same size: padded by reflection, repainted, cropped; never resized.
+        Raises:
+            ValueError: not a non-empty (H, W, 3) uint8 array.
+        """
+        if self.gpu is not None:
+            return self.stylize_batch(image_HWC[None])[0]
+        painted_HWC: NDArray[np.uint8] = self._run(image_HWC, np.uint8)
+        return painted_HWC
+
+    def values(self, image_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Repaint one image and return it before rounding and clamping.
+
+        Args:
+            image_HWC: (H, W, 3) uint8.
+        Returns:
+            (H, W, 3) float32 on the scale of 0 to 255.
+        Raises:
+            ValueError: not a non-empty (H, W, 3) uint8 array.
+        """
+        if self.gpu is not None:
+            check_image(image_HWC)
+            return self.gpu.values(image_HWC)
+        values_HWC: NDArray[np.float32] = self._run(image_HWC, np.float32)
+        return values_HWC
+
+    def stylize_batch(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Repaint images of one size, each exactly as ``stylize`` would.
+
+        Args:
+            images_NHWC: (N, H, W, 3) uint8.
+        Returns:
+            (N, H, W, 3) uint8.
+        Raises:
+            ValueError: not a non-empty batch of (H, W, 3) uint8 images.
+        """
+        if self.gpu is not None:
+            return self.submit_batch(images_NHWC).result()
+        return np.stack([self.stylize(image_HWC) for image_HWC in images_NHWC])
+
+    def submit_batch(self, images_NHWC: NDArray[np.uint8]) -> Flight:
+        """Start a batch and return at once, so that reading and encoding overlap with the GPU.
+
+        On a CPU, where nothing would overlap, the batch is painted before this returns.
+
+        Args:
+            images_NHWC: (N, H, W, 3) uint8.
+        Returns:
+            What ``result()`` gives the painted batch.
+        Raises:
+            ValueError: not a batch of (H, W, 3) uint8 images.
+            torch.OutOfMemoryError: the batch is too large for the GPU.
+        """
+        if self.gpu is None:
+            return Landed(self.stylize_batch(images_NHWC))
+        for image_HWC in images_NHWC:
+            check_image(image_HWC)
+        return self.gpu.submit(images_NHWC)
+
+    def statistics(self, image_HWC: NDArray[np.uint8]) -> list[ChannelStatistics]:
+        """Return mean and variance of every normed layer on one image, as the CPU computes them."""
+        check_image(image_HWC)
+        return self._whole.run(image_HWC, np.empty(image_HWC.shape, np.uint8))
+
+    def _run(self, image_HWC: NDArray[np.uint8], dtype: type) -> NDArray:
+        check_image(image_HWC)
+        if self.one_colour and (flat_HWC := self.one_colour.paint(image_HWC, dtype)) is not None:
+            return flat_HWC
+        painted_HWC: NDArray = np.empty(image_HWC.shape, dtype)
+        self._whole.run(image_HWC, painted_HWC)
+        return painted_HWC

@@ -1,0 +1,84 @@
+"""What a loss network is, and what it says about a batch.
+
+Fixed images drawn by code, on which loss networks are brought to a common scale.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossFeatures:
+    """Activations at the layers that the loss compares."""
+
+    content_NCHW: Tensor
+    """(N, C, H, W) at the content layer."""
+    style_NCHW: tuple[Tensor, ...]
+    """Per style layer (N, C, H, W)."""
+
+
+class LossNetwork(Protocol):
+    """A frozen network whose activations say what an image shows and how it is painted."""
+
+    name: str
+    content_energy: float
+    """Mean square of the content layer's activations on the calibration images: brings networks to one scale."""
+
+    def features(self, batch_NCHW: Tensor) -> LossFeatures:
+        """Return all features of an ImageNet-normalised (N, 3, H, W) batch."""
+        ...
+
+    def content(self, batch_NCHW: Tensor) -> Tensor:
+        """Return the content layer's activations alone, going no deeper than it takes."""
+        ...
+
+    def to(self, dtype: torch.dtype, /) -> Self:
+        """Return itself with its parameters in another precision."""
+        ...
+
+    def digest(self) -> str:
+        """Return the SHA-256 of all parameters: equal digests mean equal losses."""
+        ...
+
+
+NUM_IMAGES = 4
+SIZE_PX = 128
+_SEED = 20160523
+
+
+def calibration_images(num_images: int = NUM_IMAGES, size_px: int = SIZE_PX) -> np.ndarray:
+    """Draw images with the statistics of photographs: 1/f spectrum, correlated colours, a few hard edges.
+
+    Neither a file nor a download enters, and the legacy generator's stream is frozen by numpy, so that
+    every machine draws the same images.
+
+    Returns:
+        (num_images, 3, size_px, size_px) float64, ImageNet-normalised: zero mean and unit variance.
+    """
+    generator = np.random.RandomState(_SEED)
+    frequencies = np.hypot(np.fft.fftfreq(size_px)[:, None], np.fft.rfftfreq(size_px)[None, :])
+    frequencies[0, 0] = 1.0 / size_px
+    images_NCHW = np.empty((num_images, 3, size_px, size_px))
+    for image_CHW in images_NCHW:
+        luminance = _pink_noise(generator, frequencies, size_px)
+        for channel_HW in image_CHW:
+            channel_HW[:] = luminance + 0.5 * _pink_noise(generator, frequencies, size_px)
+        for _ in range(6):
+            top, left = generator.randint(0, size_px - 16, 2)
+            height, width = generator.randint(8, size_px // 2, 2)
+            image_CHW[:, top : top + height, left : left + width] += generator.standard_normal(3)[:, None, None]
+    images_NCHW -= images_NCHW.mean(axis=(0, 2, 3), keepdims=True)
+    return images_NCHW / images_NCHW.std(axis=(0, 2, 3), keepdims=True)
+
+
+def _pink_noise(generator: np.random.RandomState, frequencies: np.ndarray, size_px: int) -> np.ndarray:
+    """Return (size_px, size_px) noise whose amplitude falls as 1/f, of unit variance."""
+    spectrum = np.fft.rfft2(generator.standard_normal((size_px, size_px))) / frequencies
+    noise_HW = np.fft.irfft2(spectrum, s=(size_px, size_px))
+    return noise_HW / noise_HW.std()

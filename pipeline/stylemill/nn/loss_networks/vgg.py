@@ -1,0 +1,155 @@
+"""VGG-16 and VGG-19 as loss networks, with torchvision's weights or a file of them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from stylemill.errors import ConfigError
+from stylemill.nn.loss_networks.features import LossFeatures, calibration_images
+
+VggName: TypeAlias = Literal["vgg16", "vgg19"]
+
+# Convolutions before each pooling, and which of them are compared: the last ReLU of Johnson's four blocks.
+_BLOCKS: dict[str, tuple[int, ...]] = {"vgg16": (2, 2, 3, 3), "vgg19": (2, 2, 4, 4)}
+_STYLE_LAYERS: dict[str, tuple[str, ...]] = {
+    "vgg16": ("relu1_2", "relu2_2", "relu3_3", "relu4_3"),
+    "vgg19": ("relu1_2", "relu2_2", "relu3_4", "relu4_4"),
+}
+CONTENT_LAYER = "relu2_2"
+
+
+class VggLossNetwork(nn.Module):
+    """The convolutions of a VGG up to its fourth block, frozen.
+
+    Args:
+        name: ``vgg16`` or ``vgg19``.
+        state_dict: torchvision's parameters; only ``features.*`` up to the fourth block are taken.
+    Raises:
+        KeyError, RuntimeError: parameters that are missing or of another shape.
+    Source: Johnson et al. 2016, arXiv:1603.08155; Simonyan and Zisserman 2014, arXiv:1409.1556.
+    """
+
+    def __init__(self, name: VggName, state_dict: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.name: str = name
+        self.layers = nn.ModuleDict()
+        index, in_channels = 0, 3
+        for block, num_convolutions in enumerate(_BLOCKS[name], start=1):
+            out_channels = 64 * 2 ** (block - 1)
+            for number in range(1, num_convolutions + 1):
+                layer = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+                with torch.no_grad():
+                    layer.weight.copy_(state_dict[f"features.{index}.weight"])
+                    layer.bias.copy_(state_dict[f"features.{index}.bias"])  # type: ignore[union-attr]
+                self.layers[f"relu{block}_{number}"] = layer
+                index, in_channels = index + 2, out_channels
+            index += 1  # the pooling layer
+        self.requires_grad_(False)
+        images_NCHW = torch.from_numpy(calibration_images()).float()
+        self.content_energy = float(self.content(images_NCHW).square().mean())
+
+    def features(self, batch_NCHW: Tensor) -> LossFeatures:
+        """Return the features of an ImageNet-normalised (N, 3, H, W) batch."""
+        found = self._run(batch_NCHW, _STYLE_LAYERS[self.name])
+        return LossFeatures(content_NCHW=found[CONTENT_LAYER], style_NCHW=tuple(found.values()))
+
+    def content(self, batch_NCHW: Tensor) -> Tensor:
+        """Return the content layer's activations alone."""
+        return self._run(batch_NCHW, (CONTENT_LAYER,))[CONTENT_LAYER]
+
+    def digest(self) -> str:
+        """Return the SHA-256 of all parameters: equal digests mean equal losses."""
+        sha256 = hashlib.sha256()
+        for _, tensor in sorted(self.state_dict().items()):
+            sha256.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+        return sha256.hexdigest()
+
+    def _run(self, batch_NCHW: Tensor, wanted: tuple[str, ...]) -> dict[str, Tensor]:
+        """Return the wanted activations in order, going no deeper than the last."""
+        found = {}
+        for name, layer in self.layers.items():
+            if name.endswith("_1") and name != "relu1_1":
+                batch_NCHW = F.max_pool2d(batch_NCHW, 2)
+            batch_NCHW = F.relu_(layer(batch_NCHW))
+            if name in wanted:
+                found[name] = batch_NCHW
+            if name == wanted[-1]:
+                break
+        return found
+
+
+def parse_vgg_weights(data: bytes, source: str) -> dict[str, Tensor]:
+    """Read parameters from safetensors or from a torch file without executing pickled code.
+
+    Raises:
+        ConfigError: the bytes are neither.
+    """
+    try:
+        return safetensors.torch.load(data)
+    except SafetensorError:
+        pass
+    cure = "give torchvision's vgg .pth or a safetensors file of its state_dict"
+    try:
+        loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # on foreign bytes torch raises anything from KeyError to UnpicklingError
+        raise ConfigError("loss_weights", source, "is no file of weights", cure) from error
+    if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise ConfigError("loss_weights", source, "holds no state_dict", cure)
+    return dict(loaded)
+
+
+def used_vgg_weights(name: VggName, data: bytes, source: str) -> bytes:
+    """Return the parameters of the four blocks alone, as safetensors: of torchvision's 553 MB file 31 MB are used.
+
+    Args:
+        name: ``vgg16`` or ``vgg19``.
+        data: a file of weights that fit.
+        source: where ``data`` came from, for messages.
+    """
+    last = sum(_BLOCKS[name]) * 2 + len(_BLOCKS[name]) - 1  # a ReLU follows each convolution, a pooling each block
+    used = {}
+    for key, tensor in parse_vgg_weights(data, source).items():
+        match = re.fullmatch(r"features\.(\d+)\.(weight|bias)", key)
+        if match is not None and int(match[1]) < last:
+            used[key] = tensor.contiguous()
+    return safetensors.torch.save(used)
+
+
+def build_vgg(name: VggName, data: bytes | None, source: str | None) -> VggLossNetwork:
+    """Return a loss network with the given weights, or with torchvision's, fetched into its cache.
+
+    Args:
+        name: ``vgg16`` or ``vgg19``.
+        data: a file of weights, or None to take torchvision's.
+        source: where ``data`` came from, for messages.
+    Raises:
+        ConfigError: weights that do not fit, or that cannot be fetched.
+    """
+    if data is None:
+        return VggLossNetwork(name, _fetch(name))
+    try:
+        return VggLossNetwork(name, parse_vgg_weights(data, source or ""))
+    except (KeyError, RuntimeError) as error:
+        cure = f"give the weights of torchvision's {name}"
+        raise ConfigError("loss_weights", source, f"are not those of {name} ({error})", cure) from error
+
+
+def _fetch(name: VggName) -> Mapping[str, Tensor]:
+    from torchvision.models import VGG16_Weights, VGG19_Weights
+
+    weights = {"vgg16": VGG16_Weights, "vgg19": VGG19_Weights}[name].IMAGENET1K_V1
+    try:
+        return weights.get_state_dict(check_hash=True)
+    except (OSError, RuntimeError) as error:
+        cure = "download it elsewhere and give --loss-weights URI, or use --loss-network pyramid"
+        raise ConfigError("loss_network", name, f"its weights cannot be fetched ({error})", cure) from error

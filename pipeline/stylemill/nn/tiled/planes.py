@@ -1,0 +1,217 @@
+"""Where the quarter-resolution feature maps of a large image lie: in memory or in a scratch file.
+
+Rows out of a stored feature map, finished while they are read.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from stylemill.errors import ImageError
+from stylemill.nn.cpu.channel_stats import ChannelStatistics, Norm
+from stylemill.nn.cpu.sources import RowStore, finish_rows
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class Plane(Protocol):
+    """(H, W, C) features, read and written in bands of whole rows."""
+
+    height: int
+    width: int
+    channels: int
+
+    def read(self, first: int, last: int) -> Tensor:
+        """Return the rows [first, last) as (n, W, C); to be read only, and before the next write."""
+
+    def write(self, first: int, rows_HWC: Tensor) -> None:
+        """Put rows in place, from row ``first`` on."""
+
+
+class MemoryPlane:
+    """A plane in memory."""
+
+    def __init__(self, height: int, width: int, channels: int, dtype: torch.dtype) -> None:
+        self.height, self.width, self.channels = height, width, channels
+        self._rows_HWC = torch.empty((height, width, channels), dtype=dtype)
+
+    def read(self, first: int, last: int) -> Tensor:
+        """Return a view of the rows."""
+        return self._rows_HWC[first:last]
+
+    def write(self, first: int, rows_HWC: Tensor) -> None:
+        """Copy rows in."""
+        self._rows_HWC[first : first + len(rows_HWC)] = rows_HWC
+
+
+class FilePlane:
+    """A plane in a part of a scratch file, by plain reads and writes at offsets.
+
+    Not a memory map: its pages would count as the process's memory. The system reads ahead and writes
+    behind on its own, since bands follow one another.
+
+    Args:
+        descriptor: of the open file.
+        offset_bytes: where the plane begins.
+        height: H.
+        width: W.
+        channels: C.
+        dtype: of the features.
+    """
+
+    def __init__(
+        self, descriptor: int, offset_bytes: int, height: int, width: int, channels: int, dtype: torch.dtype
+    ) -> None:
+        self.height, self.width, self.channels = height, width, channels
+        self._descriptor, self._offset_bytes, self._dtype = descriptor, offset_bytes, dtype
+        self._row_bytes = width * channels * dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the plane in the file."""
+        return self.height * self._row_bytes
+
+    def read(self, first: int, last: int) -> Tensor:
+        """Read rows into fresh memory."""
+        rows_HWC = torch.empty((last - first, self.width, self.channels), dtype=self._dtype)
+        view = rows_HWC.view(torch.uint8).numpy().data.cast("B")
+        position, end = self._offset_bytes + first * self._row_bytes, 0
+        while end < len(view):
+            count = os.preadv(self._descriptor, [view[end:]], position + end)
+            if count == 0:
+                raise OSError(errno.EIO, "the scratch file is shorter than what was written to it")
+            end += count
+        return rows_HWC
+
+    def write(self, first: int, rows_HWC: Tensor) -> None:
+        """Write rows.
+
+        Raises:
+            ImageError: ``ScratchFull``, the disk has no room for them.
+        """
+        view = rows_HWC.contiguous().view(torch.uint8).numpy().data.cast("B")
+        position, end = self._offset_bytes + first * self._row_bytes, 0
+        while end < len(view):
+            try:
+                end += os.pwrite(self._descriptor, view[end:], position + end)
+            except OSError as error:
+                if error.errno not in _NO_ROOM:
+                    raise
+                raise ImageError(
+                    "ScratchFull",
+                    f"the scratch directory has no room for the {self.nbytes / 2**20:.0f} MiB of a feature map"
+                    f" ({error.strerror}); raise max_memory, or let TMPDIR name a larger disk",
+                ) from error
+
+
+@contextmanager
+def scratch_file(scratch_dir: str | Path | None) -> Iterator[int]:
+    """Open a file that has no name and is gone when the process ends, however it ends.
+
+    Args:
+        scratch_dir: where; None takes the system's directory for temporary files.
+    Yields:
+        its descriptor.
+    """
+    with tempfile.TemporaryFile(dir=scratch_dir, buffering=0, prefix="stylemill-") as file:
+        yield file.fileno()
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What turns raw rows into the input of the next layer."""
+
+    norm: Norm
+    statistics: ChannelStatistics
+
+
+@dataclass
+class Borders:
+    """Copies of the rows on both sides of where two threads meet, made before either overwrites them."""
+
+    raw: dict[int, Tensor] = field(default_factory=dict)
+    residual: dict[int, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def copy(cls, cuts: Iterable[int], raw: Plane, residual: Plane | None) -> Borders:
+        """Copy row ``cut - 1`` and row ``cut`` for every cut."""
+        borders = cls()
+        for row in {row for cut in cuts for row in (cut - 1, cut)}:
+            borders.raw[row] = raw.read(row, row + 1).clone()
+            if residual is not None:
+                borders.residual[row] = residual.read(row, row + 1).clone()
+        return borders
+
+
+class PlaneSource:
+    """A stored map as the input of the next layer.
+
+    Args:
+        raw: what was stored.
+        finish: norm to apply to it, or None when it is finished.
+        residual: map to add, or None.
+        keep_in: where finished rows are kept for later, or None; may be ``residual`` itself.
+        own_rows: the rows that this thread may keep; others come from ``borders`` and are not kept.
+        borders: copies of the rows just outside of ``own_rows``.
+    """
+
+    step = 1
+
+    def __init__(
+        self,
+        raw: Plane,
+        *,
+        finish: Finish | None = None,
+        residual: Plane | None = None,
+        keep_in: Plane | None = None,
+        own_rows: tuple[int, int] | None = None,
+        borders: Borders | None = None,
+    ) -> None:
+        self.height, self.width, self.channels = raw.height, raw.width, raw.channels
+        self._raw, self._finish, self._residual, self._keep_in = raw, finish, residual, keep_in
+        self._own_rows = own_rows or (0, raw.height)
+        self._borders = borders or Borders()
+
+    def write_rows(self, frame: RowStore, first: int, last: int) -> None:
+        """Write finished rows."""
+        own_first, own_last = self._own_rows
+        for row in range(first, min(last, own_first)):
+            self._write(frame, row, self._borders.raw[row], self._borders.residual.get(row), own=False)
+        start, stop = max(first, own_first), min(last, own_last)
+        if start < stop:
+            residual = None if self._residual is None else self._residual.read(start, stop)
+            self._write(frame, start, self._raw.read(start, stop), residual, own=True)
+        for row in range(max(first, own_last), last):
+            self._write(frame, row, self._borders.raw[row], self._borders.residual.get(row), own=False)
+
+    def _write(self, frame: RowStore, first: int, raw_HWC: Tensor, residual_HWC: Tensor | None, own: bool) -> None:
+        out_HWC = frame.rows(first, first + len(raw_HWC))
+        if self._finish is None:
+            out_HWC.copy_(raw_HWC)
+        else:
+            norm, statistics = self._finish.norm, self._finish.statistics
+            raw_NCHW = raw_HWC.permute(2, 0, 1)[None]
+            normal_NCHW = norm.apply(raw_NCHW, statistics)
+            finish_rows(normal_NCHW, norm.relu, residual_HWC, out_HWC)
+        if own and self._keep_in is not None:
+            self._keep_in.write(first, out_HWC)
+
+
+def finish_in_place(raw: Plane, finish: Finish, residual: Plane, rows_per_band: int) -> None:
+    """Add the normalised rows of ``raw`` to ``residual``, band by band."""
+    norm, statistics = finish.norm, finish.statistics
+    for first in range(0, raw.height, rows_per_band):
+        last = min(first + rows_per_band, raw.height)
+        raw_NCHW = raw.read(first, last).permute(2, 0, 1)[None]
+        normal_NCHW = norm.apply(raw_NCHW, statistics)
+        residual.write(first, torch.add(normal_NCHW.permute(0, 2, 3, 1)[0], residual.read(first, last)))

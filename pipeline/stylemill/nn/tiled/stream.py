@@ -1,0 +1,179 @@
+"""A window that rolls down a feature map, so that no row of it is made twice.
+
+Layers that run band by band down the image, each pulling the rows it needs from the one before.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stylemill.nn.cpu.channel_stats import ChannelStatistics
+from stylemill.nn.cpu.folding import PaddingMode
+from stylemill.nn.cpu.layers import Layer
+from stylemill.nn.cpu.padded_map import close_sides
+from stylemill.nn.cpu.sources import INTERPOLATION_REACH_PX, RowStore, Source, finish_rows
+from stylemill.nn.cpu.whole_image import unfold_columns
+
+
+class RollingFrame:
+    """The padded rows of a map that a convolution is at, fetched from a source as it moves down.
+
+    Keeps what the next window shares with the last one (the halo) and fetches only what is new. Rows are
+    numbered as in the whole map; those of the top border are negative, those of the bottom one follow H.
+
+    Args:
+        source: makes the rows, asked for each one once, from the first window on downwards.
+        padding_px: p, the border around the whole map.
+        mode: how the border continues the map.
+        dtype: of the rows.
+    """
+
+    def __init__(self, source: Source, padding_px: int, mode: PaddingMode, dtype: torch.dtype) -> None:
+        self.source = source
+        self._pad, self._mode = padding_px, mode
+        self._row_shape = (source.width + 2 * padding_px, source.channels)
+        self._buffer_HWC = torch.empty((0, *self._row_shape), dtype=dtype)
+        self._start = 0
+        """Number of the row at the top of the buffer."""
+        self._stop: int | None = None
+        """Number of the row after the last one in the buffer; None before the first window."""
+
+    def window(self, first: int, num_rows: int) -> Tensor:
+        """Return the (1, C, num_rows, W + 2p) view of padded rows; ``first`` never goes back.
+
+        Valid until the next call.
+        """
+        last = first + num_rows
+        if self._stop is None or self._stop < last:
+            self._fetch(first, last)
+        top = first - self._start
+        return self._buffer_HWC[top : top + num_rows].permute(2, 0, 1)[None]
+
+    def rows(self, first: int, last: int, step: int = 1) -> Tensor:
+        """Return the (n, W, C) view of the rows ``range(first, last, step)`` between the side borders."""
+        pad, width = self._pad, self.source.width
+        return self._buffer_HWC[first - self._start : last - self._start : step, pad : pad + width]
+
+    def _fetch(self, first: int, last: int) -> None:
+        height, step = self.source.height, self.source.step
+        if self._stop is None:
+            fetch_first = max(0, first) // step * step
+            self._start = self._stop = min(first, fetch_first)
+        else:
+            fetch_first = max(0, self._stop)
+        fetch_last = max(fetch_first, min(height, -(-last // step) * step))
+        self._make_room(first, max(last, fetch_last))
+        if fetch_first < fetch_last:
+            self.source.write_rows(self, fetch_first, fetch_last)
+            self._close_sides(fetch_first, fetch_last)
+        self._stop = max(last, fetch_last)
+        for row in range(self._start, 0):
+            self._copy_row(row, -row if self._mode == "reflect" else 0)
+        for row in range(max(height, fetch_last), last):
+            self._copy_row(row, 2 * (height - 1) - row if self._mode == "reflect" else height - 1)
+
+    def _make_room(self, first: int, last: int) -> None:
+        """Move the rows from ``first`` on to the top of a buffer that reaches to row ``last``."""
+        stop = self._start if self._stop is None else self._stop
+        start = max(self._start, min(first, stop))
+        kept_HWC = self._buffer_HWC[start - self._start : stop - self._start]
+        if last - start > len(self._buffer_HWC):
+            grown_HWC = torch.empty((last - start, *self._row_shape), dtype=self._buffer_HWC.dtype)
+            grown_HWC[: len(kept_HWC)] = kept_HWC
+            self._buffer_HWC = grown_HWC
+        elif start > self._start:
+            apart = len(kept_HWC) <= start - self._start
+            self._buffer_HWC[: len(kept_HWC)] = kept_HWC if apart else kept_HWC.clone()
+        self._start = start
+
+    def _close_sides(self, first: int, last: int) -> None:
+        band_HWC = self._buffer_HWC[first - self._start : last - self._start]
+        close_sides(band_HWC, self._pad, self.source.width, self._mode)
+
+    def _copy_row(self, row: int, original: int) -> None:
+        if self._mode == "zeros":
+            self._buffer_HWC[row - self._start] = 0
+        else:
+            self._buffer_HWC[row - self._start] = self._buffer_HWC[original - self._start]
+
+
+class LayerStream:
+    """One layer over a source, in bands from top to bottom.
+
+    Args:
+        layer: what to convolve with.
+        source: the layer's input.
+        dtype: of the features.
+        statistics: of the layer's whole output; without them the stream gives raw results only.
+    """
+
+    def __init__(
+        self,
+        layer: Layer,
+        source: Source,
+        dtype: torch.dtype,
+        statistics: ChannelStatistics | None = None,
+    ) -> None:
+        if layer.interpolation is not None:
+            source = InterpolatedStream(source, layer.interpolation, dtype)
+        self._layer, self._statistics = layer, statistics
+        self.frame = RollingFrame(source, layer.padding_px, layer.padding_mode, dtype)
+        self.step = layer.scale
+        self.num_tap_rows = source.height // layer.stride
+        self.height = self.num_tap_rows * layer.scale
+        self.width = source.width * layer.scale // layer.stride
+        self.channels = layer.out_channels
+
+    def convolve(self, first: int, last: int) -> list[Tensor]:
+        """Return the raw results of the tap rows [first, last), one (1, C, n, W) per tap.
+
+        Tap t holds the output rows ``step * row + t``.
+        """
+        stride = self._layer.stride
+        tops = [first * stride + tap.first_row for tap in self._layer.taps]
+        counts = [(last - first - 1) * stride + tap.conv.kernel_height for tap in self._layer.taps]
+        bottom = max(top + count for top, count in zip(tops, counts, strict=True))
+        window_NCHW = self.frame.window(min(tops), bottom - min(tops))
+        raws = []
+        for tap, top, count in zip(self._layer.taps, tops, counts, strict=True):
+            start = top - min(tops)
+            raws.append(unfold_columns(tap.conv(window_NCHW[:, :, start : start + count]), self.step))
+        return raws
+
+    def write_rows(self, frame: RowStore, first: int, last: int) -> None:
+        """Write finished rows (norm, ReLU); whole groups of ``step`` only."""
+        if self._statistics is None or self._layer.norm is None:
+            raise ValueError("rows cannot be finished before the statistics of the map are known")
+        norm, statistics = self._layer.norm, self._statistics
+        for tap, raw_NCHW in enumerate(self.convolve(first // self.step, last // self.step)):
+            normal_NCHW = norm.apply(raw_NCHW, statistics)
+            finish_rows(normal_NCHW, norm.relu, None, frame.rows(first + tap, last, self.step))
+
+
+class InterpolatedStream:
+    """Another source at twice the size, bilinear or bicubic, from top to bottom.
+
+    Args:
+        source: the map at low resolution.
+        mode: as torch names it; half-pixel centres, borders clamped.
+        dtype: of the map.
+    """
+
+    step = 2
+
+    def __init__(self, source: Source, mode: str, dtype: torch.dtype) -> None:
+        self.height, self.width, self.channels = source.height * 2, source.width * 2, source.channels
+        self._low = RollingFrame(source, 0, "reflect", dtype)
+        self._mode = mode
+
+    def write_rows(self, frame: RowStore, first: int, last: int) -> None:
+        """Interpolate the rows needed from a little more than the low rows under them."""
+        low_height = self._low.source.height
+        low_first = max(0, first // 2 - INTERPOLATION_REACH_PX)
+        low_last = min(low_height, -(-last // 2) + INTERPOLATION_REACH_PX)
+        low_NCHW = self._low.window(low_first, low_last - low_first)
+        high_NCHW = F.interpolate(low_NCHW, scale_factor=2, mode=self._mode, align_corners=False)
+        high_HWC = high_NCHW.permute(0, 2, 3, 1)[0]
+        frame.rows(first, last).copy_(high_HWC[first - 2 * low_first : last - 2 * low_first])

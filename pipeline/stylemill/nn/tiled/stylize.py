@@ -1,0 +1,244 @@
+"""The forward pass of an image too large for memory: equal to the whole-image pass, in bounded memory.
+
+Every instance norm needs the statistics of its whole map before the first pixel of the next layer can be
+made. So the image is gone over several times, in bands of full rows from top to bottom:
+
+- the layers above quarter resolution are cheap and their maps are large: they are computed again in every
+  pass that needs them, and only their statistics are kept;
+- the trunk's maps are small: two of them (the residual stream and the raw results) are kept, in memory or
+  in a scratch file, and each convolution overwrites the raw results just behind the rows it has read.
+
+A band hands its last rows to the next one, so nothing is computed twice within a pass and there is no
+seam: the arithmetic is that of the whole image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stylemill.nn.cpu.channel_stats import ChannelStatistics
+from stylemill.nn.cpu.layers import Layer, Layers
+from stylemill.nn.cpu.sources import PixelSource
+from stylemill.nn.cpu.whole_image import write_pixels
+from stylemill.nn.fast_net import FastNet
+from stylemill.nn.memory import TiledPlan, plan_tiled
+from stylemill.nn.pixels import check_image, padded_side_px
+from stylemill.nn.tiled.passes import BAND_BYTES, Chain, Link, PassRunner
+from stylemill.nn.tiled.planes import (
+    Borders,
+    FilePlane,
+    Finish,
+    MemoryPlane,
+    Plane,
+    PlaneSource,
+    finish_in_place,
+    scratch_file,
+)
+
+
+def stylize_tiled(
+    fast_net: FastNet,
+    image_HWC: NDArray[np.uint8],
+    *,
+    max_memory_bytes: int,
+    scratch_dir: str | Path | None = None,
+    band_bytes: int = BAND_BYTES,
+) -> NDArray[np.uint8]:
+    """Repaint an image of any size as ``fast_net.stylize`` would, in bounded memory.
+
+    Args:
+        fast_net: the network, on a CPU.
+        image_HWC: (H, W, 3) uint8.
+        max_memory_bytes: what the process may hold in all, this image and the result included; maps that
+            do not fit go to the scratch file.
+        scratch_dir: directory for that file, which has no name there; None takes the system's.
+        band_bytes: features per band; for tests and tuning.
+    Returns:
+        (H, W, 3) uint8.
+    Raises:
+        ImageError: ``ScratchFull``.
+        ValueError: not a non-empty (H, W, 3) uint8 array.
+    """
+    return _paint(fast_net, image_HWC, np.uint8, max_memory_bytes, scratch_dir, band_bytes)
+
+
+def stylize_by_thumbnail(
+    fast_net: FastNet,
+    image_HWC: NDArray[np.uint8],
+    *,
+    max_memory_bytes: int,
+    scratch_dir: str | Path | None = None,
+    thumbnail_px: int = 1024,
+) -> NDArray[np.uint8]:
+    """Repaint an image of any size with the statistics of a reduced one: faster, and only nearly the same.
+
+    Nothing has to be computed for its statistics, so every layer runs once. Contrast and colour shift
+    slightly, for the reduced image has other textures; there is still no seam.
+
+    Args:
+        fast_net: the network, on a CPU.
+        image_HWC: (H, W, 3) uint8.
+        max_memory_bytes: as for ``stylize_tiled``.
+        scratch_dir: as for ``stylize_tiled``.
+        thumbnail_px: longer side of the reduced image; each of its pixels is the mean of those it covers.
+    Returns:
+        (H, W, 3) uint8.
+    Raises:
+        ImageError: ``ScratchFull``.
+        ValueError: not a non-empty (H, W, 3) uint8 array.
+    """
+    check_image(image_HWC)
+    step = -(-max(image_HWC.shape[:2]) // thumbnail_px)
+    known = fast_net.statistics(_reduced(image_HWC, step))
+    return _paint(fast_net, image_HWC, np.uint8, max_memory_bytes, scratch_dir, BAND_BYTES, known)
+
+
+def _reduced(image_HWC: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
+    """Average blocks of ``step`` x ``step`` pixels, row by row; what is left at the edges falls away."""
+    step = min(step, *image_HWC.shape[:2])
+    height, width = (side // step for side in image_HWC.shape[:2])
+    reduced_HWC = np.empty((height, width, 3), np.uint8)
+    for row in range(height):
+        block = image_HWC[row * step : (row + 1) * step, : width * step]
+        reduced_HWC[row] = block.reshape(step, width, step, 3).mean(axis=(0, 2)).round()
+    return reduced_HWC
+
+
+def tiled_values(
+    fast_net: FastNet, image_HWC: NDArray[np.uint8], *, max_memory_bytes: int, band_bytes: int = BAND_BYTES
+) -> NDArray[np.float32]:
+    """Return what ``stylize_tiled`` rounds: (H, W, 3) float32 on the scale of 0 to 255."""
+    return _paint(fast_net, image_HWC, np.float32, max_memory_bytes, None, band_bytes)
+
+
+def _paint(
+    fast_net: FastNet,
+    image_HWC: NDArray[np.uint8],
+    dtype: type,
+    max_memory_bytes: int,
+    scratch_dir: str | Path | None,
+    band_bytes: int,
+    known: Sequence[ChannelStatistics] = (),
+) -> NDArray:
+    check_image(image_HWC)
+    if fast_net.one_colour and (flat_HWC := fast_net.one_colour.paint(image_HWC, dtype)) is not None:
+        return flat_HWC
+    plan = plan_tiled(image_HWC.shape[:2], fast_net.architecture, fast_net.precision, max_memory_bytes=max_memory_bytes)
+    with torch.inference_mode(), _planes(plan, fast_net.layers, image_HWC.shape[:2], scratch_dir) as planes:
+        runner = PassRunner(fast_net.team, fast_net.layers.dtype, band_bytes, known)
+        return _TiledPass(fast_net.layers, runner, image_HWC, planes).run(dtype)
+
+
+@contextmanager
+def _planes(
+    plan: TiledPlan, layers: Layers, size_px: tuple[int, ...], scratch_dir: str | Path | None
+) -> Iterator[list[Plane]]:
+    """Yield the residual stream and the raw results, as many in memory as the plan allows."""
+    height, width = (padded_side_px(side) // 4 for side in size_px)
+    channels = layers.downs[1].out_channels
+    in_memory: list[Plane] = [MemoryPlane(height, width, channels, layers.dtype) for _ in range(plan.planes_in_memory)]
+    if len(in_memory) == 2:
+        yield in_memory
+        return
+    with scratch_file(scratch_dir) as descriptor:
+        planes, offset_bytes = in_memory, 0
+        while len(planes) < 2:
+            plane = FilePlane(descriptor, offset_bytes, height, width, channels, layers.dtype)
+            planes.append(plane)
+            offset_bytes += plane.nbytes
+        yield planes
+
+
+class _TiledPass:
+    """The passes over one image, in order; what is known of the statistics grows from one to the next."""
+
+    def __init__(self, layers: Layers, runner: PassRunner, image_HWC: NDArray[np.uint8], planes: list[Plane]) -> None:
+        self._layers, self._runner, self._image_HWC = layers, runner, image_HWC
+        self._planes = planes
+        self._height, self._width = (padded_side_px(side) for side in image_HWC.shape[:2])
+
+    def run(self, dtype: type) -> NDArray:
+        finish = self._encode()
+        for first, second in self._layers.residuals:
+            finish = self._residual(first, second, finish)
+        return self._decode(finish, dtype)
+
+    def _encode(self) -> Finish:
+        """Store the raw results of the second downsampling; return how to finish them."""
+        stem, (down1, down2) = self._layers.stem, self._layers.downs
+        image = self._image_HWC
+
+        def pixels(_: tuple[int, int]) -> PixelSource:
+            return PixelSource(image, self._layers.dtype)
+
+        links: tuple[Link, ...] = ()
+        for layer, scale in ((stem, 1), (down1, 2)):
+            size = self._height // scale, self._width // scale
+            statistics = self._runner.statistics(Chain(links, layer), pixels, size)
+            links = (*links, Link(layer, statistics))
+        raw = self._planes[1]
+        size = raw.height, raw.width
+        return self._finish(down2, self._runner.statistics(Chain(links, down2), pixels, size, store=raw))
+
+    def _residual(self, first: Layer, second: Layer, finish: Finish) -> Finish:
+        """Run one block over the raw results of the layer before; leave those of its second convolution."""
+        stream = self._planes[0]
+        # The first block's input is the encoder's output, which has a ReLU and adds to nothing.
+        residual = None if finish.norm.relu else stream
+        middle = self._finish(first, self._in_place(first, finish, residual=residual, keep_in=stream))
+        return self._finish(second, self._in_place(second, middle, residual=None, keep_in=None))
+
+    def _in_place(
+        self, layer: Layer, finish: Finish, *, residual: Plane | None, keep_in: Plane | None
+    ) -> ChannelStatistics:
+        raw = self._planes[1]
+        chain, size = Chain((), layer), (raw.height, raw.width)
+        borders = Borders.copy(self._runner.cuts(chain, raw.width, raw.height), raw, residual)
+
+        def source_of(own_rows: tuple[int, int]) -> PlaneSource:
+            return PlaneSource(
+                raw, finish=finish, residual=residual, keep_in=keep_in, own_rows=own_rows, borders=borders
+            )
+
+        return self._runner.statistics(chain, source_of, size, store=raw)
+
+    def _decode(self, finish: Finish, dtype: type) -> NDArray:
+        stream, raw = self._planes
+        up1, up2 = self._layers.ups
+        rows_per_band = self._runner.rows_per_band(Chain((), self._layers.residuals[0][0]), raw.width)
+        finish_in_place(raw, finish, stream, rows_per_band)
+        # The raw results are done with; their memory goes to the painted image.
+        del raw
+        self._planes.pop()
+
+        def trunk(_: tuple[int, int]) -> PlaneSource:
+            return PlaneSource(stream)
+
+        links: tuple[Link, ...] = ()
+        for layer, scale in ((up1, 2), (up2, 1)):
+            tap_rows = self._height // scale // layer.scale
+            size = tap_rows, self._width // scale
+            statistics = self._runner.statistics(Chain(links, layer), trunk, size)
+            links = (*links, Link(layer, statistics))
+        painted_HWC: NDArray = np.empty(self._image_HWC.shape, dtype)
+        out_HWC = torch.from_numpy(painted_HWC)
+        head = self._layers.head
+        chain = Chain(links, head)
+
+        def consume(_: int, first: int, raws: list[torch.Tensor]) -> None:
+            write_pixels(raws[0], out_HWC[first : first + raws[0].shape[2]], head.tanh)
+
+        self._runner.run(chain, trunk, (self._height, self._width), consume)
+        return painted_HWC
+
+    @staticmethod
+    def _finish(layer: Layer, statistics: ChannelStatistics) -> Finish:
+        if layer.norm is None:
+            raise ValueError("this layer has no norm")
+        return Finish(layer.norm, statistics)

@@ -1,0 +1,93 @@
+"""``registry:<style>[@version]`` wherever a model is taken."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Self
+
+from stylemill.errors import ConfigError
+from stylemill.registry.records import Version
+from stylemill.registry.registry import Registry
+from stylemill.storage import Storage, resolve
+
+PREFIX = "registry:"
+REGISTRY_VARIABLE = "STYLEMILL_REGISTRY"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleReference:
+    """A style of a registry, and perhaps one version of it."""
+
+    style: str
+    version: str | None
+    """None for the champion."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``STYLE`` or ``STYLE@VERSION``, with or without ``registry:`` before it.
+
+        Raises:
+            ConfigError: neither.
+        """
+        style, separator, version = text.removeprefix(PREFIX).partition("@")
+        if not style or (separator and not version):
+            raise ConfigError("style", text, "names no style", "write STYLE or STYLE@VERSION")
+        return cls(style=style, version=version or None)
+
+
+def is_reference(uri: str) -> bool:
+    """Tell whether a model's location is a reference into a registry."""
+    return uri.startswith(PREFIX)
+
+
+def locate_model(storage: Storage, uri: str, registry: str | None) -> str:
+    """Return where a model lies, resolved: the file of the version that a reference means, or the location itself.
+
+    Args:
+        storage: where the registry is.
+        uri: a location, or ``registry:<style>[@version]``.
+        registry: location of the registry; None takes the environment's ``STYLEMILL_REGISTRY``.
+
+    Raises:
+        ConfigError: no registry is named, it is none, or it has no such style or version.
+        RegistryError: the model's file is missing or is not the one that was added.
+    """
+    if not is_reference(uri):
+        return resolve(uri)
+    opened, version = _find(storage, uri, registry)
+    opened.check(version)
+    return resolve(opened.model_uri(version.style, version.version))
+
+
+def find_version(storage: Storage, uri: str, registry: str | None) -> Version:
+    """Return the version that ``registry:<style>[@version]`` means.
+
+    Args:
+        storage: where the registry is.
+        uri: the reference.
+        registry: location of the registry; None takes the environment's ``STYLEMILL_REGISTRY``.
+
+    Raises:
+        ConfigError: no registry is named, it is none, or it has no such style or version.
+    """
+    return _find(storage, uri, registry)[1]
+
+
+def _find(storage: Storage, uri: str, registry: str | None) -> tuple[Registry, Version]:
+    root, reference = registry_uri(registry, uri), StyleReference.parse(uri)
+    opened = Registry.open(storage, root)
+    return opened, opened.version(reference.style, reference.version)
+
+
+def registry_uri(registry: str | None, needed_for: str) -> str:
+    """Return the registry that a config names, or else the environment.
+
+    Raises:
+        ConfigError: neither does.
+    """
+    found = registry or os.environ.get(REGISTRY_VARIABLE)
+    if not found:
+        cure = f"give --registry URI or set {REGISTRY_VARIABLE}"
+        raise ConfigError("registry", None, f"is needed for {needed_for}", cure)
+    return found

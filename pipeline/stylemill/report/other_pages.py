@@ -1,0 +1,86 @@
+"""The page about a comparison: the verdict first, then what it rests on.
+
+The page on which people vote; unlike the reports it talks to the server that gave it.
+
+The page about retraining: which version is in use, and why each decision fell as it did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from stylemill.report.pictures import Picture
+from stylemill.report.rendering import render
+from stylemill.report.run_pages import StyleCard
+
+_VERDICTS = {
+    "candidate": "The candidate is better",
+    "champion": "The champion stays",
+    "undecided": "Undecided: the champion stays",
+    "too_few": "Too little to decide",
+}
+
+
+def render_comparison_report(comparison: Any, standing: Any | None = None) -> str:
+    """Return the page as HTML.
+
+    Args:
+        comparison: with the fields of ``stylemill.experiments.decision.Comparison``.
+        standing: of ``stylemill.experiments.ranking.Standing``; None without votes.
+    """
+    return render(
+        "comparison.html.j2",
+        title=f"{comparison.candidate} against {comparison.champion}",
+        verdict=_VERDICTS[comparison.decision],
+        comparison=comparison,
+        standing=standing,
+    )
+
+
+def render_vote_page() -> str:
+    """Return the page as HTML; it knows neither images nor models."""
+    return render("vote.html.j2", title="Which one do you prefer?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One image of a comparison."""
+
+    key: str
+    pictures: Sequence[tuple[str, Picture]]
+    """What it is (source, champion, candidate) and the picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecisionCard:
+    """One decision."""
+
+    firing: str
+    decision: str
+    """``promoted``, ``kept`` or ``rolled_back``."""
+    champion: str | None
+    candidate: str | None
+    previous_champion: str | None
+    reason: str
+    decided_at: str
+    evidence: Mapping[str, Any]
+    comparisons: Sequence[Comparison] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainingStory:
+    """Everything the page says."""
+
+    style: StyleCard
+    champion: str | None
+    decisions: Sequence[DecisionCard]
+    """Oldest first."""
+    registry: str
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+def render_retraining_report(story: RetrainingStory) -> str:
+    """Return the page as HTML."""
+    return render("retraining.html.j2", title=f"{story.style.name}, retrained", story=story)

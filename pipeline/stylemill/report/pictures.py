@@ -1,0 +1,135 @@
+"""Images made small and put into the page itself as data URIs.
+
+One picture that tells it all: the style, photographs above, their paintings below.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image, ImageOps
+
+MAX_SIDE_PX = 640
+_QUALITY = 82
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One picture ready for a page."""
+
+    data_uri: str
+    width_px: int
+    """Width of the embedded, scaled picture."""
+    height_px: int
+    """Height of the embedded, scaled picture."""
+    alt: str
+    """What it shows, for those who do not see it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One image before and after."""
+
+    name: str
+    before: Picture
+    after: Picture
+    note: str = ""
+    """A few words under the pair: size, format."""
+
+
+def embed(data: bytes, *, alt: str, max_side_px: int = MAX_SIDE_PX) -> Picture:
+    """Scale an encoded image down and embed it.
+
+    Args:
+        data: any format that Pillow reads; EXIF orientation is obeyed, transparency goes on white.
+        alt: what the picture shows.
+        max_side_px: the longer side of the embedded picture; smaller images keep their size.
+
+    Returns:
+        The picture as WebP in a data URI.
+
+    Raises:
+        OSError: data is not an image that Pillow can read.
+    """
+    with Image.open(io.BytesIO(data)) as image:
+        image.draft("RGB", (max_side_px * 2, max_side_px * 2))
+        shown = flatten(ImageOps.exif_transpose(image))
+    shown.thumbnail((max_side_px, max_side_px), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    shown.save(buffer, format="WEBP", quality=_QUALITY, method=4)
+    text = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return Picture(data_uri=f"data:image/webp;base64,{text}", width_px=shown.width, height_px=shown.height, alt=alt)
+
+
+def flatten(image: Image.Image) -> Image.Image:
+    """Return the image as RGB, transparent parts over white."""
+    if image.mode == "RGB":
+        return image
+    if "A" in image.getbands() or "transparency" in image.info:
+        layered = image.convert("RGBA")
+        white = Image.new("RGBA", layered.size, "white")
+        return Image.alpha_composite(white, layered).convert("RGB")
+    return image.convert("RGB")
+
+
+def palette(data: bytes, num_colours: int = 7) -> tuple[str, ...]:
+    """Return the main colours of an encoded image as ``#rrggbb``, dark to light.
+
+    Raises:
+        OSError: data is not an image that Pillow can read.
+    """
+    with Image.open(io.BytesIO(data)) as image:
+        small = flatten(ImageOps.exif_transpose(image))
+    small.thumbnail((96, 96))
+    reduced = small.quantize(colors=num_colours, method=Image.Quantize.MAXCOVERAGE, kmeans=3)
+    values = reduced.getpalette() or []
+    used = [index for _, index in reduced.getcolors() or [] if isinstance(index, int)]
+    colours = sorted((tuple(values[3 * index : 3 * index + 3]) for index in used), key=_luma)
+    return tuple("#{:02x}{:02x}{:02x}".format(*colour) for colour in colours)
+
+
+def _luma(colour: tuple[int, ...]) -> float:
+    red, green, blue = colour
+    return 0.299 * red + 0.587 * green + 0.114 * blue
+
+
+_GAP_PX = 8
+_SHEET_QUALITY = 84
+
+
+def before_after_sheet(style: bytes, pairs: Sequence[tuple[bytes, bytes]], *, cell_px: int = 232) -> bytes:
+    """Lay out a style and some pairs, each cut to a square around its middle.
+
+    Args:
+        style: encoded style image.
+        pairs: (original, painting), both encoded; at least one.
+        cell_px: side of one photograph on the sheet in pixels.
+
+    Returns:
+        A JPEG: the style as high as two rows on the left, then a column for each pair.
+
+    Raises:
+        OSError: one of them is not an image that Pillow can read.
+        ValueError: there are no pairs.
+    """
+    if not pairs:
+        raise ValueError("a sheet needs at least one pair")
+    high = 2 * cell_px + _GAP_PX
+    sheet = Image.new("RGB", (high + len(pairs) * (cell_px + _GAP_PX), high), "white")
+    sheet.paste(_square(style, high), (0, 0))
+    for column, (before, after) in enumerate(pairs):
+        left = high + _GAP_PX + column * (cell_px + _GAP_PX)
+        sheet.paste(_square(before, cell_px), (left, 0))
+        sheet.paste(_square(after, cell_px), (left, cell_px + _GAP_PX))
+    buffer = io.BytesIO()
+    sheet.save(buffer, format="JPEG", quality=_SHEET_QUALITY, optimize=True, progressive=True)
+    return buffer.getvalue()
+
+
+def _square(data: bytes, side_px: int) -> Image.Image:
+    with Image.open(io.BytesIO(data)) as image:
+        shown = flatten(ImageOps.exif_transpose(image))
+    return ImageOps.fit(shown, (side_px, side_px), Image.Resampling.LANCZOS)

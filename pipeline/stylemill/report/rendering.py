@@ -1,0 +1,134 @@
+"""Figures, durations and hostile names as text for people.
+
+Templates to HTML: one environment for all pages.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import jinja2
+import yaml
+from markupsafe import Markup
+
+from stylemill.errors import without_credentials
+
+_INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a figure with so many significant digits, thousands apart; a dash for none.
+
+    ``0.001234 -> 0.00123``, ``12345.6 -> 12,346``.
+    """
+    if value is None or not math.isfinite(value):
+        return "–"
+    if value == 0:
+        return "0"
+    exponent = math.floor(math.log10(abs(value)))
+    if exponent < -5:
+        return f"{value:.{digits - 1}e}"
+    return f"{value:,.{max(0, digits - 1 - exponent)}f}"
+
+
+def count(value: int) -> str:
+    """Return a whole number with thousands apart."""
+    return f"{value:,}"
+
+
+def size(num_bytes: float | None) -> str:
+    """Return a number of bytes in the binary unit that leaves one to four digits before the point."""
+    if num_bytes is None:
+        return "–"
+    value = float(num_bytes)
+    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
+        if abs(value) < 1024.0 or unit == "TiB":
+            break
+        value /= 1024.0
+    return f"{value:,.0f} {unit}" if unit == "bytes" or value >= 100 else f"{value:,.1f} {unit}"
+
+
+def duration(seconds: float | None) -> str:
+    """Return seconds as people say them: ``0.4 s``, ``48 s``, ``3 min 07 s``, ``2 h 05 min``."""
+    if seconds is None or not math.isfinite(seconds):
+        return "–"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def visible(text: object, limit: int = 240) -> str:
+    r"""Return text on one line in which every character can be seen, shortened in the middle.
+
+    Control, bidirectional, zero-width and lone surrogate characters become ``\u202e``: a name can
+    neither hide its suffix nor turn the sentence around it. HTML is escaped by the template, not here.
+    """
+    shown = "".join(
+        f"\\u{ord(character):04x}" if unicodedata.category(character) in _INVISIBLE else character
+        for character in str(text)
+    )
+    if len(shown) <= limit:
+        return shown
+    head = limit * 2 // 3
+    return f"{shown[:head]} … {shown[-(limit - head - 3) :]}"
+
+
+def redacted(text: object) -> str:
+    """Return text in which ``scheme://user:password@host`` has lost its credentials."""
+    return without_credentials(str(text))
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a page made from one of the templates; everything put into it is escaped."""
+    return _environment().get_template(template).render(**values) + "\n"
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("stylemill.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        number=number,
+        count=count,
+        size=size,
+        duration=duration,
+        visible=visible,
+        redacted=redacted,
+        yaml=_as_yaml,
+    )
+    folder = resources.files("stylemill.report") / "templates"
+    # The project's own style sheet and script, never data of a run.
+    environment.globals["stylesheet"] = Markup((folder / "page.css").read_text("utf-8"))
+    environment.globals["script"] = Markup((folder / "page.js").read_text("utf-8"))
+    return environment
+
+
+def _as_yaml(config: Mapping[str, Any]) -> str:
+    text = yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True, default_flow_style=False)
+    return redacted(text)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {visible(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return visible(value, limit=2000)

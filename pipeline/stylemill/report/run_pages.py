@@ -1,0 +1,216 @@
+"""Pages as pure functions: figures and pictures in, one self-contained HTML document out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from stylemill.report.pictures import Pair, Picture
+from stylemill.report.plots import Chart, Series, line_chart
+from stylemill.report.rendering import render
+from stylemill.report.summary import STAGES, BulkSummary
+
+_LOSS_COLUMNS = (
+    ("loss", "total"),
+    ("content_loss", "content"),
+    ("style_loss", "style"),
+    ("tv_loss", "total variation"),
+    ("grid_loss", "grid"),
+    ("teacher_loss", "teacher"),
+)
+# A shorter run has no pace worth drawing.
+_MIN_PACE_POINTS = 20
+_STAGE_NAMES = {"decode_ms": "decode", "stylize_ms": "network", "encode_ms": "encode"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleCard:
+    """A style as a page shows it."""
+
+    name: str
+    picture: Picture | None = None
+    """The style image; None when it is not at hand."""
+    colours: tuple[str, ...] = ()
+    """Its main colours as ``#rrggbb``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Details:
+    """What stands at the foot of a page: how the run came about."""
+
+    facts: Mapping[str, object] = field(default_factory=dict)
+    """Short facts by name, such as run id, fingerprint, digest, machine, peak memory."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """The config as it ran; credentials inside of locations are removed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingStory:
+    """Everything a page says about a training run."""
+
+    style: StyleCard
+    metrics: pa.Table
+    """One row per step: step, loss, content_loss, style_loss, tv_loss, learning_rate, images_per_s, ..."""
+    samples: Sequence[tuple[str, Picture]] = ()
+    """(caption, grid of contents over results), oldest first."""
+    events: Sequence[str] = ()
+    """What went other than planned: resumes, rollbacks."""
+    details: Details = field(default_factory=Details)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BulkStory:
+    """Everything a page says about a bulk run."""
+
+    run_id: str
+    summary: BulkSummary
+    styles: Sequence[StyleCard] = ()
+    pairs: Sequence[Pair] = ()
+    details: Details = field(default_factory=Details)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoStory:
+    """The whole way once: both stories and what checking them gave."""
+
+    training: TrainingStory
+    bulk: BulkStory
+    verification: str
+    """What ``manifest verify`` found, in one sentence."""
+    verified: bool
+    stages_s: Sequence[tuple[str, float]] = ()
+    """(name, seconds) of each part of the demo, in order."""
+    facts: Mapping[str, object] = field(default_factory=dict)
+
+
+def render_training_report(story: TrainingStory) -> str:
+    """Return the page about a training run as HTML."""
+    return render("training.html.j2", title=f"Training of {story.style.name}", training=_training_view(story))
+
+
+def render_bulk_report(story: BulkStory) -> str:
+    """Return the page about a bulk run as HTML."""
+    return render("bulk.html.j2", title=f"Run {story.run_id}", bulk=_bulk_view(story))
+
+
+def render_demo_report(story: DemoStory) -> str:
+    """Return the page about a whole demo as HTML."""
+    return render(
+        "demo.html.j2",
+        title=f"{story.training.style.name}: a style and its library",
+        story=story,
+        training=_training_view(story.training),
+        bulk=_bulk_view(story.bulk),
+    )
+
+
+def _training_view(story: TrainingStory) -> dict[str, Any]:
+    metrics = story.metrics
+    steps = _column(metrics, "step")
+    rates = _column(metrics, "images_per_s")
+    first, last = _ends(_column(metrics, "loss"))
+    return {
+        "story": story,
+        "num_steps": metrics.num_rows,
+        "first_loss": first,
+        "last_loss": last,
+        "images_per_s": _median(rates),
+        "wait_percent": _wait_percent(metrics, story.details.config),
+        "num_skipped": int(np.nansum(_column(metrics, "skipped"))),
+        "peak_memory_bytes": _largest(_column(metrics, "peak_memory_bytes")),
+        "loss_chart": _loss_chart(metrics, steps),
+        "gradient_chart": _single(
+            steps, _column(metrics, "gradient_norm"), "gradient norm", "Gradient norm by step", log_y=True
+        ),
+        "rate_chart": _single(steps, rates, "images a second", "Training pace by step"),
+        "wait_chart": _single(steps, _column(metrics, "data_wait_s"), "seconds", "Seconds waiting for images by step"),
+        "learning_rate_chart": _single(
+            steps, _column(metrics, "learning_rate"), "learning rate", "Learning rate by step"
+        ),
+    }
+
+
+def _loss_chart(metrics: pa.Table, steps: np.ndarray) -> Chart | None:
+    series = [
+        Series(name=name, x=steps, y=_column(metrics, column), emphasis=column == "loss")
+        for column, name in _LOSS_COLUMNS
+    ]
+    return line_chart(series, title="Loss by step, logarithmic", x_label="step", log_y=True, height_px=360)
+
+
+def _single(steps: np.ndarray, values: np.ndarray, name: str, title: str, *, log_y: bool = False) -> Chart | None:
+    series = [Series(name=name, x=steps, y=values)]
+    return line_chart(series, title=title, x_label="step", log_y=log_y, width_px=540, height_px=190)
+
+
+def _wait_percent(metrics: pa.Table, config: Mapping[str, Any]) -> str | None:
+    """Return the share of the training's time in which it waited for images, or None where it is not known."""
+    waits_s, rates = _column(metrics, "data_wait_s"), _column(metrics, "images_per_s")
+    batch_size = config.get("batch_size")
+    known = np.isfinite(waits_s) & np.isfinite(rates) & (rates > 0)
+    if not isinstance(batch_size, int) or not known.any():
+        return None
+    return f"{100 * waits_s[known].sum() / (batch_size / rates[known]).sum():.1f}"
+
+
+def _column(metrics: pa.Table, name: str) -> np.ndarray:
+    """Return a column as float64, NaN for null; all NaN when the table lacks it."""
+    if name not in metrics.column_names:
+        return np.full(metrics.num_rows, np.nan)
+    return np.asarray(metrics[name].cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
+
+
+def _ends(values: np.ndarray) -> tuple[float | None, float | None]:
+    """Return the first value and the mean of the last twentieth, the noise of single steps taken out."""
+    known = values[np.isfinite(values)]
+    if len(known) == 0:
+        return None, None
+    return float(known[0]), float(known[-max(1, len(known) // 20) :].mean())
+
+
+def _largest(values: np.ndarray) -> float | None:
+    known = values[np.isfinite(values)]
+    return float(known.max()) if len(known) else None
+
+
+def _median(values: np.ndarray) -> float | None:
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if len(known) else None
+
+
+def _bulk_view(story: BulkStory) -> dict[str, Any]:
+    summary = story.summary
+    seconds, pace = summary.pace()
+    total_ms = sum(durations.total_ms for durations in summary.stages.values())
+    stages = [
+        {
+            "name": _STAGE_NAMES[name],
+            "median_ms": summary.stages[name].quantile(0.5),
+            "slow_ms": summary.stages[name].quantile(0.95),
+            "share": summary.stages[name].total_ms / total_ms if total_ms else 0.0,
+        }
+        for name in STAGES
+    ]
+    return {
+        "story": story,
+        "summary": summary,
+        "stages": stages,
+        "statuses": [
+            (status, summary.statuses[status], summary.statuses[status] / max(1, summary.num_rows))
+            for status in ("ok", "failed", "skipped")
+        ],
+        "errors": summary.errors.most_common(),
+        "pace_chart": line_chart(
+            [Series(name="images a second", x=seconds, y=pace)],
+            title="Images finished a second over the run",
+            x_label="seconds since the first image",
+            height_px=200,
+        )
+        if len(pace) >= _MIN_PACE_POINTS
+        else None,
+        "hidden_troubles": summary.num_troubles - len(summary.troubles),
+    }

@@ -1,0 +1,208 @@
+"""One firing: what it was begun with, and where its work lies, so that a retry goes on where it was killed.
+
+Rollbacks as outcomes, beside those of the firings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from stylemill.config import digest
+from stylemill.errors import ConfigError, ObjectNotFound, RegistryError
+from stylemill.registry import Promotion, Registry
+from stylemill.retraining.config import RetrainConfig
+from stylemill.retraining.outcome import Evidence, Outcome, load_outcomes
+from stylemill.storage import Storage, join, resolve
+from stylemill.storage.sources import find_sources
+from stylemill.training.config import MAY_CHANGE, TrainConfig, settings_of
+
+_TRAINS_ALIKE = {*MAY_CHANGE, "style_image", "content", "warm_start"} - {"steps"}
+"""Settings that do not make a candidate another one, or that enter by their content."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Firing:
+    """What a firing was begun with; stored as ``firing.json`` and never changed."""
+
+    name: str
+    style: str
+    inputs_digest: str
+    """Of everything that the candidate is made of, the champion apart."""
+    champion_number: int | None
+    """The promotion that was newest when the firing began; the decision is about replacing it."""
+    champion_version: str | None
+    begun_at: str
+    """UTC, ISO 8601."""
+
+    def to_bytes(self) -> bytes:
+        """Return the content of ``firing.json``."""
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False).encode()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FiringLayout:
+    """Locations of one firing below OUT."""
+
+    out: str
+    name: str
+
+    @property
+    def folder_uri(self) -> str:
+        """Everything that the firing keeps."""
+        return join(self.out, "firings", self.name)
+
+    @property
+    def firing_uri(self) -> str:
+        """Its ``firing.json``."""
+        return join(self.folder_uri, "firing.json")
+
+    @property
+    def training_uri(self) -> str:
+        """The candidate's training run."""
+        return join(self.folder_uri, "training")
+
+    @property
+    def evaluation_uri(self) -> str:
+        """Measurements of champion and candidate."""
+        return join(self.folder_uri, "evaluation")
+
+    @property
+    def decision_uri(self) -> str:
+        """What was decided, before it is carried out."""
+        return join(self.folder_uri, "decision.json")
+
+    @property
+    def notified_uri(self) -> str:
+        """Exists once the webhook has taken the outcome."""
+        return join(self.folder_uri, "notified.json")
+
+    @property
+    def outcome_uri(self) -> str:
+        """The firing's outcome, written last."""
+        return join(self.out, "outcomes", f"{self.name}.json")
+
+
+def digest_of_inputs(storage: Storage, config: RetrainConfig) -> str:
+    """Return a digest of the content listing, the style image and the settings that shape the weights.
+
+    Raises:
+        ConfigError: there is no style image or no content.
+        StorageError: storage failed beyond its retries.
+    """
+    style_image = resolve(config.style_image)
+    try:
+        style_sha256 = hashlib.sha256(storage.read_bytes(style_image)).hexdigest()
+    except ObjectNotFound:
+        raise ConfigError("style_image", style_image, "does not exist", "give the location of an image") from None
+    listing = hashlib.sha256()
+    num_found = 0
+    for location in config.content:
+        for found in find_sources(storage, resolve(location)):
+            listing.update(json.dumps([found.uri, found.size_bytes, found.etag]).encode())
+            num_found += 1
+    if not num_found:
+        cure = "give a prefix, glob, file or Parquet file of uris that holds some"
+        raise ConfigError("content", list(config.content), "holds no images", cure)
+    settings = settings_of(TrainConfig(**_train_values(config)))
+    recipe = {name: value for name, value in settings.items() if name not in _TRAINS_ALIKE}
+    recipe |= {"start": config.start, "style": config.style_name}
+    return digest({"style_image": style_sha256, "content": listing.hexdigest(), "recipe": recipe})
+
+
+def _train_values(config: RetrainConfig) -> dict[str, Any]:
+    return vars(config.train_config(out=config.out, warm_start=None))
+
+
+def begin(
+    storage: Storage, layout: FiringLayout, *, style: str, inputs_digest: str, champion: Promotion | None, begun_at: str
+) -> Firing:
+    """Write down what a firing begins with, or return what it began with before it was killed.
+
+    Raises:
+        ConfigError: a firing of this name was begun with something else.
+        RegistryError: its record is damaged.
+    """
+    firing = Firing(
+        name=layout.name,
+        style=style,
+        inputs_digest=inputs_digest,
+        champion_number=champion.number if champion else None,
+        champion_version=champion.version if champion else None,
+        begun_at=begun_at,
+    )
+    if storage.create_bytes(layout.firing_uri, firing.to_bytes()):
+        return firing
+    try:
+        known = Firing(**json.loads(storage.read_bytes(layout.firing_uri)))
+    except (ValueError, TypeError) as error:
+        raise RegistryError(f"{layout.firing_uri} is damaged ({error}); fire again under another --firing") from error
+    if (known.style, known.inputs_digest) != (style, inputs_digest):
+        cure = "give each firing a name of its own, or leave --firing out"
+        raise ConfigError("firing", layout.name, "was begun with other images or settings", cure)
+    return known
+
+
+def roll_back(
+    storage: Storage, registry: Registry, style: str, *, reason: str, to: str | None = None, out: str | None = None
+) -> Outcome:
+    """Make an earlier champion the champion again.
+
+    Args:
+        storage: where the outcomes are.
+        registry: where the style is.
+        style: the style.
+        reason: why, for people.
+        to: its version; by default the newest earlier champion that still exists.
+        out: output location of the style's retraining, where the outcome is left; the next firing leaves it otherwise.
+
+    Returns:
+        The decision, as firings leave theirs.
+
+    Raises:
+        ConfigError: there is nothing to roll back to.
+        RegistryError: its model file is missing or damaged.
+        RunConflict: somebody changed the champion meanwhile.
+        StorageError: storage failed beyond its retries.
+    """
+    outcome = _outcome_of(registry.rollback(style, reason=reason, to=to))
+    if out is not None:
+        _leave(storage, out, outcome)
+    return outcome
+
+
+def record_rollbacks(storage: Storage, registry: Registry, style: str, out: str) -> None:
+    """Leave the outcomes of rollbacks that have none here: they were made without ``out``, or killed before they told.
+
+    Those from before the first decision here are left out.
+    """
+    known = [outcome for outcome in load_outcomes(storage, out) if outcome.style == style]
+    if not known:
+        return
+    names, first_at = {outcome.firing for outcome in known}, min(outcome.begun_at for outcome in known)
+    for promotion in registry.history(style):
+        outcome = _outcome_of(promotion)
+        if promotion.kind == "rolled_back" and outcome.firing not in names and promotion.at >= first_at:
+            _leave(storage, out, outcome)
+
+
+def _leave(storage: Storage, out: str, outcome: Outcome) -> None:
+    storage.create_bytes(FiringLayout(out=resolve(out), name=outcome.firing).outcome_uri, outcome.to_bytes())
+
+
+def _outcome_of(promotion: Promotion) -> Outcome:
+    """Return a rollback as an outcome; the same rollback always gives the same one."""
+    return Outcome(
+        firing=f"rollback-{promotion.style}-{promotion.number}",
+        style=promotion.style,
+        decision="rolled_back",
+        champion=promotion.version,
+        candidate=promotion.previous_version,
+        previous_champion=promotion.previous_version,
+        reason=promotion.reason,
+        evidence=asdict(Evidence()),
+        begun_at=promotion.at,
+        decided_at=promotion.at,
+    )

@@ -1,0 +1,146 @@
+"""What a firing decided, for machines and for people.
+
+Whether a candidate replaces the champion: the comparison of ``stylemill.evaluation`` as a yes or a no.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from stylemill.errors import ObjectNotFound, RegistryError
+from stylemill.experiments.decision import Comparison, compare
+from stylemill.retraining.config import RetrainConfig
+from stylemill.storage import Storage, join, resolve
+
+DecisionKind = Literal["promoted", "kept", "rolled_back"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """Figures that a decision rests on; None where nothing was compared."""
+
+    metric: str | None = None
+    sample_size: int = 0
+    num_needed: int = 0
+    """Images for the power that was asked for."""
+    champion_mean: float | None = None
+    candidate_mean: float | None = None
+    effect: float | None = None
+    """Candidate minus champion, in units of the metric."""
+    relative_effect: float | None = None
+    """The same over the champion's mean."""
+    p_value: float | None = None
+    """Two-sided, corrected for the number of metrics."""
+    interval: tuple[float, float] | None = None
+    """Of the effect."""
+    probability_of_being_better: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """One decision about a style's champion; stored as ``OUT/outcomes/<firing>.json``."""
+
+    firing: str
+    style: str
+    decision: DecisionKind
+    champion: str | None
+    """Version in use after the decision."""
+    candidate: str | None
+    """Version that the decision was about."""
+    previous_champion: str | None
+    reason: str
+    evidence: dict[str, Any] = field(default_factory=dict)
+    """An ``Evidence``."""
+    begun_at: str
+    decided_at: str
+    """UTC, ISO 8601."""
+
+    def to_bytes(self) -> bytes:
+        """Return the JSON."""
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, uri: str) -> Outcome:
+        """Read an outcome.
+
+        Raises:
+            RegistryError: it is damaged.
+        """
+        try:
+            return cls(**json.loads(data))
+        except (ValueError, TypeError) as error:
+            raise RegistryError(f"{uri} is damaged ({error}); remove it to decide again") from error
+
+
+def read_outcome(storage: Storage, uri: str) -> Outcome | None:
+    """Return the outcome at a location, None if there is none."""
+    try:
+        return Outcome.from_bytes(storage.read_bytes(uri), uri)
+    except ObjectNotFound:
+        return None
+
+
+def load_outcomes(storage: Storage, out: str) -> list[Outcome]:
+    """Return all outcomes below an output location, in the order of their decisions."""
+    root = join(resolve(out), "outcomes")
+    uris = [join(root, found.key) for found in storage.list_objects(root) if found.key.endswith(".json")]
+    outcomes = [Outcome.from_bytes(storage.read_bytes(uri), uri) for uri in uris]
+    return sorted(outcomes, key=lambda outcome: (outcome.decided_at, outcome.firing))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a comparison says."""
+
+    is_better: bool
+    reason: str
+    evidence: Evidence
+
+
+def decide(table: pa.Table, champion: str, candidate: str, config: RetrainConfig) -> Verdict:
+    """Compare two models on the images that both painted; only a clear win promotes.
+
+    Args:
+        table: rows of EVALUATION_SCHEMA.
+        champion: its ``model`` in the table.
+        candidate: its ``model`` in the table.
+        config: by which rule.
+
+    Raises:
+        ConfigError: no images that both painted, or a metric that is not finite.
+    """
+    found = compare(table, champion=champion, candidate=candidate, rule=config.rule)
+    return Verdict(is_better=found.decision == "candidate", reason=_sentence(found), evidence=_evidence(found))
+
+
+def _sentence(found: Comparison) -> str:
+    if not math.isfinite(found.relative_effect):
+        return found.reason
+    change = f"{found.metric} {found.relative_effect:+.1%} over {found.sample_size} images"
+    return f"{found.reason} ({change}, better with probability {found.probability_better:.3f})"
+
+
+def _evidence(found: Comparison) -> Evidence:
+    first = found.metrics[0] if found.metrics else None
+    interval = (_finite(found.interval[0]), _finite(found.interval[1]))
+    return Evidence(
+        metric=found.metric,
+        sample_size=found.sample_size,
+        num_needed=found.num_needed,
+        champion_mean=_finite(first.mean_champion) if first else None,
+        candidate_mean=_finite(first.mean_candidate) if first else None,
+        effect=_finite(found.effect),
+        relative_effect=_finite(found.relative_effect),
+        p_value=_finite(found.p_value),
+        interval=interval if None not in interval else None,
+        probability_of_being_better=_finite(found.probability_better),
+    )
+
+
+def _finite(value: float) -> Any:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,247 @@
+"""The scheduled flow: is there anything new, train, evaluate, compare, promote or keep.
+
+Every stage leaves its result in storage before the next begins, and every stage can be done again without harm: a
+firing that is killed anywhere is finished by the same command.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+import pyarrow as pa
+
+from stylemill.errors import ConfigError, ObjectNotFound, PathConflict, RegistryError, RunConflict
+from stylemill.evaluation.config import EvaluateConfig, Judge
+from stylemill.evaluation.measure import evaluate, prepare
+from stylemill.evaluation.schema import model_label, read_measurements
+from stylemill.registry import Registry, Version, can_name_a_version, registry_uri
+from stylemill.retraining.config import RetrainConfig, webhook_from
+from stylemill.retraining.firing import Firing, FiringLayout, begin, digest_of_inputs, record_rollbacks
+from stylemill.retraining.outcome import DecisionKind, Evidence, Outcome, Verdict, decide, load_outcomes, read_outcome
+from stylemill.retraining.reporting import SECRET_VARIABLE, notify
+from stylemill.storage import Storage, join, resolve
+from stylemill.storage.lease import acquire
+from stylemill.storage.sources import find_sources
+from stylemill.training.config import TrainConfig
+from stylemill.training.layout import TrainLayout
+
+log = logging.getLogger(__name__)
+
+TrainCandidate = Callable[[TrainConfig], bool]
+"""Trains to the end, or resumes; returns False if it was stopped before."""
+OnStage = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainResult:
+    """What came of a firing."""
+
+    outcome: Outcome | None
+    """None if training was stopped before its end, or nothing was done."""
+    is_new: bool
+    """False if this firing, or another one over the same images and settings, had decided before."""
+    is_notified: bool = True
+    """Whether the webhook took the outcome, if there is one."""
+    held_by: str | None = None
+    """Who else is at work on this style; nothing was done then."""
+
+
+def retrain(config: RetrainConfig, train_candidate: TrainCandidate, on_stage: OnStage) -> RetrainResult:
+    """Do one firing, or go on with it.
+
+    Args:
+        config: what to train, and when it is better.
+        train_candidate: runs a training; the caller owns Ray and the terminal.
+        on_stage: told what is done next, for people.
+
+    Raises:
+        ConfigError: something in the config is wrong, or the registry is none.
+        RunConflict: somebody changed the champion while the decision about it was made.
+        RegistryError: the champion's model is missing or damaged; nothing is promoted.
+        StorageError: storage failed beyond its retries; the same command goes on.
+    """
+    webhook_from(config, os.environ)  # a mistake there is told before anything is done
+    storage, out = Storage(config.storage), resolve(config.out)
+    _check_what_follows_training(storage, config)
+    registry = Registry.create(storage, registry_uri(config.registry, "retraining"))
+    style = config.style_name
+    try:
+        lease = acquire(storage, join(out, "lease", style), on_wait=on_stage)
+    except RunConflict as conflict:
+        return RetrainResult(outcome=None, is_new=False, held_by=str(conflict))
+    except PathConflict as error:
+        cure = "give a folder or a prefix"
+        raise ConfigError("out", config.out, f"cannot be written ({error})", cure) from error
+    with lease:
+        inputs_digest = digest_of_inputs(storage, config)
+        layout = FiringLayout(out=out, name=config.firing or inputs_digest[:16])
+        record_rollbacks(storage, registry, style, out)
+        known = read_outcome(storage, layout.outcome_uri)
+        if known is not None:
+            return RetrainResult(outcome=known, is_new=False, is_notified=_tell(storage, config, layout, known))
+        same = _decided_before(storage, out, style, inputs_digest)
+        if same is not None and not storage.exists(layout.firing_uri):
+            return RetrainResult(outcome=same, is_new=False)
+        return _Retraining(config, storage, registry, layout, on_stage).run(inputs_digest, train_candidate)
+
+
+def _check_what_follows_training(storage: Storage, config: RetrainConfig) -> None:
+    """Raise ConfigError for what would be found wrong only when hours of training have passed."""
+    if not can_name_a_version(config.style_name):
+        cure = "give --name with letters, digits, '.', '_' and '-'"
+        raise ConfigError("name", config.style_name, "cannot name a style in the registry", cure)
+    if next(find_sources(storage, resolve(config.holdout)), None) is None:
+        cure = "give a prefix, glob or file with images that no training sees"
+        raise ConfigError("holdout", config.holdout, "holds no images", cure)
+
+
+def _decided_before(storage: Storage, out: str, style: str, inputs_digest: str) -> Outcome | None:
+    """Return the newest outcome of another firing that trained on the same images with the same settings."""
+    for outcome in reversed(load_outcomes(storage, out)):
+        if outcome.style != style or outcome.decision == "rolled_back":
+            continue
+        firing_uri = FiringLayout(out=out, name=outcome.firing).firing_uri
+        try:
+            is_same = f'"{inputs_digest}"'.encode() in storage.read_bytes(firing_uri)
+        except ObjectNotFound:
+            continue
+        if is_same:
+            return outcome
+    return None
+
+
+def _tell(storage: Storage, config: RetrainConfig, layout: FiringLayout, outcome: Outcome) -> bool:
+    """Bring the outcome to the webhook unless that was done before; return whether it knows."""
+    webhook = webhook_from(config, os.environ)
+    if webhook is None or storage.exists(layout.notified_uri):
+        return True
+    if not notify(webhook, outcome.to_bytes(), os.environ.get(SECRET_VARIABLE)):
+        return False
+    storage.create_bytes(layout.notified_uri, b"{}")
+    return True
+
+
+class _Retraining:
+    """One firing's stages."""
+
+    def __init__(
+        self, config: RetrainConfig, storage: Storage, registry: Registry, layout: FiringLayout, on_stage: OnStage
+    ) -> None:
+        self._config, self._storage, self._registry = config, storage, registry
+        self._layout, self._on_stage = layout, on_stage
+
+    def run(self, inputs_digest: str, train_candidate: TrainCandidate) -> RetrainResult:
+        config = self._config
+        champion = self._registry.champion(config.style_name)
+        firing = begin(
+            self._storage,
+            self._layout,
+            style=config.style_name,
+            inputs_digest=inputs_digest,
+            champion=champion,
+            begun_at=_now(),
+        )
+        over = self._champion_of(firing)
+        candidate = self._train(over, train_candidate)
+        if candidate is None:
+            return RetrainResult(outcome=None, is_new=True)
+        outcome = self._decide(firing, over, candidate)
+        if outcome.decision == "promoted":
+            self._on_stage(f"promoting {candidate.style}@{candidate.version}")
+            self._registry.promote(
+                candidate.style,
+                candidate.version,
+                reason=outcome.reason,
+                over=firing.champion_number,
+                evidence=outcome.evidence,
+            )
+        self._storage.create_bytes(self._layout.outcome_uri, outcome.to_bytes())
+        is_notified = _tell(self._storage, config, self._layout, outcome)
+        return RetrainResult(outcome=outcome, is_new=True, is_notified=is_notified)
+
+    def _champion_of(self, firing: Firing) -> Version | None:
+        """Return the champion that the firing was begun against, after a check of its model."""
+        if firing.champion_version is None:
+            return None
+        version = self._registry.version(firing.style, firing.champion_version)
+        self._registry.check(version)
+        return version
+
+    def _train(self, champion: Version | None, train_candidate: TrainCandidate) -> Version | None:
+        config = self._config
+        warm_start = None
+        if config.start == "champion" and champion is not None:
+            warm_start = self._registry.model_uri(champion.style, champion.version)
+        train = config.train_config(out=self._layout.training_uri, warm_start=warm_start)
+        self._on_stage("training " + (f"from {champion.version}" if warm_start and champion else "from scratch"))
+        if not train_candidate(train):
+            return None
+        style_uri = TrainLayout(self._layout.training_uri).style_uri
+        note = f"firing {self._layout.name}"
+        return self._registry.add(self._storage.read_bytes(style_uri), source_uri=style_uri, note=note)
+
+    def _decide(self, firing: Firing, champion: Version | None, candidate: Version) -> Outcome:
+        """Return the decision: as it was written down before a kill, or anew."""
+        known = read_outcome(self._storage, self._layout.decision_uri)
+        if known is not None:
+            return known
+        if champion is None:
+            verdict = Verdict(is_better=True, reason="there was no champion", evidence=Evidence())
+        elif champion.sha256 == candidate.sha256:
+            verdict = Verdict(is_better=False, reason="the candidate is the champion, bit by bit", evidence=Evidence())
+        else:
+            self._on_stage(f"comparing {candidate.version} with the champion {champion.version}")
+            table = self._measured(champion, candidate)
+            before, after = (model_label(version.style, version.version) for version in (champion, candidate))
+            verdict = decide(table, before, after, self._config)
+        decision: DecisionKind = "promoted" if verdict.is_better else "kept"
+        kept = champion.version if champion else None
+        outcome = Outcome(
+            firing=firing.name,
+            style=firing.style,
+            decision=decision,
+            champion=candidate.version if verdict.is_better else kept,
+            candidate=candidate.version,
+            previous_champion=kept,
+            reason=verdict.reason,
+            evidence=asdict(verdict.evidence),
+            begun_at=firing.begun_at,
+            decided_at=_now(),
+        )
+        self._storage.create_bytes(self._layout.decision_uri, outcome.to_bytes())
+        written = read_outcome(self._storage, self._layout.decision_uri)
+        if written is None:
+            raise RegistryError(f"{self._layout.decision_uri} was removed while it was written; fire again")
+        return written
+
+    def _measured(self, champion: Version, candidate: Version) -> pa.Table:
+        """Return the evaluation of both models, from storage if it was finished before a kill."""
+        try:
+            return read_measurements(self._storage, self._layout.evaluation_uri)
+        except (ObjectNotFound, ValueError):  # not done, or by another version whose columns differ
+            pass
+        config = self._config
+        versions = (champion, candidate)
+        evaluation = EvaluateConfig(
+            model=tuple(self._registry.model_uri(version.style, version.version) for version in versions),
+            content=config.holdout,
+            out=self._layout.evaluation_uri,
+            judge=Judge(
+                style_image=config.style_image,
+                loss_network=config.loss_network,
+                loss_weights=config.loss_weights,
+            ),
+            num_images=config.num_images,
+            size_px=config.size_px,
+            seed=config.seed,
+            storage=config.storage,
+        )
+        return evaluate(self._storage, prepare(self._storage, evaluation))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,123 @@
+"""Any other fsspec file system (gs://, abfs://, memory://): the store's own semantics, found by scheme."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import fsspec
+
+from stylemill.errors import AccessDenied, ConfigError, ObjectNotFound, StorageError
+from stylemill.storage.retry import Throttled, TransientError
+from stylemill.storage.store import ObjectStat
+from stylemill.storage.uri import name, scheme
+
+
+class FsspecStore:
+    """Objects behind an fsspec file system; whole-object puts of object stores are atomic.
+
+    Raises:
+        ConfigError: no file system is known, or its package is not installed, for this scheme.
+    """
+
+    def __init__(self, protocol: str) -> None:
+        try:
+            self._fs = fsspec.filesystem(protocol)
+        except (ValueError, ImportError, TypeError, OSError) as error:
+            cure = "install the extra that brings it (stylemill[gcs], stylemill[azure]) or use another scheme"
+            raise ConfigError("location", f"{protocol}://", f"cannot be reached ({error})", cure) from error
+
+    def read(self, path: str) -> bytes:
+        """Return an object's content."""
+        with _translated(path):
+            return bytes(self._fs.cat_file(path))
+
+    def read_head(self, path: str, size_bytes: int) -> bytes:
+        """Return at most the first ``size_bytes`` of an object."""
+        with _translated(path):
+            return bytes(self._fs.cat_file(path, start=0, end=size_bytes))
+
+    def write(self, path: str, data: bytes, *, durable: bool = False) -> None:
+        """Replace an object."""
+        del durable
+        with _translated(path):
+            self._fs.pipe_file(path, data)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write an object unless it exists, as exclusively as the file system can; tell whether it was written."""
+        with _translated(path):
+            try:
+                self._fs.pipe_file(path, data, mode="create")
+            except FileExistsError:
+                return False
+            return True
+
+    def stat(self, path: str) -> ObjectStat:
+        """Return size and etag of an object."""
+        with _translated(path):
+            found = self._fs.info(path)
+        if found["type"] != "file":
+            raise ObjectNotFound(f"{path} is no object")
+        return _stat(path, name(path), found)
+
+    def list_objects(self, root: str, after: str = "") -> Iterator[ObjectStat]:
+        """Yield every object below a prefix in order of key. The listing is held in memory."""
+        with _translated(root):
+            found = self._fs.find(root, detail=True)
+        base = self._fs._strip_protocol(root).rstrip("/") + "/"
+        for path in sorted(found):
+            key = path[len(base) :]
+            if key > after:
+                yield _stat(f"{scheme(root)}://{path.lstrip('/')}", key, found[path])
+
+    def delete(self, path: str) -> None:
+        """Remove an object; one that is gone already is fine."""
+        with _translated(path), contextlib.suppress(FileNotFoundError):
+            self._fs.rm_file(path)
+
+    def delete_all(self, paths: Sequence[str]) -> None:
+        """Remove objects one after another."""
+        for path in paths:
+            self.delete(path)
+
+    def remove_leftovers(self, root: str, older_than_s: float) -> None:
+        """Do nothing: what a store of an unknown kind holds is not ours to tidy up."""
+
+
+def _stat(uri: str, key: str, found: dict[str, Any]) -> ObjectStat:
+    marks = (found.get(field) for field in ("etag", "ETag", "md5Hash", "mtime", "last_modified", "created"))
+    etag = next((str(mark) for mark in marks if mark), "")
+    return ObjectStat(uri, key, int(found.get("size") or 0), etag)
+
+
+@contextlib.contextmanager
+def _translated(path: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ObjectNotFound(f"{path} does not exist") from error
+    except PermissionError as error:
+        raise AccessDenied(f"{path}: {error}") from error
+    except (TimeoutError, ConnectionError, OSError) as error:
+        raise TransientError(f"{path}: {error}") from error
+    except NotImplementedError as error:
+        raise StorageError(f"{path}: {error}") from error
+    except Exception as error:
+        # gcsfs, adlfs and what they stand on raise classes of their own; their HTTP status says what to do.
+        raise _by_status(error, path) from error
+
+
+def _by_status(error: Exception, path: str) -> Exception:
+    names = ("code", "status", "status_code")
+    status = next((value for value in (getattr(error, name, None) for name in names) if isinstance(value, int)), None)
+    text = f"{path}: {type(error).__name__}: {error}"
+    if status == 404:
+        return ObjectNotFound(text)
+    if status in (401, 403):
+        return AccessDenied(text)
+    if status in (429, 503):
+        return Throttled(text)
+    if status is not None and (status == 408 or status >= 500):
+        return TransientError(text)
+    return StorageError(text)

@@ -1,0 +1,93 @@
+"""Locations as text: never percent-encoded, always ``str``."""
+
+from __future__ import annotations
+
+import contextlib
+import posixpath
+import re
+from pathlib import Path
+
+from stylemill.checks import check_no_credential
+from stylemill.errors import ConfigError
+
+MAGIC = frozenset("*?[")
+_LIKE_A_URI = re.compile(r"\s*[A-Za-z][\w.+:-]+:/")
+
+
+def scheme(uri: str) -> str:
+    """Return the scheme of a location (``s3``), or ``file`` for a bare path."""
+    head, separator, _ = uri.partition("://")
+    return head.lower() if separator and head.isidentifier() else "file"
+
+
+def resolve(uri: str) -> str:
+    """Return a location in its one spelling: bare paths and ``file://`` become absolute paths, no trailing slash.
+
+    Raises:
+        ConfigError: an empty location, one that is not UTF-8, that is nearly a URI, or that carries credentials.
+    """
+    if not uri:
+        raise ConfigError("location", uri, "is empty", "write a path or a URI such as s3://bucket/prefix")
+    try:
+        uri.encode()
+    except UnicodeEncodeError:
+        raise ConfigError("location", uri, "is not valid UTF-8", "rename it; manifests hold UTF-8 text only") from None
+    if scheme(uri) == "file":
+        is_uri = uri[:7].lower() == "file://"
+        if not is_uri and _LIKE_A_URI.match(uri):  # else s3:/x would become a folder named s3:
+            cure = "write SCHEME://..., or ./ before it if it is a path of this machine"
+            raise ConfigError("location", uri, "is nearly a URI", cure)
+        path = Path(uri[len("file://") :] if is_uri else uri)
+        with contextlib.suppress(RuntimeError):  # "~name" of nobody is a file name like any other
+            path = path.expanduser()
+        return str(path.absolute()) if ".." not in path.parts else str(path.resolve())
+    check_no_credential("location", uri)
+    head, _, rest = uri.partition("://")
+    return f"{head.lower()}://{rest.rstrip('/')}"
+
+
+def join(uri: str, *parts: str) -> str:
+    """Append path parts to a location; nothing is encoded, ``..`` is not resolved."""
+    return "/".join((uri.rstrip("/"), *(part.strip("/") for part in parts)))
+
+
+def parent(uri: str) -> str:
+    """Return the location one level up."""
+    return uri.rstrip("/").rpartition("/")[0] or "/"
+
+
+def name(uri: str) -> str:
+    """Return the last component of a location."""
+    return posixpath.basename(uri.rstrip("/"))
+
+
+def is_glob(uri: str) -> bool:
+    """Tell whether a location holds glob characters."""
+    return any(character in MAGIC for character in uri)
+
+
+def is_inside(uri: str, root: str) -> bool:
+    """Tell whether ``uri`` is ``root`` or lies below it (both resolved)."""
+    return uri == root or uri.startswith(root.rstrip("/") + "/")
+
+
+def can_name_folder(text: str) -> bool:
+    """Tell whether a name can be that of one folder everywhere, and be shown in a terminal."""
+    return "/" not in text and key_problem(text) is None and text.isprintable()
+
+
+def key_problem(key: str) -> str | None:
+    """Return why a key cannot be mirrored safely under the output root, or None.
+
+    Keys are relative POSIX paths without ``.``, ``..``, empty components or NUL.
+    """
+    if key.startswith("/"):
+        return "the key is absolute"
+    components = key.split("/")
+    if ".." in components or "." in components:
+        return "the key contains a '.' or '..' component"
+    if "" in components:
+        return "the key contains an empty component"
+    if "\0" in key:
+        return "the key contains a NUL"
+    return None

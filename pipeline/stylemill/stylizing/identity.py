@@ -1,0 +1,145 @@
+"""What makes two runs the same run: the fingerprint of everything that changes output bytes.
+
+What every actor of a run must know.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from stylemill.config import digest, to_mapping
+from stylemill.manifest.layout import RunLayout
+from stylemill.storage import Storage
+from stylemill.storage.lease import Lease
+from stylemill.stylizing.config import StylizeConfig
+
+FollowUp = Literal["incremental", "retry_failed", "repair"]
+
+ENGINE_VERSION = 2
+"""Raised when a change of the code changes output bytes."""
+
+_BYTE_FIELDS = (
+    "strength",
+    "preserve_color",
+    "max_size_px",
+    "texture_scale",
+    "precision",
+    "device",
+    "max_memory",
+    "tiles",
+    "max_pixels",
+    "animation",
+    "format",
+    "quality",
+    "keep_metadata",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleRef:
+    """One style of a run, pinned."""
+
+    name: str
+    version: str
+    model_sha256: str
+    fingerprint: str
+    """Of the settings with this model: the ``fingerprint`` column."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunIdentity:
+    """What a run is; stored as ``run.json`` and never changed."""
+
+    run_id: str
+    input: str
+    fingerprint: str
+    styles: tuple[StyleRef, ...]
+    settings: dict[str, Any]
+    parent_run_id: str | None = None
+    """The newest committed run that this one follows."""
+    follow_up: FollowUp | None = None
+    """Why it follows: ``incremental``, ``retry_failed`` or ``repair``."""
+
+    def to_json(self) -> bytes:
+        """Return the content of ``run.json``."""
+        tree = {**vars(self), "styles": [vars(style) for style in self.styles]}
+        return json.dumps(tree, indent=1, ensure_ascii=False).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> RunIdentity:
+        """Read ``run.json``; ValueError, KeyError or TypeError where it is damaged."""
+        tree = json.loads(data)
+        return cls(**{**tree, "styles": tuple(StyleRef(**style) for style in tree["styles"])})
+
+
+def byte_settings(config: StylizeConfig) -> dict[str, Any]:
+    """Return the settings that change output bytes, the models apart."""
+    tree = to_mapping(config)
+    settings = {name: tree[name] for name in _BYTE_FIELDS}
+    if config.gpu_decode:  # named only where it is on: runs begun before it existed keep their fingerprint
+        settings["gpu_decode"] = True
+    return {**settings, "max_memory": config.max_memory_bytes, "engine": ENGINE_VERSION}
+
+
+def identify(config: StylizeConfig, source_root: str, out: str, models: Sequence[tuple[str, str, str]]) -> RunIdentity:
+    """Return the identity of the run that a config asks for.
+
+    Args:
+        config: what the user chose.
+        source_root: resolved input location.
+        out: resolved output location.
+        models: name, version and SHA-256 of each style model.
+    """
+    settings = byte_settings(config)
+    styles = tuple(
+        StyleRef(name=name, version=version, model_sha256=sha256, fingerprint=digest({**settings, "model": sha256}))
+        for name, version, sha256 in sorted(models)
+    )
+    fingerprint = digest({"styles": [style.fingerprint for style in styles]})
+    run_id = (
+        config.run_id
+        or digest(
+            {
+                "input": source_root,
+                "out": out,
+                "fingerprint": fingerprint,
+                "styles": [style.name for style in styles],
+            }
+        )[:16]
+    )
+    return RunIdentity(run_id=run_id, input=source_root, fingerprint=fingerprint, styles=styles, settings=settings)
+
+
+def differences(old: RunIdentity, new: RunIdentity) -> list[str]:
+    """Return one phrase for each thing in which two identities differ: ``quality 90 -> 80``."""
+    phrases = _differing(old.settings, new.settings)
+    if old.input != new.input:
+        phrases.append(f"input {old.input} -> {new.input}")
+    phrases += _differing(
+        {f"model {style.name}": style.model_sha256[:12] for style in old.styles},
+        {f"model {style.name}": style.model_sha256[:12] for style in new.styles},
+    )
+    return phrases
+
+
+def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    names = [*old, *(name for name in new if name not in old)]
+    return [f"{name} {old.get(name)} -> {new.get(name)}" for name in names if old.get(name) != new.get(name)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BulkJob:
+    """One invocation of one run, as its actors see it."""
+
+    config: StylizeConfig
+    identity: RunIdentity
+    layout: RunLayout
+    lease_token: int
+    """Fencing token of the driver: an actor that finds a higher one stops."""
+
+    def lease(self, storage: Storage) -> Lease:
+        """Return the driver's lease, to be checked."""
+        return Lease(storage, self.layout.lease_uri, self.lease_token)

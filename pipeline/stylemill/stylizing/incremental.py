@@ -1,0 +1,174 @@
+"""Runs that follow a committed one: new and changed sources, failed ones, broken ones. Each has a parent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from stylemill.manifest.layout import RunLayout
+from stylemill.manifest.read import CommittedRun, Row, newest_rows
+from stylemill.storage import ObjectStat, Storage
+from stylemill.storage.sources import find_sources
+from stylemill.stylizing.identity import FollowUp, RunIdentity
+from stylemill.stylizing.plan import Finder, Source, TwinFinder
+
+log = logging.getLogger(__name__)
+
+DELETED_KEYS_NAMED = 100_000
+
+
+def follow_up(
+    kind: FollowUp, identity: RunIdentity, runs: Sequence[CommittedRun], run_id: str | None = None, extra: str = ""
+) -> RunIdentity:
+    """Return the identity of a run that follows committed ones.
+
+    Its id is the same until it is committed, and another one after that.
+
+    Args:
+        kind: why it follows.
+        identity: of the run that it would be on its own.
+        runs: committed runs, oldest first; the last is the parent.
+        run_id: an id that the user gave.
+        extra: what else distinguishes it.
+    """
+    text = "\n".join([kind, identity.run_id, *sorted(run.success.run_id for run in runs), extra])
+    return replace(
+        identity,
+        run_id=run_id or hashlib.sha256(text.encode()).hexdigest()[:16],
+        parent_run_id=runs[-1].success.run_id,
+        follow_up=kind,
+    )
+
+
+def make_finder(
+    storage: Storage,
+    layout: RunLayout,
+    identity: RunIdentity,
+    runs: Sequence[CommittedRun],
+    broken_keys: Collection[str],
+) -> Finder:
+    """Return what finds the sources of a run, be it a run of its own or one that follows others."""
+
+    def find_all(after: str, twins: TwinFinder) -> Iterator[Source]:
+        return (twins.add(found) for found in find_sources(storage, identity.input, after))
+
+    def find_again(after: str, twins: TwinFinder) -> Iterator[Source]:
+        del twins  # every known key passes by, so this finds its own
+        if identity.follow_up == "incremental":
+            deleted = _Deleted()
+            listing = find_sources(storage, identity.input)
+            yield from _beyond(after, changed_sources(storage, identity, runs, listing, deleted.add))
+            deleted.report(storage, layout)
+        elif identity.follow_up == "retry_failed":
+            yield from _beyond(after, known_sources(storage, identity, runs, has_failed))
+        else:
+            yield from _beyond(
+                after, known_sources(storage, identity, runs, lambda rows: rows[0]["key"] in broken_keys)
+            )
+
+    return find_again if identity.follow_up else find_all
+
+
+def _beyond(after: str, sources: Iterable[Source]) -> Iterator[Source]:
+    return (source for source in sources if source.found.key > after)
+
+
+class _Deleted:
+    """Sources that were painted before and are gone: their number, and the first of them by name."""
+
+    def __init__(self) -> None:
+        self._keys: list[str] = []
+        self._count = 0
+
+    def add(self, key: str) -> None:
+        self._count += 1
+        if len(self._keys) < DELETED_KEYS_NAMED:
+            self._keys.append(key)
+
+    def report(self, storage: Storage, layout: RunLayout) -> None:
+        if self._count:
+            log.warning("%d sources are gone since they were painted; see %s", self._count, layout.deleted_uri)
+            tree = {"num_deleted": self._count, "keys": self._keys}
+            storage.write_bytes(layout.deleted_uri, json.dumps(tree, indent=1, ensure_ascii=False).encode())
+
+
+def changed_sources(
+    storage: Storage,
+    identity: RunIdentity,
+    runs: Sequence[CommittedRun],
+    listing: Iterable[ObjectStat],
+    on_deleted: Callable[[str], None],
+) -> Iterator[Source]:
+    """Yield sources that no committed run has done as they are now, in order of key.
+
+    A source counts as done when, for every style, its newest row has this fingerprint and the source's etag. One with
+    a twin that is painted anew is checked again too, since the twin's result may take its name.
+
+    Args:
+        storage: where the runs are.
+        identity: of the new run.
+        runs: committed runs over the same input, oldest first.
+        listing: all sources as they are now, in order of key.
+        on_deleted: called with each key that was painted before and is gone.
+    """
+    fingerprints = {style.name: style.fingerprint for style in identity.styles}
+    twins = TwinFinder()
+    for found, rows in _outer_join(listing, newest_rows(storage, runs, list(fingerprints))):
+        if found is None:
+            on_deleted(rows[0]["key"])
+            continue
+        source = twins.add(found)
+        source.is_planned = any(twin.is_planned for twin in source.twins) or not _is_done(found, rows, fingerprints)
+        if source.is_planned:
+            yield source
+
+
+def known_sources(
+    storage: Storage, identity: RunIdentity, runs: Sequence[CommittedRun], wanted: Callable[[list[Row]], bool]
+) -> Iterator[Source]:
+    """Yield the sources of committed runs whose newest rows are ``wanted``; attempts go on counting."""
+    twins = TwinFinder()
+    for key, rows in newest_rows(storage, runs, [style.name for style in identity.styles]):
+        row = max(rows, key=lambda row: row["attempt"])
+        found = ObjectStat(row["source_uri"], key, row["source_bytes"] or 0, row["source_etag"] or "")
+        source = twins.add(found)
+        source.attempt = row["attempt"] + 1
+        if wanted(rows):
+            yield source
+
+
+def has_failed(rows: list[Row]) -> bool:
+    """Tell whether a source failed in any style."""
+    return any(row["status"] == "failed" for row in rows)
+
+
+def _is_done(found: ObjectStat, rows: Sequence[Row], fingerprints: dict[str, str]) -> bool:
+    done: dict[str, Any] = {row["style"]: row for row in rows}
+    return all(
+        style in done and done[style]["fingerprint"] == fingerprint and done[style]["source_etag"] == found.etag
+        for style, fingerprint in fingerprints.items()
+    )
+
+
+def _outer_join(
+    listing: Iterable[ObjectStat], known: Iterable[tuple[str, list[Row]]]
+) -> Iterator[tuple[ObjectStat | None, list[Row]]]:
+    """Join two streams in order of key; every item of either comes out once."""
+    rows = iter(known)
+    waiting = next(rows, None)
+    for found in listing:
+        while waiting is not None and waiting[0] < found.key:
+            yield None, waiting[1]
+            waiting = next(rows, None)
+        if waiting is not None and waiting[0] == found.key:
+            yield found, waiting[1]
+            waiting = next(rows, None)
+        else:
+            yield found, []
+    while waiting is not None:
+        yield None, waiting[1]
+        waiting = next(rows, None)

@@ -1,0 +1,260 @@
+"""One zero-CPU actor per run that knows what is being painted: live counts, and which image killed its worker.
+
+What a worker tells the run's tracker, in few calls: each costs both ends half a millisecond.
+
+Keeping one image from killing worker after worker.
+
+What a bulk run counts and times for Prometheus, under the names that ``infra/observability`` uses.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+import ray.util.metrics
+
+from stylemill.errors import ImageError
+from stylemill.manifest.commit import read_pending
+from stylemill.manifest.layout import RunLayout
+from stylemill.meter import SECONDS, Meter, start_at_zero
+from stylemill.storage import Storage
+from stylemill.storage.retry import num_retries
+from stylemill.stylizing.sample import Sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a run is, as far as this invocation knows."""
+
+    num_sources: int
+    """Sources of the plan as far as it stands."""
+    num_resumed: int
+    """Sources that earlier invocations finished."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """Rows finished by this invocation, by status."""
+    num_finished: int = 0
+    """Sources finished by this invocation."""
+    busy_s: float = 0.0
+    """From the first image started to the last one written."""
+
+    @property
+    def images_per_s(self) -> float:
+        """Sources finished per second of ``busy_s``."""
+        return self.num_finished / self.busy_s if self.busy_s else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimate from the rate so far, or None while there is none."""
+        left = self.num_sources - self.num_resumed - self.num_finished
+        return left / self.images_per_s if self.images_per_s else None
+
+
+Finished = tuple[str, Sequence[str]]
+"""A source's key and the statuses of its rows."""
+
+
+class RunTracker:
+    """Counts finished sources, and remembers starts without a finish: those died with their worker."""
+
+    def __init__(self) -> None:
+        self._unfinished: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
+        self._num_finished = 0
+        self._first_s: float | None = None
+        self._last_s = 0.0
+
+    def begin(self, key: str, finished: Sequence[Finished] = ()) -> None:
+        """Note that a worker starts on a source, and what it has finished since it last called."""
+        self.finish(finished)
+        self._first_s = self._first_s or time.monotonic()
+        self._unfinished[key] += 1
+
+    def finish(self, finished: Sequence[Finished]) -> None:
+        """Note sources whose images are written, each with the statuses of its rows."""
+        for key, statuses in finished:
+            self._unfinished.pop(key, None)
+            self._counts.update(statuses)
+            self._num_finished += 1
+            self._last_s = time.monotonic()
+
+    def survived(self, keys: Sequence[str]) -> None:
+        """Note that a worker has painted these sources and lives; others will write them."""
+        for key in keys:
+            self._unfinished.pop(key, None)
+
+    def unfinished(self, keys: Sequence[str]) -> dict[str, int]:
+        """Return how often each of these sources was started without being finished."""
+        return {key: self._unfinished[key] for key in keys if key in self._unfinished}
+
+    def progress(self) -> tuple[int, dict[str, int], float]:
+        """Return finished sources, rows by status, and seconds from the first start to the last finish."""
+        busy_s = self._last_s - self._first_s if self._first_s and self._num_finished else 0.0
+        return self._num_finished, dict(self._counts), busy_s
+
+
+def start_tracker() -> ray.actor.ActorHandle:
+    """Start the tracker of one run; it ends with the driver."""
+    return ray.remote(RunTracker).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
+
+
+LONGEST_SILENCE_S = 0.5
+
+
+class WorkerReports:
+    """Tells the tracker about finished sources together with the next start, or after a moment of silence.
+
+    Args:
+        tracker: the run's ``RunTracker``.
+    """
+
+    def __init__(self, tracker: ray.actor.ActorHandle) -> None:
+        self._tracker = tracker
+        self._finished: deque[Finished] = deque()
+        self._last_s = time.monotonic()
+
+    def begin(self, key: str) -> None:
+        """Tell that a source is started, before anything of it is painted."""
+        self._tracker.begin.remote(key, self._take())
+
+    def finish(self, key: str, statuses: Sequence[str]) -> None:
+        """Note that a source is finished; any thread may call this."""
+        self._finished.append((key, statuses))
+        if time.monotonic() - self._last_s > LONGEST_SILENCE_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Tell what is still untold."""
+        if finished := self._take():
+            self._tracker.finish.remote(finished)
+
+    def _take(self) -> list[Finished]:
+        self._last_s = time.monotonic()
+        finished = []
+        while self._finished:
+            try:
+                finished.append(self._finished.popleft())
+            except IndexError:  # another thread took the last one
+                break
+        return finished
+
+
+MAX_WORKER_DEATHS = 2
+"""An image whose worker died this often is given up."""
+
+
+def still_to_do(
+    storage: Storage, layout: RunLayout, shard: int, planned: list[dict[str, Any]], tracker: ray.actor.ActorHandle
+) -> tuple[list[dict[str, Any]], list[Sample]]:
+    """Return what of a block must be painted, and the samples that are given up.
+
+    A block comes a second time if its worker died. What the worker had flushed is left out then, attempts are
+    counted, and an image that was being painted at each of two deaths is given up.
+
+    Args:
+        storage: where the run is.
+        layout: of the run.
+        shard: of the block.
+        planned: the block's rows of PLAN_SCHEMA.
+        tracker: the run's ``RunTracker``.
+    """
+    deaths: dict[str, int] = ray.get(tracker.unfinished.remote([row["key"] for row in planned]))
+    if not deaths:
+        return planned, []
+    done = set(read_pending(storage, layout, shard).column("key").to_pylist())
+    todo, given_up = [], []
+    for row in planned:
+        if row["key"] in done:
+            continue
+        failure = count_deaths(row, deaths.get(row["key"], 0))
+        if failure is None:
+            todo.append(row)
+        else:
+            given_up.append(Sample(planned=row, failure=failure))
+    return todo, given_up
+
+
+def count_deaths(planned: dict[str, Any], count: int) -> ImageError | None:
+    """Count the attempts at which an image's worker died; return why it is given up, or None.
+
+    Args:
+        planned: its row of PLAN_SCHEMA; ``attempt`` is raised.
+        count: deaths of its worker while it was in hand.
+    """
+    planned["attempt"] += count
+    if count < MAX_WORKER_DEATHS:
+        return None
+    message = f"the worker process died {count} times while painting it; paint it alone with more memory"
+    return ImageError("WorkerDied", message)
+
+
+IMAGES = Meter(kind="Counter", name="stylemill_images", help="Rows of the manifest by status.", tags=("run", "status"))
+STAGE_SECONDS = Meter(
+    kind="Histogram",
+    name="stylemill_stage_seconds",
+    help="Seconds that an image spent in a stage: decode, stylize, encode.",
+    tags=("run", "stage"),
+    bounds=SECONDS,
+)
+BYTES = Meter(
+    kind="Counter", name="stylemill_bytes", help="Bytes of sources read and results written.", tags=("run", "direction")
+)
+RETRIES = Meter(kind="Counter", name="stylemill_storage_retries", help="Storage requests that were tried again.")
+PLANNED = Meter(kind="Gauge", name="stylemill_sources_planned", help="Sources of the plan as far as it stands.")
+FINISHED = Meter(kind="Gauge", name="stylemill_sources_finished", help="Sources that have their rows.")
+
+METERS = (IMAGES, STAGE_SECONDS, BYTES, RETRIES, PLANNED, FINISHED)
+
+
+class WorkerMeters:
+    """The meters of one worker process.
+
+    Args:
+        run_id: the run.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        self._images, self._stages, self._bytes, self._retries = (
+            meter.open(ray.util.metrics, run=run_id) for meter in (IMAGES, STAGE_SECONDS, BYTES, RETRIES)
+        )
+        self._num_retries = num_retries()
+        start_at_zero(self._retries)
+
+    def count(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Count the finished rows of one source; what was never made is missing in them."""
+        for row in rows:
+            self._images.inc(1, {"status": row["status"]})
+            if row.get("output_bytes"):
+                self._bytes.inc(row["output_bytes"], {"direction": "written"})
+            for stage in ("decode", "stylize", "encode"):
+                if row.get(f"{stage}_ms") is not None:
+                    self._stages.observe(row[f"{stage}_ms"] / 1000, {"stage": stage})
+        if rows and rows[0]["source_bytes"]:
+            self._bytes.inc(rows[0]["source_bytes"], {"direction": "read"})
+        self.count_retries()
+
+    def count_retries(self) -> None:
+        """Count what this process had to try again since the last call."""
+        before, self._num_retries = self._num_retries, num_retries()
+        if self._num_retries > before:
+            self._retries.inc(self._num_retries - before)
+
+
+class RunMeters:
+    """The meters of a run's driver.
+
+    Args:
+        run_id: the run.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        self._planned, self._finished = (meter.open(ray.util.metrics, run=run_id) for meter in (PLANNED, FINISHED))
+
+    def show(self, progress: Progress) -> None:
+        """Take the newest progress."""
+        self._planned.set(progress.num_sources)
+        self._finished.set(progress.num_resumed + progress.num_finished)

@@ -1,0 +1,278 @@
+"""What surrounds the network: size, strokes, colour and strength, as the user chose them.
+
+Painting for a device that gains from batches: equal sizes together, several batches in flight.
+
+While the device works on one batch, the next is put together and the one before is brought back.
+
+The stylize stage: the network, and the controls around it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stylemill.errors import ConfigError, ImageError
+from stylemill.images import controls
+from stylemill.manifest.layout import RunLayout
+from stylemill.nn.fast_net import FastNet, Flight
+from stylemill.nn.memory import choose_forward
+from stylemill.nn.precision import resolve_precision
+from stylemill.nn.tiled import stylize_by_thumbnail, stylize_tiled
+from stylemill.storage import Storage
+from stylemill.style_model import load_style_model
+from stylemill.stylizing.config import StylizeConfig
+from stylemill.stylizing.identity import StyleRef
+from stylemill.stylizing.sample import Painted, Sample
+
+log = logging.getLogger(__name__)
+
+Image = NDArray[np.uint8]
+
+
+class Controlled:
+    """The user's controls before and after the network.
+
+    Args:
+        config: the controls.
+    """
+
+    def __init__(self, config: StylizeConfig) -> None:
+        self._config = config
+        self.needs_network = config.strength > 0
+        """Without it ``limited`` gives the result already."""
+
+    def limited(self, image_HWC: Image) -> Image:
+        """Return a source, (H, W, 3) uint8, at the size that its result will have."""
+        return controls.limit_size(image_HWC, self._config.max_size_px)
+
+    def for_network(self, source_HWC: Image) -> Image:
+        """Return a limited source at the size at which the network shall see it."""
+        height_px, width_px = source_HWC.shape[:2]
+        return controls.resize(source_HWC, *controls.network_size(width_px, height_px, self._config.texture_scale))
+
+    def finished(self, source_HWC: Image, painted_HWC: Image) -> Image:
+        """Return the result: what the network made of a limited source, under colour and strength."""
+        height_px, width_px = source_HWC.shape[:2]
+        result_HWC = controls.resize(painted_HWC, width_px, height_px)
+        if self._config.preserve_color:
+            result_HWC = controls.preserve_color(source_HWC, result_HWC)
+        return controls.blend(source_HWC, result_HWC, self._config.strength)
+
+    def seen_size(self, size_px: tuple[int, ...]) -> tuple[int, int]:
+        """Return the height and width at which the network sees a source of this height and width."""
+        height_px, width_px = size_px
+        limit_px = self._config.max_size_px or max(size_px)
+        shrunk = controls.scaled_size(width_px, height_px, min(1.0, limit_px / max(size_px)), least_px=1)
+        seen_width_px, seen_height_px = controls.network_size(*shrunk, self._config.texture_scale)
+        return seen_height_px, seen_width_px
+
+
+BATCHES_IN_FLIGHT = 3
+"""Batches that have been started and not brought back, at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Started:
+    """One batch that the device is at work on, in every style."""
+
+    samples: Sequence[Sample]
+    sources: Sequence[Image]
+    flights: Mapping[str, Flight]
+    start_s: float
+
+
+class BatchPainter:
+    """Paints many samples in every style of the run.
+
+    A batch that does not fit the device's memory is tried once more alone, then in halves; later batches are made no
+    larger than what fitted.
+
+    Args:
+        nets: style -> its network.
+        config: size of a batch, and the controls.
+    """
+
+    def __init__(self, nets: Mapping[str, FastNet], config: StylizeConfig) -> None:
+        self._nets = nets
+        self._batch_size = config.batch_size
+        self._controlled = Controlled(config)
+        self._most_pixels: int | None = None
+        self._last_s = 0.0
+
+    def __call__(self, samples: Sequence[Sample]) -> None:
+        """Fill in ``painted`` of samples with one frame; one that does not fit even alone is left without."""
+        waiting = deque(self._batches(samples))
+        started: deque[_Started] = deque()
+        while waiting or started:
+            if not waiting or len(started) == BATCHES_IN_FLIGHT:
+                self._finish(started.popleft())
+                continue
+            batch = waiting.popleft()
+            flying = self._start(batch)
+            if flying is None:
+                while started:
+                    self._finish(started.popleft())
+                flying = self._start(batch)
+            if flying is not None:
+                started.append(flying)
+            elif len(batch) > 1:
+                half = len(batch) // 2
+                waiting.extendleft((batch[half:], batch[:half]))
+                self._most_pixels = half * self._pixels(batch[0])
+
+    def _batches(self, samples: Sequence[Sample]) -> Iterator[list[Sample]]:
+        by_shape: dict[tuple[int, ...], list[Sample]] = defaultdict(list)
+        for sample in samples:
+            if sample.failure is None and sample.source is not None and not sample.source.frames:
+                by_shape[sample.source.image_HWC.shape].append(sample)
+        for equal in by_shape.values():
+            size = self._batch_size
+            if self._most_pixels is not None:
+                size = max(1, min(size, self._most_pixels // self._pixels(equal[0])))
+            for start in range(0, len(equal), size):
+                yield equal[start : start + size]
+
+    def _pixels(self, sample: Sample) -> int:
+        """Return how many pixels of a sample the network sees."""
+        assert sample.source is not None
+        height_px, width_px = self._controlled.seen_size(sample.source.image_HWC.shape[:2])
+        return height_px * width_px
+
+    def _start(self, samples: Sequence[Sample]) -> _Started | None:
+        """Put a batch on its way; None if the device has not the memory."""
+        start_s = time.perf_counter()
+        sources = [self._controlled.limited(sample.source.image_HWC) for sample in samples if sample.source is not None]
+        seen_NHWC = np.stack([self._controlled.for_network(source_HWC) for source_HWC in sources])
+        flights: dict[str, Flight] = {}
+        try:
+            for style, net in self._nets.items():
+                flights[style] = net.submit_batch(seen_NHWC)
+        except torch.OutOfMemoryError:
+            for flight in flights.values():
+                flight.result()
+            torch.cuda.empty_cache()
+            return None
+        return _Started(samples=samples, sources=sources, flights=flights, start_s=start_s)
+
+    def _finish(self, batch: _Started) -> None:
+        painted_by_style = {style: flight.result() for style, flight in batch.flights.items()}
+        now_s = time.perf_counter()
+        # Of the time since it was started, a batch has not used what the ones before it took.
+        each_ms = 1000 * (now_s - max(batch.start_s, self._last_s)) / len(batch.samples) / len(self._nets)
+        self._last_s = now_s
+        forward = "batch" if len(batch.samples) > 1 else "whole"
+        for style, painted_NHWC in painted_by_style.items():
+            for sample, source_HWC, painted_HWC in zip(batch.samples, batch.sources, painted_NHWC, strict=True):
+                result_HWC = self._controlled.finished(source_HWC, painted_HWC)
+                sample.painted[style] = Painted(frames_HWC=[result_HWC], forward=forward, stylize_ms=each_ms)
+
+
+Stylize = Callable[[Image], Image]
+"""Repaints one image, (H, W, 3) uint8."""
+
+
+class Painter:
+    """Repaints samples in every style of the run; the models are loaded once.
+
+    Args:
+        storage: where the run's copies of the models lie.
+        layout: of the run.
+        styles: the run's styles; a model of another digest is refused.
+        config: precision, device and controls.
+
+    Raises:
+        ConfigError: a model in the run's folder is not the one that was planned.
+    """
+
+    def __init__(self, storage: Storage, layout: RunLayout, styles: Sequence[StyleRef], config: StylizeConfig) -> None:
+        torch.set_num_threads(config.threads_per_actor)
+        precision = resolve_precision(config.precision, config.device)
+        self._config = config
+        self._controlled = Controlled(config)
+        self._nets: dict[str, FastNet] = {}
+        for style in styles:
+            uri = layout.model_uri(style.name)
+            model = load_style_model(storage, uri)
+            if model.sha256 != style.model_sha256:
+                cure = "restore it, or start a run with another --run-id"
+                raise ConfigError("model", uri, "is not the model that this run was planned with", cure)
+            self._nets[style.name] = FastNet(model.build_network(), precision=precision, device=config.device)
+        self._in_batches = BatchPainter(self._nets, config)
+
+    def __call__(self, sample: Sample) -> Sample:
+        """Fill in ``sample.painted`` for every style, with an ImageError where it could not be done."""
+        if sample.failure is None:
+            for style, net in self._nets.items():
+                try:
+                    sample.painted[style] = self._paint(sample, net)
+                except ImageError as failure:
+                    sample.painted[style] = failure
+        return sample
+
+    def paint_all(self, samples: Sequence[Sample]) -> list[Sample]:
+        """Paint samples, in batches where the device gains from them."""
+        if self._config.device == "cuda" and self._controlled.needs_network:
+            self._in_batches(samples)
+        return [sample if sample.painted else self(sample) for sample in samples]
+
+    def _paint(self, sample: Sample, net: FastNet) -> Painted:
+        assert sample.source is not None
+        start_s = time.perf_counter()
+        frames = [frame.image_HWC for frame in sample.source.frames] or [sample.source.image_HWC]
+        try:
+            painted, forward = self._paint_frames(frames, net)
+        except MemoryError as error:
+            raise _out_of_memory(sample) from error
+        except RuntimeError as error:
+            if "memory" not in str(error):
+                raise
+            raise _out_of_memory(sample) from error
+        return Painted(frames_HWC=painted, forward=forward, stylize_ms=1000 * (time.perf_counter() - start_s))
+
+    def _paint_frames(self, frames: Sequence[Image], net: FastNet) -> tuple[list[Image], str]:
+        """Return the results, and whether they were painted ``whole`` or ``tiled``."""
+        on_gpu = self._config.device == "cuda"
+        if on_gpu or self.choose_forward(frames[0].shape[:2], net) == "whole":
+            try:
+                return [self._result(frame, net.stylize) for frame in frames], "whole"
+            except torch.OutOfMemoryError:
+                log.debug("an image does not fit the GPU and is painted on the CPU beside it")
+        in_tiles = _in_tiles(net, self._config)
+        return [self._result(frame, in_tiles) for frame in frames], "tiled"
+
+    def choose_forward(self, size_px: tuple[int, ...], net: FastNet) -> str:
+        """Return ``whole`` or ``tiled`` for an image of this height and width, after the controls that resize it."""
+        choice = choose_forward(
+            self._controlled.seen_size(size_px),
+            net.architecture,
+            net.precision,
+            max_memory_bytes=self._config.max_memory_bytes,
+        )
+        return choice.forward
+
+    def _result(self, image_HWC: Image, stylize: Stylize) -> Image:
+        """Run the network on one image under the controls."""
+        source_HWC = self._controlled.limited(image_HWC)
+        if not self._controlled.needs_network:
+            return source_HWC
+        return self._controlled.finished(source_HWC, stylize(self._controlled.for_network(source_HWC)))
+
+
+def _in_tiles(net: FastNet, config: StylizeConfig) -> Stylize:
+    paint = stylize_tiled if config.tiles == "exact" else stylize_by_thumbnail
+    return lambda image_HWC: paint(net, image_HWC, max_memory_bytes=config.max_memory_bytes)
+
+
+def _out_of_memory(sample: Sample) -> ImageError:
+    size = f"{sample.width_px} x {sample.height_px} px"
+    return ImageError(
+        "OutOfMemory", f"painting {size} took more memory than there is; lower --max-memory or --max-size-px"
+    )

@@ -1,0 +1,191 @@
+"""Freezing the sources of a run into plan shards, resumable after the last key.
+
+Planning in the background, so that painting starts before the listing ends.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stylemill.images.options import SUFFIXES
+from stylemill.manifest.commit import (
+    ROWS_PER_SHARD,
+    PlanSummary,
+    complete_plan,
+    iter_shards,
+    read_plan_summary,
+    read_shard,
+    write_shard,
+)
+from stylemill.manifest.layout import RunLayout
+from stylemill.manifest.schema import PLAN_SCHEMA, make_table
+from stylemill.storage import ObjectStat, Storage
+from stylemill.storage.uri import key_problem
+
+_KNOWN_SUFFIXES = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
+
+
+@dataclass(kw_only=True)
+class Source:
+    """One source on its way into a plan."""
+
+    found: ObjectStat
+    twins: tuple[Source, ...] = ()
+    """Earlier sources whose results may stand in the way of this one's."""
+    attempt: int = 1
+    is_planned: bool = True
+
+
+Finder = Callable[[str, "TwinFinder"], Iterable[Source]]
+"""Yields sources in order of key, after the given one; the finder of twins knows the keys up to it."""
+
+
+class TwinFinder:
+    """Finds, in sources that come in order of key, the earlier ones whose results may collide with a key's.
+
+    ``a.tif`` painted as PNG becomes ``a.tif.png``: a source of that very name would collide with it, and so would
+    ``a.tif.png/b.jpg`` where folders are real, as would ``a.jpg/b.jpg`` with ``a.jpg``. All keys that begin with ``P``
+    follow ``P`` without a gap, so a stack of the open prefixes finds them in constant memory.
+    """
+
+    def __init__(self) -> None:
+        self._open: list[Source] = []
+
+    def add(self, found: ObjectStat) -> Source:
+        """Take the next object and return it as a source with its twins."""
+        while self._open and not found.key.startswith(self._open[-1].found.key):
+            self._open.pop()
+        twins = [earlier for earlier in self._open if _may_collide(found.key[len(earlier.found.key) :])]
+        source = Source(found=found, twins=tuple(twins))
+        self._open.append(source)
+        return source
+
+
+def _may_collide(rest: str) -> bool:
+    """Tell whether the result of ``P`` may stand in the way of that of ``P + rest``."""
+    added, slash, _ = rest.partition("/")
+    return added.lower() in _KNOWN_SUFFIXES or (slash == "/" and not added)
+
+
+def plan_row(source: Source) -> dict[str, Any]:
+    """Return a source as a row of PLAN_SCHEMA."""
+    found = source.found
+    bad_key = key_problem(found.key)
+    return {
+        "key": found.key,
+        "uri": found.uri,
+        "size_bytes": found.size_bytes,
+        "etag": found.etag,
+        "twins": [{"key": twin.found.key, "uri": twin.found.uri} for twin in source.twins] or None,
+        "attempt": source.attempt,
+        "problem_type": "BadKey" if bad_key else found.problem_type,
+        "problem": f"{bad_key}; rename the source" if bad_key else found.problem,
+    }
+
+
+def plan_sources(storage: Storage, layout: RunLayout, find: Finder) -> Iterator[tuple[int, int]]:
+    """Write the plan, yielding the number of each shard and its rows as soon as it stands; end with ``_COMPLETE``.
+
+    Shards that a killed planner left are yielded first, and the listing continues after their last key. A plan
+    without sources is not frozen.
+
+    Raises:
+        RunConflict: another process wrote other shards.
+        StorageError: storage failed beyond its retries.
+    """
+    twins, totals = TwinFinder(), _Totals()
+    for shard in iter_shards(storage, layout):
+        table = read_shard(storage, layout, shard)
+        for row in table.select(["key", "uri", "size_bytes", "etag"]).to_pylist():
+            twins.add(ObjectStat(row["uri"], row["key"], row["size_bytes"], row["etag"]))
+        totals.add(table)
+        yield shard, table.num_rows
+    if read_plan_summary(storage, layout) is not None:
+        return
+    sources = iter(find(totals.last_key, twins))
+    while rows := [plan_row(source) for source in islice(sources, ROWS_PER_SHARD)]:
+        shard, table = totals.num_shards, make_table(rows, PLAN_SCHEMA)
+        write_shard(storage, layout, shard, table)
+        totals.add(table)
+        yield shard, table.num_rows
+    if totals.num_shards:
+        complete_plan(storage, layout, totals.summary())
+
+
+@dataclass(kw_only=True)
+class _Totals:
+    num_shards: int = 0
+    num_sources: int = 0
+    num_bytes: int = 0
+    last_key: str = ""
+
+    def add(self, table: pa.Table) -> None:
+        self.num_shards += 1
+        self.num_sources += table.num_rows
+        self.num_bytes += pc.sum(table.column("size_bytes")).as_py() or 0
+        self.last_key = table.column("key")[-1].as_py()
+
+    def summary(self) -> PlanSummary:
+        return PlanSummary(num_shards=self.num_shards, num_sources=self.num_sources, num_bytes=self.num_bytes)
+
+
+Shard = tuple[int, int]
+"""Number of a plan shard and its rows."""
+
+
+class PlanningThread:
+    """Drains an iterable of shards in a thread and hands them out as they come.
+
+    Args:
+        shards: yields each shard when it stands in storage; what it raises is raised by ``take``.
+    """
+
+    def __init__(self, shards: Callable[[], Iterable[Shard]]) -> None:
+        self._queue: SimpleQueue[Shard | BaseException | None] = SimpleQueue()
+        self._make = shards
+        self._stopped = threading.Event()
+        self._ended = False
+        self.num_sources = 0
+        """Sources planned so far."""
+        self._thread = threading.Thread(target=self._drain, name="planner", daemon=True)
+        self._thread.start()
+
+    def _drain(self) -> None:
+        try:
+            for shard in self._make():
+                if self._stopped.is_set():
+                    return
+                self.num_sources += shard[1]
+                self._queue.put(shard)
+            self._queue.put(None)
+        except BaseException as error:  # noqa: BLE001 (raised again by take, in the thread that waits)
+            self._queue.put(error)
+
+    def take(self, at_most: int) -> list[Shard]:
+        """Wait for the next shards and return those that are there; an empty list once planning has ended."""
+        taken: list[Shard] = []
+        while len(taken) < at_most and not self._ended:
+            try:
+                item = self._queue.get(block=not taken)
+            except Empty:
+                break
+            if item is None:
+                self._ended = True
+            elif isinstance(item, BaseException):
+                raise item
+            else:
+                taken.append(item)
+        return taken
+
+    def stop(self) -> None:
+        """End planning after the shard in hand; the next start continues after it."""
+        self._stopped.set()
+        self._thread.join()

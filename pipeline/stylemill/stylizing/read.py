@@ -1,0 +1,133 @@
+"""The read stage: fetch a source's bytes and decode them."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from stylemill.errors import AccessDenied, ClusterError, ImageError, NotAnImage, ObjectNotFound, PathConflict
+from stylemill.images.formats.sniff import SNIFF_BYTES, sniff
+from stylemill.images.isolation.client import DecoderStartError, IsolatedDecoder
+from stylemill.images.options import DecodeOptions
+from stylemill.images.plain_jpeg import plain_jpeg
+from stylemill.storage import Storage
+from stylemill.stylizing.sample import Sample
+
+_SKIPPED_PROBLEMS = ("SpecialFile", "DirectoryLink")
+
+
+class Fetched(NamedTuple):
+    """A source's bytes, on their way to the decoder; the sample of a failed one says why."""
+
+    sample: Sample
+    data: bytes
+
+
+class Reader:
+    """Turns planned rows into decoded samples; a bad source is a sample with a failure, never an exception.
+
+    Args:
+        storage: where the sources are.
+        options: limits, isolation, which frames.
+        leave_plain_jpegs: hand them on undecoded, for the device that paints.
+    """
+
+    def __init__(self, storage: Storage, options: DecodeOptions, *, leave_plain_jpegs: bool = False) -> None:
+        self._storage = storage
+        self._options = options
+        self._leave_plain_jpegs = leave_plain_jpegs
+        self._decoder = IsolatedDecoder(options)
+
+    def __call__(self, planned: Mapping[str, Any]) -> Sample:
+        """Read one source.
+
+        Raises:
+            StorageError: the store failed beyond its retries.
+        """
+        return self.decode(self.fetch(planned))
+
+    def fetch(self, planned: Mapping[str, Any]) -> Fetched:
+        """Get one source's bytes.
+
+        Raises:
+            StorageError: the store failed beyond its retries.
+        """
+        sample = Sample(planned=dict(planned))
+        try:
+            return Fetched(sample, self._checked_bytes(sample))
+        except ImageError as failure:
+            sample.failure = failure
+            return Fetched(sample, b"")
+
+    def decode(self, fetched: Fetched) -> Sample:
+        """Turn bytes into pixels.
+
+        Raises:
+            ClusterError: this machine cannot start a decoder.
+        """
+        sample = fetched.sample
+        if sample.failure is None and not (self._leave_plain_jpegs and _leave(fetched, self._options)):
+            try:
+                self._decode(sample, fetched.data)
+            except ImageError as failure:
+                sample.failure = failure
+        return sample
+
+    def _checked_bytes(self, sample: Sample) -> bytes:
+        planned = sample.planned
+        if planned["problem_type"]:
+            kind = NotAnImage if planned["problem_type"] in _SKIPPED_PROBLEMS else ImageError
+            raise kind(planned["problem_type"], planned["problem"])
+        size_bytes = planned["size_bytes"] or self._look_at_size(planned["uri"])
+        if size_bytes > self._options.max_source_bytes:
+            limit = f"max_source_bytes = {self._options.max_source_bytes:,}"
+            raise ImageError("TooLarge", f"{size_bytes:,} bytes are more than {limit}")
+        data = self._fetch(planned["uri"])
+        sample.source_bytes = len(data)
+        sample.source_sha256 = hashlib.sha256(data).hexdigest()
+        sample.source_format = sniff(data[:SNIFF_BYTES])
+        return data
+
+    def _decode(self, sample: Sample, data: bytes) -> None:
+        start_s = time.perf_counter()
+        try:
+            source = self._decoder.decode(data)
+        except DecoderStartError as error:
+            raise ClusterError(f"this machine cannot start a decoder ({error}); free memory or processes") from error
+        finally:
+            sample.decode_ms = 1000 * (time.perf_counter() - start_s)
+        sample.source, sample.source_format, sample.notes = source, source.source_format, source.notes
+        sample.width_px, sample.height_px = source.width_px, source.height_px
+
+    def _look_at_size(self, uri: str) -> int:
+        """Return the size of a source whose listing gave none (a Parquet file of locations)."""
+        try:
+            return self._storage.stat(uri).size_bytes
+        except (ObjectNotFound, AccessDenied, PathConflict):
+            return 0  # fetching it says more
+
+    def _fetch(self, uri: str) -> bytes:
+        try:
+            return self._storage.read_bytes(uri)
+        except ObjectNotFound as error:
+            raise ImageError("SourceVanished", f"it was planned but is gone: {error}") from error
+        except (AccessDenied, PathConflict) as error:
+            raise ImageError("AccessDenied", f"it cannot be read: {error}") from error
+
+    def close(self) -> None:
+        """End the decoding process."""
+        self._decoder.close()
+
+
+def _leave(fetched: Fetched, options: DecodeOptions) -> bool:
+    """Hand a plain JPEG on as it is; False for everything else."""
+    sample, start_s = fetched.sample, time.perf_counter()
+    jpeg = plain_jpeg(fetched.data, options)
+    if jpeg is None:
+        return False
+    sample.jpeg, sample.source_format = jpeg, "jpeg"
+    sample.width_px, sample.height_px = jpeg.width_px, jpeg.height_px
+    sample.decode_ms = 1000 * (time.perf_counter() - start_s)
+    return True

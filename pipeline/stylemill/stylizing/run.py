@@ -1,0 +1,297 @@
+"""Publishing beside the painting: while actors paint one wave of shards, the parts of the wave before are written.
+
+The bulk flow: plan in the background, paint in waves of plan shards, commit.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import ray
+
+from stylemill.errors import ConfigError, RunConflict, StorageError
+from stylemill.manifest.commit import (
+    Part,
+    Success,
+    commit_part,
+    committed_part,
+    missing_keys,
+    read_plan_summary,
+    read_success,
+    remove_all,
+    remove_pending,
+    write_success,
+)
+from stylemill.manifest.layout import RunLayout
+from stylemill.manifest.schema import SCHEMA_VERSION
+from stylemill.process import periodically
+from stylemill.storage import Storage
+from stylemill.storage.lease import HeldLease, acquire
+from stylemill.stylizing.identity import BulkJob
+from stylemill.stylizing.incremental import make_finder
+from stylemill.stylizing.liveness import Progress, RunMeters, start_tracker
+from stylemill.stylizing.plan import PlanningThread, Shard, plan_sources
+from stylemill.stylizing.preflight import PreparedRun
+from stylemill.stylizing.ray_pipeline import choose_num_actors, paint_wave
+
+log = logging.getLogger(__name__)
+
+CONCURRENT_SHARDS = 8
+"""Shards whose small objects are read at once; each takes a hundred requests, one after another."""
+
+
+class Publisher:
+    """Knows what each shard of the plan lacks, and writes the parts of those that lack nothing.
+
+    Args:
+        storage: where the run lies.
+        layout: of the run.
+        styles: names of the run's styles.
+        lease: under which parts are written.
+    """
+
+    def __init__(self, storage: Storage, layout: RunLayout, styles: Sequence[str], lease: HeldLease) -> None:
+        self._storage, self._layout, self._styles, self._lease = storage, layout, styles, lease
+        self._pool = ThreadPoolExecutor(CONCURRENT_SHARDS, thread_name_prefix="publish")
+        self._under_way: dict[int, Future[Part | None]] = {}
+        self._parts: dict[int, Part] = {}
+
+    @property
+    def parts(self) -> list[Part]:
+        """The parts that stand, in the order of the plan."""
+        return [self._parts[shard] for shard in sorted(self._parts)]
+
+    def missing(self, shards: Iterable[int]) -> dict[int, pa.Table]:
+        """Return the planned rows that are not painted yet, for each shard that has no part."""
+        shards = list(shards)
+        tables = dict(zip(shards, self._pool.map(self._missing, shards), strict=True))
+        return {shard: table for shard, table in tables.items() if table is not None}
+
+    def _missing(self, shard: int) -> pa.Table | None:
+        part = committed_part(self._storage, self._layout, shard)
+        if part is None:
+            return missing_keys(self._storage, self._layout, shard)
+        self._parts[shard] = part
+        return None
+
+    def publish(self, shards: Iterable[int]) -> None:
+        """Begin to write the parts of shards that have just been painted, and return at once."""
+        for shard in shards:
+            self._under_way[shard] = self._pool.submit(self._publish, shard)
+
+    def _publish(self, shard: int) -> Part | None:
+        self._lease.check()
+        return commit_part(self._storage, self._layout, shard, self._styles)
+
+    def settle(self) -> list[int]:
+        """Wait for what is under way; return the shards that still lack rows, and so have no part.
+
+        Raises:
+            RunConflict: the lease was lost.
+            StorageError: pending rows that the plan does not know, or storage failed beyond its retries.
+        """
+        unfinished = []
+        for shard, future in self._under_way.items():
+            part = future.result()
+            if part is None:
+                unfinished.append(shard)
+            else:
+                self._parts[shard] = part
+        self._under_way = {}
+        return unfinished
+
+    def stop(self) -> None:
+        """Begin nothing more, and wait for what has begun."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+SHARDS_PER_WAVE = 64
+MAX_ROUNDS = 3
+"""A shard is painted at most so often until it has its part; then the run stops, resumable."""
+PROGRESS_PERIOD_S = 0.5
+
+ProgressCallback = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BulkResult:
+    """What came of a run."""
+
+    layout: RunLayout
+    success: Success
+    progress: Progress
+    """Of this invocation."""
+    already_committed: bool
+    wall_s: float
+
+    @property
+    def errors(self) -> dict[str, int]:
+        """Rows by error type."""
+        total: Counter[str] = Counter()
+        for part in self.success.parts:
+            total.update(part.errors)
+        return dict(total.most_common())
+
+    @property
+    def failed_fraction(self) -> float:
+        """Share of failed rows among all rows that are images."""
+        counts = self.success.counts
+        images = counts.get("ok", 0) + counts.get("failed", 0)
+        return counts.get("failed", 0) / images if images else 0.0
+
+
+def stylize(run: PreparedRun, on_progress: ProgressCallback | None = None) -> BulkResult:
+    """Paint a prepared run to its end on the Ray cluster that this process is connected to.
+
+    Args:
+        run: as ``preflight.prepare`` returns it.
+        on_progress: called about twice a second from a thread of its own.
+
+    Raises:
+        ConfigError: the cluster lacks what the config asks for, or there are no sources.
+        StorageError: storage failed beyond its retries; the same command resumes.
+        RunConflict: another process paints or committed the same run.
+    """
+    start_s = time.monotonic()
+    if run.success is not None:
+        return _nothing_to_do(run.layout, run.success)
+    with acquire(Storage(run.config.storage), run.layout.lease_uri, on_wait=log.warning) as lease:
+        committed = read_success(Storage(run.config.storage), run.layout)
+        if committed is not None:  # by the one that held the run when this one began
+            return _nothing_to_do(run.layout, committed)
+        bulk, show = _Bulk(run, lease), on_progress or (lambda progress: None)
+        meters = RunMeters(run.layout.run_id)
+
+        def look() -> None:
+            progress = bulk.progress()
+            meters.show(progress)
+            show(progress)
+
+        with periodically(look, PROGRESS_PERIOD_S):
+            success = bulk.paint()
+    if success is None:
+        remove_all(Storage(run.config.storage), run.layout.run_uri)
+        parent = run.history[-1]
+        return _nothing_to_do(parent.layout, parent.success)
+    return BulkResult(
+        layout=run.layout,
+        success=success,
+        progress=bulk.progress(),
+        already_committed=False,
+        wall_s=time.monotonic() - start_s,
+    )
+
+
+def _nothing_to_do(layout: RunLayout, success: Success) -> BulkResult:
+    progress = Progress(num_sources=success.num_sources, num_resumed=success.num_sources)
+    return BulkResult(layout=layout, success=success, progress=progress, already_committed=True, wall_s=0.0)
+
+
+class _Bulk:
+    """One invocation of one run."""
+
+    def __init__(self, run: PreparedRun, lease: HeldLease) -> None:
+        self._config = run.config
+        self._identity = run.identity
+        self._layout = run.layout
+        self._lease = lease
+        self._storage = Storage(run.config.storage)
+        self._job = BulkJob(config=run.config, identity=run.identity, layout=run.layout, lease_token=lease.token)
+        self._finder = make_finder(self._storage, run.layout, run.identity, run.history, run.broken_keys)
+        self._num_actors = choose_num_actors(run.config)
+        self._tracker = start_tracker()
+        self._planning = PlanningThread(self._plan)
+        self._num_resumed = 0
+
+    def paint(self) -> Success | None:
+        """Paint and commit; return None if a run that follows others finds nothing to do."""
+        styles = [style.name for style in self._identity.styles]
+        publisher = Publisher(self._storage, self._layout, styles, self._lease)
+        try:
+            while wave := self._planning.take(SHARDS_PER_WAVE):
+                self._paint_wave(publisher, dict(wave))
+            self._paint_again(publisher, publisher.settle())
+        finally:
+            self._planning.stop()
+            publisher.stop()
+        if not publisher.parts and self._identity.follow_up:
+            return None
+        if not publisher.parts:
+            raise ConfigError("input", self._config.input, "holds no sources", "give a location that does")
+        return self._commit(publisher.parts)
+
+    def _plan(self) -> Iterator[Shard]:
+        return plan_sources(self._storage, self._layout, self._finder)
+
+    def _paint_wave(self, publisher: Publisher, wave: Mapping[int, int]) -> None:
+        """Paint shards, given with their numbers of rows; their parts are being written when this returns."""
+        missing = publisher.missing(wave)
+        self._num_resumed += sum(wave.values()) - sum(table.num_rows for table in missing.values())
+        self._paint(missing)
+        self._paint_again(publisher, publisher.settle())
+        publisher.publish(missing)
+
+    def _paint_again(self, publisher: Publisher, unfinished: Iterable[int]) -> None:
+        """Paint what shards still lack after they were painted once; return when each has its part."""
+        for _ in range(MAX_ROUNDS - 1):
+            if not unfinished:
+                return
+            missing = publisher.missing(unfinished)
+            self._paint(missing)
+            publisher.publish(missing)
+            unfinished = publisher.settle()
+        if unfinished:
+            raise StorageError(
+                f"plan shards {sorted(unfinished)} of run {self._layout.run_id} stay unfinished after {MAX_ROUNDS} "
+                "rounds; run the same command again to resume"
+            )
+
+    def _paint(self, missing: Mapping[int, pa.Table]) -> None:
+        if any(table.num_rows for table in missing.values()):
+            paint_wave(self._job, missing, self._num_actors, self._tracker)
+
+    def _commit(self, parts: list[Part]) -> Success:
+        summary = read_plan_summary(self._storage, self._layout)
+        assert summary is not None, "planning ended before painting did"
+        counts: Counter[str] = Counter()
+        for part in parts:
+            counts.update(part.counts)
+        success = Success(
+            run_id=self._layout.run_id,
+            input=self._identity.input,
+            fingerprint=self._identity.fingerprint,
+            parent_run_id=self._identity.parent_run_id,
+            schema_version=SCHEMA_VERSION,
+            styles=[dict(vars(style)) for style in self._identity.styles],
+            num_sources=summary.num_sources,
+            counts=dict(counts),
+            parts=parts,
+            finished_at=datetime.now(UTC).isoformat(),
+        )
+        self._lease.check()
+        if not write_success(self._storage, self._layout, success):
+            existing = read_success(self._storage, self._layout)
+            raise RunConflict(
+                f"run {self._layout.run_id} was committed by another process at "
+                f"{existing.finished_at if existing else 'the same time'}; its manifest stands"
+            )
+        remove_pending(self._storage, self._layout)
+        return success
+
+    def progress(self) -> Progress:
+        """Return how far this invocation is."""
+        num_finished, counts, busy_s = ray.get(self._tracker.progress.remote())
+        return Progress(
+            num_sources=self._planning.num_sources,
+            num_resumed=self._num_resumed,
+            counts=counts,
+            num_finished=num_finished,
+            busy_s=busy_s,
+        )

@@ -1,0 +1,158 @@
+"""The write stage: encode, put the image, then give its manifest row.
+
+Collecting finished rows and writing them to ``pending/`` now and then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from stylemill.errors import AccessDenied, ImageError, ObjectNotFound, PathConflict
+from stylemill.images.encode import encode, encode_frames, output_format_of
+from stylemill.images.formats.sniff import READABLE, SNIFF_BYTES, sniff
+from stylemill.images.options import EncodeOptions, output_key
+from stylemill.manifest.commit import FLUSH_ROWS, FLUSH_SECONDS, write_pending
+from stylemill.manifest.layout import RunLayout
+from stylemill.storage import Storage, join
+from stylemill.storage.lease import Lease
+from stylemill.storage.uri import scheme
+from stylemill.stylizing.identity import RunIdentity, StyleRef
+from stylemill.stylizing.sample import Sample, failure_columns, manifest_row
+
+
+class Writer:
+    """Writes a painted sample's images and returns its rows, one per style.
+
+    Args:
+        storage: where the results go.
+        layout: of the run.
+        identity: the run and its styles.
+        options: format, quality, metadata.
+    """
+
+    def __init__(self, storage: Storage, layout: RunLayout, identity: RunIdentity, options: EncodeOptions) -> None:
+        self._storage = storage
+        self._layout = layout
+        self._identity = identity
+        self._options = options
+        self._folders_are_real = scheme(layout.out) == "file"
+
+    def __call__(self, sample: Sample) -> list[dict[str, Any]]:
+        """Write one sample.
+
+        Raises:
+            StorageError: the store failed beyond its retries.
+        """
+        return [self._row(sample, style) for style in self._identity.styles]
+
+    def _row(self, sample: Sample, style: StyleRef) -> dict[str, Any]:
+        try:
+            if sample.failure is not None:
+                raise sample.failure
+            columns = self._write(sample, style)
+        except ImageError as failure:
+            columns = dict(failure_columns(failure))
+        return manifest_row(sample, style, self._identity.run_id, **columns)
+
+    def _write(self, sample: Sample, style: StyleRef) -> dict[str, Any]:
+        painted = sample.painted[style.name]
+        if isinstance(painted, ImageError):
+            raise painted
+        assert sample.source is not None
+        start_s = time.perf_counter()
+        if sample.source.frames:
+            encoded = encode_frames(painted.frames_HWC, sample.source, self._options)
+        else:
+            encoded = encode(painted.frames_HWC[0], sample.source, self._options)
+        encode_ms = 1000 * (time.perf_counter() - start_s)
+        key = output_key(sample.key, encoded.format)
+        self._check_collision(sample, key)
+        uri = join(self._layout.images_uri(style.name), key)
+        self._put(uri, encoded.data)
+        return {
+            "status": "ok",
+            "output_uri": uri,
+            "output_bytes": len(encoded.data),
+            "output_sha256": hashlib.sha256(encoded.data).hexdigest(),
+            "output_format": encoded.format,
+            "width_px": encoded.width_px,
+            "height_px": encoded.height_px,
+            "forward": painted.forward,
+            "stylize_ms": painted.stylize_ms,
+            "encode_ms": encode_ms,
+            "note": "; ".join((*sample.notes, *encoded.notes)) or None,
+        }
+
+    def _put(self, uri: str, data: bytes) -> None:
+        try:
+            self._storage.write_bytes(uri, data)
+        except PathConflict as error:
+            raise ImageError("KeyCollision", f"the store cannot hold a result of this name: {error}") from error
+
+    def _check_collision(self, sample: Sample, key: str) -> None:
+        """Fail the later of two sources whose results cannot both be stored, whichever is painted first.
+
+        The contents of the earlier ones (see ``planner.TwinFinder``) decide: an image takes the name that its format
+        gives it. Where folders are real, nothing can lie below that name.
+        """
+        for twin in sample.planned["twins"] or ():
+            for taken in self._names_of(twin):
+                if key == taken:
+                    reason = f"the result of {twin['key']!r} has this name too"
+                elif self._folders_are_real and key.startswith(taken + "/"):
+                    reason = f"the result of {twin['key']!r} is a file where this one needs a folder"
+                else:
+                    continue
+                raise ImageError("KeyCollision", f"{reason}; rename one of the sources")
+
+    def _names_of(self, twin: Mapping[str, str]) -> set[str]:
+        """Return the keys that a source's result may get, judged by its first bytes; none if it is no image."""
+        try:
+            twin_format = sniff(self._storage.read_head(twin["uri"], SNIFF_BYTES))
+        except (ObjectNotFound, AccessDenied, PathConflict):  # what cannot be read is not painted
+            return set()
+        if twin_format not in READABLE:
+            return set()
+        formats = (output_format_of(twin_format, has_alpha=alpha, options=self._options) for alpha in (False, True))
+        return {output_key(twin["key"], output_format) for output_format in formats}
+
+
+class Flusher:
+    """Writes the rows of one plan shard every 32 images or 10 seconds, as long as the run's lease stands.
+
+    Args:
+        storage: where the run is.
+        layout: of the run.
+        shard: that all rows belong to.
+        lease: checked before each write, so that a fenced-off worker leaves no rows.
+    """
+
+    def __init__(self, storage: Storage, layout: RunLayout, shard: int, lease: Lease) -> None:
+        self._storage = storage
+        self._layout = layout
+        self._shard = shard
+        self._lease = lease
+        self._rows: list[dict[str, Any]] = []
+        self._num_images = 0
+        self._last_s = time.monotonic()
+
+    def add(self, rows: list[dict[str, Any]]) -> None:
+        """Take the rows of one finished source."""
+        self._rows += rows
+        self._num_images += 1
+        if self._num_images >= FLUSH_ROWS or time.monotonic() - self._last_s > FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was collected.
+
+        Raises:
+            RunConflict: another process has taken the run over.
+        """
+        if self._rows:
+            self._lease.check()
+            write_pending(self._storage, self._layout, self._shard, self._rows)
+        self._rows, self._num_images, self._last_s = [], 0, time.monotonic()

@@ -1,0 +1,295 @@
+"""Talking to a cluster's job API, with errors that a person can act on.
+
+Following a job that was submitted: its log, its progress, its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import ray
+import requests
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+
+from stylemill import __version__
+from stylemill.errors import ClusterError, ConfigError
+from stylemill.submission.config import PROGRESS_MARK
+from stylemill.submission.request import JobRequest, entrypoint, staged_package
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 10.0
+ANSWER_TIMEOUT_S = 60.0
+START_PATIENCE_S = 60.0
+"""So long a head may take after its start until it accepts jobs."""
+STOP_WAIT_S = 60
+"""So long may a job take after `jobs stop` to write a checkpoint, or what it has finished, before it is killed."""
+
+VERB_KEY, OUT_KEY, VERSION_KEY = "stylemill_verb", "stylemill_out", "stylemill_version"
+"""Names in a job's metadata."""
+
+DONE_CODES = (0, 3)
+"""Exit codes of jobs that left nothing to do."""
+
+
+class _Client(JobSubmissionClient):
+    """Ray's client, which of itself waits for ever for a server that does not answer."""
+
+    def _do_request(self, method: str, endpoint: str, **options: Any) -> requests.Response:
+        return super()._do_request(method, endpoint, **{"timeout": ANSWER_TIMEOUT_S, **options})
+
+
+def connect(address: str) -> JobSubmissionClient:
+    """Return a client of a cluster's job API.
+
+    Raises:
+        ConfigError: nothing answers there, it is no Ray dashboard, it refuses the token, or it runs another Ray.
+    """
+    for name in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ["RAY_API_SERVER_ADDRESS"] = address  # overrides any argument, so it must say the same
+    _check_reachable(address)
+    try:
+        client = _Client(address)
+        metadata = client._do_request("GET", "/api/version").json()
+    except AuthenticationError as error:
+        raise ConfigError("address", address, *_token_problem(error)) from None
+    except (requests.RequestException, ConnectionError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        cure = "give the URL of a Ray dashboard, http://HOST:8265"
+        raise ConfigError("address", address, f"is no Ray dashboard ({_one_line(error)})", cure) from None
+    _check_ray_version(address, str(metadata["ray_version"]))
+    return client
+
+
+def _check_reachable(address: str) -> None:
+    parts = urlsplit(address)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname or "", port), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        cure = "check the address, and that the cluster runs and its port can be reached from here"
+        raise ConfigError("address", address, f"does not answer ({_one_line(error)})", cure) from None
+
+
+def _token_problem(error: AuthenticationError) -> tuple[str, str]:
+    cure = "set RAY_AUTH_MODE=token and the cluster's token in RAY_AUTH_TOKEN_PATH (a file) or RAY_AUTH_TOKEN"
+    if "Authentication required" in str(error):
+        return "asks for a token, and none is set here", cure
+    return "refuses this token", cure
+
+
+def _check_ray_version(address: str, theirs: str) -> None:
+    if theirs != ray.__version__:
+        cure = f"use a stylemill for Ray {theirs}, or a cluster with Ray {ray.__version__}"
+        raise ConfigError("address", address, f"runs Ray {theirs}, this is Ray {ray.__version__}", cure)
+
+
+def check_python_version(client: JobSubmissionClient, address: str) -> None:
+    """Raise ConfigError if the cluster's Python is another one than this code was installed for."""
+    with talking_to(address):
+        data = client._do_request("GET", "/api/v0/cluster_metadata").json()["data"]
+    theirs, ours = str(data["pythonVersion"]), ".".join(map(str, sys.version_info[:2]))
+    if ".".join(theirs.split(".")[:2]) != ours:
+        cure = (
+            f"submit from Python {'.'.join(theirs.split('.')[:2])}, or run the cluster's own stylemill with --use-image"
+        )
+        raise ConfigError("address", address, f"runs Python {theirs}, this is Python {ours}", cure)
+
+
+def nodes_of(client: JobSubmissionClient, address: str) -> list[Mapping[str, float]]:
+    """Return the resources of each living machine of a cluster."""
+    with talking_to(address):
+        answer = client._do_request("GET", "/api/v0/nodes?detail=1&limit=10000").json()
+        return [node["resources_total"] for node in answer["data"]["result"]["result"] if node["state"] == "ALIVE"]
+
+
+@contextmanager
+def talking_to(address: str) -> Iterator[None]:
+    """Turn what goes wrong between here and a cluster that answered before into one line.
+
+    Raises:
+        ClusterError: the connection broke, or the cluster answered with an error.
+    """
+    try:
+        yield
+    except (requests.RequestException, OSError, RuntimeError, AuthenticationError) as error:
+        raise ClusterError(f"{address} failed to answer: {_one_line(error)}; jobs there go on, try again") from error
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def state_of(job: JobDetails) -> str:
+    """Return whether a job is ``active``, ``done`` (nothing is left to do) or ``ended`` (failed, stopped)."""
+    if not job.status.is_terminal():
+        return "active"
+    if job.status == JobStatus.SUCCEEDED or job.driver_exit_code in DONE_CODES:
+        return "done"
+    return "ended"
+
+
+def exit_code_of(job: JobDetails) -> int:
+    """Return the exit code of a job that has ended: its driver's own 0, 1, 2 or 3; 1 for every other end."""
+    if job.status == JobStatus.SUCCEEDED:
+        return 0
+    return job.driver_exit_code if job.driver_exit_code in (1, 2, 3) else 1
+
+
+def find_jobs(client: JobSubmissionClient, address: str) -> list[JobDetails]:
+    """Return what was submitted to a cluster, by anyone, oldest first."""
+    with talking_to(address):
+        jobs = [job for job in client.list_jobs() if job.submission_id]
+    return sorted(jobs, key=lambda job: job.start_time or 0)
+
+
+def find_job(client: JobSubmissionClient, address: str, job_id: str) -> JobDetails:
+    """Return one job.
+
+    Raises:
+        ConfigError: the cluster knows no such job.
+    """
+    for job in find_jobs(client, address):
+        if job.submission_id == job_id:
+            return job
+    cure = "copy one from `stylemill jobs list`; a cluster forgets its jobs when it restarts"
+    raise ConfigError("id", job_id, f"is no job that {address} knows", cure)
+
+
+def send(client: JobSubmissionClient, address: str, request: JobRequest, job_id: str, *, use_image: bool) -> bool:
+    """Submit a request; return False if another process submitted it under this id at the same moment.
+
+    No variable of this machine's environment is sent, but the log level.
+    """
+    variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
+    if "STYLEMILL_LOG" in os.environ:
+        variables["STYLEMILL_LOG"] = os.environ["STYLEMILL_LOG"]
+    with talking_to(address), staged_package(request.yaml(), with_code=not use_image) as folder:
+        start_s = time.monotonic()
+        while True:
+            try:
+                client.submit_job(
+                    entrypoint=entrypoint(request.verb),
+                    submission_id=job_id,
+                    runtime_env={"working_dir": str(folder), "env_vars": variables},
+                    entrypoint_num_cpus=request.driver_cpus or None,
+                    metadata={VERB_KEY: request.verb, OUT_KEY: request.out, VERSION_KEY: __version__},
+                )
+            except RuntimeError as error:
+                if "already exists" in str(error):
+                    return False
+                # A head that was just started takes a while to know of its own agent.
+                if "No available agent" not in str(error) or time.monotonic() - start_s > START_PATIENCE_S:
+                    raise
+                time.sleep(1.0)
+            else:
+                return True
+
+
+def our_jobs(jobs: Sequence[JobDetails]) -> list[JobDetails]:
+    """Return the jobs that stylemill submitted."""
+    return [job for job in jobs if VERB_KEY in (job.metadata or {})]
+
+
+POLL_PERIOD_S = 1.0
+PROGRESS_PERIOD_S = 10.0
+SILENCE_S = 120.0
+"""A cluster that cannot be reached for so long is given up; its jobs go on."""
+
+
+def wait_for_end(
+    client: JobSubmissionClient, address: str, job_id: str, on_look: Callable[[JobDetails, str | None], None]
+) -> JobDetails:
+    """Wait until a job has ended.
+
+    Args:
+        client: of the cluster.
+        address: for messages.
+        job_id: the job.
+        on_look: told every second, with the newest line of progress every ten (None where there is none).
+
+    Raises:
+        ClusterError: the cluster cannot be reached any more.
+    """
+    last_answer_s = time.monotonic()
+    last_progress_s, progress = 0.0, None
+    while True:
+        try:
+            job = find_job(client, address, job_id)
+            if time.monotonic() - last_progress_s >= PROGRESS_PERIOD_S:
+                progress, last_progress_s = newest_progress(client, address, job_id), time.monotonic()
+            last_answer_s = time.monotonic()
+        except ClusterError as error:
+            if time.monotonic() - last_answer_s > SILENCE_S:
+                raise
+            log.info("%s", error)
+            time.sleep(POLL_PERIOD_S)
+            continue
+        on_look(job, progress)
+        if job.status.is_terminal():
+            return job
+        time.sleep(POLL_PERIOD_S)
+
+
+def follow_log(client: JobSubmissionClient, address: str, job_id: str, on_text: Callable[[str], None]) -> JobDetails:
+    """Hand out a job's log as it grows, from its beginning; return when the job has ended.
+
+    Raises:
+        ClusterError: the cluster cannot be reached any more.
+    """
+    num_shown, last_answer_s = 0, time.monotonic()
+    while True:
+        num_seen = 0
+        try:
+
+            async def tail() -> None:
+                nonlocal num_seen, num_shown, last_answer_s
+                async for text in client.tail_job_logs(job_id):
+                    last_answer_s = time.monotonic()
+                    num_seen += len(text)
+                    if num_seen > num_shown:  # after a broken connection the log starts over
+                        on_text(text[-(num_seen - num_shown) :])
+                        num_shown = num_seen
+
+            asyncio.run(tail())
+        except (aiohttp.ClientError, OSError, RuntimeError) as error:
+            if time.monotonic() - last_answer_s > SILENCE_S:
+                raise ClusterError(f"{address} stopped answering ({error}); the job goes on there") from error
+        try:
+            job = find_job(client, address, job_id)
+        except ClusterError:
+            if time.monotonic() - last_answer_s > SILENCE_S:
+                raise
+        else:
+            last_answer_s = time.monotonic()
+            if job.status.is_terminal():
+                rest = read_log(client, address, job_id)[num_shown:]
+                if rest:
+                    on_text(rest)
+                return job
+        time.sleep(POLL_PERIOD_S)
+
+
+def read_log(client: JobSubmissionClient, address: str, job_id: str) -> str:
+    """Return a job's log so far."""
+    with talking_to(address):
+        return client.get_job_logs(job_id) or ""
+
+
+def newest_progress(client: JobSubmissionClient, address: str, job_id: str) -> str | None:
+    """Return how far a job is, as it last said itself, or None."""
+    lines = read_log(client, address, job_id).splitlines()
+    newest = next((line for line in reversed(lines) if line.startswith(PROGRESS_MARK)), None)
+    return None if newest is None else newest.removeprefix(PROGRESS_MARK)

@@ -1,0 +1,160 @@
+"""How much work a verb is, and how long it takes at a rate that was measured or stated."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from stylemill.config import from_mapping, parse_yaml
+from stylemill.errors import ConfigError, StorageError
+from stylemill.machines import Resources, how_many_fit, total_of
+from stylemill.manifest.read import iter_parts, load_history
+from stylemill.storage import Storage
+from stylemill.storage.options import first_look
+from stylemill.storage.sources import find_sources
+from stylemill.stylizing.config import StylizeConfig
+from stylemill.training.config import TrainConfig
+from stylemill.training.layout import TrainLayout
+
+COUNT_PERIOD = 10_000
+ROWS_ENOUGH = 20_000
+"""Rows of earlier runs that a rate is taken from, at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """Images per second of one actor or training worker, and where the figure comes from."""
+
+    images_per_s: float
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What a verb will read and do."""
+
+    num_sources: int
+    num_bytes: int
+    num_images: int
+    """Images through the network: sources times styles, or steps times batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workers:
+    """Who does it."""
+
+    count: int
+    units_each: int
+    """CPUs, or GPUs, that each reserves."""
+    unit: str
+    """``CPU`` or ``GPU``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """How long a workload takes, the start of the workers not counted."""
+
+    wall_s: float
+    unit_hours: float
+
+
+def estimate(work: Workload, rate: Rate, workers: Workers) -> Estimate:
+    """Return wall time and CPU- or GPU-hours of a workload."""
+    busy_s = work.num_images / rate.images_per_s
+    return Estimate(wall_s=busy_s / workers.count, unit_hours=busy_s * workers.units_each / 3600)
+
+
+def count_sources(
+    config: StylizeConfig | TrainConfig, on_count: Callable[[int], None] = lambda count: None
+) -> Workload:
+    """Count what a verb will read, by listing it with this machine's credentials.
+
+    Args:
+        config: with resolved locations.
+        on_count: told now and then how many were found so far.
+
+    Raises:
+        ConfigError: a location cannot be listed, or holds nothing.
+    """
+    field, locations = ("input", (config.input,)) if isinstance(config, StylizeConfig) else ("content", config.content)
+    storage = Storage(first_look(config.storage))
+    num_sources = num_bytes = 0
+    for location in locations:
+        try:
+            for found in find_sources(storage, location):
+                num_sources, num_bytes = num_sources + 1, num_bytes + found.size_bytes
+                if num_sources % COUNT_PERIOD == 0:
+                    on_count(num_sources)
+        except StorageError as error:
+            cure = "check the location; --dry-run lists it with the credentials of this machine"
+            raise ConfigError(field, location, f"cannot be listed ({error})", cure) from None
+    if not num_sources:
+        raise ConfigError(field, locations[0], "holds no sources", "give a prefix, glob or file that holds some")
+    if isinstance(config, StylizeConfig):
+        return Workload(num_sources=num_sources, num_bytes=num_bytes, num_images=num_sources * len(config.model))
+    return Workload(num_sources=num_sources, num_bytes=num_bytes, num_images=config.steps * config.batch_size)
+
+
+def choose_workers(config: StylizeConfig | TrainConfig, machines: Sequence[Resources]) -> Workers:
+    """Return who will do the work: as the config says, else as many as fit the machines, else one."""
+    unit = "GPU" if config.device == "cuda" else "CPU"
+    if isinstance(config, StylizeConfig):
+        each = 1 if unit == "GPU" else config.threads_per_actor
+        need = {"CPU": config.threads_per_actor, "memory": config.max_memory_bytes, "GPU": float(unit == "GPU")}
+        fits = how_many_fit(machines, need)
+        return Workers(count=min(fits or 1, config.num_actors or fits or 1), units_each=each, unit=unit)
+    low, high = config.worker_range
+    cpus = config.cpus_per_worker or max(1, int(total_of(machines, "CPU")) // high)
+    fits = how_many_fit(machines, {"CPU": cpus, "GPU": float(unit == "GPU")})
+    count = min(high, max(low, fits))
+    return Workers(count=count, units_each=1 if unit == "GPU" else cpus, unit=unit)
+
+
+def measured_rate(config: StylizeConfig | TrainConfig) -> Rate | None:
+    """Return the rate of the newest run into the same output, or None if there is none."""
+    storage = Storage(first_look(config.storage))
+    try:
+        return (
+            _rate_of_bulk(storage, config) if isinstance(config, StylizeConfig) else _rate_of_training(storage, config)
+        )
+    except StorageError:
+        return None
+
+
+def _rate_of_bulk(storage: Storage, config: StylizeConfig) -> Rate | None:
+    """Return the rate by the time that images took in the actor: decoding, network and encoding share its CPU."""
+    runs = load_history(storage, config.out)
+    if not runs:
+        return None
+    columns = ["stylize_ms"] if config.device == "cuda" else ["decode_ms", "stylize_ms", "encode_ms"]
+    run, num_rows, total_ms = runs[-1], 0, 0.0
+    for table in iter_parts(storage, run.layout, run.success):
+        painted = table.filter(pc.equal(table.column("status"), "ok"))
+        num_rows += painted.num_rows
+        total_ms += sum(pc.sum(painted.column(name)).as_py() or 0.0 for name in columns)
+        if num_rows >= ROWS_ENOUGH:
+            break
+    if not total_ms:
+        return None
+    return Rate(
+        images_per_s=1000 * num_rows / total_ms, source=f"measured over {num_rows:,} images of run {run.success.run_id}"
+    )
+
+
+def _rate_of_training(storage: Storage, config: TrainConfig) -> Rate | None:
+    """Return the median rate of the steps in OUT/metrics.parquet, shared among the workers of that run."""
+    layout = TrainLayout(config.out)
+    table = pq.read_table(io.BytesIO(storage.read_bytes(layout.metrics_uri)), columns=["images_per_s"])
+    median = pc.quantile(table.column("images_per_s").cast(pa.float64()), 0.5)[0].as_py()
+    if not median:
+        return None
+    then = from_mapping(
+        TrainConfig, parse_yaml(storage.read_bytes(layout.config_uri).decode(), source=layout.config_uri)
+    )
+    num_workers = replace(config, num_workers=then.num_workers).worker_range[0]
+    return Rate(images_per_s=median / num_workers, source=f"measured over {table.num_rows:,} steps in {config.out}")

@@ -1,0 +1,340 @@
+"""Everything that a training run carries from step to step, as tensors and plain numbers.
+
+Checkpoints: a folder each, complete when its ``complete.json`` is there and every digest in it is right.
+
+Every start of the training function takes the next number by conditional create and notes at which step it resumed.
+That number is the fencing token: a checkpoint of an earlier start counts only up to the step at which the next one
+resumed, so what a killed worker still uploads is never continued.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import re
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from stylemill.errors import CheckpointError, ObjectNotFound, RunConflict
+from stylemill.nn.transformer_net import TransformerNet
+from stylemill.storage import Storage, join
+from stylemill.training.layout import Row, metrics_from_parquet, metrics_to_parquet
+
+log = logging.getLogger(__name__)
+
+_MODEL, _AVERAGE, _OPTIMIZER = "model.", "average.", "optimizer."
+_SLOTS = ("step", "exp_avg", "exp_avg_sq")
+_NUMBERS = ("rate_scale", "num_skipped", "num_skipped_in_a_row")
+
+
+@dataclass(kw_only=True)
+class TrainState:
+    """The mutable state of one run; equal on all workers.
+
+    Args:
+        net: the network in training.
+        optimizer: Adam over its parameters.
+        average: running mean of the weights, and of the statistics of batch norms, by name.
+        step: updates tried so far, skipped ones included.
+        rate_scale: multiplier of the learning rate; halved by each roll-back.
+        num_skipped: updates skipped because something was not finite.
+        num_skipped_in_a_row: of these, the ones since the last update that was made.
+    """
+
+    net: TransformerNet
+    optimizer: torch.optim.Adam
+    average: dict[str, Tensor]
+    step: int = 0
+    rate_scale: float = 1.0
+    num_skipped: int = 0
+    num_skipped_in_a_row: int = 0
+
+    @classmethod
+    def fresh(cls, net: TransformerNet) -> TrainState:
+        """Return the state before the first step."""
+        optimizer = torch.optim.Adam(net.parameters(), betas=(0.9, 0.99))
+        average = {name: tensor.detach().clone() for name, tensor in net.state_dict(keep_vars=True).items()}
+        return cls(net=net, optimizer=optimizer, average=average)
+
+    def set_rate(self, rate: float) -> None:
+        """Set the learning rate of the next update."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def count_step(self, was_updated: bool, ema_decay: float) -> None:
+        """Take note of a step: the mean of the weights follows an update, a skipped one is counted."""
+        self.step += 1
+        self.num_skipped_in_a_row = 0 if was_updated else self.num_skipped_in_a_row + 1
+        if was_updated:
+            self.update_average(ema_decay)
+        else:
+            self.num_skipped += 1
+
+    @torch.no_grad()
+    def update_average(self, decay: float) -> None:
+        """Move the running mean towards the weights; faster at first, when the mean is of little."""
+        decay = min(decay, (1 + self.step) / (10 + self.step))
+        for name, parameter in self.net.state_dict(keep_vars=True).items():
+            self.average[name].lerp_(parameter.detach(), 1 - decay)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the weights, and their running mean, hold nothing but numbers."""
+        tensors = (*self.net.state_dict().values(), *self.average.values())
+        return all(bool(tensor.isfinite().all()) for tensor in tensors)
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Return copies of all tensors on the CPU, and the generator's state, by name."""
+        tensors = {_MODEL + name: tensor for name, tensor in self.net.state_dict().items()}
+        tensors |= {_AVERAGE + name: tensor for name, tensor in self.average.items()}
+        names = [name for name, _ in self.net.named_parameters()]
+        for index, slots in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"{_OPTIMIZER}{names[index]}.{slot}": tensor for slot, tensor in slots.items()}
+        tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+        return tensors | {"generator": torch.get_rng_state()}
+
+    def to_numbers(self) -> dict[str, Any]:
+        """Return everything that is no tensor, but for the step."""
+        return {name: getattr(self, name) for name in _NUMBERS}
+
+    def load(self, step: int, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+        """Take over a step and what ``to_tensors`` and ``to_numbers`` returned after it; raises as below."""
+        self._load_tensors(tensors)
+        self.step = step
+        for name in _NUMBERS:
+            setattr(self, name, numbers[name])
+
+    def _load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what ``to_tensors`` returned.
+
+        Raises:
+            KeyError, RuntimeError: the tensors are of another network.
+        """
+        self.net.load_state_dict(_with_prefix(tensors, _MODEL))
+        for name, tensor in _with_prefix(tensors, _AVERAGE).items():
+            self.average[name].copy_(tensor)
+        slots = _with_prefix(tensors, _OPTIMIZER)
+        saved = self.optimizer.state_dict()
+        saved["state"] = {
+            index: {slot: _laid_out_like(parameter, slots[f"{name}.{slot}"]) for slot in _SLOTS}
+            for index, (name, parameter) in enumerate(self.net.named_parameters())
+            if f"{name}.step" in slots
+        }
+        self.optimizer.load_state_dict(saved)
+        torch.set_rng_state(tensors["generator"])
+
+
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _laid_out_like(parameter: Tensor, slot: Tensor) -> Tensor:
+    """Return a slot in its parameter's memory layout, as it was before it was saved: the same loops go over it."""
+    return torch.empty_like(parameter).copy_(slot) if slot.shape == parameter.shape else slot
+
+
+STATE, METRICS, COMPLETE = "state.safetensors", "metrics.parquet", "complete.json"
+LEFTOVERS_S = 3600.0
+"""Half-written files of this age belong to a process that was killed."""
+_START = re.compile(r"(\d{6})\.json")
+_FOLDER = re.compile(r"step-(\d{8})\.start-(\d{6})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """One complete checkpoint, read and checked."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    numbers: dict[str, Any]
+    """Plain values beside the tensors."""
+    metrics: list[dict[str, Any]]
+    """Rows of steps 1 to ``step``."""
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        storage: where the run is.
+        prefix_uri: folder of its checkpoints.
+    """
+
+    def __init__(self, storage: Storage, prefix_uri: str) -> None:
+        self._storage = storage
+        self._prefix_uri = prefix_uri
+
+    def begin_start(self) -> tuple[int, list[str]]:
+        """Take the next start number, noting at which step it resumes.
+
+        Returns:
+            The number, and one sentence for each damaged checkpoint that is left out for good.
+        """
+        while True:
+            starts = self._starts()
+            newest, problems = self._newest(starts)
+            self._storage.remove_leftovers(self._prefix_uri, older_than_s=LEFTOVERS_S)
+            number = max(starts, default=0) + 1
+            note = json.dumps({"resumed_at": newest.step if newest else 0}).encode()
+            if self._storage.create_bytes(self._start_uri(number), note):
+                return number, problems
+
+    def check_is_newest(self, start: int) -> None:
+        """Raise RunConflict if a newer start has taken the run over."""
+        newest = max(self._starts(), default=start)
+        if newest > start:
+            raise RunConflict(f"start {newest} of this run has taken over from start {start}, which stops")
+
+    def newest(self, before: float = math.inf) -> Checkpoint | None:
+        """Return the newest checkpoint of this run's lineage that is complete and undamaged, or None.
+
+        Args:
+            before: only checkpoints of earlier steps count.
+        """
+        return self._newest(self._starts(), before)[0]
+
+    def _newest(self, starts: dict[int, int], before: float = math.inf) -> tuple[Checkpoint | None, list[str]]:
+        problems: list[str] = []
+        for name in self._lineage(starts, before):
+            try:
+                return self._read(name), problems
+            except CheckpointError as error:
+                problems.append(f"checkpoint {name} is left out: {error}")
+                log.warning(problems[-1])
+        return None, problems
+
+    def _starts(self) -> dict[int, int]:
+        """Return the step at which each start resumed."""
+        found = self._storage.list_objects(join(self._prefix_uri, "starts"))
+        return {
+            int(match[1]): json.loads(self._storage.read_bytes(item.uri))["resumed_at"]
+            for item in found
+            if (match := _START.fullmatch(item.key))
+        }
+
+    def _lineage(self, starts: dict[int, int], before: float = math.inf) -> Iterator[str]:
+        """Yield the folders of this run's lineage with steps below ``before``, newest first."""
+        by_start: dict[int, list[tuple[int, str]]] = {}
+        for name, step, start in self._folders():
+            by_start.setdefault(start, []).append((step, name))
+        limit = math.inf
+        for start in sorted(set(by_start) | set(starts), reverse=True):
+            for step, name in sorted(by_start.get(start, []), reverse=True):
+                if step <= limit and step < before:
+                    yield name
+            limit = min(limit, starts.get(start, 0))
+
+    def _folders(self) -> list[tuple[str, int, int]]:
+        names = {found.key.split("/")[0] for found in self._storage.list_objects(self._prefix_uri)}
+        matches = [match for match in map(_FOLDER.fullmatch, sorted(names)) if match]
+        return [(match[0], int(match[1]), int(match[2])) for match in matches]
+
+    def _read(self, name: str) -> Checkpoint:
+        folder = join(self._prefix_uri, name)
+        try:
+            complete = json.loads(self._storage.read_bytes(join(folder, COMPLETE)))
+            step, numbers, digests = complete["step"], complete["numbers"], complete["sha256"]
+            digest_of = {file: digests[file] for file in (STATE, METRICS)}
+            files = {file: self._storage.read_bytes(join(folder, file)) for file in digest_of}
+        except ObjectNotFound as error:
+            raise CheckpointError(f"it is not complete ({error})") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"its {COMPLETE} is damaged ({error})") from error
+        for file, sha256 in digest_of.items():
+            if hashlib.sha256(files[file]).hexdigest() != sha256:
+                raise CheckpointError(f"{file} is not what was written (its SHA-256 differs)")
+        return Checkpoint(
+            step=step,
+            tensors=safetensors.torch.load(files[STATE]),
+            numbers=numbers,
+            metrics=metrics_from_parquet(files[METRICS]),
+        )
+
+    def write(
+        self, start: int, step: int, tensors: dict[str, Tensor], numbers: dict[str, Any], metrics: list[Row]
+    ) -> None:
+        """Write one checkpoint; its completion marker goes last."""
+        folder = join(self._prefix_uri, f"step-{step:08d}.start-{start:06d}")
+        files = {STATE: safetensors.torch.save(tensors), METRICS: metrics_to_parquet(metrics)}
+        for file, data in files.items():
+            self._storage.write_bytes(join(folder, file), data, durable=True)
+        digests = {file: hashlib.sha256(data).hexdigest() for file, data in files.items()}
+        complete = json.dumps({"step": step, "numbers": numbers, "sha256": digests}, indent=1).encode()
+        self._storage.write_bytes(join(folder, COMPLETE), complete, durable=True)
+
+    def keep_newest(self, count: int, start: int) -> None:
+        """Remove all checkpoints but the newest ``count`` complete ones of the lineage; torn and late ones go too.
+
+        Args:
+            count: how many are kept.
+            start: who cleans up. What newer starts write is theirs: it may look torn because it is under way.
+        """
+        kept: list[str] = []
+        for name in self._lineage(self._starts()):
+            if len(kept) < count and self._storage.exists(join(self._prefix_uri, name, COMPLETE)):
+                kept.append(name)
+        for name, _, written_by in self._folders():
+            if name not in kept and written_by <= start:
+                self._remove(name)
+
+    def discard_after(self, step: int) -> None:
+        """Remove the checkpoints of later steps, which a roll-back has taken back."""
+        for name, of_step, _ in self._folders():
+            if of_step > step:
+                self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        # The marker goes first: a folder without it is no checkpoint.
+        for file in (COMPLETE, STATE, METRICS):
+            self._storage.delete(join(self._prefix_uri, name, file))
+        self._storage.remove_leftovers(join(self._prefix_uri, name))
+
+    def _start_uri(self, number: int) -> str:
+        return join(self._prefix_uri, "starts", f"{number:06d}.json")
+
+
+class CheckpointWriter:
+    """Uploads checkpoints from a thread, one at a time, while training goes on.
+
+    Args:
+        checkpoints: of the run.
+        start: number of this start.
+        keep: how many checkpoints are kept.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, start: int, keep: int) -> None:
+        self._checkpoints = checkpoints
+        self._start = start
+        self._keep = keep
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._waiting: Future[None] | None = None
+
+    def submit(self, step: int, tensors: dict[str, Tensor], numbers: dict[str, Any], metrics: list[Row]) -> None:
+        """Begin to write a checkpoint, once the one before it is written; raises what that one raised.
+
+        Args:
+            step: updates so far.
+            tensors: copies that nobody changes any more.
+            numbers: plain values.
+            metrics: rows of all steps so far; a copy.
+        """
+        self.wait()
+        self._waiting = self._thread.submit(self._write, step, tensors, numbers, metrics)
+
+    def _write(self, step: int, tensors: dict[str, Tensor], numbers: dict[str, Any], metrics: list[Row]) -> None:
+        self._checkpoints.write(self._start, step, tensors, numbers, metrics)
+        self._checkpoints.keep_newest(self._keep, self._start)
+
+    def wait(self) -> None:
+        """Wait until everything is written; raises what went wrong."""
+        if self._waiting is not None:
+            waiting, self._waiting = self._waiting, None
+            waiting.result()

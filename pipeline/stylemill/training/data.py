@@ -1,0 +1,281 @@
+"""Content images that cannot be decoded: each is left out, counted, and listed in ``OUT/left_out.json``.
+
+Content images: the listing, and crops decoded from it.
+
+Batches decoded in background threads, a few steps ahead of the training.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from stylemill.errors import AccessDenied, ImageError, NotAnImage, ObjectNotFound, TooManyFailures
+from stylemill.images.decode import decode, recognise
+from stylemill.images.formats.plugins import open_image
+from stylemill.images.options import DecodeOptions
+from stylemill.images.pixels import convert, on_white, straighten, to_8_bits
+from stylemill.storage import Storage, resolve
+from stylemill.storage.sources import find_sources
+from stylemill.storage.store import ObjectStat
+from stylemill.training.schedule import SampleIndex, Sampler
+
+log = logging.getLogger(__name__)
+
+FAILED, SKIPPED = "failed", "skipped"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """One content image that training does without."""
+
+    uri: str
+    status: str
+    """``failed``: an image that cannot be decoded; ``skipped``: by its content no image, which nobody minds."""
+    error_type: str
+    error: str
+
+    @classmethod
+    def from_error(cls, uri: str, error: ImageError) -> LeftOut:
+        """Return the entry for what a decoder raised."""
+        status = SKIPPED if isinstance(error, NotAnImage) else FAILED
+        return cls(uri=uri, status=status, error_type=error.error_type, error=error.message)
+
+    def __str__(self) -> str:
+        return f"{self.uri} ({self.error_type}: {self.error})"
+
+
+def num_failed(left_out: Iterable[LeftOut]) -> int:
+    """Return how many are broken images; notes and sidecars among the images do not count."""
+    return sum(entry.status == FAILED for entry in left_out)
+
+
+def save_left_out(storage: Storage, uri: str, left_out: Iterable[LeftOut]) -> None:
+    """Write the list, in order of location."""
+    entries = [asdict(entry) for entry in sorted(left_out, key=lambda entry: entry.uri)]
+    storage.write_bytes(uri, json.dumps(entries, indent=1, ensure_ascii=False).encode())
+
+
+def load_left_out(storage: Storage, uri: str) -> list[LeftOut]:
+    """Return what earlier starts of the run have listed; a damaged list is begun again."""
+    try:
+        return [LeftOut(**entry) for entry in json.loads(storage.read_bytes(uri))]
+    except (ObjectNotFound, ValueError, TypeError):
+        return []
+
+
+_OPTIONS = DecodeOptions()
+MAX_ASPECT = 8
+"""A line of 1 x 10,000 px would take gigabytes once its shorter side is that of a crop."""
+
+
+def list_content(
+    storage: Storage, locations: Sequence[str], on_problem: Callable[[ObjectStat], object] | None = None
+) -> list[str]:
+    """Return the locations of all content images, those of each given location in order of key.
+
+    Args:
+        storage: where they are.
+        locations: prefixes, globs, files, Parquet files of uris.
+        on_problem: takes each entry that cannot be read as an object, such as a link to a directory.
+
+    Raises:
+        ConfigError: a Parquet file without a string column ``uri``.
+        StorageError: a listing failed beyond its retries.
+    """
+    content = []
+    for location in locations:
+        for found in find_sources(storage, resolve(location)):
+            if found.problem_type is None:
+                content.append(found.uri)
+            elif on_problem is not None:
+                on_problem(found)
+    return content
+
+
+class Content:
+    """Decoded content images, resized so that a crop is a plain slice; thread-safe.
+
+    An image that cannot be decoded is replaced by the next one of the listing that can: always the same one.
+
+    Args:
+        storage: where the images are.
+        uris: the listing.
+        crop_px: side of a crop.
+        short_side_px: to which images are resized.
+        cache_bytes: decoded images up to this sum are kept.
+        max_failed_fraction: share of undecodable images that is too many.
+        on_left_out: takes each image that is left out and returns how many are broken by then, over all workers; by
+            default only those of this object count.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        uris: Sequence[str],
+        *,
+        crop_px: int,
+        short_side_px: int,
+        cache_bytes: int,
+        max_failed_fraction: float,
+        on_left_out: Callable[[LeftOut], int] | None = None,
+    ) -> None:
+        self._storage = storage
+        self._uris = uris
+        self._crop_px = crop_px
+        self._short_side_px = short_side_px
+        self._cache_bytes = cache_bytes
+        self._max_failed = max_failed_fraction * len(uris)
+        self._cache: dict[int, NDArray[np.uint8]] = {}
+        self._cached_bytes = 0
+        self._lock = threading.Lock()
+        self._on_left_out = on_left_out or (lambda entry: num_failed(self.left_out.values()))
+        self.left_out: dict[str, LeftOut] = {}
+        """Undecodable images by location, as far as this object has met them."""
+
+    def crop(self, sample: SampleIndex) -> NDArray[np.uint8]:
+        """Return the (crop_px, crop_px, 3) uint8 crop of a sample.
+
+        Raises:
+            TooManyFailures: more than the allowed share of the images cannot be decoded.
+            StorageError: storage failed beyond its retries.
+        """
+        image_HWC = self._image(sample.image)
+        tops, lefts = (side_px - self._crop_px + 1 for side_px in image_HWC.shape[:2])
+        top, left = int(sample.position[0] * tops), int(sample.position[1] * lefts)
+        return image_HWC[top : top + self._crop_px, left : left + self._crop_px]
+
+    def _image(self, index: int) -> NDArray[np.uint8]:
+        for offset in range(len(self._uris)):
+            image_HWC = self._decoded((index + offset) % len(self._uris))
+            if image_HWC is not None:
+                return image_HWC
+        last = next(reversed(self.left_out.values()))
+        raise TooManyFailures(f"none of the {len(self._uris)} content images can be decoded: {last}")
+
+    def _decoded(self, index: int) -> NDArray[np.uint8] | None:
+        uri = self._uris[index]
+        with self._lock:
+            if uri in self.left_out:
+                return None
+            if index in self._cache:
+                return self._cache[index]
+        try:
+            image_HWC = load_short_side(self._fetch(uri), self._short_side_px)
+        except ImageError as failure:
+            self._leave_out(LeftOut.from_error(uri, failure))
+            return None
+        with self._lock:
+            if index not in self._cache and image_HWC.nbytes + self._cached_bytes <= self._cache_bytes:
+                self._cache[index] = image_HWC
+                self._cached_bytes += image_HWC.nbytes
+        return image_HWC
+
+    def _fetch(self, uri: str) -> bytes:
+        try:
+            return self._storage.read_bytes(uri)
+        except (ObjectNotFound, AccessDenied) as error:
+            raise ImageError("Unreadable", str(error)) from error
+
+    def _leave_out(self, entry: LeftOut) -> None:
+        with self._lock:
+            self.left_out[entry.uri] = entry
+            num_broken = self._on_left_out(entry)
+        log.warning("content image %s is left out", entry)
+        if num_broken > self._max_failed:
+            raise TooManyFailures(
+                f"{num_broken} of {len(self._uris)} content images cannot be decoded, the last: {entry}; "
+                "remove them or raise --max-failed-fraction"
+            )
+
+
+def load_short_side(data: bytes, short_side_px: int) -> NDArray[np.uint8]:
+    """Decode an image, upright, in sRGB, with its shorter side resized to so many pixels.
+
+    What is transparent is white. Of an image longer than MAX_ASPECT times its width, the middle is taken.
+
+    Args:
+        data: bytes of an image file.
+        short_side_px: of the result.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        ImageError: it cannot be decoded.
+    """
+    if recognise(data, _OPTIONS) == "jpeg":
+        image = Image.fromarray(_decode_jpeg(data, short_side_px))
+    else:
+        source = decode(data, _OPTIONS)
+        image = Image.fromarray(source.image_HWC)
+        if source.alpha_HW is not None:
+            image = on_white(image, Image.fromarray(to_8_bits(source.alpha_HW)))
+    longest_px = MAX_ASPECT * min(image.size)
+    width_px, height_px = (min(side_px, longest_px) for side_px in image.size)
+    left_px, top_px = (image.width - width_px) // 2, (image.height - height_px) // 2
+    box = (left_px, top_px, left_px + width_px, top_px + height_px)
+    scale = short_side_px / min(width_px, height_px)
+    new_width_px, new_height_px = (max(short_side_px, round(side_px * scale)) for side_px in (width_px, height_px))
+    return np.asarray(image.resize((new_width_px, new_height_px), Image.Resampling.BICUBIC, box=box))
+
+
+def _decode_jpeg(data: bytes, short_side_px: int) -> NDArray[np.uint8]:
+    """Return (H, W, 3) uint8, decoded at the smallest scale of libjpeg that is large enough: several times faster."""
+    try:
+        image = open_image(data, "jpeg")
+        if image.width * image.height > _OPTIONS.max_pixels:
+            raise ImageError("TooManyPixels", f"it has {image.width} x {image.height} px")
+        image.draft("RGB", (short_side_px, short_side_px))
+        image.load()
+        straighten(image, image, "jpeg")
+        return convert(ImageOps.exif_transpose(image), image.info.get("icc_profile")).image_HWC
+    except ImageError:
+        raise
+    except Exception as error:
+        # Whatever a decoder raises on hostile bytes is this image's fault.
+        raise ImageError("Corrupt", f"{type(error).__name__}: {error}") from error
+
+
+STEPS_AHEAD = 3
+DECODING_THREADS = 2
+
+
+class Batches:
+    """One worker's part of each step's batch.
+
+    Args:
+        content: the images.
+        sampler: which image and crop each sample is.
+        share: step -> global sample indices of this worker.
+    """
+
+    def __init__(self, content: Content, sampler: Sampler, share: Callable[[int], list[int]]) -> None:
+        self._content = content
+        self._sampler = sampler
+        self._share = share
+        self._pool = ThreadPoolExecutor(DECODING_THREADS, thread_name_prefix="decode")
+
+    def steps(self, first: int, end: int) -> Iterator[NDArray[np.uint8]]:
+        """Yield the (N, crop_px, crop_px, 3) uint8 crops of steps ``first`` to ``end - 1``."""
+        waiting: deque[list[Future[NDArray[np.uint8]]]] = deque()
+        following = first
+        for _ in range(first, end):
+            while following < end and len(waiting) < STEPS_AHEAD:
+                samples = [self._sampler.sample(index) for index in self._share(following)]
+                waiting.append([self._pool.submit(self._content.crop, sample) for sample in samples])
+                following += 1
+            yield np.stack([crop.result() for crop in waiting.popleft()])
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,84 @@
+"""The end of a training run: its weights and its whole history in one style model."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from stylemill import __version__
+from stylemill.config import digest
+from stylemill.storage import Storage
+from stylemill.style_model import StyleModel, save_style_model
+from stylemill.training.checkpoint import TrainState
+from stylemill.training.config import TrainConfig, settings_of
+from stylemill.training.data import LeftOut
+from stylemill.training.layout import Row, TrainLayout
+
+LOSS_TAIL = 50
+"""So many last losses go into the model's metadata."""
+FAILED_NAMED = 100
+
+
+def export_style(
+    storage: Storage,
+    layout: TrainLayout,
+    config: TrainConfig,
+    state: TrainState,
+    metrics: Sequence[Row],
+    *,
+    loss_digest: str,
+    style_sha256: str,
+    teacher_sha256: str | None,
+    num_content: int,
+    left_out: Sequence[LeftOut],
+) -> StyleModel:
+    """Write the averaged weights as a style model.
+
+    Returns:
+        The model, with the digest of its file.
+    """
+    weights = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in state.average.items()}
+    settings = {name: value for name, value in settings_of(config).items() if name not in ("storage", "out")}
+    metadata: dict[str, Any] = {
+        "config": settings,
+        "steps": state.step,
+        "samples_seen": state.step * config.batch_size,
+        "num_content": num_content,
+        "failed_content": {entry.uri: f"{entry.error_type}: {entry.error}" for entry in left_out[:FAILED_NAMED]},
+        "num_skipped_updates": state.num_skipped,
+        "loss_tail": [_for_json(row["loss"]) for row in metrics[-LOSS_TAIL:]],
+        "loss_network": config.loss_network,
+        "loss_network_sha256": loss_digest,
+        "style_image_sha256": style_sha256,
+        "stylemill": __version__,
+        "torch": torch.__version__,
+        "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    if teacher_sha256 is not None:
+        metadata["teacher_sha256"] = teacher_sha256
+    model = StyleModel(
+        name=config.style_name,
+        version=_version(weights, settings),
+        architecture=state.net.architecture,
+        state_dict=weights,
+        metadata=metadata,
+    )
+    return save_style_model(storage, layout.style_uri, model)
+
+
+def _for_json(loss: float) -> float | None:
+    """Return a loss as JSON has it; that of a skipped step may be no number."""
+    return round(loss, 6) if math.isfinite(loss) else None
+
+
+def _version(weights: Mapping[str, torch.Tensor], settings: Mapping[str, Any]) -> str:
+    """Return a version that equal trainings share: 12 digits of the digest of settings and weights."""
+    sha256 = hashlib.sha256(digest(settings).encode())
+    for name in sorted(weights):
+        sha256.update(weights[name].contiguous().numpy().tobytes())
+    return sha256.hexdigest()[:12]

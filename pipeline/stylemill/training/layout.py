@@ -1,0 +1,130 @@
+"""Where the files of a training run live under the output location.
+
+One row per step: ``metrics.parquet``.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stylemill.errors import CheckpointError
+from stylemill.storage import join
+
+
+@dataclass(frozen=True)
+class TrainLayout:
+    """Locations of one training run.
+
+    Args:
+        out: output location, resolved.
+    """
+
+    out: str
+
+    @property
+    def style_uri(self) -> str:
+        """The final style model."""
+        return join(self.out, "style.safetensors")
+
+    @property
+    def checkpoints_uri(self) -> str:
+        """Folder of the checkpoints."""
+        return join(self.out, "checkpoints")
+
+    @property
+    def lease_uri(self) -> str:
+        """Prefix of the lease objects that say who may train."""
+        return join(self.checkpoints_uri, "lease")
+
+    @property
+    def config_uri(self) -> str:
+        """The run's config, as YAML that ``--config`` reads."""
+        return join(self.out, "config.yaml")
+
+    @property
+    def identity_uri(self) -> str:
+        """What decides the weights: settings, digests of the style image and of the content listing, as JSON."""
+        return join(self.checkpoints_uri, "run.json")
+
+    @property
+    def content_uri(self) -> str:
+        """The frozen content listing, as JSON."""
+        return join(self.checkpoints_uri, "content.json")
+
+    @property
+    def metrics_uri(self) -> str:
+        """One row per step."""
+        return join(self.out, "metrics.parquet")
+
+    @property
+    def left_out_uri(self) -> str:
+        """The content images that cannot be decoded, as JSON; absent as long as there are none."""
+        return join(self.out, "left_out.json")
+
+    @property
+    def tensorboard_uri(self) -> str:
+        """Folder of the event files, if they are asked for."""
+        return join(self.out, "tensorboard")
+
+    @property
+    def report_uri(self) -> str:
+        """The run's HTML page."""
+        return join(self.out, "report", "index.html")
+
+    def sample_uri(self, step: int) -> str:
+        """One sample grid."""
+        return join(self.out, "samples", f"step-{step:06d}.jpg")
+
+
+METRICS_SCHEMA = pa.schema(
+    [
+        pa.field("step", pa.int64(), nullable=False),
+        pa.field("loss", pa.float64()),
+        pa.field("content_loss", pa.float64()),
+        pa.field("style_loss", pa.float64()),
+        pa.field("tv_loss", pa.float64()),
+        pa.field("grid_loss", pa.float64()),
+        pa.field("teacher_loss", pa.float64()),
+        pa.field("gradient_norm", pa.float64()),
+        pa.field("learning_rate", pa.float64(), nullable=False),
+        pa.field("skipped", pa.bool_(), nullable=False),
+        pa.field("images_per_s", pa.float32()),
+        pa.field("data_wait_s", pa.float32()),
+        pa.field("peak_memory_bytes", pa.int64()),
+    ]
+)
+"""``step`` counts from 1. Times, rate and memory are this machine's and this attempt's; the rest is reproducible.
+``teacher_loss`` is null without a teacher. Terms are not weighted, ``loss`` is their weighted sum."""
+
+Row = Mapping[str, Any]
+
+
+def metrics_to_parquet(rows: Sequence[Row]) -> bytes:
+    """Return rows as the bytes of a Parquet file."""
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=METRICS_SCHEMA), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def metrics_from_parquet(data: bytes) -> list[dict[str, Any]]:
+    """Return the rows in the bytes of a Parquet file; columns that an older version did not write are None.
+
+    Raises:
+        CheckpointError: it is no Parquet file, or lacks what every step has.
+    """
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+    except (OSError, pa.ArrowException) as error:
+        raise CheckpointError(f"its metrics cannot be read ({error})") from error
+    lacking = [column for column in METRICS_SCHEMA if column.name not in table.column_names]
+    required = [column.name for column in lacking if not column.nullable]
+    if required:
+        raise CheckpointError(f"its metrics have no column {required[0]}")
+    unknown = {column.name: None for column in lacking}
+    return [unknown | row for row in table.to_pylist()]

@@ -1,0 +1,318 @@
+"""Whether a run was finished before: its style model is there, is its own, and nothing more is asked of it.
+
+Everything about a training run that can be found wrong before Ray starts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from stylemill.config import from_mapping, parse_yaml, to_yaml
+from stylemill.errors import AccessDenied, ConfigError, ImageError, ObjectNotFound, StorageError
+from stylemill.nn.architecture import Architecture
+from stylemill.registry import locate_model
+from stylemill.storage import Storage, resolve
+from stylemill.storage.options import first_look
+from stylemill.storage.uri import can_name_folder, is_inside
+from stylemill.storage.writing import first_write
+from stylemill.style_model import StyleHeader, from_bytes, load_style_header, read_header
+from stylemill.training.config import ADDED_LATER, MAY_CHANGE, TrainConfig, settings_of
+from stylemill.training.data import list_content, load_short_side
+from stylemill.training.layout import TrainLayout
+from stylemill.training.tensorboard import check_tensorboard
+
+
+def finished_style(storage: Storage, layout: TrainLayout, config: TrainConfig, style_sha256: str) -> StyleHeader | None:
+    """Return the header of the run's final style model, or None if there is still something to train.
+
+    Args:
+        storage: where the run is.
+        layout: of the run.
+        config: what is asked for.
+        style_sha256: digest of the style image's file.
+
+    Raises:
+        ConfigError: what lies in the style model's place is none, or was trained by another run.
+        StorageError: storage failed beyond its retries.
+    """
+    if not storage.exists(layout.style_uri):
+        return None
+    try:
+        header = load_style_header(storage, layout.style_uri)
+    except ConfigError as error:
+        problem, cure = f"holds a style.safetensors that {error.problem}", "remove it, or choose another --out"
+        raise ConfigError("out", config.out, problem, cure) from None
+    found = header.metadata.get("config")
+    trained: dict[str, Any] = found if isinstance(found, dict) else {}
+    _check_is_own(layout, config, trained, header.metadata.get("style_image_sha256"), style_sha256)
+    asked = trained.get("steps", 0)
+    if header.metadata.get("steps", asked) >= config.steps:
+        return header
+    # It stopped early, or fewer steps were asked for.
+    is_as_patient = 0 < config.patience <= trained.get("patience", 0)
+    return header if asked >= config.steps and is_as_patient else None
+
+
+def _check_is_own(
+    layout: TrainLayout, config: TrainConfig, trained: dict[str, Any], trained_on: str | None, style_sha256: str
+) -> None:
+    """Raise ConfigError unless the model was trained with these settings.
+
+    Usually the run's identity has told so before. It is gone where somebody removed the checkpoints to save space.
+    """
+    cure = "use the same as before, or choose another --out for a new style"
+    if trained_on != style_sha256:
+        problem = f"is not the one that {layout.style_uri} was trained for"
+        raise ConfigError("style_image", config.style_image, problem, cure)
+    settings = settings_of(config)
+    locations = {"content": [resolve(location) for location in config.content]}
+    for name in settings.keys() & trained.keys() - {*MAY_CHANGE, "style_image", "warm_start", "teacher"}:
+        before = [resolve(location) for location in trained[name]] if name == "content" else trained[name]
+        if locations.get(name, settings[name]) != before:
+            problem = f"differs from {trained[name]!r}, with which {layout.style_uri} was trained"
+            raise ConfigError(name, getattr(config, name), problem, cure)
+
+
+FEW_IMAGES = 8
+
+
+LOSS_REVISIONS = {"pyramid": "pyramid, halved without aliasing"}
+"""Loss networks that once were others: a run that was begun with the old one cannot go on with the new one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedTraining:
+    """A checked training run whose identity stands in storage."""
+
+    config: TrainConfig
+    layout: TrainLayout
+    style_png: bytes
+    """The style image as the loss sees it: upright RGB, PNG."""
+    style_sha256: str
+    """Digest of the style image's file."""
+    content: tuple[str, ...]
+    """The frozen listing of content images."""
+    warm_start: bytes | None
+    """The style model to start from."""
+    teacher: bytes | None
+    """The style model whose pictures are learned."""
+    loss_weights: bytes | None
+    """Parameters of the loss network, if a location of them was given."""
+    finished: StyleHeader | None
+    """Set if the run was finished before: there is nothing to do."""
+    warnings: tuple[str, ...] = ()
+
+
+def prepare(config: TrainConfig) -> PreparedTraining:
+    """Check a config against the world and take possession of the output.
+
+    Raises:
+        ConfigError: the style image cannot be read, there is no content, the output cannot be written or holds a
+            run with other settings.
+    """
+    storage, layout = Storage(first_look(config.storage)), TrainLayout(_resolved("out", config.out))
+    if config.tensorboard:
+        check_tensorboard()
+    if not can_name_folder(config.style_name):
+        raise ConfigError("name", config.style_name, "is no folder name", "give another --name")
+    style_png, style_sha256 = _read_style(storage, config)
+    warm_start = _read_model(storage, "warm_start", config.warm_start, config.registry)
+    teacher = _read_model(storage, "teacher", config.teacher, config.registry)
+    loss_weights = _read_loss_weights(storage, config)
+    shape_taken = _shape_taken(config, warm_start)
+    content, unlisted = _list_content(storage, config)
+    if any(is_inside(layout.out, resolve(location)) for location in config.content):
+        raise ConfigError("out", config.out, "lies inside the content images", "choose a location outside them")
+    with first_write(config.out):
+        finished = finished_style(storage, layout, config, style_sha256)
+        _claim(storage, layout, config, _identity(config, style_sha256, warm_start=warm_start, teacher=teacher))
+        before = _config_before(storage, layout)
+        # A file that says the same may have been written by hand, with comments.
+        if finished is None and before != config:
+            storage.write_bytes(layout.config_uri, to_yaml(config).encode())
+        storage.create_bytes(layout.content_uri, json.dumps(content, indent=0).encode())
+        frozen = tuple(json.loads(storage.read_bytes(layout.content_uri)))
+    return PreparedTraining(
+        config=config,
+        layout=layout,
+        style_png=style_png,
+        style_sha256=style_sha256,
+        content=frozen,
+        warm_start=warm_start,
+        teacher=teacher,
+        loss_weights=loss_weights,
+        finished=finished,
+        warnings=(
+            *shape_taken,
+            *unlisted,
+            *_warnings(config, frozen, before if finished is None else None),
+        ),
+    )
+
+
+def _resolved(field: str, uri: str) -> str:
+    try:
+        return resolve(uri)
+    except ConfigError as error:
+        raise ConfigError(field, error.value, error.problem, error.cure) from None
+
+
+def _read_style(storage: Storage, config: TrainConfig) -> tuple[bytes, str]:
+    uri = config.style_image
+    try:
+        data = storage.read_bytes(_resolved("style_image", uri))
+        image_HWC = load_short_side(data, config.style_size_px)
+    except ObjectNotFound:
+        raise ConfigError("style_image", uri, "does not exist", "give the location of an image") from None
+    except StorageError as error:
+        raise ConfigError("style_image", uri, f"cannot be read ({error})", "check location and credentials") from None
+    except ImageError as failure:
+        raise ConfigError(
+            "style_image", uri, f"is no image that can be read ({failure})", "give a JPEG or PNG"
+        ) from None
+    buffer = io.BytesIO()
+    Image.fromarray(image_HWC).save(buffer, "PNG")
+    return buffer.getvalue(), hashlib.sha256(data).hexdigest()
+
+
+def _read_model(storage: Storage, field: str, uri: str | None, registry: str | None) -> bytes | None:
+    if uri is None:
+        return None
+    try:
+        located = locate_model(storage, uri, registry)
+        load_style_header(storage, located)
+        data = storage.read_bytes(located)
+        from_bytes(data, source=uri)
+    except ConfigError as error:
+        at_fault = "registry" if error.field == "registry" else field
+        raise ConfigError(at_fault, uri, error.problem, error.cure) from None
+    return data
+
+
+def _shape_taken(config: TrainConfig, warm_start: bytes | None) -> tuple[str, ...]:
+    """Return a word about what the network takes from the style model that it starts from.
+
+    Raises:
+        ConfigError: another shape is asked for than that model has.
+    """
+    if warm_start is None:
+        return ()
+    model = Architecture.from_mapping(read_header(warm_start, source=str(config.warm_start)).architecture)
+    taken = []
+    for name in ("width", "upsampling", "norm", "residual"):
+        asked, has = getattr(config, name), getattr(model, name)
+        if asked not in (has, getattr(TrainConfig, name)):
+            cure = f"leave it out to take {has}, or start without those weights"
+            raise ConfigError(name, asked, f"is not that of the style model to start from, {has}", cure)
+        taken += [f"{name} {has}"] * (asked != has)
+    return (f"the network takes {', '.join(taken)} from the style model that it starts from",) if taken else ()
+
+
+def _read_loss_weights(storage: Storage, config: TrainConfig) -> bytes | None:
+    """Return the file of the loss network's parameters, once they are known to fit."""
+    uri = config.loss_weights
+    try:
+        weights = None if uri is None else storage.read_bytes(_resolved("loss_weights", uri))
+    except ObjectNotFound:
+        raise ConfigError("loss_weights", uri, "does not exist", "give the location of torchvision's weights") from None
+    except StorageError as error:
+        raise ConfigError("loss_weights", uri, f"cannot be read ({error})", "check location and credentials") from None
+    if config.loss_network != "pyramid":
+        from stylemill.nn.loss_networks import build_loss_network
+        from stylemill.nn.loss_networks.vgg import used_vgg_weights
+
+        build_loss_network(config.loss_network, weights=weights, source=uri)
+        if weights is not None:
+            weights = used_vgg_weights(config.loss_network, weights, str(uri))
+    return weights
+
+
+def _list_content(storage: Storage, config: TrainConfig) -> tuple[list[str], list[str]]:
+    """Return the locations of the content images, and a word about entries that are none."""
+    problems: list[str] = []
+    try:
+        content = list_content(
+            storage,
+            config.content,
+            lambda found: problems.append(f"{found.uri}: {found.problem or found.problem_type}"),
+        )
+    except ConfigError as error:
+        raise ConfigError("content", error.value, error.problem, error.cure) from None
+    except AccessDenied as error:
+        raise ConfigError("content", list(config.content), f"cannot be read ({error})", "check credentials") from None
+    except StorageError as error:
+        cure = "check the location and that its store answers"
+        raise ConfigError("content", list(config.content), f"cannot be listed ({error})", cure) from None
+    if not content:
+        cure = "give a prefix, glob, file or Parquet file of uris that holds some"
+        but = f", but {problems[0]}" if problems else ""
+        raise ConfigError("content", list(config.content), f"holds no images{but}", cure)
+    entries = f"{len(problems):,} of the content's entries cannot be read, the first: {problems[0]}" if problems else ""
+    return content, [entries] * bool(problems)
+
+
+def _identity(
+    config: TrainConfig, style_sha256: str, *, warm_start: bytes | None, teacher: bytes | None
+) -> dict[str, Any]:
+    """Return what a resumed run must have in common with the run that it continues.
+
+    Of the content only the locations count: what they held at first was listed then, and the run goes on with that.
+    """
+    settings = {name: value for name, value in settings_of(config).items() if name not in MAY_CHANGE}
+    settings |= {"style_image": style_sha256, "content": [resolve(location) for location in config.content]}
+    settings["loss_network"] = LOSS_REVISIONS.get(config.loss_network, config.loss_network)
+    for name, model in (("warm_start", warm_start), ("teacher", teacher)):
+        if model is not None:
+            settings[name] = hashlib.sha256(model).hexdigest()
+    return settings
+
+
+def _claim(storage: Storage, layout: TrainLayout, config: TrainConfig, identity: dict[str, Any]) -> None:
+    """Create the run's identity, or find it there.
+
+    Raises:
+        ConfigError: a run with other settings was begun there.
+    """
+    if storage.create_bytes(layout.identity_uri, json.dumps(identity, indent=1, ensure_ascii=False).encode()):
+        return
+    try:
+        begun_with = json.loads(storage.read_bytes(layout.identity_uri))
+    except ValueError as error:
+        cure = "choose another --out"
+        raise ConfigError("out", layout.out, f"holds a run whose run.json is damaged ({error})", cure) from None
+    dropped = {name: None for name in ADDED_LATER if name in begun_with}
+    for name, value in {**dropped, **identity}.items():
+        if begun_with.get(name) != value:
+            by_digest = name in ("style_image", "warm_start", "teacher")
+            before = "is not the file" if by_digest else f"differs from {begun_with.get(name)!r},"
+            problem = f"{before} with which the run in {layout.out} was begun"
+            shown = getattr(config, name) if by_digest else value
+            raise ConfigError(name, shown, problem, "use the same to resume, or another --out for a new run")
+
+
+def _config_before(storage: Storage, layout: TrainLayout) -> TrainConfig | None:
+    """Return the config that the run was last started with, or None at its first start."""
+    try:
+        text = storage.read_bytes(layout.config_uri).decode()
+        return from_mapping(TrainConfig, parse_yaml(text, source=layout.config_uri))
+    except (ObjectNotFound, UnicodeDecodeError, ConfigError):
+        return None  # only a warning depends on it
+
+
+def _warnings(config: TrainConfig, content: tuple[str, ...], before: TrainConfig | None) -> tuple[str, ...]:
+    warnings = []
+    if len(content) < FEW_IMAGES:
+        images = f"{len(content)} content image" + "s" * (len(content) != 1)
+        warnings.append(f"only {images}: the style will fit what they show and may smear on other pictures; add more")
+    if before is not None and before.steps != config.steps:
+        warnings.append(
+            f"steps changes from {before.steps} to {config.steps}, and with it the schedule of the learning rate: "
+            "the result is not that of an undisturbed run"
+        )
+    return tuple(warnings)

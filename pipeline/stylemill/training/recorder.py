@@ -1,0 +1,224 @@
+"""Sample grids: crops of content over what the network makes of them.
+
+What a training run leaves behind while it goes on: rows, progress, sample grids, checkpoints.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections import deque
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from stylemill.nn.pixels import deprocess, normalize
+from stylemill.process import peak_memory_bytes
+from stylemill.storage import Storage
+from stylemill.training.checkpoint import Checkpoint, CheckpointWriter, TrainState
+from stylemill.training.config import TrainConfig
+from stylemill.training.layout import Row, TrainLayout, metrics_to_parquet
+from stylemill.training.schedule import Plateau
+from stylemill.training.tensorboard import EventFiles
+from stylemill.training.tracker import TrainMeters, TrainProgress
+from stylemill.training.train_step import StepResult
+
+NUM_SAMPLES = 4
+JPEG_QUALITY = 88
+
+
+@torch.no_grad()
+def sample_grid(net: nn.Module, weights: dict[str, Tensor], crops_NHWC: Tensor) -> bytes:
+    """Return a JPEG with the crops in the upper row and their repainted versions below.
+
+    Args:
+        net: the network in training; left as it is.
+        weights: parameters to paint with, by name.
+        crops_NHWC: (N, H, W, 3) uint8.
+    """
+    device = next(iter(weights.values())).device
+    was_training = net.training
+    net.eval()  # a batch norm must neither take these crops' statistics nor keep them
+    painted_NCHW = torch.func.functional_call(net, weights, (normalize(crops_NHWC.to(device)),))
+    net.train(was_training)
+    painted_NHWC = deprocess(painted_NCHW)[:, : crops_NHWC.shape[1], : crops_NHWC.shape[2]].cpu()
+    rows = [np.concatenate(list(images.numpy()), axis=1) for images in (crops_NHWC, painted_NHWC)]
+    buffer = io.BytesIO()
+    Image.fromarray(np.concatenate(rows, axis=0)).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()
+
+
+PROGRESS_PERIOD_S = 0.5
+WINDOW_STEPS = 20
+"""Steps over which loss and pace are averaged for the progress line."""
+
+
+class Recorder:
+    """Keeps the rows of all steps on every worker; the first worker also writes and reports.
+
+    Args:
+        config: of the run.
+        layout: of the run.
+        storage: where the run is.
+        tracker: takes the progress.
+        writer: uploads checkpoints; None on all workers but the first.
+        num_workers: in this start.
+        device: whose memory is watched.
+        samples_NHWC: crops shown in the sample grids, uint8; the same all the time.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        layout: TrainLayout,
+        storage: Storage,
+        tracker: ray.actor.ActorHandle,
+        writer: CheckpointWriter | None,
+        *,
+        num_workers: int,
+        device: torch.device,
+        samples_NHWC: np.ndarray | None,
+    ) -> None:
+        self._config, self._layout, self._storage = config, layout, storage
+        self._tracker, self._writer, self._num_workers, self._device = tracker, writer, num_workers, device
+        self._samples_NHWC = samples_NHWC
+        self._event_files: EventFiles | None = None
+        if config.tensorboard and writer is not None:
+            self._event_files = EventFiles(storage, layout.tensorboard_uri, config.batch_size)
+        self._meters = (
+            None
+            if writer is None
+            else TrainMeters(config.style_name, layout.out, steps=config.steps, batch_size=config.batch_size)
+        )
+        self.rows: list[Row] = []
+        self.plateau = Plateau()
+        self.resumed_at = 0
+        self._events: list[str] = []
+        self._pace: deque[tuple[float, float]] = deque(maxlen=WINDOW_STEPS)
+        self._last_shown_s = 0.0
+        self._answer: Any = None
+
+    def continue_from(self, checkpoint: Checkpoint) -> None:
+        """Go on with the rows of a checkpoint."""
+        self.rows = list(checkpoint.metrics)
+        self.plateau = Plateau(**checkpoint.numbers["plateau"])
+        if self._event_files is not None:
+            self._event_files.continue_after(checkpoint.step)
+
+    def start_over(self) -> None:
+        """Forget all rows: the run begins again."""
+        self.rows, self.plateau = [], Plateau()
+        if self._event_files is not None:
+            self._event_files.continue_after(0)
+
+    def note(self, event: str) -> None:
+        """Tell a person something, in the progress."""
+        self._events.append(event)
+        self._last_shown_s = 0.0
+
+    def add(self, step: int, result: StepResult, rate: float, *, seconds: float, wait_s: float) -> None:
+        """Record one step."""
+        self._pace.append((seconds, wait_s))
+        self.rows.append(
+            {
+                "step": step,
+                "loss": result.loss,
+                "content_loss": result.content_loss,
+                "style_loss": result.style_loss,
+                "tv_loss": result.tv_loss,
+                "grid_loss": result.grid_loss,
+                "teacher_loss": None if self._config.teacher is None else result.teacher_loss,
+                "gradient_norm": result.gradient_norm,
+                "learning_rate": rate,
+                "skipped": not result.is_finite,
+                "images_per_s": self._config.batch_size / seconds,
+                "data_wait_s": wait_s,
+                "peak_memory_bytes": peak_memory_bytes(self._device),
+            }
+        )
+        if self._meters is not None:
+            self._meters.count(step, result.loss, is_finite=result.is_finite, seconds=seconds, wait_s=wait_s)
+        if not result.is_finite:
+            self.note(f"step {step}: loss or gradient is not finite, the update was skipped")
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether the driver has asked, by the newest answer to a report, to stop."""
+        if self._answer is None or not ray.wait([self._answer], timeout=0)[0]:
+            return False
+        return bool(ray.get(self._answer))
+
+    def show(self, step: int) -> None:
+        """Report the progress, about twice a second."""
+        if time.monotonic() - self._last_shown_s >= PROGRESS_PERIOD_S:
+            self._report(step, is_finished=False)
+
+    def show_last(self, step: int, *, is_finished: bool) -> None:
+        """Report where this start ended, and wait until the driver can know."""
+        self._report(step, is_finished=is_finished)
+        if self._answer is not None:
+            ray.get(self._answer)
+
+    def _report(self, step: int, *, is_finished: bool) -> None:
+        if self._writer is None:
+            return
+        self._last_shown_s = time.monotonic()
+        losses = [row["loss"] for row in self.rows[-WINDOW_STEPS:]]
+        seconds = sum(pace[0] for pace in self._pace)
+        progress = TrainProgress(
+            step=step,
+            steps=self._config.steps,
+            resumed_at=self.resumed_at,
+            num_workers=self._num_workers,
+            batch_size=self._config.batch_size,
+            loss=sum(losses) / len(losses) if losses else float("nan"),
+            images_per_s=self._config.batch_size * len(self._pace) / seconds if seconds else 0.0,
+            data_wait_fraction=sum(pace[1] for pace in self._pace) / seconds if seconds else 0.0,
+            events=tuple(self._events),
+            is_finished=is_finished,
+        )
+        self._answer = self._tracker.update.remote(progress)
+
+    def end_period(self) -> None:
+        """Take note of how the loss developed since the last regular checkpoint; at no other step."""
+        recent = [row["loss"] for row in self.rows[-self._config.checkpoint_every :] if not row["skipped"]]
+        self.plateau = self.plateau.after(recent)
+
+    def checkpoint(self, state: TrainState) -> None:
+        """Begin to write a checkpoint, and the metrics so far."""
+        if self._writer is None:
+            return
+        numbers = state.to_numbers() | {
+            "plateau": vars(self.plateau),
+            "samples_seen": state.step * self._config.batch_size,
+        }
+        self._writer.submit(state.step, state.to_tensors(), numbers, list(self.rows))
+        self._write_rows()
+
+    def sample(self, state: TrainState) -> None:
+        """Write a grid of what the network makes of the same few crops each time."""
+        if self._writer is not None and self._samples_NHWC is not None:
+            grid = sample_grid(state.net, state.average, torch.from_numpy(self._samples_NHWC))
+            self._storage.write_bytes(self._layout.sample_uri(state.step), grid)
+            if self._event_files is not None:
+                self._event_files.add_grid(state.step, grid)
+
+    def wait(self) -> None:
+        """Wait until the newest checkpoint is written; raises what went wrong."""
+        if self._writer is not None:
+            self._writer.wait()
+
+    def finish(self) -> None:
+        """Wait for the newest checkpoint and write all rows."""
+        self.wait()
+        if self._writer is not None:
+            self._write_rows()
+
+    def _write_rows(self) -> None:
+        self._storage.write_bytes(self._layout.metrics_uri, metrics_to_parquet(self.rows))
+        if self._event_files is not None:
+            self._event_files.write(self.rows)

@@ -1,0 +1,206 @@
+"""The training flow: Ray Train around the worker loop."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import ray
+import ray.train
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+
+from stylemill.errors import ClusterError, ConfigError, StorageError, own_cause
+from stylemill.machines import how_many_fit, machines_of, most_of
+from stylemill.process import periodically, scratch_folder
+from stylemill.storage import Storage
+from stylemill.storage.lease import acquire
+from stylemill.style_model import StyleHeader, load_style_header
+from stylemill.training.config import TrainConfig
+from stylemill.training.data import load_left_out, save_left_out
+from stylemill.training.layout import TrainLayout
+from stylemill.training.preflight import PreparedTraining
+from stylemill.training.ray_backend import ClusterTorchConfig
+from stylemill.training.tracker import TrainProgress, start_tracker
+from stylemill.training.worker import TrainJob, train_worker
+
+log = logging.getLogger(__name__)
+
+MAX_FAILURES = 5
+"""Lost workers after which the run stops, resumable."""
+MAX_START_FAILURES = 30
+"""Starts of the workers that come to nothing, after which the run stops; Ray waits a minute for room for each."""
+PROGRESS_PERIOD_S = 0.5
+
+ProgressCallback = Callable[[TrainProgress], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What came of a training run."""
+
+    layout: TrainLayout
+    header: StyleHeader | None
+    """Of the final style model; None if the run was stopped before its end."""
+    progress: TrainProgress
+    already_finished: bool
+    wall_s: float
+
+
+def train(
+    run: PreparedTraining, on_progress: ProgressCallback | None = None, *, stop: threading.Event | None = None
+) -> TrainResult:
+    """Train a prepared run to its end on the Ray cluster that this process is connected to.
+
+    Args:
+        run: as ``preflight.prepare`` returns it.
+        on_progress: called about twice a second from a thread of its own.
+        stop: once set, the workers write a checkpoint after the step they are in, and the run ends, resumable.
+
+    Raises:
+        ConfigError: the cluster lacks what the config asks for.
+        StorageError: storage failed beyond its retries; the same command resumes.
+        TooManyFailures: too many content images cannot be decoded.
+        RunConflict: another process trains the same run.
+        ClusterError: workers failed again and again, or the cluster never had room for them; the same command resumes.
+    """
+    start_s = time.monotonic()
+    if run.finished is not None:
+        progress = TrainProgress(step=run.config.steps, steps=run.config.steps)
+        return TrainResult(layout=run.layout, header=run.finished, progress=progress, already_finished=True, wall_s=0.0)
+    storage = Storage(run.config.storage)
+    with acquire(storage, run.layout.lease_uri, on_wait=log.warning):
+        watch = _Watch(run, storage, on_progress, stop)
+        tracker = watch.tracker
+        with periodically(watch.look, PROGRESS_PERIOD_S):
+            _fit(run, tracker)
+        failure = ray.get(tracker.failure.remote())
+        if failure is not None:
+            raise failure
+        progress = ray.get(tracker.progress.remote())
+    return TrainResult(
+        layout=run.layout,
+        header=load_style_header(storage, run.layout.style_uri) if progress.is_finished else None,
+        progress=progress,
+        already_finished=False,
+        wall_s=time.monotonic() - start_s,
+    )
+
+
+def _fit(run: PreparedTraining, tracker: ray.actor.ActorHandle) -> None:
+    config = run.config
+    low, high = config.worker_range
+    cpus = choose_cpus_per_worker(config)
+    job = TrainJob(
+        config=config,
+        layout=run.layout,
+        style_png=run.style_png,
+        style_sha256=run.style_sha256,
+        content=run.content,
+        warm_start=run.warm_start,
+        teacher=run.teacher,
+        loss_weights=run.loss_weights,
+        cpus_per_worker=cpus,
+    )
+    resources: dict[str, float] = {"CPU": cpus}
+    if config.device == "cuda":
+        resources["GPU"] = 1
+    with scratch_folder("stylemill-train-") as scratch:
+        trainer = TorchTrainer(
+            train_worker,
+            train_loop_config={"job": job, "tracker": tracker},
+            scaling_config=ScalingConfig(
+                num_workers=low if low == high else (low, high),
+                use_gpu=config.device == "cuda",
+                resources_per_worker=resources,
+            ),
+            torch_config=ClusterTorchConfig(backend="nccl" if config.device == "cuda" else "gloo"),
+            # Checkpoints are our own, under OUT: Ray keeps no more than its controller's notes here, under a fresh
+            # name for each start, since it would otherwise continue a finished run of the same name.
+            run_config=RunConfig(
+                name=uuid.uuid4().hex,
+                storage_path=str(scratch),
+                failure_config=FailureConfig(max_failures=MAX_FAILURES, controller_failure_limit=MAX_START_FAILURES),
+            ),
+        )
+        try:
+            trainer.fit()
+        except Exception as error:
+            raise _own_error(error) from error
+
+
+def choose_cpus_per_worker(config: TrainConfig) -> int:
+    """Return the CPUs of each worker: as asked for, or the cluster's share of one.
+
+    Raises:
+        ConfigError: the cluster's machines cannot hold the fewest workers.
+    """
+    scaling = ray._private.state.state.get_cluster_config()
+    machines = machines_of(ray.nodes(), scaling.node_group_configs if scaling else ())
+    low, high = config.worker_range
+    gpus = {"GPU": 1.0} if config.device == "cuda" else {}
+    if gpus and not most_of(machines, "GPU"):
+        raise ConfigError("device", config.device, "is not in the cluster, which has no GPU", "use cpu")
+    most = int(most_of(machines, "CPU"))
+    shares = range(most, 1, -1)  # the most CPUs of which every worker finds as many on one machine
+    wanted = config.cpus_per_worker or next(
+        (cpus for cpus in shares if how_many_fit(machines, {"CPU": cpus, **gpus}) >= high), 1
+    )
+    fits = how_many_fit(machines, {"CPU": wanted, **gpus})
+    if fits < low:
+        cure = f"use at most {fits} workers" if fits else f"use at most {most} CPUs per worker"
+        each = f"{wanted} CPU{'s' * (wanted > 1)}" + " and a GPU" * bool(gpus)
+        problem = f"needs {low} times {each} on one machine, the cluster has room for {fits}"
+        raise ConfigError("num_workers", config.num_workers, problem, cure)
+    return wanted
+
+
+def _own_error(error: BaseException) -> BaseException:
+    """Return this project's error inside one of Ray Train's, or a ClusterError with the reason."""
+    causes = [*getattr(error, "worker_failures", {}).values(), error]
+    for cause in causes:
+        own = own_cause(cause)
+        if own is not None:
+            return own
+    log.debug("Ray Train failed", exc_info=error)
+    if isinstance(getattr(error, "controller_failure", None), WorkerGroupStartupTimeoutError):
+        reason = "the cluster had no room for its workers, or was too busy to start them"
+    else:
+        reason = " ".join(str(causes[0]).split())[-300:]
+    return ClusterError(f"training stopped: {reason}; run the same command again to resume")
+
+
+class _Watch:
+    """Looks at a run from the driver: shows its progress, lists what is left out, passes the wish to stop on."""
+
+    def __init__(
+        self,
+        run: PreparedTraining,
+        storage: Storage,
+        on_progress: ProgressCallback | None,
+        stop: threading.Event | None,
+    ) -> None:
+        self._storage, self._list_uri = storage, run.layout.left_out_uri
+        self._on_progress, self._stop = on_progress, stop
+        known = load_left_out(storage, self._list_uri)
+        self._num_listed = len(known)
+        self.tracker = start_tracker(known)
+
+    def look(self) -> None:
+        """Do all of it once."""
+        progress = ray.get(self.tracker.progress.remote())
+        if progress.num_left_out > self._num_listed:
+            try:
+                save_left_out(self._storage, self._list_uri, ray.get(self.tracker.left_out.remote()))
+                self._num_listed = progress.num_left_out
+            except StorageError as error:  # training is not lost for it; the next look tries again
+                log.warning("the list of images that are left out could not be written: %s", error)
+        if self._on_progress is not None:
+            self._on_progress(progress)
+        if self._stop is not None and self._stop.is_set():
+            ray.get(self.tracker.stop.remote())

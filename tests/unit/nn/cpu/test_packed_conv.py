@@ -1,0 +1,37 @@
+"""Packed convolutions against torch's plain ones."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from stylemill.nn.cpu import packed_conv
+from stylemill.nn.cpu.packed_conv import PackedConv
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2)])
+@pytest.mark.parametrize("width", [65, 69, 101, 129])
+def test_a_wide_result_in_column_ranges_is_the_same(dtype, stride, width, monkeypatch):
+    torch.manual_seed(width)  # kernel and stride cover these widths exactly, as those of the network do
+    window_NCHW = torch.randn(1, 3, 13, width).to(dtype).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(8, 3, 9, 9)
+    conv = PackedConv(weight, None, stride=stride, dtype=dtype)
+    in_one_NCHW = conv(window_NCHW)
+    monkeypatch.setattr(packed_conv, "MAX_COLUMNS", 7)
+    in_ranges_NCHW = conv(window_NCHW)
+    assert in_ranges_NCHW.is_contiguous(memory_format=torch.channels_last)
+    wanted_NCHW = F.conv2d(window_NCHW.float(), weight.to(dtype).float(), None, stride)
+    scale = wanted_NCHW.abs().max()
+    for got_NCHW in (in_one_NCHW, in_ranges_NCHW):
+        assert got_NCHW.shape == wanted_NCHW.shape
+        assert (got_NCHW.float() - wanted_NCHW).abs().max() <= (0.01 if dtype == torch.bfloat16 else 1e-5) * scale
+
+
+def test_only_few_channels_are_computed_in_ranges(monkeypatch):
+    """The kernels for many channels are as quick for any width, and copying their results would cost."""
+    conv = PackedConv(torch.randn(8, 16, 3, 3), None, dtype=torch.float32)
+    monkeypatch.setattr(packed_conv, "MAX_COLUMNS", 7)
+    monkeypatch.setattr(PackedConv, "_run_in_ranges", lambda *_: pytest.fail("computed in ranges"))
+    assert conv(torch.randn(1, 16, 3, 40)).shape == (1, 8, 1, 38)
