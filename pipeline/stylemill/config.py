@@ -1,15 +1,14 @@
-"""Frozen dataclasses <-> YAML files and command-line flags.
+"""Frozen dataclasses <-> YAML files and the values of command-line flags, and checks of fields.
 
 A config is a frozen keyword-only dataclass beside its owner, each field followed by a docstring that becomes the
 flag's help. YAML scalars are read as plain strings and typed by the field, exactly as flags are: so ``1:4`` stays
-text, ``1e-3`` is a number, and a mistake in a file reads like a mistake in a flag. argparse does the parsing; only the
-mapping from dataclasses is written here, because the ready-made mappers miss dashes, repeated list flags and
-one-line errors.
+text, ``1e-3`` is a number, and a mistake in a file reads like a mistake in a flag. ``cli/arguments.py`` builds an
+argparse parser from the same fields. The mapping is written here because the ready-made ones miss dashes, repeated
+list flags and one-line errors.
 """
 
 from __future__ import annotations
 
-import argparse
 import ast
 import dataclasses
 import difflib
@@ -20,12 +19,11 @@ import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 
-from stylemill.checks import check_no_credential
-from stylemill.errors import ConfigError
+from stylemill.errors import ConfigError, without_credentials
 
 ConfigT = TypeVar("ConfigT")
 
@@ -56,25 +54,8 @@ class _PlainLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-class _Parser(argparse.ArgumentParser):
-    """Raises ConfigError instead of printing the usage and leaving."""
-
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse, and suggest a flag in place of an unknown one."""
-        found, unknown = self.parse_known_args(args, namespace)
-        if unknown:
-            close = difflib.get_close_matches(unknown[0].partition("=")[0], self._option_string_actions, n=1)
-            cure = f"did you mean {close[0]}?" if close else f"see {self.prog} --help"
-            raise ConfigError("command line", " ".join(unknown), f"is nothing that {self.prog} knows", cure)
-        return found
-
-    def error(self, message: str) -> NoReturn:
-        """Turn argparse's complaint into one line."""
-        raise ConfigError("command line", self.prog, message, f"see {self.prog} --help")
-
-
 @dataclasses.dataclass(frozen=True)
-class _Leaf:
+class Leaf:
     """One settable value: where it sits in the config, what users call it, its type, default and help."""
 
     path: tuple[str, ...]
@@ -85,6 +66,7 @@ class _Leaf:
 
     @property
     def flag(self) -> str:
+        """The command-line flag: ``--style-image``."""
         return "--" + self.name.replace("_", "-")
 
 
@@ -109,9 +91,8 @@ def field_docs(config_type: type) -> dict[str, str]:
     return docs
 
 
-def _leaves(
-    config_type: type, path: tuple[str, ...] = (), prefix: str = "", with_docs: bool = False
-) -> Iterator[_Leaf]:
+def leaves(config_type: type, path: tuple[str, ...] = (), prefix: str = "", with_docs: bool = False) -> Iterator[Leaf]:
+    """Yield the settable values of a config, nested ones with dotted names; ``with_docs`` reads their help too."""
     hints = typing.get_type_hints(config_type)
     docs = field_docs(config_type) if with_docs else {}
     for field in dataclasses.fields(config_type):
@@ -119,34 +100,36 @@ def _leaves(
         here = (*path, field.name)
         if _is_group(annotation):
             inner = prefix if field.metadata.get("inline") else f"{prefix}{field.name}."
-            yield from _leaves(annotation, here, inner, with_docs)
+            yield from leaves(annotation, here, inner, with_docs)
             continue
         default = field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
         # A trailing underscore keeps a field apart from a word of Python (from_) and is nothing to users.
         name = prefix + field.name.rstrip("_")
-        yield _Leaf(here, name, annotation, default, docs.get(field.name, ""))
+        yield Leaf(here, name, annotation, default, docs.get(field.name, ""))
 
 
 def _is_group(annotation: Any) -> bool:
     return isinstance(annotation, type) and dataclasses.is_dataclass(annotation)
 
 
-def _strip_optional(annotation: Any) -> tuple[Any, bool]:
+def strip_optional(annotation: Any) -> tuple[Any, bool]:
+    """Return a field's type without ``| None``, and whether None was allowed."""
     if get_origin(annotation) in (typing.Union, types.UnionType):
         members = [member for member in get_args(annotation) if member is not type(None)]
         return members[0], len(members) < len(get_args(annotation))
     return annotation, False
 
 
-def _is_list(annotation: Any) -> bool:
-    return get_origin(_strip_optional(annotation)[0]) is tuple
+def is_list(annotation: Any) -> bool:
+    """Return whether a field takes several values (a tuple)."""
+    return get_origin(strip_optional(annotation)[0]) is tuple
 
 
-def _convert(leaf: _Leaf, value: Any) -> Any:
+def _convert(leaf: Leaf, value: Any) -> Any:
     """Return ``value`` (a string, or a list of strings) as the leaf's type; raise ConfigError otherwise."""
-    annotation, optional = _strip_optional(leaf.annotation)
+    annotation, optional = strip_optional(leaf.annotation)
     if value is None or (optional and isinstance(value, str) and value.strip().lower() in _NONE):
         if optional:
             return None
@@ -198,20 +181,20 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _read_tree(config_type: type, tree: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
     """Return the typed values of a YAML mapping by path; raise ConfigError at the first unknown field."""
-    leaves = {leaf.name: leaf for leaf in _leaves(config_type)}
+    known = {leaf.name: leaf for leaf in leaves(config_type)}
     values = _flatten(tree)
     for name, value in list(values.items()):
-        if name not in leaves:
-            inside = [leaf[len(name) + 1 :] for leaf in leaves if leaf.startswith(f"{name}.")]
+        if name not in known:
+            inside = [leaf[len(name) + 1 :] for leaf in known if leaf.startswith(f"{name}.")]
             if inside and value in (None, ""):  # a group whose fields are all commented out
                 del values[name]
                 continue
             if inside:
                 raise ConfigError(name, value, "is a group of fields", f"write below it, indented: {', '.join(inside)}")
-            close = difflib.get_close_matches(name, leaves, n=1)
-            cure = f"did you mean {close[0]}?" if close else "use one of " + ", ".join(leaves)
+            close = difflib.get_close_matches(name, known, n=1)
+            cure = f"did you mean {close[0]}?" if close else "use one of " + ", ".join(known)
             raise ConfigError(name, value, "is no field here", cure)
-    return {leaves[name].path: _convert(leaves[name], value) for name, value in values.items()}
+    return {known[name].path: _convert(known[name], value) for name, value in values.items()}
 
 
 def _build(config_type: type[ConfigT], values: Mapping[tuple[str, ...], Any], path: tuple[str, ...] = ()) -> ConfigT:
@@ -267,40 +250,6 @@ def parse_yaml(text: str, *, source: str) -> Mapping[str, Any]:
     return tree
 
 
-def add_flags(parser: argparse.ArgumentParser, config_type: type) -> None:
-    """Add one flag per field of ``config_type``: dashes for underscores, dots for nesting."""
-    for leaf in _leaves(config_type, with_docs=True):
-        annotation, _ = _strip_optional(leaf.annotation)
-        options: dict[str, Any] = {"dest": leaf.name, "default": None, "help": _help(leaf)}
-        if annotation is bool:
-            options.update(nargs="?", const="true", metavar="true|false")
-        elif get_origin(annotation) is Literal:
-            options["metavar"] = "|".join(map(str, get_args(annotation)))
-        else:
-            options["metavar"] = leaf.path[-1].rstrip("_").upper()
-        if _is_list(leaf.annotation):
-            options["action"] = "append"
-        parser.add_argument(leaf.flag, **options)
-
-
-def required_flags(config_type: type) -> list[str]:
-    """Return the flags that have no default, each with the name of its value: ``--out OUT``."""
-    leaves = [leaf for leaf in _leaves(config_type) if leaf.default is dataclasses.MISSING]
-    return [f"{leaf.flag} {leaf.path[-1].rstrip('_').upper()}" for leaf in leaves]
-
-
-def _help(leaf: _Leaf) -> str:
-    text = leaf.help.replace("%", "%%")
-    if leaf.default is dataclasses.MISSING:
-        return f"{text} (required)"
-    return text if leaf.default in (None, (), "") else f"{text} (default: {leaf.default})".replace("%%%%", "%%")
-
-
-def make_parser(prog: str, description: str) -> argparse.ArgumentParser:
-    """Return an argument parser that raises ConfigError and never abbreviates flags."""
-    return _Parser(prog=prog, description=description, allow_abbrev=False)
-
-
 def from_flags(
     config_type: type[ConfigT],
     flags: Mapping[str, Any],
@@ -319,12 +268,12 @@ def from_flags(
         ConfigError: as in ``from_mapping``, or a value that carries a credential: configs are shown and stored.
     """
     merged = _read_tree(config_type, preset or {}) | _read_tree(config_type, tree)
-    for leaf in _leaves(config_type):
+    for leaf in leaves(config_type):
         given = flags.get(leaf.name)
         if given is None:
             continue
         value = _convert(leaf, given)
-        merged[leaf.path] = (*merged.get(leaf.path, ()), *value) if _is_list(leaf.annotation) and value else value
+        merged[leaf.path] = (*merged.get(leaf.path, ()), *value) if is_list(leaf.annotation) and value else value
     config = _build(config_type, merged)
     for path, value in merged.items():
         for item in value if isinstance(value, tuple) else (value,):
@@ -336,7 +285,7 @@ def from_flags(
 def to_mapping(config: Any) -> dict[str, Any]:
     """Return a config as plain nested dicts, lists and scalars, in field order."""
     tree: dict[str, Any] = {}
-    for leaf in _leaves(type(config)):
+    for leaf in leaves(type(config)):
         value = config
         for step in leaf.path:
             value = getattr(value, step)
@@ -378,3 +327,38 @@ def parse_size(field: str, text: str) -> int:
     if not 1 <= size < float("inf"):
         raise ConfigError(field, text, "is less than one byte, or endless", "write for example 5GiB or 512MB")
     return int(size)
+
+
+_LOGIN = re.compile(r"(?P<scheme>\w[\w+.-]*)://(?P<login>[^/@\s]*)@")
+_SIGNED = re.compile(
+    r"https?://[^?\s]*\?([^\s]*&)?[^=&]*(sig|signature|token|secret|credential|password)[^=&]*=", re.IGNORECASE
+)
+
+
+def check_at_least(field: str, value: int, low: int) -> None:
+    """Raise ConfigError if a whole number is below ``low``."""
+    if value < low:
+        raise ConfigError(field, value, f"is below {low}", f"write a whole number from {low}")
+
+
+def check_within(field: str, value: float, low: float, high: float) -> None:
+    """Raise ConfigError if a number is not between ``low`` and ``high``, both included."""
+    if not low <= value <= high:
+        raise ConfigError(field, value, "is out of range", f"write a number from {low:g} to {high:g}")
+
+
+def check_one_of(field: str, value: str, choices: Sequence[str]) -> None:
+    """Raise ConfigError if a word is none of the choices."""
+    if value not in choices:
+        raise ConfigError(field, value, "is not a choice", "use one of " + ", ".join(choices))
+
+
+def check_no_credential(field: str, value: str) -> None:
+    """Raise ConfigError if a location carries a credential (a login, or a signed URL's query), without showing it."""
+    login = _LOGIN.match(value)
+    # abfs://container@account names no login.
+    has_login = login is not None and (login["scheme"].lower() not in ("abfs", "abfss") or ":" in login["login"])
+    if has_login or _SIGNED.match(value):
+        shown = without_credentials(value.partition("?")[0])
+        cure = "leave it out and set the credentials in the environment, or give the machine a role"
+        raise ConfigError(field, shown, "carries a credential", cure)

@@ -100,17 +100,3 @@ class ClusterError(StylemillError):
 
 class RunConflict(StylemillError):
     """Another process holds this run, or committed it meanwhile."""
-
-
-def own_cause(error: BaseException) -> StylemillError | None:
-    """Return this project's error among an error and its causes (Ray keeps one in ``cause``), or None."""
-    seen: BaseException | None = error
-    while seen is not None:
-        inner = getattr(seen, "cause", None)
-        if isinstance(inner, BaseException):  # wrapped by Ray, in an error of both classes
-            seen = inner
-        elif isinstance(seen, StylemillError):
-            return seen
-        else:
-            seen = seen.__cause__
-    return None

@@ -11,15 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stylemill.cli.arguments import parse
+from stylemill.cli.arguments import add_flags, make_parser, parse
 from stylemill.config import (
-    add_flags,
     digest,
     field_docs,
     from_flags,
     from_mapping,
     inline,
-    make_parser,
     parse_size,
     parse_yaml,
     to_mapping,

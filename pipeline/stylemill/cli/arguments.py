@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, NoReturn, TypeVar, get_args, get_origin
 
-from stylemill.config import add_flags, from_flags, make_parser, parse_yaml, required_flags, to_yaml
+from stylemill.config import Leaf, from_flags, is_list, leaves, parse_yaml, strip_optional, to_yaml
 from stylemill.errors import ConfigError
 
 ConfigT = TypeVar("ConfigT")
@@ -123,3 +126,54 @@ def run_subcommand(verb: str, subcommands: Mapping[str, Subcommand[Any]], argume
     name, chosen = arguments[0], subcommands[arguments[0]]
     config = parse(chosen.config, f"{verb} {name}", chosen.does, arguments[1:], positional=chosen.positional)
     return 0 if config is None else chosen.run(config)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises ConfigError instead of printing the usage and leaving."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, and suggest a flag in place of an unknown one."""
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            close = difflib.get_close_matches(unknown[0].partition("=")[0], self._option_string_actions, n=1)
+            cure = f"did you mean {close[0]}?" if close else f"see {self.prog} --help"
+            raise ConfigError("command line", " ".join(unknown), f"is nothing that {self.prog} knows", cure)
+        return found
+
+    def error(self, message: str) -> NoReturn:
+        """Turn argparse's complaint into one line."""
+        raise ConfigError("command line", self.prog, message, f"see {self.prog} --help")
+
+
+def make_parser(prog: str, description: str) -> argparse.ArgumentParser:
+    """Return an argument parser that raises ConfigError and never abbreviates flags."""
+    return _Parser(prog=prog, description=description, allow_abbrev=False)
+
+
+def add_flags(parser: argparse.ArgumentParser, config_type: type) -> None:
+    """Add one flag per field of ``config_type``: dashes for underscores, dots for nesting."""
+    for leaf in leaves(config_type, with_docs=True):
+        annotation, _ = strip_optional(leaf.annotation)
+        options: dict[str, Any] = {"dest": leaf.name, "default": None, "help": _help(leaf)}
+        if annotation is bool:
+            options.update(nargs="?", const="true", metavar="true|false")
+        elif get_origin(annotation) is Literal:
+            options["metavar"] = "|".join(map(str, get_args(annotation)))
+        else:
+            options["metavar"] = leaf.path[-1].rstrip("_").upper()
+        if is_list(leaf.annotation):
+            options["action"] = "append"
+        parser.add_argument(leaf.flag, **options)
+
+
+def required_flags(config_type: type) -> list[str]:
+    """Return the flags that have no default, each with the name of its value: ``--out OUT``."""
+    needed = [leaf for leaf in leaves(config_type) if leaf.default is dataclasses.MISSING]
+    return [f"{leaf.flag} {leaf.path[-1].rstrip('_').upper()}" for leaf in needed]
+
+
+def _help(leaf: Leaf) -> str:
+    text = leaf.help.replace("%", "%%")
+    if leaf.default is dataclasses.MISSING:
+        return f"{text} (required)"
+    return text if leaf.default in (None, (), "") else f"{text} (default: {leaf.default})".replace("%%%%", "%%")

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from stylemill.checks import check_within
 from stylemill.cli.arguments import Subcommand, run_subcommand
+from stylemill.config import check_within
 from stylemill.errors import ConfigError, StorageError
 from stylemill.nn.architecture import Architecture, PixelConvention
 from stylemill.storage import Storage, StorageOptions, join, resolve

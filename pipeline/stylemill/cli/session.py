@@ -64,7 +64,6 @@ def keeping_sigterm() -> Iterator[None]:
 OBJECT_STORE_BYTES = 512 * 2**20
 MAX_STARTS = 3
 """Ray gives its processes 30 seconds to start, which a busy machine may need more than once."""
-_RAYS_IMPATIENCE = "timed out during startup"
 
 
 @contextlib.contextmanager
@@ -120,6 +119,8 @@ def _start_here(num_cpus: int | None) -> None:
     """Start a cluster of this process's own, again where Ray gave up waiting for its processes."""
     import ray
 
+    from stylemill.ray_internals import has_start_timed_out
+
     for _ in range(MAX_STARTS):
         try:
             ray.init(
@@ -131,8 +132,8 @@ def _start_here(num_cpus: int | None) -> None:
                 log_to_driver=False,
             )
             return
-        except Exception as error:  # Ray raises nothing more particular
-            if _RAYS_IMPATIENCE not in str(error):
+        except Exception as error:  # Ray has no class for it
+            if not has_start_timed_out(error):
                 raise
             log.info("Ray's processes did not start in time; starting them again")
             ray.shutdown()

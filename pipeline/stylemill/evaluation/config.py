@@ -13,8 +13,7 @@ import importlib.util
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from stylemill.checks import check_at_least, check_within
-from stylemill.config import inline
+from stylemill.config import check_at_least, check_within, inline
 from stylemill.errors import ConfigError
 from stylemill.nn.loss_weights import LossWeights
 from stylemill.storage import StorageOptions

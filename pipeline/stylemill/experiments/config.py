@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from stylemill.checks import check_at_least, check_one_of, check_within
-from stylemill.config import inline
+from stylemill.config import check_at_least, check_one_of, check_within, inline
 from stylemill.errors import ConfigError
 from stylemill.evaluation.config import METRICS
 from stylemill.storage import StorageOptions

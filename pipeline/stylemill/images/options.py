@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from stylemill.checks import check_at_least, check_one_of, check_within
+from stylemill.config import check_at_least, check_one_of, check_within
 from stylemill.errors import ConfigError
 
 Animation = Literal["first", "all"]

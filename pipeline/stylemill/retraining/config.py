@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-from stylemill.checks import check_at_least
+from stylemill.config import check_at_least
 from stylemill.errors import ConfigError
 from stylemill.experiments.config import Rule
 from stylemill.training.config import TrainConfig

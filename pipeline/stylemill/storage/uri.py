@@ -7,7 +7,7 @@ import posixpath
 import re
 from pathlib import Path
 
-from stylemill.checks import check_no_credential
+from stylemill.config import check_no_credential
 from stylemill.errors import ConfigError
 
 MAGIC = frozenset("*?[")

@@ -6,8 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from stylemill.checks import check_within
-from stylemill.config import inline, parse_size
+from stylemill.config import check_within, inline, parse_size
 from stylemill.errors import ConfigError
 from stylemill.images.options import DecodeOptions, EncodeOptions
 from stylemill.storage import StorageOptions

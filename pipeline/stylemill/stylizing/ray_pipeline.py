@@ -1,82 +1,24 @@
-"""What Ray Data raises: the error of this project inside it, and the actors that it keeps alive.
-
-One wave: some plan shards' missing sources through an actor pool of Ray Data.
-"""
+"""One wave: some plan shards' missing sources through an actor pool of Ray Data."""
 
 from __future__ import annotations
 
-import gc
 import logging
-import traceback
 from collections.abc import Mapping
-from types import FrameType
 
 import pyarrow as pa
 import ray
 import ray.data
-import ray.exceptions
 
-from stylemill.errors import ClusterError, ConfigError, StylemillError, own_cause
-from stylemill.machines import Resources, how_many_fit, machines_of, most_of
+from stylemill.errors import ConfigError
+from stylemill.machines import how_many_fit, most_of
 from stylemill.manifest.commit import FLUSH_ROWS
+from stylemill.ray_internals import cluster_machines, release_actors, unwrap
 from stylemill.stylizing.config import StylizeConfig
 from stylemill.stylizing.fused_actor import BulkActor
 from stylemill.stylizing.gpu_actors import PaintStage, ReadStage, WriteStage
 from stylemill.stylizing.identity import BulkJob
 
 log = logging.getLogger(__name__)
-
-_RAYS_ADVICE = "\nFailed to apply UDF transform after "
-"""Begins what Ray Data appends to the messages of errors: how to make it retry them."""
-
-
-def own_error(error: BaseException) -> BaseException:
-    """Return this project's error inside one of Ray's, a ClusterError for Ray's own, or the error itself."""
-    own = own_cause(error)
-    if own is not None:
-        return _without_rays_advice(own)
-    if isinstance(error, ray.exceptions.RayError) and not isinstance(error, ray.exceptions.RayTaskError):
-        reason = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), "no reason given")
-        return ClusterError(
-            f"{type(error).__name__}: {reason}; run the same command again to resume (STYLEMILL_LOG=DEBUG tells more)"
-        )
-    return error
-
-
-def _without_rays_advice(error: StylemillError) -> StylemillError:
-    """Return an error as it was raised; Ray Data appends to the first text among its arguments."""
-    texts = (argument.partition(_RAYS_ADVICE)[0] if isinstance(argument, str) else argument for argument in error.args)
-    return type(error)(*texts)
-
-
-def let_go(error: BaseException) -> None:
-    """Drop what still holds handles of a failed run's actors, and with them their CPUs.
-
-    Ray Data leaves its actors to reference counting. Handles stay in its ended frames for as long as somebody keeps the
-    error or a log record of it; and in cycles, which a process that waits would never collect.
-    """
-    errors, known = [error], {id(error)}
-    while errors:
-        error = errors.pop()
-        for frame, _ in traceback.walk_tb(error.__traceback__):
-            _clear(frame)
-        error.__traceback__ = None
-        for earlier in (error.__cause__, error.__context__):
-            if earlier is not None and id(earlier) not in known:
-                known.add(id(earlier))
-                errors.append(earlier)
-    gc.collect()
-
-
-def _clear(frame: FrameType | None) -> None:
-    """Clear a frame and those that called it, up to the first that still runs."""
-    while frame is not None:
-        try:
-            frame.clear()
-        except RuntimeError:
-            return
-        frame = frame.f_back
-
 
 HELPER_CPUS = 0.5
 """Reserved by each reading and each writing actor, so that both fit beside the network on a machine of two cores."""
@@ -108,9 +50,9 @@ def paint_wave(job: BulkJob, missing: Mapping[int, pa.Table], num_actors: int, t
     try:
         _run(blocks, job, min(num_actors, len(blocks)), tracker)
     except Exception as error:
-        own = own_error(error)
-        log.debug("painting failed", exc_info=error)  # the last that is seen of Ray's frames
-        let_go(error)
+        own = unwrap(error, doing="painting")
+        log.debug("painting failed", exc_info=error)  # before its frames are cleared
+        release_actors(error)
         raise own from None if own is error else error
 
 
@@ -174,9 +116,3 @@ def choose_num_actors(config: StylizeConfig) -> int:
     if config.are_stages_separate and config.device == "cpu":
         fits = max(1, fits - 1)
     return min(fits, config.num_actors or fits)
-
-
-def cluster_machines() -> list[Resources]:
-    """Return what each machine of the connected cluster has, those included that its autoscaler may add."""
-    scaling = ray._private.state.state.get_cluster_config()
-    return machines_of(ray.nodes(), scaling.node_group_configs if scaling else ())

@@ -13,24 +13,23 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 import ray
 import requests
 from ray.exceptions import AuthenticationError
-from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+from ray.job_submission import JobDetails, JobStatus
 
 from stylemill import __version__
 from stylemill.errors import ClusterError, ConfigError
+from stylemill.ray_internals import DASHBOARD_LOGGERS, DashboardClient, is_token_missing
 from stylemill.submission.config import PROGRESS_MARK
 from stylemill.submission.request import JobRequest, entrypoint, staged_package
 
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10.0
-ANSWER_TIMEOUT_S = 60.0
 START_PATIENCE_S = 60.0
 """So long a head may take after its start until it accepts jobs."""
 STOP_WAIT_S = 60
@@ -43,26 +42,19 @@ DONE_CODES = (0, 3)
 """Exit codes of jobs that left nothing to do."""
 
 
-class _Client(JobSubmissionClient):
-    """Ray's client, which of itself waits for ever for a server that does not answer."""
-
-    def _do_request(self, method: str, endpoint: str, **options: Any) -> requests.Response:
-        return super()._do_request(method, endpoint, **{"timeout": ANSWER_TIMEOUT_S, **options})
-
-
-def connect(address: str) -> JobSubmissionClient:
+def connect(address: str) -> DashboardClient:
     """Return a client of a cluster's job API.
 
     Raises:
         ConfigError: nothing answers there, it is no Ray dashboard, it refuses the token, or it runs another Ray.
     """
-    for name in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private"):
+    for name in DASHBOARD_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ["RAY_API_SERVER_ADDRESS"] = address  # overrides any argument, so it must say the same
     _check_reachable(address)
     try:
-        client = _Client(address)
-        metadata = client._do_request("GET", "/api/version").json()
+        client = DashboardClient(address)
+        metadata = client.get_json("/api/version")
     except AuthenticationError as error:
         raise ConfigError("address", address, *_token_problem(error)) from None
     except (requests.RequestException, ConnectionError, RuntimeError, ValueError, KeyError, TypeError) as error:
@@ -84,7 +76,7 @@ def _check_reachable(address: str) -> None:
 
 def _token_problem(error: AuthenticationError) -> tuple[str, str]:
     cure = "set RAY_AUTH_MODE=token and the cluster's token in RAY_AUTH_TOKEN_PATH (a file) or RAY_AUTH_TOKEN"
-    if "Authentication required" in str(error):
+    if is_token_missing(error):
         return "asks for a token, and none is set here", cure
     return "refuses this token", cure
 
@@ -95,10 +87,10 @@ def _check_ray_version(address: str, theirs: str) -> None:
         raise ConfigError("address", address, f"runs Ray {theirs}, this is Ray {ray.__version__}", cure)
 
 
-def check_python_version(client: JobSubmissionClient, address: str) -> None:
+def check_python_version(client: DashboardClient, address: str) -> None:
     """Raise ConfigError if the cluster's Python is another one than this code was installed for."""
     with talking_to(address):
-        data = client._do_request("GET", "/api/v0/cluster_metadata").json()["data"]
+        data = client.get_json("/api/v0/cluster_metadata")["data"]
     theirs, ours = str(data["pythonVersion"]), ".".join(map(str, sys.version_info[:2]))
     if ".".join(theirs.split(".")[:2]) != ours:
         cure = (
@@ -107,10 +99,10 @@ def check_python_version(client: JobSubmissionClient, address: str) -> None:
         raise ConfigError("address", address, f"runs Python {theirs}, this is Python {ours}", cure)
 
 
-def nodes_of(client: JobSubmissionClient, address: str) -> list[Mapping[str, float]]:
+def nodes_of(client: DashboardClient, address: str) -> list[Mapping[str, float]]:
     """Return the resources of each living machine of a cluster."""
     with talking_to(address):
-        answer = client._do_request("GET", "/api/v0/nodes?detail=1&limit=10000").json()
+        answer = client.get_json("/api/v0/nodes?detail=1&limit=10000")
         return [node["resources_total"] for node in answer["data"]["result"]["result"] if node["state"] == "ALIVE"]
 
 
@@ -148,14 +140,14 @@ def exit_code_of(job: JobDetails) -> int:
     return job.driver_exit_code if job.driver_exit_code in (1, 2, 3) else 1
 
 
-def find_jobs(client: JobSubmissionClient, address: str) -> list[JobDetails]:
+def find_jobs(client: DashboardClient, address: str) -> list[JobDetails]:
     """Return what was submitted to a cluster, by anyone, oldest first."""
     with talking_to(address):
         jobs = [job for job in client.list_jobs() if job.submission_id]
     return sorted(jobs, key=lambda job: job.start_time or 0)
 
 
-def find_job(client: JobSubmissionClient, address: str, job_id: str) -> JobDetails:
+def find_job(client: DashboardClient, address: str, job_id: str) -> JobDetails:
     """Return one job.
 
     Raises:
@@ -168,7 +160,7 @@ def find_job(client: JobSubmissionClient, address: str, job_id: str) -> JobDetai
     raise ConfigError("id", job_id, f"is no job that {address} knows", cure)
 
 
-def send(client: JobSubmissionClient, address: str, request: JobRequest, job_id: str, *, use_image: bool) -> bool:
+def send(client: DashboardClient, address: str, request: JobRequest, job_id: str, *, use_image: bool) -> bool:
     """Submit a request; return False if another process submitted it under this id at the same moment.
 
     No variable of this machine's environment is sent, but the log level.
@@ -210,7 +202,7 @@ SILENCE_S = 120.0
 
 
 def wait_for_end(
-    client: JobSubmissionClient, address: str, job_id: str, on_look: Callable[[JobDetails, str | None], None]
+    client: DashboardClient, address: str, job_id: str, on_look: Callable[[JobDetails, str | None], None]
 ) -> JobDetails:
     """Wait until a job has ended.
 
@@ -243,7 +235,7 @@ def wait_for_end(
         time.sleep(POLL_PERIOD_S)
 
 
-def follow_log(client: JobSubmissionClient, address: str, job_id: str, on_text: Callable[[str], None]) -> JobDetails:
+def follow_log(client: DashboardClient, address: str, job_id: str, on_text: Callable[[str], None]) -> JobDetails:
     """Hand out a job's log as it grows, from its beginning; return when the job has ended.
 
     Raises:
@@ -282,13 +274,13 @@ def follow_log(client: JobSubmissionClient, address: str, job_id: str, on_text: 
         time.sleep(POLL_PERIOD_S)
 
 
-def read_log(client: JobSubmissionClient, address: str, job_id: str) -> str:
+def read_log(client: DashboardClient, address: str, job_id: str) -> str:
     """Return a job's log so far."""
     with talking_to(address):
         return client.get_job_logs(job_id) or ""
 
 
-def newest_progress(client: JobSubmissionClient, address: str, job_id: str) -> str | None:
+def newest_progress(client: DashboardClient, address: str, job_id: str) -> str | None:
     """Return how far a job is, as it last said itself, or None."""
     lines = read_log(client, address, job_id).splitlines()
     newest = next((line for line in reversed(lines) if line.startswith(PROGRESS_MARK)), None)

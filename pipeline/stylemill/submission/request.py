@@ -26,15 +26,6 @@ PACKAGED_SUFFIXES = frozenset({".py", ".j2", ".css", ".js"})
 CONFIG_NAME = "stylemill-job.yaml"
 START_NAME = "stylemill-start.sh"
 
-# An entrypoint's `python` is whatever PATH finds there, often none, often another than Ray's own. The interpreter that
-# runs Ray's workers stands in the command line of the machine's raylet, whose process id the parent of this shell
-# (the job's supervisor, a worker) has in its environment.
-START_SCRIPT = """\
-raylet=$(tr '\\0' '\\n' <"/proc/$PPID/environ" | sed -n 's/^RAY_RAYLET_PID=//p') 2>/dev/null
-python=$(tr '\\0' '\\n' <"/proc/$raylet/cmdline" | sed -n 's/^--python_worker_command=\\([^ ]*\\) .*/\\1/p') 2>/dev/null
-exec "${STYLEMILL_PYTHON:-${python:-python3}}" -m stylemill "$@"
-"""
-
 
 def entrypoint(verb: str) -> str:
     """Return the shell command that runs a verb in an unpacked package."""
@@ -49,6 +40,8 @@ def staged_package(config_yaml: str, *, with_code: bool) -> Iterator[Path]:
         config_yaml: the job's config.
         with_code: also put this installation's package there.
     """
+    from stylemill.ray_internals import START_SCRIPT
+
     with TemporaryDirectory(prefix="stylemill-submit-") as name:
         folder = Path(name)
         if with_code:

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from stylemill.checks import check_at_least, check_within
-from stylemill.config import parse_size, to_mapping
+from stylemill.config import check_at_least, check_within, parse_size, to_mapping
 from stylemill.errors import ConfigError
 from stylemill.nn.loss_weights import LossWeights
 from stylemill.storage import StorageOptions

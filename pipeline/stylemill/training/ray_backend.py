@@ -20,7 +20,8 @@ from typing import Any
 import ray.train
 import ray.util
 from ray.train.torch import TorchConfig
-from ray.train.torch.config import _TorchBackend
+
+from stylemill.ray_internals import TorchBackend
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +37,12 @@ class ClusterTorchConfig(TorchConfig):
     """
 
     @property
-    def backend_cls(self) -> type[_TorchBackend]:
+    def backend_cls(self) -> type[TorchBackend]:
         """What sets the process group up."""
         return _ClusterTorchBackend
 
 
-class _ClusterTorchBackend(_TorchBackend):
+class _ClusterTorchBackend(TorchBackend):
     def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
         worker_group.execute(use_cluster_network)
         super().on_start(worker_group, backend_config)

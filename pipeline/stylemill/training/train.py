@@ -13,11 +13,11 @@ import ray
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
-from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
-from stylemill.errors import ClusterError, ConfigError, StorageError, own_cause
-from stylemill.machines import how_many_fit, machines_of, most_of
+from stylemill.errors import ConfigError, StorageError
+from stylemill.machines import how_many_fit, most_of
 from stylemill.process import periodically, scratch_folder
+from stylemill.ray_internals import cluster_machines, unwrap
 from stylemill.storage import Storage
 from stylemill.storage.lease import acquire
 from stylemill.style_model import StyleHeader, load_style_header
@@ -131,7 +131,8 @@ def _fit(run: PreparedTraining, tracker: ray.actor.ActorHandle) -> None:
         try:
             trainer.fit()
         except Exception as error:
-            raise _own_error(error) from error
+            log.debug("Ray Train failed", exc_info=error)
+            raise unwrap(error, doing="training") from error
 
 
 def choose_cpus_per_worker(config: TrainConfig) -> int:
@@ -140,8 +141,7 @@ def choose_cpus_per_worker(config: TrainConfig) -> int:
     Raises:
         ConfigError: the cluster's machines cannot hold the fewest workers.
     """
-    scaling = ray._private.state.state.get_cluster_config()
-    machines = machines_of(ray.nodes(), scaling.node_group_configs if scaling else ())
+    machines = cluster_machines()
     low, high = config.worker_range
     gpus = {"GPU": 1.0} if config.device == "cuda" else {}
     if gpus and not most_of(machines, "GPU"):
@@ -158,21 +158,6 @@ def choose_cpus_per_worker(config: TrainConfig) -> int:
         problem = f"needs {low} times {each} on one machine, the cluster has room for {fits}"
         raise ConfigError("num_workers", config.num_workers, problem, cure)
     return wanted
-
-
-def _own_error(error: BaseException) -> BaseException:
-    """Return this project's error inside one of Ray Train's, or a ClusterError with the reason."""
-    causes = [*getattr(error, "worker_failures", {}).values(), error]
-    for cause in causes:
-        own = own_cause(cause)
-        if own is not None:
-            return own
-    log.debug("Ray Train failed", exc_info=error)
-    if isinstance(getattr(error, "controller_failure", None), WorkerGroupStartupTimeoutError):
-        reason = "the cluster had no room for its workers, or was too busy to start them"
-    else:
-        reason = " ".join(str(causes[0]).split())[-300:]
-    return ClusterError(f"training stopped: {reason}; run the same command again to resume")
 
 
 class _Watch:

@@ -1,0 +1,166 @@
+"""Everything of Ray that has no public interface: private names, and texts of its messages. Written for Ray 2.60.
+
+``tests/unit/test_ray_internals.py`` checks each name and text against the installed Ray, so that an upgrade which
+changes one fails there, and not in a user's run.
+"""
+
+from __future__ import annotations
+
+import gc
+import traceback
+from collections.abc import Mapping
+from types import FrameType
+from typing import Any
+
+import ray
+import ray.exceptions
+import requests
+from ray.job_submission import JobSubmissionClient
+from ray.train.torch.config import _TorchBackend
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+
+from stylemill.errors import ClusterError, StylemillError
+from stylemill.machines import Resources, machines_of
+
+__all__ = [
+    "DASHBOARD_LOGGERS",
+    "START_SCRIPT",
+    "DashboardClient",
+    "TorchBackend",
+    "cluster_machines",
+    "has_start_timed_out",
+    "is_token_missing",
+    "release_actors",
+    "unwrap",
+]
+
+DASHBOARD_LOGGERS = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private")
+"""Loggers on which Ray's job client repeats what it raises as well."""
+
+_UDF_ADVICE = "\nFailed to apply UDF transform after "
+"""Begins the advice on retries that Ray Data appends to the messages of errors."""
+_START_TIMED_OUT = "timed out during startup"
+_TOKEN_MISSING = "Authentication required"
+
+TorchBackend = _TorchBackend
+"""Sets up torch's process group on the workers; ``TorchConfig.backend_cls`` returns a subclass of it."""
+
+# An entrypoint's `python` is whatever PATH finds there, often none, often another than Ray's own. The interpreter that
+# runs Ray's workers stands in the command line of the machine's raylet, whose process id the parent of this shell
+# (the job's supervisor, a worker) has in its environment.
+START_SCRIPT = """\
+raylet=$(tr '\\0' '\\n' <"/proc/$PPID/environ" | sed -n 's/^RAY_RAYLET_PID=//p') 2>/dev/null
+python=$(tr '\\0' '\\n' <"/proc/$raylet/cmdline" | sed -n 's/^--python_worker_command=\\([^ ]*\\) .*/\\1/p') 2>/dev/null
+exec "${STYLEMILL_PYTHON:-${python:-python3}}" -m stylemill "$@"
+"""
+"""Shell script that runs the command line on the interpreter of Ray's workers."""
+
+
+def cluster_machines() -> list[Resources]:
+    """Return the resources of each machine of the connected cluster, with those that its autoscaler may add."""
+    scaling = ray._private.state.state.get_cluster_config()
+    return machines_of(ray.nodes(), scaling.node_group_configs if scaling else ())
+
+
+class DashboardClient(JobSubmissionClient):
+    """Ray's job client with a time limit for each request; Ray's own waits forever for a silent server."""
+
+    TIMEOUT_S = 60.0
+
+    def _do_request(self, method: str, endpoint: str, **options: Any) -> requests.Response:
+        return super()._do_request(method, endpoint, **{"timeout": self.TIMEOUT_S, **options})
+
+    def get_json(self, endpoint: str) -> Any:
+        """Return the JSON answer of one of the dashboard's endpoints, such as ``/api/version``."""
+        return self._do_request("GET", endpoint).json()
+
+
+def has_start_timed_out(error: Exception) -> bool:
+    """Return whether ``ray.init`` gave up waiting for its own processes, as it does on a busy machine."""
+    return _START_TIMED_OUT in str(error)
+
+
+def is_token_missing(error: ray.exceptions.AuthenticationError) -> bool:
+    """Return whether the cluster asked for a token where none was set, rather than refusing the one it got."""
+    return _TOKEN_MISSING in str(error)
+
+
+def unwrap(error: BaseException, *, doing: str) -> BaseException:
+    """Return the error of this project that Ray wrapped, a ClusterError for a failure of Ray itself, or the error.
+
+    Args:
+        error: what Ray Data or Ray Train raised.
+        doing: what was going on, for the ClusterError: ``training``.
+    """
+    failures: Mapping[int, BaseException] = getattr(error, "worker_failures", {})
+    for cause in (*failures.values(), error):
+        own = _own_cause(cause)
+        if own is not None:
+            return _without_advice(own)
+    if isinstance(error, ray.exceptions.RayTaskError):
+        return error  # a defect of this project: its traceback is worth more than one line
+    if isinstance(getattr(error, "controller_failure", None), WorkerGroupStartupTimeoutError):
+        reason = "the cluster had no room for its workers, or was too busy to start them"
+    elif failures:
+        reason = " ".join(str(next(iter(failures.values()))).split())[-300:]
+    elif isinstance(error, ray.exceptions.RayError) or hasattr(error, "controller_failure"):
+        reason = f"{type(error).__name__}: {_last_line(error)}"
+    else:
+        return error
+    return ClusterError(
+        f"{doing} stopped: {reason}; run the same command again to resume (STYLEMILL_LOG=DEBUG shows more)"
+    )
+
+
+def _own_cause(error: BaseException) -> StylemillError | None:
+    """Return this project's error among an error and its causes; Ray keeps one in ``cause``."""
+    seen: BaseException | None = error
+    while seen is not None:
+        inner = getattr(seen, "cause", None)
+        if isinstance(inner, BaseException):  # wrapped by Ray, in an error of both classes
+            seen = inner
+        elif isinstance(seen, StylemillError):
+            return seen
+        else:
+            seen = seen.__cause__
+    return None
+
+
+def _without_advice(error: StylemillError) -> StylemillError:
+    """Return an error as it was raised; Ray Data appends its advice to the first text among the arguments."""
+    texts = (argument.partition(_UDF_ADVICE)[0] if isinstance(argument, str) else argument for argument in error.args)
+    return type(error)(*texts)
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][-300:] if lines else "no reason given"
+
+
+def release_actors(error: BaseException) -> None:
+    """Drop the references to actors that an error of Ray Data holds, so that the actors end and free their CPUs.
+
+    Ray Data ends its actors by reference counting. Handles stay in the frames of the error for as long as somebody
+    keeps it or a log record of it, and in cycles, which a process that waits never collects.
+    """
+    errors, known = [error], {id(error)}
+    while errors:
+        error = errors.pop()
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            _clear(frame)
+        error.__traceback__ = None
+        for earlier in (error.__cause__, error.__context__):
+            if earlier is not None and id(earlier) not in known:
+                known.add(id(earlier))
+                errors.append(earlier)
+    gc.collect()
+
+
+def _clear(frame: FrameType | None) -> None:
+    """Clear a frame and those that called it, up to the first that still runs."""
+    while frame is not None:
+        try:
+            frame.clear()
+        except RuntimeError:
+            return
+        frame = frame.f_back
