@@ -27,7 +27,7 @@ from stylemill.errors import ImageError
 from stylemill.images.decode import decode
 from stylemill.images.options import DecodeOptions
 from stylemill.manifest.read import read_manifest
-from stylemill.process import family_bytes, periodically
+from stylemill.process import periodically, process_tree_bytes
 from stylemill.storage import Storage
 from stylemill.style_model import load_style_model
 from stylemill.stylizing.config import StylizeConfig
@@ -101,7 +101,7 @@ class MemoryCurve:
 
     def sample(self) -> None:
         """Add a sample if painting has begun and goes on."""
-        used = family_bytes(os.getpid())
+        used = process_tree_bytes(os.getpid())
         if used is not None and 0 < self.share < 1:
             self.samples.append((self.share, used))
 

@@ -22,7 +22,7 @@ from PIL import Image
 
 from stylemill.cli.session import ray_session
 from stylemill.manifest.read import read_manifest
-from stylemill.process import family, periodically
+from stylemill.process import periodically, process_tree
 from stylemill.storage import Storage
 from stylemill.stylizing.config import StylizeConfig
 from stylemill.stylizing.preflight import prepare
@@ -40,8 +40,8 @@ class Peaks:
 
     def look(self) -> None:
         """Take in the marks as they are now."""
-        for pid in family(os.getpid()):
-            self._look(Path("/proc", str(pid)))
+        for process in process_tree(os.getpid()):
+            self._look(Path("/proc", str(process.pid)))
 
     def _look(self, process: Path) -> None:
         try:

@@ -1,11 +1,4 @@
-"""Folders on this machine's disk that do not outlive their process, however it ends.
-
-Doing something again and again beside the main work.
-
-How much memory this process and everything it started use together, sampled while a block runs.
-
-How much memory this process has used at most.
-"""
+"""What every long-running process needs: scratch folders, periodic calls, and how much memory is used."""
 
 from __future__ import annotations
 
@@ -19,22 +12,28 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
-import torch
+import psutil
+
+if TYPE_CHECKING:
+    import torch
+
+MEMORY_SAMPLE_PERIOD_S = 1.0
+"""Pause between two samples of ``PeakMemory``."""
 
 _LOCK_NAME = "in-use"
 
 
 @contextmanager
 def scratch_folder(prefix: str) -> Iterator[Path]:
-    """Yield an empty folder and remove it after the block.
+    """Yield an empty temporary folder and remove it after the block.
 
-    A process that is killed cannot remove its own; the next one on this machine does. Locks tell the dead from the
-    living: the kernel drops them with their process.
+    A killed process cannot remove its folder, so each call first removes the folders of dead processes. The owner
+    holds a file lock inside its folder; the kernel releases the lock when the process ends.
 
     Args:
-        prefix: of the folder's name; only folders of the same prefix are looked at.
+        prefix: of the folder's name; only folders with this prefix are removed.
     """
     for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
         _remove_if_dead(left)
@@ -50,13 +49,13 @@ def scratch_folder(prefix: str) -> Iterator[Path]:
 def _remove_if_dead(folder: Path) -> None:
     try:
         with (folder / _LOCK_NAME).open("r+b") as lock:
-            if _may_lock(lock):
+            if _can_lock(lock):
                 shutil.rmtree(folder, ignore_errors=True)
     except OSError:
-        return  # being made, being removed, or another user's
+        return  # being created, being removed, or owned by another user
 
 
-def _may_lock(lock: IO[bytes]) -> bool:
+def _can_lock(lock: IO[bytes]) -> bool:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -66,10 +65,12 @@ def _may_lock(lock: IO[bytes]) -> bool:
 
 @contextmanager
 def periodically(action: Callable[[], None], period_s: float) -> Iterator[None]:
-    """Call ``action`` from a thread of its own while the body runs, and once more, from here, after it.
+    """Call ``action`` from a background thread while the block runs, and once from this thread after the block.
+
+    If the block raises, the call after it is left out.
 
     Args:
-        action: never runs twice at the same time.
+        action: never called twice at the same time.
         period_s: pause between the calls.
     """
     done = threading.Event()
@@ -88,20 +89,17 @@ def periodically(action: Callable[[], None], period_s: float) -> Iterator[None]:
     action()
 
 
-_PERIOD_S = 1.0
-
-
 class PeakMemory:
     """Context manager that samples the memory of this process and its descendants, Ray's included.
 
-    Counts proportional set sizes (Linux), so that pages shared between processes count once. Where the
-    system does not tell, ``peak_bytes`` stays None.
+    Attributes:
+        peak_bytes: the largest sample of ``process_tree_bytes``; None where the system does not report it.
     """
 
     def __init__(self) -> None:
         self.peak_bytes: int | None = None
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="peak-memory", daemon=True)
+        self._thread = threading.Thread(target=self._sample, name="peak-memory", daemon=True)
 
     def __enter__(self) -> PeakMemory:
         self._thread.start()
@@ -113,49 +111,47 @@ class PeakMemory:
         self._stop.set()
         self._thread.join()
 
-    def _watch(self) -> None:
+    def _sample(self) -> None:
         while True:
-            used = family_bytes(os.getpid())
+            used = process_tree_bytes(os.getpid())
             if used is not None:
                 self.peak_bytes = max(self.peak_bytes or 0, used)
-            if self._stop.wait(_PERIOD_S):
+            if self._stop.wait(MEMORY_SAMPLE_PERIOD_S):
                 return
 
 
-def family_bytes(pid: int) -> int | None:
-    """Return the summed proportional set sizes of a process and its descendants, None if unknown."""
-    total = None
-    for member in family(pid):
+def process_tree_bytes(pid: int) -> int | None:
+    """Return the summed proportional set sizes (PSS) of a process and its descendants.
+
+    PSS divides each shared page among the processes that share it, so the sum counts the page once. Only Linux
+    reports it.
+
+    Returns:
+        Bytes; None if the process is gone or the system does not report PSS.
+    """
+    sizes = []
+    for process in process_tree(pid):
         try:
-            text = Path(f"/proc/{member}/smaps_rollup").read_text()
-        except OSError:  # it ended meanwhile, or this is not Linux
+            sizes.append(getattr(process.memory_full_info(), "pss", None))
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
-        sizes = [line.split()[1] for line in text.splitlines() if line.startswith("Pss:")]
-        if sizes:
-            total = (total or 0) + int(sizes[0]) * 1024
-    return total
+    known = [size for size in sizes if size is not None]
+    return sum(known) if known else None
 
 
-def family(pid: int) -> list[int]:
-    """Return a process and all its descendants."""
-    children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            # The name in parentheses may hold anything; the parent's number is the second field after it.
-            parent = int(stat.read_text().rpartition(")")[2].split()[1])
-        except (OSError, IndexError, ValueError):
-            continue
-        children.setdefault(parent, []).append(int(stat.parent.name))
-    found, waiting = [], [pid]
-    while waiting:
-        member = waiting.pop()
-        found.append(member)
-        waiting.extend(children.get(member, []))
-    return found
+def process_tree(pid: int) -> list[psutil.Process]:
+    """Return a process and all its descendants; empty if it is gone."""
+    try:
+        root = psutil.Process(pid)
+        return [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Return the process's peak resident memory, or the device's peak allocation on a GPU, in bytes."""
+    """Return this process's peak resident memory, or the device's peak allocation on a GPU, in bytes."""
     if device.type == "cuda":
+        import torch
+
         return int(torch.cuda.max_memory_allocated(device))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from stylemill.process import family
+from stylemill.process import process_tree
 
 FoundT = TypeVar("FoundT")
 
@@ -19,13 +19,12 @@ PATIENCE_S = 420.0
 def descendants(pid: int) -> list[tuple[int, str]]:
     """Return pid and command of every living process below one."""
     found = []
-    for child in family(pid):
+    for process in process_tree(pid)[1:]:
         try:
-            command = Path(f"/proc/{child}/cmdline").read_bytes()
+            command = Path(f"/proc/{process.pid}/cmdline").read_bytes()
         except OSError:  # it ended meanwhile
             continue
-        if child != pid:
-            found.append((child, command.replace(b"\0", b" ").decode(errors="replace")))
+        found.append((process.pid, command.replace(b"\0", b" ").decode(errors="replace")))
     return found
 
 
