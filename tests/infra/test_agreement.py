@@ -10,13 +10,14 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
+from packaging.specifiers import SpecifierSet
 
 from stylemill.cli import main as cli
 from stylemill.cli.main import main_for_scheduler
 from tests.infra.manifests import INFRA, KUBERNETES, PROJECT, ROOT, Manifest, read, yaml_files
 
 DOCKERFILE = (INFRA / "image" / "Dockerfile").read_text()
-RAY = next(item for item in PROJECT["dependencies"] if item.startswith("ray[")).partition("==")[2]
+[RAY] = re.findall(r"^ray==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
 COMPOSE = yaml.safe_load((INFRA / "laptop" / "compose.yaml").read_text())
 AWS = yaml.safe_load((INFRA / "aws" / "cluster.yaml").read_text())
 
@@ -24,7 +25,8 @@ AWS = yaml.safe_load((INFRA / "aws" / "cluster.yaml").read_text())
 def test_ray_and_python_versions():
     python = re.fullmatch(r">=3\.(\d+)", PROJECT["requires-python"])
     assert python and re.findall(r"rayproject/ray:(\S+)", DOCKERFILE) == [f"{RAY}-py3{python[1]}-cpu"]
-    assert f"ray=={RAY}\n" in (ROOT / "constraints.txt").read_text()
+    [range_of_ray] = [item for item in PROJECT["dependencies"] if item.startswith("ray[")]
+    assert RAY in SpecifierSet(range_of_ray.partition("]")[2])
     [cluster] = read(KUBERNETES / "base" / "ray-cluster.yaml")
     assert cluster["spec"]["rayVersion"] == RAY
 
@@ -77,28 +79,29 @@ def entrypoints() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("file", "entrypoint"), entrypoints())
 def test_entrypoints_parse(file: str, entrypoint: str, capsys: pytest.CaptureFixture[str]):
-    program, verb, *arguments = shlex.split(entrypoint)
-    assert PROJECT["scripts"][program] == "stylemill.cli.main:main"
-    assert verb in cli.VERBS
-    mounted = [word for word in arguments if word.startswith("/etc/stylemill/")]
-    for word in mounted:  # the ConfigMap's file, as it lies in the repository
-        arguments[arguments.index(word)] = str(KUBERNETES / "jobs" / Path(word).name)
-    assert main_for_scheduler([verb, *arguments, "--print-config"]) == 0
+    program, script, flag, mounted = shlex.split(entrypoint)
+    assert (program, flag) == ("python", "--config") and mounted.startswith("/etc/stylemill/")
+    verb = Path(script).stem
+    assert verb in cli.VERBS and (ROOT / script).exists() and "COPY --chown=1000:100 jobs jobs\n" in DOCKERFILE
+    settings = ROOT / "jobs" / "examples" / Path(mounted).name  # what the ConfigMap is made from
+    assert main_for_scheduler([verb, "--config", str(settings), "--print-config"]) == 0
     shown = yaml.safe_load(capsys.readouterr().out)
     assert shown["out"].startswith("s3://CHANGE-ME/")
-    assert bool(mounted) == (verb == "retrain")
 
 
-def test_the_mounted_settings_are_those_of_the_config_map():
-    kustomization = yaml.safe_load((KUBERNETES / "jobs" / "kustomization.yaml").read_text())
-    settings = next(item for item in kustomization["configMapGenerator"] if item["name"] == "stylemill-jobs")
+def test_entrypoints_read_settings_where_the_config_map_is_mounted():
+    command = re.search(
+        r"create configmap (\S+) --from-file=(\S+)", (KUBERNETES / "jobs" / "kustomization.yaml").read_text()
+    )
+    assert command is not None
+    name, files = command[1], [path.name for path in (ROOT / command[2]).iterdir()]
     [cluster] = read(KUBERNETES / "base" / "ray-cluster.yaml")
     head = cluster["spec"]["headGroupSpec"]["template"]["spec"]
-    volume = next(item for item in head["volumes"] if item.get("configMap", {}).get("name") == settings["name"])
+    volume = next(item for item in head["volumes"] if item.get("configMap", {}).get("name") == name)
     [mount] = [item for item in head["containers"][0]["volumeMounts"] if item["name"] == volume["name"]]
     for file, entrypoint in entrypoints():
-        for name in re.findall(re.escape(mount["mountPath"]) + r"/(\S+)", entrypoint):
-            assert name in settings["files"], file
+        [read_there] = re.findall(re.escape(mount["mountPath"]) + r"/(\S+)", entrypoint)
+        assert read_there in files, file
 
 
 def ray_start_commands() -> list[tuple[str, list[str]]]:

@@ -1,0 +1,17 @@
+"""Measure what styles do to the same images: a table and a page.
+
+    python jobs/evaluate.py --config jobs/examples/evaluate.yaml
+    ray job submit --working-dir . -- python jobs/evaluate.py --config jobs/examples/evaluate.yaml
+
+Running it again measures again. Flags override the file; ``--help`` lists them. The package
+``stylemill`` must be installed where the script runs and on the workers; from a checkout that is only uploaded, set
+``PYTHONPATH=pipeline`` in the job's runtime environment (jobs/examples/runtime-env.yaml). Exit codes are those of
+``stylemill-job``: a run that is done, but with too many failed sources, ends with 0 and a line that begins with ALERT.
+"""
+
+import sys
+
+from stylemill.cli.main import main_for_scheduler
+
+if __name__ == "__main__":
+    sys.exit(main_for_scheduler(["evaluate", *sys.argv[1:]]))
