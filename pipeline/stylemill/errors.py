@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
 
 _LONGEST_SHOWN = 400
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
@@ -39,6 +41,27 @@ class ConfigError(StylemillError):
         if len(shown) > _LONGEST_SHOWN:
             shown = f"{shown[:_LONGEST_SHOWN]}... ({len(shown):,} characters)"
         return without_credentials(" ".join(f"{self.field}={shown}: {self.problem}; {self.cure}".split()))
+
+
+@contextmanager
+def config_errors_for(
+    field: str, *, value: object = None, cure: str | None = None, keep: Container[str] = ()
+) -> Iterator[None]:
+    """Raise the ConfigErrors of the block under another field: the one that the user set.
+
+    Args:
+        field: name of the field to report.
+        value: what the user gave, where the error shows something derived from it.
+        cure: replaces the cure of the error.
+        keep: fields whose errors pass unchanged.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        if error.field in keep:
+            raise
+        shown = error.value if value is None else value
+        raise ConfigError(field, shown, error.problem, cure or error.cure) from None
 
 
 class ImageError(StylemillError):
