@@ -24,14 +24,14 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run(config: CompareConfig) -> int:
-    """Compare, tell, write, and return the exit code: 1 where there is too little to decide anything."""
+    """Compare, print and write the result; return 0, or 1 if there is too little data for a decision."""
     from stylemill.storage import Storage
-    from stylemill.storage.writing import claim_out
+    from stylemill.storage.user_errors import write_config
 
     check_installed()
     storage = Storage(config.storage)
     if config.out:
-        claim_out(storage, config, "compare")
+        write_config(storage, config, "compare")
     return _run_live(storage, config) if config.live else _run_paired(storage, config)
 
 
@@ -115,7 +115,7 @@ def _live_rows(storage: Storage, uri: str) -> list[dict[str, Any]]:
     except (ObjectNotFound, PathConflict):
         raise ConfigError("live", uri, "does not exist", "give a Parquet file") from None
     except (pa.ArrowInvalid, KeyError) as error:
-        problem = f"is no Parquet file with the columns unit, variant, success ({error})"
+        problem = f"is not a Parquet file with the columns unit, variant, success ({error})"
         raise ConfigError("live", uri, problem, "write one row per unit with these columns") from None
 
 

@@ -17,7 +17,7 @@ from stylemill.nn.architecture import Architecture, PixelConvention
 from stylemill.storage import Storage, StorageOptions, join, resolve
 from stylemill.storage.uri import can_name_folder, parent
 from stylemill.storage.uri import name as last_component
-from stylemill.storage.writing import first_write
+from stylemill.storage.user_errors import writing_output
 from stylemill.style_model import StyleModel
 from stylemill.training.config import TrainConfig
 
@@ -223,7 +223,7 @@ def import_model(config: ImportConfig) -> int:
     storage = Storage(config.storage)
     data = _read(storage, "from", config.from_)
     model = convert(data, source=config.from_, name=config.style_name, tanh_scale=config.tanh_scale)
-    with first_write(config.out):
+    with writing_output(config.out):
         saved = save_style_model(storage, config.out_uri, model)
     imported = saved.metadata["imported"]
     print(f"{config.from_} is a checkpoint of {imported['layout']}, sha256 {imported['sha256'][:DIGITS]}")
@@ -242,7 +242,7 @@ def export_model(config: ExportConfig) -> int:
     _, model = _load(storage, config.from_, config.registry)
     exported = export(model, config.to)
     uri = config.out_uri(model.name, SUFFIXES[config.to])
-    with first_write(config.out):
+    with writing_output(config.out):
         storage.write_bytes(uri, exported.data)
     print(f"{model.name}@{model.version} as {config.to}: {uri}, {len(exported.data):,} bytes")
     print(f"  {exported.description}")

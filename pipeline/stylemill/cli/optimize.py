@@ -17,7 +17,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run(config: OptimizeConfig) -> int:
-    """Optimise, write picture, curve and page, and return the exit code."""
+    """Optimise, write the picture, the loss curve and the page, and return the exit code."""
     import pyarrow as pa
 
     from stylemill.evaluation.judge import open_bench
@@ -28,7 +28,7 @@ def run(config: OptimizeConfig) -> int:
     from stylemill.images.options import DecodeOptions
     from stylemill.manifest.schema import to_parquet
     from stylemill.storage import Storage, join, resolve
-    from stylemill.storage.writing import claim_out
+    from stylemill.storage.user_errors import write_config
 
     storage, out = Storage(config.storage), resolve(config.out)
     assert config.judge.style_image is not None
@@ -37,8 +37,8 @@ def run(config: OptimizeConfig) -> int:
         try:
             source_HWC = load_source(storage, decoder, resolve(config.content), config.size_px)
         except (ImageError, PathConflict) as failure:
-            raise ConfigError("content", config.content, f"cannot be painted ({failure})", "give another") from None
-    claim_out(storage, config, "optimize")
+            raise ConfigError("content", config.content, f"cannot be painted ({failure})", "give another image") from None
+    write_config(storage, config, "optimize")
     line = LiveLine()
     try:
         found = optimize_pixels(

@@ -23,16 +23,16 @@ def run(config: VoteConfig) -> int:
     from stylemill.experiments.design import measured_name, read_evaluations
     from stylemill.experiments.vote_server import VoteServer
     from stylemill.storage import Storage, join, resolve
-    from stylemill.storage.writing import claim_out
+    from stylemill.storage.user_errors import write_config
 
     storage, out = Storage(config.storage), resolve(config.out)
     table = read_evaluations(storage, [config.evaluation])
     models = [measured_name(storage, name, config.registry) for name in config.model]
     questions = write_questions(table, models=models, num_images=config.num_images, seed=config.seed)
-    claim_out(storage, config, "vote")
+    write_config(storage, config, "vote")
     box = BallotBox(storage, out, questions, seed=config.seed)
     server = VoteServer(storage, box, host=config.host, port=config.port)
-    print(f"{len(questions):,} questions; open {server.url} and end with Ctrl-C", flush=True)
+    print(f"{len(questions):,} questions; open {server.url} in a browser, stop with Ctrl-C", flush=True)
     _serve(server)
     for voter, num in sorted(box.num_votes.items()):
         print(f"{voter}: {num:,} votes")
@@ -41,7 +41,7 @@ def run(config: VoteConfig) -> int:
 
 
 def _serve(server: Any) -> None:
-    """Serve until a signal asks to end; a vote that is being written is written first."""
+    """Serve until SIGINT or SIGTERM; a vote that is being written is finished first."""
     ended = threading.Event()
     before = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)

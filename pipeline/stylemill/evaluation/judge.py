@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from stylemill.config import digest, to_mapping
-from stylemill.errors import ConfigError, ImageError, ObjectNotFound, StorageError
+from stylemill.errors import ConfigError, ImageError
 from stylemill.evaluation.config import Judge
 from stylemill.images.decode import decode
 from stylemill.images.options import DecodeOptions
@@ -19,6 +19,7 @@ from stylemill.nn.loss_weights import LossWeights
 from stylemill.nn.losses import StyleTarget, content_loss, gram_matrix, grid_loss, style_target, total_variation_loss
 from stylemill.nn.pixels import normalize
 from stylemill.storage import Storage, resolve
+from stylemill.storage.user_errors import reading_input
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -136,9 +137,5 @@ def read_named(storage: Storage, field: str, uri: str) -> bytes:
     Raises:
         ConfigError: they cannot be read; names the flag.
     """
-    try:
+    with reading_input(field, uri, expected="a file"):
         return storage.read_bytes(resolve(uri))
-    except ObjectNotFound:
-        raise ConfigError(field, uri, "does not exist", f"give the location with --{field.replace('_', '-')}") from None
-    except StorageError as error:
-        raise ConfigError(field, uri, f"cannot be read ({error})", "check location and credentials") from None

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from stylemill.config import digest
-from stylemill.errors import AccessDenied, ConfigError, ImageError, NotAnImage, ObjectNotFound, StorageError
+from stylemill.errors import AccessDenied, ConfigError, ImageError, NotAnImage, ObjectNotFound
 from stylemill.evaluation.config import MIN_SIDE_PX, EvaluateConfig, check_installed
 from stylemill.evaluation.judge import Bench, at_size, open_bench, read_named
 from stylemill.evaluation.measurements import checkerboard, color_shift, structural_similarity
@@ -28,7 +28,7 @@ from stylemill.registry import locate_model
 from stylemill.storage import ObjectStat, Storage, join, resolve
 from stylemill.storage.sources import draw, find_sources, stratum_of
 from stylemill.storage.uri import is_inside
-from stylemill.storage.writing import claim_out
+from stylemill.storage.user_errors import listing_input, write_config
 from stylemill.style_model import StyleModel, load_style_model
 
 Image = NDArray[np.uint8]
@@ -63,7 +63,7 @@ def prepare(storage: Storage, config: EvaluateConfig) -> PreparedEvaluation:
         raise ConfigError("out", config.out, "lies inside the content", "choose a location outside it")
     bench = open_bench(storage, config.judge, style_image=style_image)
     sources = _draw_sources(storage, config, content)
-    claim_out(storage, config, "evaluate")
+    write_config(storage, config, "evaluate")
     return PreparedEvaluation(
         config=config,
         out=out,
@@ -229,11 +229,8 @@ def _style_image_of(storage: Storage, config: EvaluateConfig, model: StyleModel)
 
 
 def _draw_sources(storage: Storage, config: EvaluateConfig, content: str) -> tuple[ObjectStat, ...]:
-    try:
+    with listing_input("content", config.content):
         found = {item.key: item for item in find_sources(storage, content) if item.problem_type is None}
-    except StorageError as error:
-        cure = "check the location and that its store answers"
-        raise ConfigError("content", config.content, f"cannot be listed ({error})", cure) from None
     if not found:
         raise ConfigError("content", config.content, "holds no images", "give a prefix, glob or file that holds some")
     return tuple(found[key] for key in draw(list(found), config.num_images, seed=config.seed))

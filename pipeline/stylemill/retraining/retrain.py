@@ -26,6 +26,7 @@ from stylemill.retraining.reporting import SECRET_VARIABLE, notify
 from stylemill.storage import Storage, join, resolve
 from stylemill.storage.lease import acquire
 from stylemill.storage.sources import find_sources
+from stylemill.storage.user_errors import writing_output
 from stylemill.training.config import TrainConfig
 from stylemill.training.layout import TrainLayout
 
@@ -70,12 +71,10 @@ def retrain(config: RetrainConfig, train_candidate: TrainCandidate, on_stage: On
     registry = Registry.create(storage, registry_uri(config.registry, "retraining"))
     style = config.style_name
     try:
-        lease = acquire(storage, join(out, "lease", style), on_wait=on_stage)
+        with writing_output(config.out, only=PathConflict):
+            lease = acquire(storage, join(out, "lease", style), on_wait=on_stage)
     except RunConflict as conflict:
         return RetrainResult(outcome=None, is_new=False, held_by=str(conflict))
-    except PathConflict as error:
-        cure = "give a folder or a prefix"
-        raise ConfigError("out", config.out, f"cannot be written ({error})", cure) from error
     with lease:
         inputs_digest = digest_of_inputs(storage, config)
         layout = FiringLayout(out=out, name=config.firing or inputs_digest[:16])

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from stylemill.config import to_yaml
-from stylemill.errors import AccessDenied, ConfigError, StorageError
+from stylemill.errors import ConfigError, config_errors_for
 from stylemill.manifest.commit import Success, read_success, remove_pending
 from stylemill.manifest.layout import RunLayout
 from stylemill.manifest.read import CommittedRun, load_history
@@ -17,7 +16,7 @@ from stylemill.storage import Storage, resolve
 from stylemill.storage.options import first_look
 from stylemill.storage.sources import find_sources, reaches_into, sources_root
 from stylemill.storage.uri import is_inside, scheme
-from stylemill.storage.writing import first_write
+from stylemill.storage.user_errors import listing_input, reading_input, writing_output
 from stylemill.style_model import StyleModel, load_style_model, to_bytes
 from stylemill.stylizing.config import StylizeConfig
 from stylemill.stylizing.identity import FollowUp, RunIdentity, differences, identify
@@ -51,9 +50,9 @@ def prepare(config: StylizeConfig) -> PreparedRun:
             the sources, or holds this run with another fingerprint.
     """
     storage = Storage(first_look(config.storage))
-    with _about("input"):
+    with config_errors_for("input"):
         source_root = resolve(config.input)
-    with _about("out"):
+    with config_errors_for("out"):
         out = resolve(config.out)
     models = load_models(storage, config.model, config.registry)
     named = [(model.name, model.version, model.sha256) for model in models]
@@ -82,7 +81,7 @@ def claim(storage: Storage, run: PreparedRun, models: Sequence[StyleModel]) -> P
         ConfigError: the folder cannot be written, or belongs to a run with other settings.
     """
     layout = run.layout
-    with first_write(layout.out):
+    with writing_output(layout.out):
         _claim_identity(storage, layout, run.identity)
         success = read_success(storage, layout)
         if success is None:
@@ -135,26 +134,15 @@ def load_models(storage: Storage, uris: Sequence[str], registry: str | None = No
     """
     models: list[StyleModel] = []
     for uri in uris:
-        try:
-            with _about("model"):
-                model = load_style_model(storage, locate_model(storage, uri, registry))
-        except StorageError as error:
-            raise ConfigError("model", uri, f"cannot be read ({error})", "check the location and credentials") from None
+        with (
+            reading_input("model", uri, expected="a style model"),
+            config_errors_for("model", keep=("registry", "style")),
+        ):
+            model = load_style_model(storage, locate_model(storage, uri, registry))
         if any(model.name == other.name for other in models):
             raise ConfigError("model", uri, f"is a second style named {model.name!r}", "give each style one model")
         models.append(model)
     return models
-
-
-@contextmanager
-def _about(field: str) -> Iterator[None]:
-    """Name the config field in errors about its location."""
-    try:
-        yield
-    except ConfigError as error:
-        if error.field != "location":
-            raise
-        raise ConfigError(field, error.value, error.problem, error.cure) from None
 
 
 def _check_apart(root: str, source_root: str, out: str, identity: RunIdentity) -> None:
@@ -173,30 +161,22 @@ def _real(uri: str) -> str:
 
 
 def _check_sources(storage: Storage, source_root: str) -> None:
-    try:
-        with _about("input"):
-            first = next(iter(find_sources(storage, source_root)), None)
-    except AccessDenied as error:
-        raise ConfigError("input", source_root, f"cannot be read ({error})", "check the credentials") from None
-    except StorageError as error:
-        cure = "check the location and that its store answers"
-        raise ConfigError("input", source_root, f"cannot be listed ({error})", cure) from None
+    with listing_input("input", source_root), config_errors_for("input"):
+        first = next(iter(find_sources(storage, source_root)), None)
     if first is None:
         cure = "give a prefix, glob, file or Parquet file of uris that holds some"
         raise ConfigError("input", source_root, "holds no sources", cure)
 
 
 def _check_output(storage: Storage, out: str) -> None:
-    try:
+    with listing_input("out", out):
         # Strangers are looked for by name order: before, between and after the three folders that are ours.
         for after in ("", *(f"{folder}/\U0010ffff" for folder in OWN_FOLDERS)):
-            with _about("out"):
+            with config_errors_for("out"):
                 found = next(storage.list_objects(out, after), None)
             if found is not None and found.key.split("/")[0] not in OWN_FOLDERS:
                 cure = "choose an empty location, or one that an earlier run made"
                 raise ConfigError("out", out, f"already holds something else ({found.key!r})", cure)
-    except StorageError as error:
-        raise ConfigError("out", out, f"cannot be listed ({error})", "check the location and credentials") from None
 
 
 def _claim_identity(storage: Storage, layout: RunLayout, identity: RunIdentity) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from stylemill.errors import ConfigError
+from stylemill.errors import ConfigError, config_errors_for
 
 JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 PROGRESS_MARK = "progress: "
@@ -57,10 +57,8 @@ def with_address_from(config: AddressT, environment: dict[str, str]) -> AddressT
         return config
     for variable in ADDRESS_VARIABLES:
         if environment.get(variable):
-            try:
+            with config_errors_for(variable, cure="give --address http://HOST:8265"):
                 return replace(config, address=environment[variable])
-            except ConfigError as error:
-                raise ConfigError(variable, error.value, error.problem, "give --address http://HOST:8265") from None
     raise ConfigError("address", None, "is required", "give --address http://HOST:8265")
 
 

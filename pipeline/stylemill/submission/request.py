@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from stylemill.config import digest, to_mapping, to_yaml
-from stylemill.errors import ConfigError
+from stylemill.errors import ConfigError, config_errors_for
 from stylemill.registry import is_reference
 from stylemill.storage import resolve
 from stylemill.storage.uri import scheme
@@ -124,10 +124,8 @@ def resolve_locations(config: Any, names: Sequence[str], *, shared_filesystem: b
 def _resolved(name: str, uri: str, shared_filesystem: bool) -> str:
     if is_reference(uri):
         return uri
-    try:
+    with config_errors_for(name):
         resolved = resolve(uri)
-    except ConfigError as error:
-        raise ConfigError(name, error.value, error.problem, error.cure) from None
     if scheme(resolved) in LOCAL_SCHEMES and not shared_filesystem:
         cure = "give a URI such as s3://bucket/prefix, or --shared-filesystem if every machine there has this path"
         raise ConfigError(name, uri, "is a path of this machine, which the cluster cannot see", cure)

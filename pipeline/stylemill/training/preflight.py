@@ -14,13 +14,13 @@ from typing import Any
 from PIL import Image
 
 from stylemill.config import from_mapping, parse_yaml, to_yaml
-from stylemill.errors import AccessDenied, ConfigError, ImageError, ObjectNotFound, StorageError
+from stylemill.errors import ConfigError, ImageError, ObjectNotFound, config_errors_for
 from stylemill.nn.architecture import Architecture
 from stylemill.registry import locate_model
 from stylemill.storage import Storage, resolve
 from stylemill.storage.options import first_look
 from stylemill.storage.uri import can_name_folder, is_inside
-from stylemill.storage.writing import first_write
+from stylemill.storage.user_errors import listing_input, reading_input, writing_output
 from stylemill.style_model import StyleHeader, from_bytes, load_style_header, read_header
 from stylemill.training.config import ADDED_LATER, MAY_CHANGE, TrainConfig, settings_of
 from stylemill.training.data import list_content, load_short_side
@@ -129,7 +129,7 @@ def prepare(config: TrainConfig) -> PreparedTraining:
     content, unlisted = _list_content(storage, config)
     if any(is_inside(layout.out, resolve(location)) for location in config.content):
         raise ConfigError("out", config.out, "lies inside the content images", "choose a location outside them")
-    with first_write(config.out):
+    with writing_output(config.out):
         finished = finished_style(storage, layout, config, style_sha256)
         _claim(storage, layout, config, _identity(config, style_sha256, warm_start=warm_start, teacher=teacher))
         before = _config_before(storage, layout)
@@ -157,25 +157,19 @@ def prepare(config: TrainConfig) -> PreparedTraining:
 
 
 def _resolved(field: str, uri: str) -> str:
-    try:
+    with config_errors_for(field):
         return resolve(uri)
-    except ConfigError as error:
-        raise ConfigError(field, error.value, error.problem, error.cure) from None
 
 
 def _read_style(storage: Storage, config: TrainConfig) -> tuple[bytes, str]:
     uri = config.style_image
     try:
-        data = storage.read_bytes(_resolved("style_image", uri))
+        with reading_input("style_image", uri, expected="an image"):
+            data = storage.read_bytes(_resolved("style_image", uri))
         image_HWC = load_short_side(data, config.style_size_px)
-    except ObjectNotFound:
-        raise ConfigError("style_image", uri, "does not exist", "give the location of an image") from None
-    except StorageError as error:
-        raise ConfigError("style_image", uri, f"cannot be read ({error})", "check location and credentials") from None
     except ImageError as failure:
-        raise ConfigError(
-            "style_image", uri, f"is no image that can be read ({failure})", "give a JPEG or PNG"
-        ) from None
+        cure = "give a JPEG or PNG"
+        raise ConfigError("style_image", uri, f"is not an image that can be read ({failure})", cure) from None
     buffer = io.BytesIO()
     Image.fromarray(image_HWC).save(buffer, "PNG")
     return buffer.getvalue(), hashlib.sha256(data).hexdigest()
@@ -184,14 +178,11 @@ def _read_style(storage: Storage, config: TrainConfig) -> tuple[bytes, str]:
 def _read_model(storage: Storage, field: str, uri: str | None, registry: str | None) -> bytes | None:
     if uri is None:
         return None
-    try:
+    with config_errors_for(field, value=uri, keep=("registry",)):
         located = locate_model(storage, uri, registry)
         load_style_header(storage, located)
         data = storage.read_bytes(located)
         from_bytes(data, source=uri)
-    except ConfigError as error:
-        at_fault = "registry" if error.field == "registry" else field
-        raise ConfigError(at_fault, uri, error.problem, error.cure) from None
     return data
 
 
@@ -217,12 +208,8 @@ def _shape_taken(config: TrainConfig, warm_start: bytes | None) -> tuple[str, ..
 def _read_loss_weights(storage: Storage, config: TrainConfig) -> bytes | None:
     """Return the file of the loss network's parameters, once they are known to fit."""
     uri = config.loss_weights
-    try:
+    with reading_input("loss_weights", uri, expected="torchvision's weights"):
         weights = None if uri is None else storage.read_bytes(_resolved("loss_weights", uri))
-    except ObjectNotFound:
-        raise ConfigError("loss_weights", uri, "does not exist", "give the location of torchvision's weights") from None
-    except StorageError as error:
-        raise ConfigError("loss_weights", uri, f"cannot be read ({error})", "check location and credentials") from None
     if config.loss_network != "pyramid":
         from stylemill.nn.loss_networks import build_loss_network
         from stylemill.nn.loss_networks.vgg import used_vgg_weights
@@ -236,19 +223,12 @@ def _read_loss_weights(storage: Storage, config: TrainConfig) -> bytes | None:
 def _list_content(storage: Storage, config: TrainConfig) -> tuple[list[str], list[str]]:
     """Return the locations of the content images, and a word about entries that are none."""
     problems: list[str] = []
-    try:
+    with listing_input("content", list(config.content)), config_errors_for("content"):
         content = list_content(
             storage,
             config.content,
             lambda found: problems.append(f"{found.uri}: {found.problem or found.problem_type}"),
         )
-    except ConfigError as error:
-        raise ConfigError("content", error.value, error.problem, error.cure) from None
-    except AccessDenied as error:
-        raise ConfigError("content", list(config.content), f"cannot be read ({error})", "check credentials") from None
-    except StorageError as error:
-        cure = "check the location and that its store answers"
-        raise ConfigError("content", list(config.content), f"cannot be listed ({error})", cure) from None
     if not content:
         cure = "give a prefix, glob, file or Parquet file of uris that holds some"
         but = f", but {problems[0]}" if problems else ""
