@@ -17,9 +17,9 @@ from stylemill.retraining.config import RetrainConfig
 from stylemill.retraining.outcome import Evidence, Outcome, load_outcomes
 from stylemill.storage import Storage, join, resolve
 from stylemill.storage.sources import find_sources
-from stylemill.training.config import MAY_CHANGE, TrainConfig, settings_of
+from stylemill.training.config import SETTINGS_THAT_MAY_CHANGE, TrainConfig, settings_of
 
-_TRAINS_ALIKE = {*MAY_CHANGE, "style_image", "content", "warm_start"} - {"steps"}
+_TRAINS_ALIKE = {*SETTINGS_THAT_MAY_CHANGE, "style_image", "content", "warm_start"} - {"steps"}
 """Settings that do not make a candidate another one, or that enter by their content."""
 
 

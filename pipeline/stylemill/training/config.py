@@ -1,6 +1,7 @@
-"""What a user may choose about a training run.
+"""Settings of a training run, and the presets of ``stylemill train --preset NAME``.
 
-Named sets of values for ``stylemill train --preset NAME``; docs/choosing-a-style.md shows what they give.
+The fields' docstrings are the help of the flags. ``SETTINGS_THAT_MAY_CHANGE`` lists what a resumed run may set
+differently; docs/choosing-a-style.md shows the effect of the settings and presets.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from stylemill.storage import StorageOptions
 from stylemill.storage.uri import name as last_component
 
 MIN_STYLE_PX = 8
-"""What the loss networks' content layers take at least."""
+"""Smallest input of the loss networks' content layers."""
 MAX_SIDE_PX = 8192
 _NUM_WORKERS = re.compile(r"(\d+)(?::(\d+))?")
 
-MAY_CHANGE = (
+SETTINGS_THAT_MAY_CHANGE = (
     "registry",
     "steps",
     "num_workers",
@@ -37,10 +38,13 @@ MAY_CHANGE = (
     "storage",
     "out",
 )
-"""Fields in which a resumed run may differ from the one that it continues."""
+"""Fields that a resumed run may set differently from the run that it continues."""
 
-ADDED_LATER = ("norm", "residual", "teacher", "teacher_weight")
-"""Fields that older runs and style models do not name; one that has its default is not named by newer ones either."""
+OMITTED_AT_DEFAULT = ("norm", "residual", "teacher", "teacher_weight")
+"""Fields that ``run.json`` and style models record only if they differ from the default.
+
+A field that is added here changes neither the identity nor the version of trainings that do not use it.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,106 +59,106 @@ class TrainConfig:
     """Location of the style image."""
 
     content: tuple[str, ...]
-    """Content images to train on: prefixes, globs, files, Parquet files of uris; may be repeated."""
+    """Content images to train on: prefix, glob, file, or Parquet file with a column uri; may be repeated."""
 
     out: str
-    """Output location; the same command again resumes."""
+    """Output location; running the same command again resumes."""
 
     name: str | None = None
     """Name of the style; by default the stem of the style image."""
 
     warm_start: str | None = None
-    """Style model whose weights training starts from: a location, or registry:STYLE[@VERSION]."""
+    """Style model whose weights training starts from: a location or registry:STYLE[@VERSION]."""
 
     registry: str | None = None
-    """Registry that registry:STYLE means; by default the environment's STYLEMILL_REGISTRY."""
+    """Registry that registry:STYLE refers to; by default the environment variable STYLEMILL_REGISTRY."""
 
     loss_network: Literal["pyramid", "vgg16", "vgg19"] = "pyramid"
-    """What judges likeness: pyramid needs no download, vgg16 and vgg19 do (or --loss-weights)."""
+    """Network whose features are compared: pyramid needs no download, vgg16 and vgg19 do (or --loss-weights)."""
 
     loss_weights: str | None = None
-    """Location of the VGG's weights (torchvision's state dict), for clusters without internet."""
+    """Location of the VGG weights (torchvision's state dict), for clusters without internet access."""
 
     steps: int = 2000
-    """Updates of the weights."""
+    """Number of updates of the weights."""
 
     num_workers: str = "1"
-    """Training workers, or MIN:MAX to take what the cluster has."""
+    """Number of training workers, or MIN:MAX to use what the cluster has."""
 
     cpus_per_worker: int | None = None
-    """CPUs that each worker reserves and uses; by default the cluster's share of one worker."""
+    """CPUs that each worker reserves and uses; by default the cluster's CPUs are divided among the workers."""
 
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where the workers train."""
+    """Device that the workers train on."""
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the networks; losses are always float32. auto takes bfloat16 where the hardware has it."""
+    """Precision of the networks; losses are always float32. auto uses bfloat16 if the hardware supports it."""
 
     width: float = 1.0
     """Multiplier of the network's channel counts."""
 
     upsampling: Literal["nearest", "bilinear", "bicubic", "transposed", "shuffle"] = "nearest"
-    """The network's upsampling blocks: an interpolation, transposed convolutions, or pixel shuffles."""
+    """Upsampling blocks of the network: an interpolation, transposed convolutions or pixel shuffles."""
 
     norm: Literal["instance", "batch", "layer", "group"] = "instance"
-    """What normalises features; batch takes the statistics of the crops that one worker handles at once."""
+    """Normalisation of features; batch uses the statistics of one worker's micro-batch."""
 
     residual: Literal["full", "separable"] = "full"
-    """Convolutions of the residual blocks: full, or one for each channel and a 1x1 one that mixes them."""
+    """Convolutions of the residual blocks: full, or depthwise followed by 1x1 (separable)."""
 
     crop_px: int = 256
-    """Side of the training crops, in pixels."""
+    """Side of the training crops, in pixels; a multiple of 4."""
 
     oversize: float = 1.5
-    """Content images are resized to this many crops on their shorter side before cropping."""
+    """Shorter side of the content images before cropping, as a multiple of the crop's side."""
 
     batch_size: int = 4
-    """Crops per step, over all workers."""
+    """Crops per step over all workers."""
 
     micro_batch_size: int | None = None
-    """Crops that one worker handles at once; gradients of smaller portions add up."""
+    """Crops that a worker processes at once; gradients are accumulated. By default all its crops of a step."""
 
     style_size_px: int = 320
-    """Shorter side of the style image as the loss sees it; smaller means finer strokes."""
+    """Shorter side of the style image in the loss, in pixels; smaller values give finer strokes."""
 
     learning_rate: float = 1.5e-3
-    """Highest rate of the one-cycle schedule; narrow networks and short runs bear more, as the preset quick has it."""
+    """Peak of the one-cycle schedule; narrow networks and short runs tolerate more, see the preset quick."""
 
     content_weight: float = LossWeights.content
-    """Weight of the likeness to the content image."""
+    """Weight of the content loss."""
 
     teacher: str | None = None
-    """Style model whose pictures are learned as well, to make a wide style narrow: a location, or registry:STYLE."""
+    """Style model whose outputs are learned too, to distil a wide network: a location or registry:STYLE[@VERSION]."""
 
     teacher_weight: float = 10.0
-    """Weight of the likeness to the teacher's picture, where there is a teacher."""
+    """Weight of the difference from the teacher's output; ignored without --teacher."""
 
     style_weight: float = LossWeights.style
-    """Weight of the likeness to the style image."""
+    """Weight of the style loss."""
 
     tv_weight: float = LossWeights.total_variation
-    """Weight of smoothness."""
+    """Weight of the total variation loss, which favours smooth results."""
 
     grid_weight: float = LossWeights.grid
-    """Weight against lines and checkerboards of 2 and 4 px, which upsampling leaves where nothing forbids it."""
+    """Weight of the penalty on lines and checkerboards of 2 and 4 px, artefacts of upsampling."""
 
     least_view: float = 0.6
-    """The loss sees results at changing sizes, down to this share of theirs; at 1 networks come to paint lattices."""
+    """Smallest scale at which the loss sees results; it varies per step, and at 1 networks tend to paint lattices."""
 
     max_gradient_norm: float = 5.0
     """Gradients are clipped to this norm."""
 
     ema_decay: float = 0.98
-    """Decay of the running mean of the weights, which is what is exported."""
+    """Decay of the exponential moving average of the weights, which is what is exported."""
 
     seed: int = 0
-    """Decides initial weights, order of samples and crops."""
+    """Seed of the initial weights, the order of samples and the crops."""
 
     checkpoint_every: int = 100
     """Steps between checkpoints."""
 
     keep_checkpoints: int = 2
-    """Checkpoints that are kept."""
+    """Number of checkpoints to keep."""
 
     sample_every: int = 250
     """Steps between sample pictures."""
@@ -163,13 +167,13 @@ class TrainConfig:
     """Write event files for TensorBoard under OUT/tensorboard; needs `pip install 'stylemill[tensorboard]'`."""
 
     patience: int = 0
-    """Stop early after so many checkpoints without a better mean loss; 0 never does."""
+    """Stop early after this number of checkpoints without a lower mean loss; 0 disables it."""
 
     max_failed_fraction: float = 0.05
-    """Share of undecodable content images above which training stops."""
+    """Fraction of undecodable content images above which training fails."""
 
     content_cache: str = "512MiB"
-    """Memory for decoded content images, so that small sets are decoded once."""
+    """Memory per worker for decoded content images, so that small sets are decoded once."""
 
     storage: StorageOptions = field(default_factory=StorageOptions)
 
@@ -190,7 +194,7 @@ class TrainConfig:
         parse_size("content_cache", self.content_cache)
         check_within("crop_px", self.crop_px, 32, MAX_SIDE_PX)
         if self.crop_px % 4:
-            raise ConfigError("crop_px", self.crop_px, "is no multiple of 4", f"use {self.crop_px // 4 * 4}")
+            raise ConfigError("crop_px", self.crop_px, "is not a multiple of 4", f"use {self.crop_px // 4 * 4}")
         for name, low, high in (("width", 0.05, 4.0), ("oversize", 1.0, 8.0), ("learning_rate", 1e-7, 1.0)):
             check_within(name, getattr(self, name), low, high)
         check_within("max_gradient_norm", self.max_gradient_norm, 1e-6, 1e9)
@@ -208,12 +212,12 @@ class TrainConfig:
             raise ConfigError("style_weight", self.style_weight, "and content_weight leave nothing to learn", cure)
         if self.loss_weights is not None and self.loss_network == "pyramid":
             cure = "leave it out, or add --loss-network vgg16"
-            raise ConfigError("loss_weights", self.loss_weights, "is of no use to the pyramid", cure)
+            raise ConfigError("loss_weights", self.loss_weights, "is not used by the pyramid", cure)
 
     def _check_workers(self) -> None:
         low, high = self.worker_range
         if not 1 <= low <= high:
-            raise ConfigError("num_workers", self.num_workers, "is no range", "write for example 2 or 1:4")
+            raise ConfigError("num_workers", self.num_workers, "is not a range", "write for example 2 or 1:4")
         if high > self.batch_size:
             cure = f"use at most {self.batch_size}, or a larger --batch-size"
             raise ConfigError("num_workers", self.num_workers, f"is more than batch_size {self.batch_size}", cure)
@@ -225,7 +229,7 @@ class TrainConfig:
 
     @property
     def worker_range(self) -> tuple[int, int]:
-        """Fewest and most workers."""
+        """Smallest and largest number of workers."""
         match = _NUM_WORKERS.fullmatch(self.num_workers.strip())
         if match is None:
             raise ConfigError("num_workers", self.num_workers, "is neither a number nor MIN:MAX", "write 2 or 1:4")
@@ -234,10 +238,12 @@ class TrainConfig:
 
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:
-    """Return all fields, but for those that came later and have their default: equal trainings are named alike."""
+    """Return all fields except those of OMITTED_AT_DEFAULT that have their default."""
     defaults = {field.name: field.default for field in fields(TrainConfig)}
     return {
-        name: value for name, value in to_mapping(config).items() if name not in ADDED_LATER or value != defaults[name]
+        name: value
+        for name, value in to_mapping(config).items()
+        if name not in OMITTED_AT_DEFAULT or value != defaults[name]
     }
 
 
@@ -247,11 +253,11 @@ PRESETS: Mapping[str, Mapping[str, int | float | str]] = {
         "crop_px": 160,
         "steps": 500,
         "sample_every": 100,
-        # Short trainings of narrow networks come to no lattices, and faces stay clearer.
+        # Short trainings of narrow networks develop no lattices at a scale of 1, and faces stay clearer.
         "learning_rate": 4e-3,
         "least_view": 1.0,
     },
     "calm": {"style_weight": 6.0},
     "bold": {"style_weight": 40.0},
 }
-"""Fields of TrainConfig by name of the preset; the config file and flags override them."""
+"""Values of TrainConfig fields by preset; the config file and flags override them."""

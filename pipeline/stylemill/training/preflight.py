@@ -22,7 +22,7 @@ from stylemill.storage.options import first_look
 from stylemill.storage.uri import can_name_folder, is_inside
 from stylemill.storage.user_errors import listing_input, reading_input, writing_output
 from stylemill.style_model import StyleHeader, from_bytes, load_style_header, read_header
-from stylemill.training.config import ADDED_LATER, MAY_CHANGE, TrainConfig, settings_of
+from stylemill.training.config import OMITTED_AT_DEFAULT, SETTINGS_THAT_MAY_CHANGE, TrainConfig, settings_of
 from stylemill.training.data import list_content, load_short_side
 from stylemill.training.layout import TrainLayout
 from stylemill.training.tensorboard import check_tensorboard
@@ -72,7 +72,7 @@ def _check_is_own(
         raise ConfigError("style_image", config.style_image, problem, cure)
     settings = settings_of(config)
     locations = {"content": [resolve(location) for location in config.content]}
-    for name in settings.keys() & trained.keys() - {*MAY_CHANGE, "style_image", "warm_start", "teacher"}:
+    for name in settings.keys() & trained.keys() - {*SETTINGS_THAT_MAY_CHANGE, "style_image", "warm_start", "teacher"}:
         before = [resolve(location) for location in trained[name]] if name == "content" else trained[name]
         if locations.get(name, settings[name]) != before:
             problem = f"differs from {trained[name]!r}, with which {layout.style_uri} was trained"
@@ -244,7 +244,7 @@ def _identity(
 
     Of the content only the locations count: what they held at first was listed then, and the run goes on with that.
     """
-    settings = {name: value for name, value in settings_of(config).items() if name not in MAY_CHANGE}
+    settings = {name: value for name, value in settings_of(config).items() if name not in SETTINGS_THAT_MAY_CHANGE}
     settings |= {"style_image": style_sha256, "content": [resolve(location) for location in config.content]}
     settings["loss_network"] = LOSS_REVISIONS.get(config.loss_network, config.loss_network)
     for name, model in (("warm_start", warm_start), ("teacher", teacher)):
@@ -266,7 +266,7 @@ def _claim(storage: Storage, layout: TrainLayout, config: TrainConfig, identity:
     except ValueError as error:
         cure = "choose another --out"
         raise ConfigError("out", layout.out, f"holds a run whose run.json is damaged ({error})", cure) from None
-    dropped = {name: None for name in ADDED_LATER if name in begun_with}
+    dropped = {name: None for name in OMITTED_AT_DEFAULT if name in begun_with}
     for name, value in {**dropped, **identity}.items():
         if begun_with.get(name) != value:
             by_digest = name in ("style_image", "warm_start", "teacher")

@@ -7,7 +7,7 @@ import pytest
 
 from stylemill.config import from_mapping, parse_yaml, to_yaml
 from stylemill.errors import ConfigError
-from stylemill.training.config import MAY_CHANGE, TrainConfig
+from stylemill.training.config import SETTINGS_THAT_MAY_CHANGE, TrainConfig
 
 
 def config(**changes) -> TrainConfig:
@@ -55,7 +55,7 @@ def test_style_is_named_after_its_image():
 
 
 def test_fields_that_may_change_exist():
-    assert set(MAY_CHANGE) <= set(TrainConfig.__dataclass_fields__)
+    assert set(SETTINGS_THAT_MAY_CHANGE) <= set(TrainConfig.__dataclass_fields__)
 
 
 def test_yaml_round_trip():

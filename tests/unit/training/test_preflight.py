@@ -16,7 +16,7 @@ from stylemill.errors import ConfigError
 from stylemill.nn.loss_networks import build_loss_network
 from stylemill.storage import Storage, resolve
 from stylemill.style_model import save_style_model
-from stylemill.training.config import ADDED_LATER, TrainConfig, settings_of
+from stylemill.training.config import OMITTED_AT_DEFAULT, TrainConfig, settings_of
 from stylemill.training.layout import TrainLayout
 from stylemill.training.preflight import prepare
 from tests.drawn import image_bytes, style_model
@@ -133,7 +133,7 @@ def test_few_images_are_allowed_with_a_word_about_what_they_do(folder):
 def test_a_run_of_an_older_version_that_knows_no_variants_is_resumed(folder):
     prepare(config(folder))
     begun_with = json.loads(Storage().read_bytes(TrainLayout(resolve(str(folder / "out"))).identity_uri))
-    assert not set(begun_with) & set(ADDED_LATER)
+    assert not set(begun_with) & set(OMITTED_AT_DEFAULT)
     assert "norm" not in settings_of(config(folder)) and settings_of(config(folder, norm="group"))["norm"] == "group"
 
 

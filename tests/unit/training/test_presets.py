@@ -4,7 +4,7 @@ import pytest
 
 from stylemill.cli.main import DONE, WRONG_USE, main
 from stylemill.config import from_mapping, parse_yaml
-from stylemill.training.config import MAY_CHANGE, PRESETS, TrainConfig
+from stylemill.training.config import PRESETS, SETTINGS_THAT_MAY_CHANGE, TrainConfig
 
 NEEDED = ("--style-image", "a.jpg", "--content", "photos", "--out", "out")
 
@@ -45,4 +45,4 @@ def test_help_names_each_preset_and_its_values(capsys):
 def test_presets_touch_what_the_picture_depends_on_not_where_it_lies():
     fields = {field for values in PRESETS.values() for field in values}
     assert not fields & {"style_image", "content", "out", "name", "seed", "num_workers", "device"}
-    assert fields & set(MAY_CHANGE) <= {"steps", "sample_every"}
+    assert fields & set(SETTINGS_THAT_MAY_CHANGE) <= {"steps", "sample_every"}
