@@ -1,3 +1,3 @@
-"""stylemill's library: train style networks, repaint image libraries. Importing it loads neither torch nor ray."""
+"""Train style-transfer networks and repaint image libraries with them. Importing it loads neither torch nor ray."""
 
 __version__ = "0.1.0"

@@ -1,1 +1,1 @@
-"""Verify, repair and clean up committed runs."""
+"""Verifies, repairs and cleans up committed runs."""

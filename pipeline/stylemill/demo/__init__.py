@@ -1,1 +1,1 @@
-"""The demo's own ingredients: a painting drawn by code and a small library of real photographs."""
+"""Inputs of the demo: a style image drawn by code, and a small library of real photographs."""

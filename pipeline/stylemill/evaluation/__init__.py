@@ -1,1 +1,1 @@
-"""How good a style is: measurements of painted pictures, and direct optimisation to compare with."""
+"""Measurements of how good a style is, and direct optimisation to compare with."""

@@ -1,1 +1,1 @@
-"""Style models from other implementations, and style models for them."""
+"""Import of style models from other implementations, and export to their formats."""

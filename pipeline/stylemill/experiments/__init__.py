@@ -1,1 +1,1 @@
-"""Which of two styles is better: the design of a comparison, votes, and the statistics that decide."""
+"""Decides which of two styles is better: design of the comparison, votes, statistics."""

@@ -1,1 +1,1 @@
-"""Manifests: schema, plan, pending rows, commit, reading."""
+"""Manifests of bulk runs: schema, plan shards, pending rows, parts, commit and reading."""

@@ -1,1 +1,1 @@
-"""Networks, losses and their arithmetic. Depends on torch alone."""
+"""Networks, losses and fast forward passes. Needs only torch and numpy."""

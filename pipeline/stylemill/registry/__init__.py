@@ -1,4 +1,4 @@
-"""Versioned styles in plain files, and which version of each is in use."""
+"""Versions of styles in plain files, and which version of each is in use."""
 
 from stylemill.registry.records import Promotion, Version
 from stylemill.registry.reference import (

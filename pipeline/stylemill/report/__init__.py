@@ -1,1 +1,1 @@
-"""Pages about runs: one self-contained HTML file each, readable without a network."""
+"""Report pages: one self-contained HTML file per run, readable without a network."""

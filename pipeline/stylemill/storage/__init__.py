@@ -1,4 +1,4 @@
-"""The one seam to object storage and file systems."""
+"""All access to object storage and file systems: whole objects, listings, retries and leases."""
 
 from stylemill.storage.options import StorageOptions
 from stylemill.storage.storage import Storage

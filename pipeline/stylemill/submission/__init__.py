@@ -1,1 +1,1 @@
-"""A verb as a job on a Ray cluster: what is sent, to whom, and what came of it."""
+"""Runs a verb as a job on a Ray cluster: what is sent, job ids, the cluster's answers, estimates of time and cost."""

@@ -1,1 +1,1 @@
-"""The training flow: one style per run, resumable to the bit."""
+"""The training flow: one style per run, resumable with bit-identical results."""

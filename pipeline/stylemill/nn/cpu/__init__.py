@@ -1,1 +1,1 @@
-"""The network on a CPU: weights folded and packed once, strips of rows through every layer, fixed orders of sums."""
+"""The forward pass on a CPU: packed weights, strips of rows through every layer, sums in a fixed order."""

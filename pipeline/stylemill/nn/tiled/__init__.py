@@ -1,4 +1,4 @@
-"""Images larger than memory, without a seam."""
+"""Forward passes over images that do not fit into memory, without visible seams."""
 
 from stylemill.nn.tiled.stylize import stylize_by_thumbnail, stylize_tiled
 
