@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from stylemill.evaluation.measurements import WINDOW_PX, GridEnergy, grid_energy
+from stylemill.evaluation.image_metrics import WINDOW_PX, GridEnergy, grid_energy
 from stylemill.nn.fast_net import FastNet
 from stylemill.nn.precision import resolve_precision
 from stylemill.storage import Storage

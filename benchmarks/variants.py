@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from stylemill.evaluation.measurements import grid_energy
+from stylemill.evaluation.image_metrics import grid_energy
 from stylemill.nn.fast_net import FastNet
 from stylemill.nn.loss_networks import build_loss_network
 from stylemill.nn.loss_weights import LossWeights

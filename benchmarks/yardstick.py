@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 
 from stylemill.demo.style_image import draw_style_image
-from stylemill.evaluation.config import Judge
-from stylemill.evaluation.judge import Bench, at_size, open_bench
-from stylemill.evaluation.optimize import MARKS, optimize_pixels
+from stylemill.evaluation.config import JudgeConfig
+from stylemill.evaluation.judge import Judge, at_size, load_judge
+from stylemill.evaluation.optimize import REPORTED_ITERATIONS, optimize_pixels
 from stylemill.nn.fast_net import FastNet
 from stylemill.storage import Storage
 from stylemill.style_model import load_style_model
@@ -40,7 +40,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for pictures")
     parser.add_argument("--size-px", type=int, default=128)
     parser.add_argument("--photos", default="astronaut.png,coffee.png")
-    parser.add_argument("--iterations", type=int, default=MARKS[-1], help="of L-BFGS from content, on every photo")
+    parser.add_argument(
+        "--iterations", type=int, default=REPORTED_ITERATIONS[-1], help="of L-BFGS from content, on every photo"
+    )
     parser.add_argument(
         "--other-iterations", type=int, default=100, help="of the others, on the first photo; 0 leaves them out"
     )
@@ -49,14 +51,14 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     style = arguments.out / "style.png"
     draw_style_image().save(style)
-    bench = open_bench(Storage(), Judge(), style_image=str(style))
+    judge = load_judge(Storage(), JudgeConfig(), style_image=str(style))
     net = FastNet(load_style_model(Storage(), arguments.model).build_network(), precision="auto", num_threads=1)
     photos = [_photo(name, arguments.size_px) for name in arguments.photos.split(",")]
     for number, photo_HWC in enumerate(photos):
-        _network(bench, net, photo_HWC, arguments.out, number)
-        _optimized(bench, photo_HWC, arguments.out, number, arguments.iterations, "lbfgs", "content", "full")
+        _network(judge, net, photo_HWC, arguments.out, number)
+        _optimized(judge, photo_HWC, arguments.out, number, arguments.iterations, "lbfgs", "content", "full")
     for variant in VARIANTS if arguments.other_iterations else ():
-        _optimized(bench, photos[0], arguments.out, 0, arguments.other_iterations, *variant)
+        _optimized(judge, photos[0], arguments.out, 0, arguments.other_iterations, *variant)
 
 
 def _photo(name: str, size_px: int) -> np.ndarray:
@@ -64,7 +66,7 @@ def _photo(name: str, size_px: int) -> np.ndarray:
     return np.ascontiguousarray(at_size(np.asarray(Image.open(path).convert("RGB")), size_px))
 
 
-def _network(bench: Bench, net: FastNet, photo_HWC: np.ndarray, out: Path, number: int) -> None:
+def _network(judge: Judge, net: FastNet, photo_HWC: np.ndarray, out: Path, number: int) -> None:
     painted_HWC = net.stylize(photo_HWC)
     start_s, rounds = time.process_time(), 5
     for _ in range(rounds):
@@ -72,17 +74,17 @@ def _network(bench: Bench, net: FastNet, photo_HWC: np.ndarray, out: Path, numbe
     cpu_s = (time.process_time() - start_s) / rounds
     Image.fromarray(photo_HWC).save(out / f"{number}-source.png")
     Image.fromarray(painted_HWC).save(out / f"{number}-network.png")
-    _tell(run="network", photo=number, loss=bench.losses(painted_HWC, photo_HWC).total, cpu_s=cpu_s)
+    _tell(run="network", photo=number, loss=judge.losses(painted_HWC, photo_HWC).total, cpu_s=cpu_s)
 
 
 def _optimized(
-    bench: Bench, photo_HWC: np.ndarray, out: Path, number: int, iterations: int, optimizer: Any, start: Any, gram: Any
+    judge: Judge, photo_HWC: np.ndarray, out: Path, number: int, iterations: int, optimizer: Any, start: Any, gram: Any
 ) -> None:
-    marks = [mark for mark in MARKS if mark <= iterations]
-    measure_s = _cpu_s_of_measuring(bench, photo_HWC)
+    marks = [mark for mark in REPORTED_ITERATIONS if mark <= iterations]
+    measure_s = _cpu_s_of_measuring(judge, photo_HWC)
     start_s = time.process_time()
     found = optimize_pixels(
-        bench, photo_HWC, iterations=iterations, optimizer=optimizer, start=start, gram=gram, snapshots=marks
+        judge, photo_HWC, iterations=iterations, optimizer=optimizer, start=start, gram=gram, snapshots=marks
     )
     cpu_s = time.process_time() - start_s - measure_s * (iterations + 1)
     for mark, picture_HWC in found.snapshots.items():
@@ -97,10 +99,10 @@ def _optimized(
     )
 
 
-def _cpu_s_of_measuring(bench: Bench, photo_HWC: np.ndarray) -> float:
+def _cpu_s_of_measuring(judge: Judge, photo_HWC: np.ndarray) -> float:
     start_s = time.process_time()
     for _ in range(10):
-        bench.losses(photo_HWC, photo_HWC)
+        judge.losses(photo_HWC, photo_HWC)
     return (time.process_time() - start_s) / 10
 
 

@@ -38,25 +38,25 @@ def run(config: CompareConfig) -> int:
 def _run_paired(storage: Storage, config: CompareConfig) -> int:
     from stylemill.experiments.ballot import read_votes
     from stylemill.experiments.decision import compare
-    from stylemill.experiments.design import choose_models, measured_name, read_evaluations
-    from stylemill.experiments.ranking import stand
-    from stylemill.report.other_pages import render_comparison_report
+    from stylemill.experiments.design import choose_models, read_evaluations, resolve_model_label
+    from stylemill.experiments.ranking import rank
+    from stylemill.report.decision_pages import render_comparison_report
 
     table = read_evaluations(storage, config.evaluation)
     named = (config.champion, config.candidate)
-    names = (name and measured_name(storage, name, config.registry) for name in named)
+    names = (name and resolve_model_label(storage, name, config.registry) for name in named)
     champion, candidate = choose_models(table, *names)
     votes = read_votes(storage, config.votes)
     comparison = compare(table, champion=champion, candidate=candidate, rule=config.rule, votes=votes)
-    standing = stand(votes, alpha=config.rule.alpha, seed=config.rule.seed) if votes else None
+    ranking = rank(votes, alpha=config.rule.alpha, seed=config.rule.seed) if votes else None
     _print(comparison)
-    if standing is not None:
-        for place in standing.places:
-            low, high = place.interval
-            print(f"votes:  {place.model}: strength {place.strength:+.2f} ({low:+.2f} to {high:+.2f})")
-        print(f"voters: {standing.agreement_sentence}")
+    if ranking is not None:
+        for ranked in ranking.models:
+            low, high = ranked.interval
+            print(f"votes:  {ranked.model}: strength {ranked.strength:+.2f} ({low:+.2f} to {high:+.2f})")
+        print(f"voters: {ranking.agreement_sentence}")
     if config.out:
-        _write(storage, config.out, comparison.to_json(), render_comparison_report(comparison, standing))
+        _write(storage, config.out, comparison.to_json(), render_comparison_report(comparison, ranking))
     return 1 if comparison.decision == "too_few" else 0
 
 

@@ -299,10 +299,10 @@ def write_pages(
         peak_bytes: memory of this process and all that it started, None if unknown.
     """
     from stylemill.manifest.read import read_manifest
-    from stylemill.report.run_pages import DemoStory
+    from stylemill.report.run_pages import DemoReport
     from stylemill.report.write import (
-        gather_bulk,
-        gather_training,
+        load_bulk_report,
+        load_training_report,
         write_bulk_report,
         write_demo_report,
         write_training_report,
@@ -310,12 +310,12 @@ def write_pages(
     from stylemill.storage import Storage
 
     storage = Storage()
-    training = gather_training(storage, str(places.training))
-    bulk = gather_bulk(storage, painted.layout, first_key=FIRST_KEY)
+    training = load_training_report(storage, str(places.training))
+    bulk = load_bulk_report(storage, painted.layout, first_key=FIRST_KEY)
     facts = machine() | {"whole demo": duration(took_s)}
     if peak_bytes is not None:
         facts["peak memory"] = f"{peak_bytes / 2**30:.1f} GiB, Ray and all its processes included"
-    story = DemoStory(
+    report = DemoReport(
         training=training,
         bulk=bulk,
         verification=verdict(verification),
@@ -325,7 +325,7 @@ def write_pages(
     )
     write_training_report(storage, str(places.training), training)
     write_bulk_report(storage, painted.layout, bulk)
-    write_demo_report(storage, str(places.out), story)
+    write_demo_report(storage, str(places.out), report)
     _write_sheet(places, read_manifest(storage, painted.layout))
 
 

@@ -20,7 +20,7 @@ def run(config: OptimizeConfig) -> int:
     """Optimise, write the picture, the loss curve and the page, and return the exit code."""
     import pyarrow as pa
 
-    from stylemill.evaluation.judge import open_bench
+    from stylemill.evaluation.judge import load_judge
     from stylemill.evaluation.measure import load_source, to_png
     from stylemill.evaluation.optimize import optimize_pixels
     from stylemill.evaluation.reporting import write_optimization_page
@@ -32,17 +32,19 @@ def run(config: OptimizeConfig) -> int:
 
     storage, out = Storage(config.storage), resolve(config.out)
     assert config.judge.style_image is not None
-    bench = open_bench(storage, config.judge, style_image=config.judge.style_image)
+    judge = load_judge(storage, config.judge, style_image=config.judge.style_image)
     with IsolatedDecoder(DecodeOptions()) as decoder:
         try:
             source_HWC = load_source(storage, decoder, resolve(config.content), config.size_px)
         except (ImageError, PathConflict) as failure:
-            raise ConfigError("content", config.content, f"cannot be painted ({failure})", "give another image") from None
+            raise ConfigError(
+                "content", config.content, f"cannot be painted ({failure})", "give another image"
+            ) from None
     write_config(storage, config, "optimize")
     line = LiveLine()
     try:
         found = optimize_pixels(
-            bench,
+            judge,
             source_HWC,
             iterations=config.iterations,
             optimizer=config.optimizer,
@@ -60,5 +62,5 @@ def run(config: OptimizeConfig) -> int:
     first, last = found.losses[0], found.losses[-1]
     print(f"loss {first:.3f} -> {last:.3f} in {config.iterations:,} iterations, {duration(found.seconds[-1])}")
     print(f"picture: {join(out, 'result.png')}")
-    print(f"page:    {write_optimization_page(storage, out, config, bench, source_HWC, found)}")
+    print(f"page:    {write_optimization_page(storage, out, config, judge, source_HWC, found)}")
     return 0

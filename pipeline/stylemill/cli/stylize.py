@@ -80,12 +80,12 @@ def progress_text(progress: Progress) -> str:
 
 def write_report(config: StylizeConfig, result: BulkResult) -> None:
     """Write the run's page and print where it is."""
-    from stylemill.report.write import gather_bulk, write_bulk_report
+    from stylemill.report.write import load_bulk_report, write_bulk_report
     from stylemill.storage import Storage
 
     storage = Storage(config.storage)
     warnings.simplefilter("ignore")  # Pillow's, about pictures that were painted all the same
-    print_report(lambda: write_bulk_report(storage, result.layout, gather_bulk(storage, result.layout)))
+    print_report(lambda: write_bulk_report(storage, result.layout, load_bulk_report(storage, result.layout)))
 
 
 def print_summary(result: BulkResult) -> None:

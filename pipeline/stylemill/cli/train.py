@@ -111,12 +111,12 @@ def progress_text(progress: TrainProgress) -> str:
 
 def write_report(config: TrainConfig, result: TrainResult) -> None:
     """Write the run's page and print where it is."""
-    from stylemill.report.write import gather_training, write_training_report
+    from stylemill.report.write import load_training_report, write_training_report
     from stylemill.storage import Storage
 
     storage, out = Storage(config.storage), result.layout.out
     events = result.progress.events
-    print_report(lambda: write_training_report(storage, out, gather_training(storage, out, events=events)))
+    print_report(lambda: write_training_report(storage, out, load_training_report(storage, out, events=events)))
 
 
 def print_summary(result: TrainResult) -> None:

@@ -19,16 +19,16 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(config: VoteConfig) -> int:
     """Serve the page until Ctrl-C or SIGTERM and return the exit code."""
-    from stylemill.experiments.ballot import BallotBox, write_questions
-    from stylemill.experiments.design import measured_name, read_evaluations
+    from stylemill.experiments.ballot import BallotBox, make_questions
+    from stylemill.experiments.design import read_evaluations, resolve_model_label
     from stylemill.experiments.vote_server import VoteServer
     from stylemill.storage import Storage, join, resolve
     from stylemill.storage.user_errors import write_config
 
     storage, out = Storage(config.storage), resolve(config.out)
     table = read_evaluations(storage, [config.evaluation])
-    models = [measured_name(storage, name, config.registry) for name in config.model]
-    questions = write_questions(table, models=models, num_images=config.num_images, seed=config.seed)
+    models = [resolve_model_label(storage, name, config.registry) for name in config.model]
+    questions = make_questions(table, models=models, num_images=config.num_images, seed=config.seed)
     write_config(storage, config, "vote")
     box = BallotBox(storage, out, questions, seed=config.seed)
     server = VoteServer(storage, box, host=config.host, port=config.port)

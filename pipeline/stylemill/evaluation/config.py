@@ -47,7 +47,7 @@ MIN_SIDE_PX = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judge:
+class JudgeConfig:
     """Under which loss everything is measured: the same for all models, or the figures could not be compared."""
 
     style_image: str | None = None
@@ -103,7 +103,7 @@ class EvaluateConfig:
     registry: str | None = None
     """Registry that registry:STYLE means; by default the environment's STYLEMILL_REGISTRY."""
 
-    judge: Judge = inline(Judge)  # noqa: RUF009 (gives a field, as field() does)
+    judge: JudgeConfig = inline(JudgeConfig)  # noqa: RUF009 (gives a field, as field() does)
 
     num_images: int = 64
     """Measure on so many images, drawn evenly over the folders of the content; 0 takes all."""
@@ -158,7 +158,7 @@ class OptimizeConfig:
     out: str
     """Output location: result.png, curve.parquet, report/, and these settings as optimize.yaml."""
 
-    judge: Judge = inline(Judge)  # noqa: RUF009 (gives a field, as field() does)
+    judge: JudgeConfig = inline(JudgeConfig)  # noqa: RUF009 (gives a field, as field() does)
 
     iterations: int = 300
     """Updates of the pixels."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from stylemill.config import digest, to_mapping
 from stylemill.errors import ConfigError, ImageError
-from stylemill.evaluation.config import Judge
+from stylemill.evaluation.config import JudgeConfig
 from stylemill.images.decode import decode
 from stylemill.images.options import DecodeOptions
 from stylemill.nn.loss_networks import build_loss_network
@@ -43,7 +43,7 @@ class Losses:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Bench:
+class Judge:
     """A judge with everything loaded."""
 
     network: LossNetwork
@@ -84,7 +84,7 @@ def to_batch(image_HWC: Image) -> Tensor:
     return normalize(torch.from_numpy(np.array(image_HWC))[None])
 
 
-def open_bench(storage: Storage, judge: Judge, *, style_image: str) -> Bench:
+def load_judge(storage: Storage, judge: JudgeConfig, *, style_image: str) -> Judge:
     """Load the loss network and the style image.
 
     Args:
@@ -106,7 +106,7 @@ def open_bench(storage: Storage, judge: Judge, *, style_image: str) -> Bench:
     network = build_loss_network(judge.loss_network, weights=weights, source=judge.loss_weights)
     parts = {name: value for name, value in to_mapping(judge).items() if name not in ("style_image", "loss_weights")}
     parts |= {"network": network.digest(), "style": [list(style_HWC.shape), style_HWC.tobytes().hex()]}
-    return Bench(
+    return Judge(
         network=network,
         target=style_target(network, to_batch(style_HWC)),
         weights=LossWeights(

@@ -17,8 +17,8 @@ from PIL import Image as PillowImage
 from stylemill.config import digest
 from stylemill.errors import AccessDenied, ConfigError, ImageError, NotAnImage, ObjectNotFound
 from stylemill.evaluation.config import MIN_SIDE_PX, EvaluateConfig, check_installed
-from stylemill.evaluation.judge import Bench, at_size, open_bench, read_named
-from stylemill.evaluation.measurements import checkerboard, color_shift, structural_similarity
+from stylemill.evaluation.image_metrics import checkerboard, color_shift, structural_similarity
+from stylemill.evaluation.judge import Judge, at_size, load_judge, read_named
 from stylemill.evaluation.schema import EVALUATION_SCHEMA, model_label, write_measurements
 from stylemill.images.isolation.client import IsolatedDecoder
 from stylemill.images.options import DecodeOptions
@@ -42,8 +42,8 @@ class PreparedEvaluation:
     out: str
     models: dict[str, StyleModel]
     """By NAME-VERSION."""
-    bench: Bench
-    judge: str
+    judge: Judge
+    judge_digest: str
     """Digest of everything that the figures depend on beside model and image."""
     sources: tuple[ObjectStat, ...]
 
@@ -61,15 +61,15 @@ def prepare(storage: Storage, config: EvaluateConfig) -> PreparedEvaluation:
     out, content = resolve(config.out), resolve(config.content)
     if is_inside(out, content):
         raise ConfigError("out", config.out, "lies inside the content", "choose a location outside it")
-    bench = open_bench(storage, config.judge, style_image=style_image)
+    judge = load_judge(storage, config.judge, style_image=style_image)
     sources = _draw_sources(storage, config, content)
     write_config(storage, config, "evaluate")
     return PreparedEvaluation(
         config=config,
         out=out,
         models=models,
-        bench=bench,
-        judge=digest({"bench": bench.digest, "size_px": config.size_px})[:16],
+        judge=judge,
+        judge_digest=digest({"bench": judge.digest, "size_px": config.size_px})[:16],
         sources=sources,
     )
 
@@ -118,7 +118,7 @@ def _rows_of(
     source: ObjectStat,
 ) -> Iterator[dict[str, Any]]:
     """Yield the row of each model for one image."""
-    known = {"key": source.key, "uri": source.uri, "stratum": stratum_of(source.key), "judge": prepared.judge}
+    known = {"key": source.key, "uri": source.uri, "stratum": stratum_of(source.key), "judge": prepared.judge_digest}
     try:
         source_HWC = load_source(storage, decoder, source.uri, prepared.config.size_px)
     except ImageError as failure:
@@ -137,7 +137,7 @@ def _rows_of(
         storage.write_bytes(picture_uri, to_png(result_HWC))
         yield (
             known
-            | measure(prepared.bench, result_HWC, source_HWC)
+            | measure(prepared.judge, result_HWC, source_HWC)
             | {"model": label, "model_sha256": prepared.models[label].sha256}
             | {"seconds": seconds, "picture_uri": picture_uri}
         )
@@ -179,9 +179,9 @@ def paint(net: FastNet, source_HWC: Image, *, uri: str, key: str) -> tuple[Image
     return result_HWC, seconds
 
 
-def measure(bench: Bench, result_HWC: Image, source_HWC: Image) -> dict[str, Any]:
+def measure(judge: Judge, result_HWC: Image, source_HWC: Image) -> dict[str, Any]:
     """Return the columns that a picture and its source give, except ``seconds``."""
-    losses = bench.losses(result_HWC, source_HWC)
+    losses = judge.losses(result_HWC, source_HWC)
     return {
         "total_loss": losses.total,
         "content_loss": losses.content,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stylemill.errors import ConfigError
-from stylemill.evaluation.judge import Bench, to_batch
+from stylemill.evaluation.judge import Judge, to_batch
 from stylemill.evaluation.measure import PreparedEvaluation, load_source
 from stylemill.images.isolation.client import IsolatedDecoder
 from stylemill.images.options import DecodeOptions
@@ -49,7 +49,7 @@ class Optimization:
 
 
 def optimize_pixels(
-    bench: Bench,
+    judge: Judge,
     source_HWC: NDArray[np.uint8],
     *,
     iterations: int,
@@ -64,7 +64,7 @@ def optimize_pixels(
     """Optimise pixels under the judge's loss, within the range that 8 bits can hold; one iteration is one update.
 
     Args:
-        bench: loss network, style and weights.
+        judge: loss network, style and weights.
         source_HWC: (H, W, 3) uint8 content.
         iterations: how many updates.
         optimizer: what takes the steps.
@@ -83,8 +83,8 @@ def optimize_pixels(
     source_NCHW = to_batch(source_HWC)
     black, white = (to_batch(np.full((1, 1, 3), level, np.uint8)) for level in (0, 255))
     first_NCHW = _first_pixels(source_NCHW, black, white, start, seed)
-    objective = _Objective(bench, source_NCHW, gram)
-    record = _Record(bench, source_HWC, first_NCHW, snapshots, on_progress)
+    objective = _Objective(judge, source_NCHW, gram)
+    record = _Record(judge, source_HWC, first_NCHW, snapshots, on_progress)
     rate = LEARNING_RATES.get(optimizer) if learning_rate is None else learning_rate
     if optimizer == "lbfgs":
         _run_lbfgs(objective, first_NCHW, (black, white), iterations, record)
@@ -102,16 +102,16 @@ class _Record:
 
     def __init__(
         self,
-        bench: Bench,
+        judge: Judge,
         source_HWC: NDArray[np.uint8],
         first_NCHW: Tensor,
         snapshots: Collection[int],
         on_progress: Callable[[int, float], None] | None,
     ) -> None:
-        self._bench, self._source_HWC, self._wanted, self._on_progress = bench, source_HWC, snapshots, on_progress
+        self._judge, self._source_HWC, self._wanted, self._on_progress = judge, source_HWC, snapshots, on_progress
         self._snapshots: dict[int, NDArray[np.uint8]] = {}
         self._picture_HWC = to_picture(first_NCHW)
-        self.losses = [bench.losses(self._picture_HWC, source_HWC).total]
+        self.losses = [judge.losses(self._picture_HWC, source_HWC).total]
         self._seconds = [0.0]
         self._began_s = time.perf_counter()
 
@@ -119,7 +119,7 @@ class _Record:
         """Measure the pixels after one more iteration."""
         self._seconds.append(self._seconds[-1] + time.perf_counter() - self._began_s)
         self._picture_HWC = to_picture(pixels_NCHW)
-        self.losses.append(self._bench.losses(self._picture_HWC, self._source_HWC).total)
+        self.losses.append(self._judge.losses(self._picture_HWC, self._source_HWC).total)
         iteration = len(self.losses) - 1
         if iteration in self._wanted:
             self._snapshots[iteration] = self._picture_HWC
@@ -213,18 +213,18 @@ def _first_pixels(source_NCHW: Tensor, black: Tensor, white: Tensor, start: Star
 class _Objective:
     """The judge's loss of pixels, differentiable."""
 
-    def __init__(self, bench: Bench, source_NCHW: Tensor, gram: Gram) -> None:
-        self._bench, self._source_NCHW, self._gram = bench, source_NCHW, gram
+    def __init__(self, judge: Judge, source_NCHW: Tensor, gram: Gram) -> None:
+        self._judge, self._source_NCHW, self._gram = judge, source_NCHW, gram
         with torch.no_grad():
-            self._wanted_NCHW = bench.network.content(source_NCHW)
-        self._diagonals = [layer.diagonal(dim1=1, dim2=2) for layer in bench.target.grams]
+            self._wanted_NCHW = judge.network.content(source_NCHW)
+        self._diagonals = [layer.diagonal(dim1=1, dim2=2) for layer in judge.target.grams]
 
     def __call__(self, pixels_NCHW: Tensor) -> Tensor:
-        bench = self._bench
+        judge = self._judge
         if self._gram == "full":
-            return perceptual_loss(bench.network, pixels_NCHW, self._source_NCHW, bench.target, bench.weights).total
-        found, weights = bench.network.features(pixels_NCHW), bench.weights
-        total = weights.content * content_loss(found.content_NCHW, self._wanted_NCHW, bench.network.content_energy)
+            return perceptual_loss(judge.network, pixels_NCHW, self._source_NCHW, judge.target, judge.weights).total
+        found, weights = judge.network.features(pixels_NCHW), judge.weights
+        total = weights.content * content_loss(found.content_NCHW, self._wanted_NCHW, judge.network.content_energy)
         total = total + weights.style * self._diagonal_style(found.style_NCHW)
         total = total + weights.total_variation * total_variation_loss(pixels_NCHW)
         return total + weights.grid * grid_loss(pixels_NCHW)
@@ -238,7 +238,7 @@ class _Objective:
         return torch.stack(losses).mean()
 
 
-MARKS = (50, 100, 300, 500)
+REPORTED_ITERATIONS = (50, 100, 300, 500)
 """Iterations at which the optimisation is read."""
 
 
@@ -255,9 +255,9 @@ class Reading:
     iterations: int
     """Of the optimisation."""
     mark_losses: tuple[float, ...]
-    """Mean total loss of the optimisation at each of MARKS that it reached."""
+    """Mean total loss of the optimisation at each of REPORTED_ITERATIONS that it reached."""
     mark_s: tuple[float, ...]
-    """Mean seconds that it took to each of MARKS."""
+    """Mean seconds that it took to each of REPORTED_ITERATIONS."""
     equal_iterations: int | None
     """First iteration at which the optimisation's mean loss is no higher; None if all do not suffice, 0 if the
     images themselves are as good."""
@@ -298,7 +298,7 @@ def measure_yardstick(
             what = f"yardstick {number}/{len(keys)}"
             runs.append(
                 optimize_pixels(
-                    prepared.bench,
+                    prepared.judge,
                     source_HWC,
                     iterations=prepared.config.yardstick_iterations,
                     on_progress=lambda step, loss, what=what: show(f"{what}: iteration {step}, loss {loss:.3f}"),  # type: ignore[misc]
@@ -326,8 +326,8 @@ def read_yardstick(model: str, rows: Sequence[dict], runs: Sequence[Optimization
         network_loss=network_loss,
         network_s=network_s,
         iterations=last,
-        mark_losses=tuple(float(losses[mark]) for mark in MARKS if mark <= last),
-        mark_s=tuple(float(seconds[mark]) for mark in MARKS if mark <= last),
+        mark_losses=tuple(float(losses[mark]) for mark in REPORTED_ITERATIONS if mark <= last),
+        mark_s=tuple(float(seconds[mark]) for mark in REPORTED_ITERATIONS if mark <= last),
         equal_iterations=equal,
         times_faster=float(seconds[last if equal is None else equal] / network_s),
     )

@@ -8,13 +8,13 @@ import pyarrow as pa
 
 from stylemill.config import to_mapping
 from stylemill.evaluation.config import OptimizeConfig
-from stylemill.evaluation.judge import Bench
+from stylemill.evaluation.judge import Judge
 from stylemill.evaluation.measure import Image, PreparedEvaluation, to_png
-from stylemill.evaluation.optimize import MARKS, Optimization, Reading
+from stylemill.evaluation.optimize import REPORTED_ITERATIONS, Optimization, Reading
 from stylemill.evaluation.schema import table_uri
 from stylemill.report.evaluation_pages import (
-    EvaluationStory,
-    OptimizationStory,
+    EvaluationReport,
+    OptimizationReport,
     SideBySide,
     render_evaluation_report,
     render_optimization_report,
@@ -30,35 +30,35 @@ def write_evaluation_page(
     storage: Storage, prepared: PreparedEvaluation, table: pa.Table, readings: Sequence[Reading] = ()
 ) -> str:
     """Write ``OUT/report/index.html`` and return its location."""
-    config, bench = prepared.config, prepared.bench
-    weights = bench.weights
+    config, judge = prepared.config, prepared.judge
+    weights = judge.weights
     rows = [row for row in table.to_pylist() if row["status"] == "ok"]
-    judge = (
+    description = (
         f"the loss network {config.judge.loss_network} with weights {weights.content:g} for content, "
         f"{weights.style:g} for style, {weights.total_variation:g} for smoothness, {weights.grid:g} against grids; "
         f"shorter side {config.size_px} px"
     )
-    story = EvaluationStory(
-        style=style_card(next(iter(prepared.models.values())).name, to_png(bench.style_HWC)),
+    report = EvaluationReport(
+        style=style_card(next(iter(prepared.models.values())).name, to_png(judge.style_HWC)),
         models=list(prepared.models),
         num_images=len({row["key"] for row in rows}),
         table=table,
-        judge=judge,
+        judge=description,
         pictures=_pictures(storage, rows, config.pictures),
         yardstick=readings,
-        marks=[mark for mark in MARKS if mark <= config.yardstick_iterations],
+        marks=[mark for mark in REPORTED_ITERATIONS if mark <= config.yardstick_iterations],
         details=Details(
             facts={
                 "table": table_uri(prepared.out),
-                "loss network": f"{config.judge.loss_network} {bench.network.digest()[:16]}",
-                "judge": prepared.judge,
+                "loss network": f"{config.judge.loss_network} {judge.network.digest()[:16]}",
+                "judge": prepared.judge_digest,
                 **{f"model {label}": model.sha256 for label, model in prepared.models.items()},
             },
             config=to_mapping(config),
         ),
     )
     uri = join(prepared.out, "report", "index.html")
-    storage.write_bytes(uri, render_evaluation_report(story).encode())
+    storage.write_bytes(uri, render_evaluation_report(report).encode())
     return uri
 
 
@@ -85,13 +85,13 @@ def _pictures(storage: Storage, rows: Sequence[dict], num: int) -> list[SideBySi
 
 
 def write_optimization_page(
-    storage: Storage, out: str, config: OptimizeConfig, bench: Bench, source_HWC: Image, found: Optimization
+    storage: Storage, out: str, config: OptimizeConfig, judge: Judge, source_HWC: Image, found: Optimization
 ) -> str:
     """Write ``OUT/report/index.html`` about a directly optimised picture and return its location."""
     key = name(config.content)
-    story = OptimizationStory(
+    report = OptimizationReport(
         name=key,
-        style=style_card("the style", to_png(bench.style_HWC)),
+        style=style_card("the style", to_png(judge.style_HWC)),
         source=embed(to_png(source_HWC), alt=f"{key}, the original"),
         result=embed(to_png(found.result_HWC), alt=f"{key}, repainted"),
         losses=found.losses,
@@ -99,5 +99,5 @@ def write_optimization_page(
         details=Details(facts={"picture": join(out, "result.png")}, config=to_mapping(config)),
     )
     uri = join(out, "report", "index.html")
-    storage.write_bytes(uri, render_optimization_report(story).encode())
+    storage.write_bytes(uri, render_optimization_report(report).encode())
     return uri

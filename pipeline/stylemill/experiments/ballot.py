@@ -136,7 +136,7 @@ class Question:
     """Location of the original."""
 
 
-def write_questions(
+def make_questions(
     table: pa.Table, *, models: Sequence[str] = (), num_images: int = 0, seed: int = 0
 ) -> dict[str, Question]:
     """Return a question for each pair of models on each image that both have painted.

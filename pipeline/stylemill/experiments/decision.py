@@ -14,7 +14,7 @@ import pyarrow as pa
 from stylemill.evaluation.config import HIGHER_IS_BETTER
 from stylemill.experiments.ballot import check_votes, count_images
 from stylemill.experiments.config import Rule
-from stylemill.experiments.design import FEWEST_PAIRS, pair_up, pairs_needed, power_of, units_needed
+from stylemill.experiments.design import MIN_PAIRS, pair_up, pairs_needed, power_of, units_needed
 from stylemill.experiments.statistics import (
     BURN_IN,
     Interval,
@@ -222,7 +222,7 @@ def _assemble(
 
 def _too_few(champion: str, candidate: str, rule: Rule, pairs: np.ndarray) -> Comparison:
     """Return the verdict on a single image, which has no spread to compute with."""
-    reason = f"1 image is too few to compute with: {FEWEST_PAIRS} are needed at least; nothing is decided"
+    reason = f"1 image is too few to compute with: {MIN_PAIRS} are needed at least; nothing is decided"
     effect = float(pairs[0, 1] - pairs[0, 0])
     return Comparison(
         champion=champion,
@@ -231,7 +231,7 @@ def _too_few(champion: str, candidate: str, rule: Rule, pairs: np.ndarray) -> Co
         reason=reason,
         metric=rule.metrics[0],
         sample_size=len(pairs),
-        num_needed=FEWEST_PAIRS,
+        num_needed=MIN_PAIRS,
         effect=effect,
         relative_effect=effect / abs(float(pairs[0, 0])) if pairs[0, 0] else math.nan,
         p_value=1.0,

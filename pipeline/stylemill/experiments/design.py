@@ -42,7 +42,7 @@ def read_evaluations(storage: Storage, locations: Sequence[str]) -> pa.Table:
     return table
 
 
-def measured_name(storage: Storage, name: str, registry: str | None) -> str:
+def resolve_model_label(storage: Storage, name: str, registry: str | None) -> str:
     """Return what the tables call a model that is named so; of a reference into a registry, the version that it means.
 
     Raises:
@@ -99,7 +99,7 @@ def pair_up(table: pa.Table, metric: str, champion: str, candidate: str) -> NDAr
     return pairs
 
 
-FEWEST_PAIRS = 8
+MIN_PAIRS = 8
 """Below, neither the t test nor the bootstrap deserves trust, whatever the power says."""
 
 
@@ -117,15 +117,15 @@ def pairs_needed(sd_difference: float, minimal_difference: float, *, alpha: floa
     from scipy.optimize import brentq
 
     if sd_difference <= 0:
-        return FEWEST_PAIRS
+        return MIN_PAIRS
     effect_size = minimal_difference / sd_difference
 
     def lacking(num: float) -> float:
         return _power(effect_size, num, alpha) - power
 
-    if lacking(FEWEST_PAIRS) >= 0:
-        return FEWEST_PAIRS
-    enough = float(FEWEST_PAIRS)
+    if lacking(MIN_PAIRS) >= 0:
+        return MIN_PAIRS
+    enough = float(MIN_PAIRS)
     while lacking(enough) < 0:
         enough *= 2
     return math.ceil(brentq(lacking, enough / 2, enough))

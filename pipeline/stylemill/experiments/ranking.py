@@ -18,7 +18,7 @@ _ANSWERS = ("a", "b", "tie")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class RankedModel:
     """One candidate."""
 
     model: str
@@ -30,11 +30,11 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class Ranking:
     """All candidates, strongest first."""
 
-    places: tuple[Place, ...]
-    was_steadied: bool
+    models: tuple[RankedModel, ...]
+    was_regularized: bool
     """Some candidate (or group) never lost or never won against the rest: half a win each way was added to pairs."""
     num_votes: int
     num_voters: int
@@ -53,7 +53,7 @@ class Standing:
         return f"{voters}, {self.num_votes} votes; two voters give the same answer in {self.agreement:.0%}{kappa}"
 
 
-def stand(votes: Sequence[Mapping[str, Any]], *, alpha: float = 0.05, seed: int = 0) -> Standing:
+def rank(votes: Sequence[Mapping[str, Any]], *, alpha: float = 0.05, seed: int = 0) -> Ranking:
     """Fit the strengths of all candidates; a tie counts as half a win for each.
 
     Args:
@@ -62,16 +62,16 @@ def stand(votes: Sequence[Mapping[str, Any]], *, alpha: float = 0.05, seed: int 
         seed: of the draws for ``probability_best``.
     """
     models, wins = count_wins(votes)
-    strengths, covariance, was_steadied = bradley_terry(wins)
+    strengths, covariance, was_regularized = bradley_terry(wins)
     from scipy import stats
 
     half = stats.norm.ppf(1 - alpha / 2) * np.sqrt(np.diag(covariance))
     draws = np.random.default_rng(seed).multivariate_normal(strengths, covariance, _DRAWS, method="svd")
     best = np.bincount(draws.argmax(axis=1), minlength=len(models)) / _DRAWS
-    agreement, kappa = agree(votes)
-    return Standing(
-        places=tuple(
-            Place(
+    agreement, kappa = voter_agreement(votes)
+    return Ranking(
+        models=tuple(
+            RankedModel(
                 model=models[at],
                 strength=float(strengths[at]),
                 interval=(float(strengths[at] - half[at]), float(strengths[at] + half[at])),
@@ -79,7 +79,7 @@ def stand(votes: Sequence[Mapping[str, Any]], *, alpha: float = 0.05, seed: int 
             )
             for at in np.argsort(-strengths, kind="stable")
         ),
-        was_steadied=was_steadied,
+        was_regularized=was_regularized,
         num_votes=len(votes),
         num_voters=len({vote["voter"] for vote in votes}),
         agreement=agreement,
@@ -119,8 +119,8 @@ def bradley_terry(wins: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArr
 
     num = len(wins)
     groups, _ = connected_components(wins > 0, directed=True, connection="strong")
-    was_steadied = groups > 1
-    if was_steadied:
+    was_regularized = groups > 1
+    if was_regularized:
         met = (wins + wins.T) > 0
         apart, _ = connected_components(met, directed=False)
         met |= apart > 1  # groups that never met have no common scale otherwise
@@ -135,10 +135,10 @@ def bradley_terry(wins: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArr
     strengths, covariance = np.zeros(num), np.zeros((num, num))
     strengths[1:], covariance[1:, 1:] = fitted.params, fitted.cov_params()
     center = np.eye(num) - 1 / num
-    return center @ strengths, center @ covariance @ center.T, was_steadied
+    return center @ strengths, center @ covariance @ center.T, was_regularized
 
 
-def agree(votes: Iterable[Mapping[str, Any]]) -> tuple[float | None, float | None]:
+def voter_agreement(votes: Iterable[Mapping[str, Any]]) -> tuple[float | None, float | None]:
     """Return the share of equal answers of two voters to one question, and the mean of Cohen's kappa over such pairs.
 
     Source: Cohen 1960, doi:10.1177/001316446002000104; the mean over pairs after Light 1971, doi:10.1037/h0031643.

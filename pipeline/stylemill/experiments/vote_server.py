@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from stylemill.errors import ConfigError, StorageError
 from stylemill.experiments.ballot import BallotBox, VoteError, check_voter
-from stylemill.report.other_pages import render_vote_page
+from stylemill.report.decision_pages import render_vote_page
 from stylemill.storage import Storage
 
 log = logging.getLogger(__name__)

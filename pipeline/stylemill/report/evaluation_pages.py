@@ -62,7 +62,7 @@ class SideBySide:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationStory:
+class EvaluationReport:
     """Everything the page says."""
 
     style: StyleCard
@@ -79,16 +79,16 @@ class EvaluationStory:
     details: Details = field(default_factory=Details)
 
 
-def render_evaluation_report(story: EvaluationStory) -> str:
+def render_evaluation_report(report: EvaluationReport) -> str:
     """Return the page as HTML."""
-    rows = story.table.to_pylist()
+    rows = report.table.to_pylist()
     troubles: dict[str, Mapping[str, Any]] = {row["key"]: row for row in rows if row["status"] != "ok"}
     return render(
         "evaluation.html.j2",
-        title=f"{' and '.join(story.models)} measured",
-        story=story,
-        metrics=metric_rows(story.table),
-        layers=_layers(rows, story.models),
+        title=f"{' and '.join(report.models)} measured",
+        report=report,
+        metrics=metric_rows(report.table),
+        layers=_layers(rows, report.models),
         troubles=list(troubles.values())[:100],
         num_troubles=len(troubles),
     )
@@ -125,7 +125,7 @@ def _layers(rows: Sequence[Mapping[str, Any]], models: Sequence[str]) -> list[tu
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizationStory:
+class OptimizationReport:
     """Everything the page says."""
 
     name: str
@@ -138,14 +138,14 @@ class OptimizationStory:
     details: Details = field(default_factory=Details)
 
 
-def render_optimization_report(story: OptimizationStory) -> str:
+def render_optimization_report(report: OptimizationReport) -> str:
     """Return the page as HTML."""
-    iterations = np.arange(len(story.losses))
+    iterations = np.arange(len(report.losses))
     chart = line_chart(
-        [Series(name="total", x=iterations, y=story.losses)],
+        [Series(name="total", x=iterations, y=report.losses)],
         title="Loss by iteration, logarithmic",
         x_label="iteration",
         log_y=True,
         height_px=320,
     )
-    return render("optimization.html.j2", title=f"{story.name}, painted by optimisation", story=story, chart=chart)
+    return render("optimization.html.j2", title=f"{report.name}, painted by optimisation", report=report, chart=chart)

@@ -49,7 +49,7 @@ class Details:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingStory:
+class TrainingReport:
     """Everything a page says about a training run."""
 
     style: StyleCard
@@ -63,7 +63,7 @@ class TrainingStory:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BulkStory:
+class BulkReport:
     """Everything a page says about a bulk run."""
 
     run_id: str
@@ -74,11 +74,11 @@ class BulkStory:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoStory:
+class DemoReport:
     """The whole way once: both stories and what checking them gave."""
 
-    training: TrainingStory
-    bulk: BulkStory
+    training: TrainingReport
+    bulk: BulkReport
     verification: str
     """What ``manifest verify`` found, in one sentence."""
     verified: bool
@@ -87,39 +87,39 @@ class DemoStory:
     facts: Mapping[str, object] = field(default_factory=dict)
 
 
-def render_training_report(story: TrainingStory) -> str:
+def render_training_report(report: TrainingReport) -> str:
     """Return the page about a training run as HTML."""
-    return render("training.html.j2", title=f"Training of {story.style.name}", training=_training_view(story))
+    return render("training.html.j2", title=f"Training of {report.style.name}", training=_training_view(report))
 
 
-def render_bulk_report(story: BulkStory) -> str:
+def render_bulk_report(report: BulkReport) -> str:
     """Return the page about a bulk run as HTML."""
-    return render("bulk.html.j2", title=f"Run {story.run_id}", bulk=_bulk_view(story))
+    return render("bulk.html.j2", title=f"Run {report.run_id}", bulk=_bulk_view(report))
 
 
-def render_demo_report(story: DemoStory) -> str:
+def render_demo_report(report: DemoReport) -> str:
     """Return the page about a whole demo as HTML."""
     return render(
         "demo.html.j2",
-        title=f"{story.training.style.name}: a style and its library",
-        story=story,
-        training=_training_view(story.training),
-        bulk=_bulk_view(story.bulk),
+        title=f"{report.training.style.name}: a style and its library",
+        report=report,
+        training=_training_view(report.training),
+        bulk=_bulk_view(report.bulk),
     )
 
 
-def _training_view(story: TrainingStory) -> dict[str, Any]:
-    metrics = story.metrics
+def _training_view(report: TrainingReport) -> dict[str, Any]:
+    metrics = report.metrics
     steps = _column(metrics, "step")
     rates = _column(metrics, "images_per_s")
     first, last = _ends(_column(metrics, "loss"))
     return {
-        "story": story,
+        "report": report,
         "num_steps": metrics.num_rows,
         "first_loss": first,
         "last_loss": last,
         "images_per_s": _median(rates),
-        "wait_percent": _wait_percent(metrics, story.details.config),
+        "wait_percent": _wait_percent(metrics, report.details.config),
         "num_skipped": int(np.nansum(_column(metrics, "skipped"))),
         "peak_memory_bytes": _largest(_column(metrics, "peak_memory_bytes")),
         "loss_chart": _loss_chart(metrics, steps),
@@ -182,8 +182,8 @@ def _median(values: np.ndarray) -> float | None:
     return float(np.median(known)) if len(known) else None
 
 
-def _bulk_view(story: BulkStory) -> dict[str, Any]:
-    summary = story.summary
+def _bulk_view(report: BulkReport) -> dict[str, Any]:
+    summary = report.summary
     seconds, pace = summary.pace()
     total_ms = sum(durations.total_ms for durations in summary.stages.values())
     stages = [
@@ -196,7 +196,7 @@ def _bulk_view(story: BulkStory) -> dict[str, Any]:
         for name in STAGES
     ]
     return {
-        "story": story,
+        "report": report,
         "summary": summary,
         "stages": stages,
         "statuses": [

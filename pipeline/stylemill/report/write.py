@@ -1,6 +1,6 @@
 """From a run's tables and images to its page: reads what the page shows and puts the page in its place.
 
-From a run's folder to its story: everything a page shows is read back from what the run wrote.
+From a run's folder to its report: everything a page shows is read back from what the run wrote.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from stylemill.manifest.layout import RunLayout
 from stylemill.manifest.read import iter_parts, load_success
 from stylemill.report.pictures import Pair, Picture, embed, palette
 from stylemill.report.run_pages import (
-    BulkStory,
-    DemoStory,
+    BulkReport,
+    DemoReport,
     Details,
     StyleCard,
-    TrainingStory,
+    TrainingReport,
     render_bulk_report,
     render_demo_report,
     render_training_report,
@@ -50,7 +50,7 @@ def style_card(name: str, image: bytes | None) -> StyleCard:
         return StyleCard(name=name)
 
 
-def training_story(
+def training_report(
     *,
     style_name: str,
     style_image: bytes | None,
@@ -59,7 +59,7 @@ def training_story(
     events: Sequence[str] = (),
     facts: Mapping[str, object] | None = None,
     config: Mapping[str, Any] | None = None,
-) -> TrainingStory:
+) -> TrainingReport:
     """Gather what the page about a training run shows.
 
     Args:
@@ -72,7 +72,7 @@ def training_story(
         config: the config as it ran.
 
     Returns:
-        The story that ``render_training_report`` takes.
+        The report that ``render_training_report`` takes.
     """
     chosen = samples if len(samples) <= 3 else [samples[0], samples[(len(samples) - 1) // 2], samples[-1]]
     pictures: list[tuple[str, Picture]] = []
@@ -82,7 +82,7 @@ def training_story(
             pictures.append((caption, embed(data, alt=alt, max_side_px=_SAMPLE_SIDE_PX)))
         except OSError as error:
             log.warning("the page leaves out the samples of %s: %s", caption, error)
-    return TrainingStory(
+    return TrainingReport(
         style=style_card(style_name, style_image),
         metrics=metrics,
         samples=pictures,
@@ -91,7 +91,7 @@ def training_story(
     )
 
 
-def bulk_story(
+def bulk_report(
     storage: Storage,
     *,
     run_id: str,
@@ -101,7 +101,7 @@ def bulk_story(
     config: Mapping[str, Any] | None = None,
     num_pairs: int = NUM_PAIRS,
     first_key: str | None = None,
-) -> BulkStory:
+) -> BulkReport:
     """Gather what the page about a bulk run shows; reads the images of its pairs.
 
     Args:
@@ -115,14 +115,14 @@ def bulk_story(
         first_key: key of the pair that opens the page, if it is among the run's images.
 
     Returns:
-        The story that ``render_bulk_report`` takes. Pairs whose images cannot be read are left out.
+        The report that ``render_bulk_report`` takes. Pairs whose images cannot be read are left out.
     """
     summary = summarize(parts)
     rows = choose_candidates(summary, num_pairs, first_key=first_key)
     pairs = [pair for pair in (_load_pair(storage, row) for row in rows) if pair is not None]
     images = style_images or {}
     names = [name for name, _ in summary.styles.most_common(20)] or list(images)
-    return BulkStory(
+    return BulkReport(
         run_id=run_id,
         summary=summary,
         styles=[style_card(name, images.get(name)) for name in names],
@@ -143,19 +143,19 @@ def _load_pair(storage: Storage, row: Mapping[str, Any]) -> Pair | None:
     return Pair(name=key, before=before, after=after, note=note)
 
 
-def write_training_report(storage: Storage, out: str, story: TrainingStory) -> str:
+def write_training_report(storage: Storage, out: str, report: TrainingReport) -> str:
     """Write ``OUT/report/index.html`` and return its location."""
-    return _write(storage, join(out, "report", "index.html"), render_training_report(story))
+    return _write(storage, join(out, "report", "index.html"), render_training_report(report))
 
 
-def write_bulk_report(storage: Storage, layout: RunLayout, story: BulkStory) -> str:
+def write_bulk_report(storage: Storage, layout: RunLayout, report: BulkReport) -> str:
     """Write ``OUT/runs/RUN_ID/report/index.html`` and return its location."""
-    return _write(storage, layout.report_uri, render_bulk_report(story))
+    return _write(storage, layout.report_uri, render_bulk_report(report))
 
 
-def write_demo_report(storage: Storage, out: str, story: DemoStory) -> str:
+def write_demo_report(storage: Storage, out: str, report: DemoReport) -> str:
     """Write ``OUT/report/index.html`` and return its location."""
-    return _write(storage, join(out, "report", "index.html"), render_demo_report(story))
+    return _write(storage, join(out, "report", "index.html"), render_demo_report(report))
 
 
 def _write(storage: Storage, uri: str, page: str) -> str:
@@ -163,13 +163,13 @@ def _write(storage: Storage, uri: str, page: str) -> str:
     return uri
 
 
-def gather_bulk(
+def load_bulk_report(
     storage: Storage,
     layout: RunLayout,
     *,
     facts: Mapping[str, object] | None = None,
     first_key: str | None = None,
-) -> BulkStory:
+) -> BulkReport:
     """Read the story of a committed bulk run, one part of its manifest at a time.
 
     Args:
@@ -191,7 +191,7 @@ def gather_bulk(
         "manifest": layout.manifest_uri,
         "committed": success.finished_at,
     }
-    return bulk_story(
+    return bulk_report(
         storage,
         run_id=layout.run_id,
         parts=iter_parts(storage, layout, success),
@@ -202,9 +202,9 @@ def gather_bulk(
     )
 
 
-def gather_training(
+def load_training_report(
     storage: Storage, out: str, *, facts: Mapping[str, object] | None = None, events: Sequence[str] = ()
-) -> TrainingStory:
+) -> TrainingReport:
     """Read the story of a finished training run.
 
     Args:
@@ -228,7 +228,7 @@ def gather_training(
         "loss network's SHA-256": header.metadata.get("loss_network_sha256", "–"),
         "trained at": header.metadata.get("trained_at", "–"),
     }
-    return training_story(
+    return training_report(
         style_name=header.name,
         style_image=_style_image(storage, header),
         metrics=pq.read_table(pa.BufferReader(storage.read_bytes(join(out, "metrics.parquet")))),

@@ -16,7 +16,7 @@ from collections import Counter
 
 from stylemill.errors import ObjectNotFound
 from stylemill.evaluation.schema import model_label, read_measurements
-from stylemill.report.other_pages import Comparison, DecisionCard, RetrainingStory, render_retraining_report
+from stylemill.report.decision_pages import DecisionCard, ImageComparison, RetrainingReport, render_retraining_report
 from stylemill.report.pictures import embed
 from stylemill.report.write import style_card
 from stylemill.retraining.config import RetrainConfig
@@ -40,7 +40,7 @@ def write_retraining_page(storage: Storage, config: RetrainConfig, registry: str
     """
     out, style = resolve(config.out), config.style_name
     outcomes = [outcome for outcome in load_outcomes(storage, out) if outcome.style == style]
-    story = RetrainingStory(
+    report = RetrainingReport(
         style=style_card(style, storage.read_bytes(resolve(config.style_image))),
         champion=outcomes[-1].champion if outcomes else None,
         decisions=[_card(storage, out, outcome) for outcome in outcomes[-MAX_DECISIONS:]],
@@ -48,7 +48,7 @@ def write_retraining_page(storage: Storage, config: RetrainConfig, registry: str
         counts=Counter(outcome.decision for outcome in outcomes),
     )
     uri = join(out, "report", "index.html")
-    storage.write_bytes(uri, render_retraining_report(story).encode())
+    storage.write_bytes(uri, render_retraining_report(report).encode())
     return uri
 
 
@@ -66,7 +66,7 @@ def _card(storage: Storage, out: str, outcome: Outcome) -> DecisionCard:
     )
 
 
-def _comparisons(storage: Storage, layout: FiringLayout, outcome: Outcome) -> list[Comparison]:
+def _comparisons(storage: Storage, layout: FiringLayout, outcome: Outcome) -> list[ImageComparison]:
     """Return the images on which candidate and champion differ most in total loss, where they were compared."""
     before, candidate = outcome.previous_champion, outcome.candidate
     if before is None or candidate is None:
@@ -89,14 +89,14 @@ def _comparisons(storage: Storage, layout: FiringLayout, outcome: Outcome) -> li
     return [_comparison(storage, key, both[key], labels) for key in ordered[:PICTURES_OF_A_DECISION]]
 
 
-def _comparison(storage: Storage, key: str, found: dict[str, dict], labels: list[tuple[str, str]]) -> Comparison:
+def _comparison(storage: Storage, key: str, found: dict[str, dict], labels: list[tuple[str, str]]) -> ImageComparison:
     source_uri = found[labels[0][0]]["source_picture_uri"]
     pictures = [("source", embed(storage.read_bytes(source_uri), alt=key, max_side_px=MAX_SIDE_PX))]
     for label, what in labels:
         row = found[label]
         picture = embed(storage.read_bytes(row["picture_uri"]), alt=f"{key}, {what}", max_side_px=MAX_SIDE_PX)
         pictures.append((f"{what}, loss {row['total_loss']:.3g}", picture))
-    return Comparison(key=key, pictures=pictures)
+    return ImageComparison(key=key, pictures=pictures)
 
 
 SECRET_VARIABLE = "STYLEMILL_WEBHOOK_SECRET"

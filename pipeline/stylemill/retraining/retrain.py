@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from stylemill.errors import ConfigError, ObjectNotFound, PathConflict, RegistryError, RunConflict
-from stylemill.evaluation.config import EvaluateConfig, Judge
+from stylemill.evaluation.config import EvaluateConfig, JudgeConfig
 from stylemill.evaluation.measure import evaluate, prepare
 from stylemill.evaluation.schema import model_label, read_measurements
 from stylemill.registry import Registry, Version, can_name_a_version, registry_uri
@@ -229,7 +229,7 @@ class _Retraining:
             model=tuple(self._registry.model_uri(version.style, version.version) for version in versions),
             content=config.holdout,
             out=self._layout.evaluation_uri,
-            judge=Judge(
+            judge=JudgeConfig(
                 style_image=config.style_image,
                 loss_network=config.loss_network,
                 loss_weights=config.loss_weights,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stylemill.evaluation.config import Judge
-from stylemill.evaluation.judge import Bench, open_bench
+from stylemill.evaluation.config import JudgeConfig
+from stylemill.evaluation.judge import Judge, load_judge
 from stylemill.storage import Storage
 from tests.drawn import image_bytes
 
@@ -20,5 +20,5 @@ def style_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def bench(style_image: Path) -> Bench:
-    return open_bench(Storage(), Judge(style_size_px=96), style_image=str(style_image))
+def judge(style_image: Path) -> Judge:
+    return load_judge(Storage(), JudgeConfig(style_size_px=96), style_image=str(style_image))

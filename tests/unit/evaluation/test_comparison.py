@@ -162,8 +162,8 @@ def test_a_sequential_rule_decides_early_or_goes_on():
 
 
 def test_candidates_that_never_lose_still_get_finite_strengths():
-    strengths, covariance, was_steadied = bradley_terry(np.array([[0, 5, 4], [0, 0, 3], [0, 2, 0]], dtype=float))
-    assert was_steadied and strengths[0] > strengths[1] > strengths[2]
+    strengths, covariance, was_regularized = bradley_terry(np.array([[0, 5, 4], [0, 0, 3], [0, 2, 0]], dtype=float))
+    assert was_regularized and strengths[0] > strengths[1] > strengths[2]
     assert np.isfinite(covariance).all()
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from stylemill.errors import ConfigError
-from stylemill.evaluation.config import EvaluateConfig, Judge
-from stylemill.evaluation.judge import Bench, to_batch
+from stylemill.evaluation.config import EvaluateConfig, JudgeConfig
+from stylemill.evaluation.image_metrics import checkerboard, color_shift, structural_similarity
+from stylemill.evaluation.judge import Judge, to_batch
 from stylemill.evaluation.measure import evaluate, paint, prepare
-from stylemill.evaluation.measurements import checkerboard, color_shift, structural_similarity
 from stylemill.evaluation.optimize import measure_yardstick
 from stylemill.evaluation.reporting import write_evaluation_page
 from stylemill.nn.fast_net import FastNet
@@ -32,7 +32,7 @@ def _config(tmp_path: Path, style_image: Path, models: tuple[Path, ...], **chang
         model=tuple(map(str, models)),
         content=str(content),
         out=str(tmp_path / "out"),
-        judge=Judge(style_image=str(style_image), style_size_px=96),
+        judge=JudgeConfig(style_image=str(style_image), style_size_px=96),
         size_px=80,
         **changes,  # type: ignore[arg-type]
     )
@@ -97,14 +97,14 @@ def test_the_measured_picture_is_the_one_that_stylize_paints():
     assert np.array_equal(painted_HWC, net.stylize(source_HWC)) and seconds > 0
 
 
-def test_the_losses_are_those_of_training(bench: Bench):
+def test_the_losses_are_those_of_training(judge: Judge):
     result_HWC, source_HWC = drawn_image(80, 96, 1), drawn_image(80, 96, 2)
-    found = bench.losses(result_HWC, source_HWC)
-    wanted = perceptual_loss(bench.network, to_batch(result_HWC), to_batch(source_HWC), bench.target, bench.weights)
+    found = judge.losses(result_HWC, source_HWC)
+    wanted = perceptual_loss(judge.network, to_batch(result_HWC), to_batch(source_HWC), judge.target, judge.weights)
     assert found.total == pytest.approx(float(wanted.total), rel=1e-5)
     assert found.style == pytest.approx(float(wanted.style), rel=1e-5)
-    assert bench.losses(bench.style_HWC, bench.style_HWC).style == pytest.approx(0, abs=1e-9)
-    assert bench.losses(source_HWC, source_HWC).content == 0
+    assert judge.losses(judge.style_HWC, judge.style_HWC).style == pytest.approx(0, abs=1e-9)
+    assert judge.losses(source_HWC, source_HWC).content == 0
 
 
 def test_colour_structure_and_grid_tell_what_they_are_named_for():
@@ -123,8 +123,8 @@ def test_colour_structure_and_grid_tell_what_they_are_named_for():
     ("change", "message"),
     [
         ({"content": "nowhere"}, "content='nowhere': holds no images"),
-        ({"judge": Judge(style_image="none.png")}, "style_image='none.png': does not exist"),
-        ({"judge": Judge()}, "style_image=None: is not named by the first model; give the style's image"),
+        ({"judge": JudgeConfig(style_image="none.png")}, "style_image='none.png': does not exist"),
+        ({"judge": JudgeConfig()}, "style_image=None: is not named by the first model; give the style's image"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_measured(

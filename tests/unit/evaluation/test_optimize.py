@@ -9,8 +9,8 @@ from PIL import Image
 
 from stylemill.cli.main import main
 from stylemill.errors import ConfigError
-from stylemill.evaluation.judge import Bench
-from stylemill.evaluation.optimize import MARKS, Optimization, optimize_pixels, read_yardstick
+from stylemill.evaluation.judge import Judge
+from stylemill.evaluation.optimize import REPORTED_ITERATIONS, Optimization, optimize_pixels, read_yardstick
 from tests.drawn import drawn_image, image_bytes
 
 SOURCE = drawn_image(64, 64, seed=3)
@@ -19,29 +19,29 @@ SOURCE = drawn_image(64, 64, seed=3)
 @pytest.mark.parametrize(
     ("optimizer", "start"), [("lbfgs", "content"), ("lbfgs", "noise"), ("adam", "noise"), ("sgd", "content")]
 )
-def test_every_optimizer_lowers_the_loss_from_every_start(bench: Bench, optimizer: str, start: str):
-    found = optimize_pixels(bench, SOURCE, iterations=12, optimizer=optimizer, start=start, snapshots=(5,))  # type: ignore[arg-type]
+def test_every_optimizer_lowers_the_loss_from_every_start(judge: Judge, optimizer: str, start: str):
+    found = optimize_pixels(judge, SOURCE, iterations=12, optimizer=optimizer, start=start, snapshots=(5,))  # type: ignore[arg-type]
     assert found.losses[-1] < 0.9 * found.losses[0]
-    assert found.losses[-1] == pytest.approx(bench.losses(found.result_HWC, SOURCE).total)
+    assert found.losses[-1] == pytest.approx(judge.losses(found.result_HWC, SOURCE).total)
     assert len(found.losses) == len(found.seconds) == 13 and (np.diff(found.seconds) > 0).all()
     assert found.snapshots.keys() == {5} and found.snapshots[5].shape == SOURCE.shape
 
 
-def test_lbfgs_never_jumps_back(bench: Bench):
+def test_lbfgs_never_jumps_back(judge: Judge):
     """Without a line search, or with pixels moved behind its back, it loses all that it gained every few iterations."""
-    losses = optimize_pixels(bench, SOURCE, iterations=25).losses
+    losses = optimize_pixels(judge, SOURCE, iterations=25).losses
     assert np.diff(losses).max() < 0.01 * losses[0]
 
 
-def test_the_diagonal_lowers_its_own_term_and_leaves_the_rest_of_the_gram_alone(bench: Bench):
-    full = optimize_pixels(bench, SOURCE, iterations=15)
-    diagonal = optimize_pixels(bench, SOURCE, iterations=15, gram="diagonal")
+def test_the_diagonal_lowers_its_own_term_and_leaves_the_rest_of_the_gram_alone(judge: Judge):
+    full = optimize_pixels(judge, SOURCE, iterations=15)
+    diagonal = optimize_pixels(judge, SOURCE, iterations=15, gram="diagonal")
     assert full.losses[-1] < diagonal.losses[-1] < diagonal.losses[0]
 
 
-def test_a_rate_that_is_too_high_is_the_users_mistake(bench: Bench):
+def test_a_rate_that_is_too_high_is_the_users_mistake(judge: Judge):
     with pytest.raises(ConfigError, match=r"learning_rate=.*write a smaller one"):
-        optimize_pixels(bench, SOURCE, iterations=5, optimizer="sgd", learning_rate=float("1e38"))
+        optimize_pixels(judge, SOURCE, iterations=5, optimizer="sgd", learning_rate=float("1e38"))
 
 
 def _curve(losses: np.ndarray) -> Optimization:
@@ -49,7 +49,7 @@ def _curve(losses: np.ndarray) -> Optimization:
 
 
 def test_the_yardstick_reads_the_first_iteration_that_is_as_good():
-    falling = _curve(np.linspace(5.0, 0.0, MARKS[-1] + 1))  # 0.01 less at each iteration
+    falling = _curve(np.linspace(5.0, 0.0, REPORTED_ITERATIONS[-1] + 1))  # 0.01 less at each iteration
     reading = read_yardstick("m", [{"total_loss": 3.995, "seconds": 0.05}], [falling])
     assert reading.equal_iterations == 101 and reading.times_faster == pytest.approx(10.1 / 0.05)
     assert reading.mark_losses == pytest.approx((4.5, 4.0, 2.0, 0.0))

@@ -13,8 +13,8 @@ import pytest
 
 from stylemill.errors import ConfigError
 from stylemill.evaluation.schema import EVALUATION_SCHEMA
-from stylemill.experiments.ballot import BallotBox, VoteError, check_votes, read_votes, write_questions
-from stylemill.experiments.ranking import stand
+from stylemill.experiments.ballot import BallotBox, VoteError, check_votes, make_questions, read_votes
+from stylemill.experiments.ranking import rank
 from stylemill.experiments.vote_server import VoteServer
 from stylemill.manifest.schema import make_table
 from stylemill.storage import Storage
@@ -42,11 +42,11 @@ def measured(folder: Path, num: int = 4, models: tuple[str, ...] = MODELS) -> An
 
 @pytest.fixture
 def box(tmp_path: Path) -> BallotBox:
-    return BallotBox(Storage(), str(tmp_path / "out"), write_questions(measured(tmp_path)))
+    return BallotBox(Storage(), str(tmp_path / "out"), make_questions(measured(tmp_path)))
 
 
 def test_sides_and_order_are_random_between_voters_and_steady_for_each(tmp_path: Path):
-    box = BallotBox(Storage(), str(tmp_path / "out"), write_questions(measured(tmp_path, 40)))
+    box = BallotBox(Storage(), str(tmp_path / "out"), make_questions(measured(tmp_path, 40)))
     lefts = Counter(box.sides(f"voter{n}", one)[0] for n in range(10) for one in box.questions.values())
     assert lefts["dunes-1"] == pytest.approx(200, abs=40)
     orders = set()
@@ -98,18 +98,18 @@ def test_many_voters_at_once_lose_nothing(box: BallotBox, tmp_path: Path):
         thread.join()
     votes = read_votes(Storage(), [str(tmp_path / "out")])
     assert Counter(vote["voter"] for vote in votes) == {f"voter{number}": 4 for number in range(6)}
-    standing = stand(votes)
-    assert standing.num_voters == 6 and standing.agreement is not None
+    ranking = rank(votes)
+    assert ranking.num_voters == 6 and ranking.agreement is not None
 
 
 def test_three_models_make_three_questions_of_an_image(tmp_path: Path):
     table = measured(tmp_path, 2, ("a-1", "b-1", "c-1"))
-    assert len(write_questions(table)) == 6
-    assert len(write_questions(table, models=("a-1", "c-1"))) == 2
+    assert len(make_questions(table)) == 6
+    assert len(make_questions(table, models=("a-1", "c-1"))) == 2
     with pytest.raises(ConfigError, match="was not measured; use some of a-1, b-1, c-1"):
-        write_questions(table, models=("a-1", "x"))
+        make_questions(table, models=("a-1", "x"))
     with pytest.raises(ConfigError, match="holds no image by two models"):
-        write_questions(measured(tmp_path, 2, ("a-1",)))
+        make_questions(measured(tmp_path, 2, ("a-1",)))
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from stylemill.experiments.design import power_of, units_needed_live
 from stylemill.experiments.live_split import ratio_p_value
-from stylemill.experiments.ranking import agree, bradley_terry
+from stylemill.experiments.ranking import bradley_terry, voter_agreement
 from stylemill.experiments.statistics import assess_pairs, assess_rates, assess_wins
 
 BASEBALL = np.array(
@@ -76,8 +76,8 @@ def test_a_sample_ratio_mismatch():
 
 def test_bradley_terry_on_baseball():
     """Agresti, table 10.11: log abilities against Baltimore 1.58, 1.44, 1.29, 1.25, 1.11, 0.68."""
-    strengths, covariance, was_steadied = bradley_terry(BASEBALL)
-    assert not was_steadied and strengths.mean() == pytest.approx(0)
+    strengths, covariance, was_regularized = bradley_terry(BASEBALL)
+    assert not was_regularized and strengths.mean() == pytest.approx(0)
     assert (strengths - strengths[-1])[:6] == pytest.approx([1.58, 1.44, 1.29, 1.25, 1.11, 0.68], abs=0.006)
     assert np.allclose(covariance, covariance.T) and (np.linalg.eigvalsh(covariance) > -1e-12).all()
 
@@ -88,4 +88,4 @@ def test_cohens_kappa():
     for number, (one, other) in enumerate([("m", "m")] * 20 + [("m", "n")] * 5 + [("n", "m")] * 10 + [("n", "n")] * 15):
         for voter, preferred in (("one", one), ("other", other)):
             votes.append({"voter": voter, "key": str(number), "model_a": "m", "model_b": "n", "preferred": preferred})
-    assert agree(votes) == pytest.approx((0.7, 0.4))
+    assert voter_agreement(votes) == pytest.approx((0.7, 0.4))

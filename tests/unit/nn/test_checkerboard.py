@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stylemill.evaluation.measurements import grid_energy
+from stylemill.evaluation.image_metrics import grid_energy
 
 NAMES = ("columns_2px", "rows_2px", "both_2px", "columns_4px", "rows_4px", "both_4px")
 NAMES += ("columns_8_thirds_px", "rows_8_thirds_px")

@@ -13,7 +13,7 @@ from stylemill.manifest.commit import Success, committed_part, write_success
 from stylemill.manifest.layout import RunLayout
 from stylemill.manifest.schema import SCHEMA_VERSION, to_parquet
 from stylemill.nn.transformer_net import Architecture, TransformerNet
-from stylemill.report.write import gather_bulk, gather_training
+from stylemill.report.write import load_bulk_report, load_training_report
 from stylemill.storage import Storage
 from stylemill.style_model import StyleModel, save_style_model
 
@@ -48,14 +48,14 @@ def test_a_training_run(tmp_path, style, metrics, encoded):
     for step in (40, 5, 60):
         storage.write_bytes(str(out / "samples" / f"step-{step:06d}.jpg"), encoded())
     storage.write_bytes(str(out / "samples" / "notes.txt"), b"not a sample")
-    story = gather_training(storage, str(out), events=["resumed at step 7"], facts={"machine": "mine"})
-    assert story.style.name == "waves"
-    assert story.style.picture is not None
-    assert [caption for caption, _ in story.samples] == ["step 5", "step 40", "step 60"]
-    assert story.metrics.num_rows == 60
-    assert story.details.config == {"steps": 60}
-    assert story.details.facts["SHA-256"] == saved.sha256
-    assert story.details.facts["machine"] == "mine"
+    report = load_training_report(storage, str(out), events=["resumed at step 7"], facts={"machine": "mine"})
+    assert report.style.name == "waves"
+    assert report.style.picture is not None
+    assert [caption for caption, _ in report.samples] == ["step 5", "step 40", "step 60"]
+    assert report.metrics.num_rows == 60
+    assert report.details.config == {"steps": 60}
+    assert report.details.facts["SHA-256"] == saved.sha256
+    assert report.details.facts["machine"] == "mine"
 
 
 def test_another_picture_in_the_place_of_the_style_image_is_not_shown(tmp_path, style, metrics, encoded):
@@ -66,9 +66,9 @@ def test_another_picture_in_the_place_of_the_style_image_is_not_shown(tmp_path, 
     storage.write_bytes(str(out / "metrics.parquet"), sink.getvalue().to_pybytes())
     storage.write_bytes(str(out / "config.yaml"), b"steps: 60\n")
     style[0].write_bytes(encoded((41, 41)))
-    assert gather_training(storage, str(out)).style.picture is None
+    assert load_training_report(storage, str(out)).style.picture is None
     style[0].unlink()
-    assert gather_training(storage, str(out)).style.picture is None
+    assert load_training_report(storage, str(out)).style.picture is None
 
 
 def test_a_bulk_run(tmp_path, style, manifest_rows, encoded):
@@ -82,7 +82,7 @@ def test_a_bulk_run(tmp_path, style, manifest_rows, encoded):
     for shard in (0, 1):
         storage.create_bytes(layout.part_uri(shard), to_parquet(rows.slice(shard, 1)))
     with pytest.raises(ConfigError):
-        gather_bulk(storage, layout)
+        load_bulk_report(storage, layout)
     success = Success(
         run_id="run-1",
         input=str(tmp_path),
@@ -96,10 +96,10 @@ def test_a_bulk_run(tmp_path, style, manifest_rows, encoded):
         finished_at="2026-03-01T12:00:00+00:00",
     )
     assert write_success(storage, layout, success)
-    story = gather_bulk(storage, layout, facts={"peak memory": "1 GiB"})
-    assert story.summary.statuses == {"ok": 1, "failed": 1}
-    assert [pair.name for pair in story.pairs] == ["a.png"]
-    assert story.styles[0].picture is not None
-    assert story.details.config == {"strength": 0.5}
-    assert story.details.facts["fingerprint"] == "cd" * 32
-    assert story.details.facts["peak memory"] == "1 GiB"
+    report = load_bulk_report(storage, layout, facts={"peak memory": "1 GiB"})
+    assert report.summary.statuses == {"ok": 1, "failed": 1}
+    assert [pair.name for pair in report.pairs] == ["a.png"]
+    assert report.styles[0].picture is not None
+    assert report.details.config == {"strength": 0.5}
+    assert report.details.facts["fingerprint"] == "cd" * 32
+    assert report.details.facts["peak memory"] == "1 GiB"

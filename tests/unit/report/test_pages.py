@@ -10,11 +10,11 @@ import pytest
 
 from stylemill.report.pictures import Pair, embed, palette
 from stylemill.report.run_pages import (
-    BulkStory,
-    DemoStory,
+    BulkReport,
+    DemoReport,
     Details,
     StyleCard,
-    TrainingStory,
+    TrainingReport,
     render_bulk_report,
     render_demo_report,
     render_training_report,
@@ -60,7 +60,7 @@ class _Reader(HTMLParser):
 @pytest.fixture
 def training(metrics, encoded):
     image = encoded((64, 64))
-    return TrainingStory(
+    return TrainingReport(
         style=StyleCard(name="waves", picture=embed(image, alt="the style"), colours=palette(image)),
         metrics=metrics,
         samples=[("step 60", embed(encoded(), alt="samples"))],
@@ -84,7 +84,7 @@ def bulk(manifest_rows, encoded, training):
         after=embed(encoded(), alt="after"),
         note="200 × 100",
     )
-    return BulkStory(
+    return BulkReport(
         run_id="run-1",
         summary=summarize(manifest_rows({}, {}, failed, skipped, {})),
         styles=[training.style],
@@ -95,7 +95,7 @@ def bulk(manifest_rows, encoded, training):
 
 @pytest.fixture
 def pages(training, bulk):
-    demo = DemoStory(
+    demo = DemoReport(
         training=training, bulk=bulk, verification="3 outputs are as the manifest says.", verified=True,
         stages_s=[("training took", 123.4)], facts={"whole demo": "3 min 02 s"},
     )  # fmt: skip
@@ -181,17 +181,17 @@ def test_hostile_names_stay_text(training, bulk, manifest_rows, encoded):
     card = StyleCard(name=HOSTILE, picture=embed(encoded((8, 8)), alt=HOSTILE))
     picture = embed(encoded((8, 8)), alt=HOSTILE)
     details = Details(facts={HOSTILE: HOSTILE}, config={HOSTILE: [HOSTILE], "deep": {"deeper": HOSTILE}})
-    nasty_training = TrainingStory(
+    nasty_training = TrainingReport(
         style=card, metrics=training.metrics, samples=[(HOSTILE, picture)], events=[HOSTILE], details=details
     )
-    nasty_bulk = BulkStory(
+    nasty_bulk = BulkReport(
         run_id=HOSTILE,
         summary=summarize(manifest_rows({"key": HOSTILE, "style": HOSTILE}, {"style": "b"}, trouble)),
         styles=[card],
         pairs=[Pair(name=HOSTILE, before=picture, after=picture, note=HOSTILE)],
         details=details,
     )
-    demo = DemoStory(
+    demo = DemoReport(
         training=nasty_training, bulk=nasty_bulk, verification=HOSTILE, verified=False,
         stages_s=[(HOSTILE, 1.0)], facts={HOSTILE: HOSTILE},
     )  # fmt: skip
@@ -211,15 +211,15 @@ def test_hostile_names_stay_text(training, bulk, manifest_rows, encoded):
 
 def test_a_run_with_nothing_in_it_still_has_a_page(manifest_rows, metrics):
     card = StyleCard(name="bare")
-    page = render_bulk_report(BulkStory(run_id="r", summary=summarize(manifest_rows().slice(0, 0))))
+    page = render_bulk_report(BulkReport(run_id="r", summary=summarize(manifest_rows().slice(0, 0))))
     assert "Nothing: every source was repainted." in page
     _Reader(page)
-    _Reader(render_training_report(TrainingStory(style=card, metrics=metrics.slice(0, 0))))
-    _Reader(render_training_report(TrainingStory(style=card, metrics=pa.table({"step": [1], "loss": [float("nan")]}))))
+    _Reader(render_training_report(TrainingReport(style=card, metrics=metrics.slice(0, 0))))
+    _Reader(render_training_report(TrainingReport(style=card, metrics=pa.table({"step": [1], "loss": [float("nan")]}))))
 
 
 def test_more_troubles_than_the_page_lists_are_counted(manifest_rows):
     rows = [{"status": "failed", "error_type": "Corrupt", "error": "bad", "key": f"{n}"} for n in range(230)]
-    words = _Reader(render_bulk_report(BulkStory(run_id="r", summary=summarize(manifest_rows(*rows))))).words()
+    words = _Reader(render_bulk_report(BulkReport(run_id="r", summary=summarize(manifest_rows(*rows))))).words()
     assert "230 Corrupt" in words
     assert "30 more are in the manifest." in words

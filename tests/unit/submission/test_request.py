@@ -11,7 +11,7 @@ import pytest
 
 from stylemill.cli.submit import SUBMITTABLE, build_request, main, split
 from stylemill.errors import ConfigError
-from stylemill.evaluation.config import Judge
+from stylemill.evaluation.config import JudgeConfig
 from stylemill.submission.config import SubmitConfig, with_address_from
 from stylemill.submission.request import Attempt, choose_attempt, resolve_locations
 
@@ -39,7 +39,7 @@ def test_every_field_of_text_is_known_to_be_a_location_or_none(verb: str):
     texts = {field.name for field in dataclasses.fields(config_type) if "str" in str(hints[field.name])}
     texts |= {field.name for field in dataclasses.fields(config_type) if hints[field.name] is str}
     if "judge" in hints:
-        texts |= {f"judge.{field.name}" for field in dataclasses.fields(Judge) if "str" in field.type}
+        texts |= {f"judge.{field.name}" for field in dataclasses.fields(JudgeConfig) if "str" in field.type}
     assert texts - TEXT_THAT_IS_NO_LOCATION == set(SUBMITTABLE[verb].locations)
     assert set(SUBMITTABLE[verb].resources) <= {field.name for field in dataclasses.fields(config_type)}
 

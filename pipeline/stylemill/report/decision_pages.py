@@ -23,19 +23,19 @@ _VERDICTS = {
 }
 
 
-def render_comparison_report(comparison: Any, standing: Any | None = None) -> str:
+def render_comparison_report(comparison: Any, ranking: Any | None = None) -> str:
     """Return the page as HTML.
 
     Args:
         comparison: with the fields of ``stylemill.experiments.decision.Comparison``.
-        standing: of ``stylemill.experiments.ranking.Standing``; None without votes.
+        ranking: of ``stylemill.experiments.ranking.Ranking``; None without votes.
     """
     return render(
         "comparison.html.j2",
         title=f"{comparison.candidate} against {comparison.champion}",
         verdict=_VERDICTS[comparison.decision],
         comparison=comparison,
-        standing=standing,
+        ranking=ranking,
     )
 
 
@@ -45,7 +45,7 @@ def render_vote_page() -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class ImageComparison:
     """One image of a comparison."""
 
     key: str
@@ -66,11 +66,11 @@ class DecisionCard:
     reason: str
     decided_at: str
     evidence: Mapping[str, Any]
-    comparisons: Sequence[Comparison] = ()
+    comparisons: Sequence[ImageComparison] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetrainingStory:
+class RetrainingReport:
     """Everything the page says."""
 
     style: StyleCard
@@ -81,6 +81,6 @@ class RetrainingStory:
     counts: Mapping[str, int] = field(default_factory=dict)
 
 
-def render_retraining_report(story: RetrainingStory) -> str:
+def render_retraining_report(report: RetrainingReport) -> str:
     """Return the page as HTML."""
-    return render("retraining.html.j2", title=f"{story.style.name}, retrained", story=story)
+    return render("retraining.html.j2", title=f"{report.style.name}, retrained", report=report)
