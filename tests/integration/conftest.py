@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.clusters import Cluster, cluster
 from tests.drawn import image_bytes
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +36,14 @@ def local_ray() -> Iterator[str]:
     DataContext.get_current().print_on_execution_start = False
     yield context.address_info["gcs_address"]
     ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Cluster]:
+    """A head with two CPUs and token authentication."""
+    with cluster(isolated=False, machine_environment={"RAY_metrics_report_interval_ms": "1000"}) as made:
+        made.start_head(num_cpus=2)
+        yield made
 
 
 Files = dict[str, bytes]

@@ -18,7 +18,7 @@ import pytest
 from stylemill.cli.main import DONE, TOO_MANY_FAILED, WRONG_USE
 from stylemill.manifest.read import find_run, read_manifest
 from stylemill.storage import Storage
-from tests.clusters import Cluster, cluster, free_port, wait_for
+from tests.clusters import Cluster, free_port, wait_for
 from tests.drawn import image_bytes
 from tests.integration.conftest import MIXED, fill
 from tests.unit.test_observability import RULES, expressions, names_in
@@ -26,14 +26,6 @@ from tests.unit.test_observability import RULES, expressions, names_in
 SECRET = "planted-hunter2-secret"
 
 Submit = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture(scope="module")
-def head() -> Iterator[Cluster]:
-    """A head with two CPUs and token authentication."""
-    with cluster(isolated=False, machine_environment={"RAY_metrics_report_interval_ms": "1000"}) as made:
-        made.start_head(num_cpus=2)
-        yield made
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +160,7 @@ def test_another_verb_with_the_code_that_is_installed_there(two_jobs: dict[str, 
     done = two_jobs["submit"]("--use-image", "--wait", "manifest", "verify", "out")
     assert done.returncode == DONE and "stylemill-manifest-verify-" in done.stdout, done.stdout + done.stderr
     packages = (head.folder / "head").rglob("stylemill-job.yaml")
-    assert sorted((path.parent / "jobs").exists() for path in packages) == [False, True, True]
+    assert sorted((path.parent / "stylemill").exists() for path in packages) == [False, True, True]
 
 
 def test_measuring_as_a_job(two_jobs: dict[str, Any]):
