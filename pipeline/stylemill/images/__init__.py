@@ -1,1 +1,1 @@
-"""Bytes of any image to pixels and back, with what must survive."""
+"""Decoding and encoding: the bytes of any image file to 8-bit sRGB pixels and back, with alpha and metadata."""

@@ -1,4 +1,4 @@
-"""Frames and pages: how many there are, and all of them where they are wanted."""
+"""Frames and pages of a file: counting them, and decoding all frames of an animation."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from PIL import ImageFile, JpegImagePlugin
 
 from stylemill.errors import ImageError
 from stylemill.images.options import DecodeOptions
-from stylemill.images.pixels import Pixels, convert, upright
+from stylemill.images.pixels import Pixels, apply_orientation, convert
 from stylemill.images.source_image import Frame
 
 ANIMATED: Final = ("gif", "webp", "png", "avif")
+"""Formats whose animations are decoded and encoded."""
+
+_NUM_PICTURES: Final = 0xB001  # tag of the index of a multi-picture JPEG
 _PAGED: Final = {
     "tiff": "pages",
     "jpeg": "pictures",
@@ -24,30 +27,27 @@ _PAGED: Final = {
 
 
 def count_frames(image: ImageFile.ImageFile, image_format: str) -> int:
-    """Return the number of frames or pages; what cannot be counted counts as one."""
+    """Return the number of frames or pages; 1 if they cannot be counted."""
     if image_format not in _PAGED:
         return 1
     try:
         if image_format == "jpeg":
             return _count_pictures(image)
         return int(getattr(image, "n_frames", 1))
-    except Exception:  # noqa: BLE001 - damage behind the first frame must not cost the first frame
+    except Exception:  # noqa: BLE001 - the first frame may be intact
         return 1
 
 
 def _count_pictures(image: ImageFile.ImageFile) -> int:
-    """Count what a multi-picture JPEG (MPO) holds: a stereo pair, a preview, the gain map of a phone."""
+    """Count the pictures of a multi-picture JPEG (MPO): a stereo pair, a preview, the gain map of a phone."""
     if "mp" not in image.info or not isinstance(image, JpegImagePlugin.JpegImageFile):
         return 1
     index = image._getmp()
     return int(index[_NUM_PICTURES]) if index else 1
 
 
-_NUM_PICTURES: Final = 0xB001
-
-
-def note_on_rest(num_frames: int, image_format: str) -> str | None:
-    """Return the sentence that says that only the first of several was taken."""
+def first_frame_note(num_frames: int, image_format: str) -> str | None:
+    """Return the note that only the first of several frames or pages was decoded, or None if there is only one."""
     return f"first of {num_frames} {_PAGED[image_format]}" if num_frames > 1 else None
 
 
@@ -57,17 +57,18 @@ def read_frames(
     """Decode all frames of an animation, each as displayed.
 
     Args:
-        image: opened; its frames are sought one after the other.
+        image: opened by its plugin.
         num_frames: from ``count_frames``.
-        orientation: EXIF orientation, the same for all.
-        options: ``max_pixels`` counts the pixels of all frames together.
+        orientation: EXIF orientation of all frames.
+        options: ``max_pixels`` limits the sum of the pixels of all frames.
 
     Returns:
-        The frames; without alpha if all of them are opaque throughout.
+        The frames; without alpha if every pixel of every frame is opaque.
+
     Raises:
         ImageError: ``TooManyPixels``.
     """
-    # An animated PNG may begin with a picture for viewers that show no animation; it is not part of it.
+    # An animated PNG may start with an image for viewers without animation, which is not a frame.
     first = 1 if getattr(image, "default_image", False) and num_frames > 1 else 0
     width_px, height_px = image.size
     num_pixels = width_px * height_px * (num_frames - first)
@@ -95,7 +96,7 @@ def _frame(pixels: Pixels, duration: object, orientation: int) -> Frame:
     if alpha_HW is None:
         alpha_HW = np.full(pixels.image_HWC.shape[:2], 255, np.uint8)
     return Frame(
-        image_HWC=upright(pixels.image_HWC, orientation),
-        alpha_HW=upright(alpha_HW, orientation),
+        image_HWC=apply_orientation(pixels.image_HWC, orientation),
+        alpha_HW=apply_orientation(alpha_HW, orientation),
         duration_ms=round(float(duration)) if isinstance(duration, int | float) else 0,
     )

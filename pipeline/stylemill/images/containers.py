@@ -1,4 +1,4 @@
-"""What each container is told besides the pixels: quality, colour space, timing, metadata."""
+"""The arguments of Pillow's writers for each output format: compression, colour space, timing and metadata."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin
 
-from stylemill.images.metadata import as_stored
+from stylemill.images.metadata import exif_value
 from stylemill.images.options import EncodeOptions
 from stylemill.images.profile import srgb_profile
 from stylemill.images.source_image import Metadata, SourceImage
@@ -23,10 +23,7 @@ PILLOW_NAMES: Final = {
     "ppm": "PPM",
     "tga": "TGA",
 }
-"""Formats that are written, and what Pillow calls them."""
-
-ANIMATED: Final = ("gif", "webp", "png", "avif")
-"""Formats that hold animations."""
+"""Output formats and Pillow's names of them."""
 
 _WITH_PROFILE: Final = ("jpeg", "webp", "tiff", "avif")
 _WITH_DPI: Final = ("jpeg", "png", "tiff", "bmp")
@@ -36,8 +33,8 @@ _XMP_TAG: Final = 700
 _LARGEST_JPEG_SEGMENT: Final = 65_000
 
 
-def parameters(name: str, source: SourceImage, options: EncodeOptions) -> dict[str, Any]:
-    """Return the keyword arguments with which Pillow saves a result in the format ``name``."""
+def save_parameters(name: str, source: SourceImage, options: EncodeOptions) -> dict[str, Any]:
+    """Return the keyword arguments of ``Image.save`` for a result in the format ``name``."""
     metadata = source.metadata
     chosen: dict[str, Any] = _compression(name, source, options)
     if source.had_profile and name in _WITH_PROFILE:
@@ -46,7 +43,7 @@ def parameters(name: str, source: SourceImage, options: EncodeOptions) -> dict[s
         chosen["dpi"] = metadata.dpi
     if name == "png":
         chosen["pnginfo"] = _png_info(metadata, options)
-    exif = exif_of(metadata, options)
+    exif = _exif(metadata, options)
     if exif and name in _WITH_EXIF and not (name == "jpeg" and len(exif) > _LARGEST_JPEG_SEGMENT):
         chosen["exif"] = exif
     if options.keep_metadata == "all":
@@ -64,10 +61,10 @@ def parameters(name: str, source: SourceImage, options: EncodeOptions) -> dict[s
 
 
 def animation_parameters(name: str, source: SourceImage) -> dict[str, Any]:
-    """Return the keyword arguments that carry an animation's timing."""
+    """Return the keyword arguments of ``Image.save`` for the timing of an animation."""
     chosen: dict[str, Any] = {"duration": [frame.duration_ms for frame in source.frames]}
     if name == "gif":
-        # Every frame stands alone: cleared before the next one, so that its transparency is its own.
+        # Each frame is cleared before the next one, so that nothing shows through a frame's transparency.
         chosen |= {"disposal": 2, "optimize": False}
         if source.loop is not None:
             chosen["loop"] = source.loop
@@ -77,19 +74,19 @@ def animation_parameters(name: str, source: SourceImage) -> dict[str, Any]:
 
 
 def png_chunks(source: SourceImage, options: EncodeOptions) -> list[tuple[bytes, bytes]]:
-    """Return the chunks that stand between header and pixels of a PNG, in order."""
+    """Return kind and content of the chunks between the header and the pixels of a PNG, in order."""
     chunks = [(kind, data) for kind, data, *_ in _png_info(source.metadata, options).chunks]
     if source.metadata.dpi:
         x, y = (round(per_inch / 0.0254) for per_inch in source.metadata.dpi)
         chunks.append((b"pHYs", x.to_bytes(4, "big") + y.to_bytes(4, "big") + b"\x01"))
-    exif = exif_of(source.metadata, options)
+    exif = _exif(source.metadata, options)
     if exif:
         chunks.append((b"eXIf", exif.removeprefix(b"Exif\x00\x00")))
     return chunks
 
 
-def exif_of(metadata: Metadata, options: EncodeOptions) -> bytes | None:
-    """Return the EXIF of a result by policy, never with an orientation."""
+def _exif(metadata: Metadata, options: EncodeOptions) -> bytes | None:
+    """Return the EXIF block of a result according to ``keep_metadata``; it never contains an orientation."""
     if options.keep_metadata == "none":
         return None
     if options.keep_metadata == "all" and metadata.exif:
@@ -113,7 +110,7 @@ def _compression(name: str, source: SourceImage, options: EncodeOptions) -> dict
     if name == "tiff":
         return {"compression": "tiff_adobe_deflate"}
     if name == "webp":
-        # Alpha comes back bit for bit; so do colours where the source was lossless, under transparency too.
+        # Alpha is kept bit for bit; so are the colours of lossless sources, including those under transparency.
         lossless = source.lossless and source.source_format == "webp"
         return (
             {"lossless": True, "exact": True, "quality": 70}
@@ -143,14 +140,14 @@ def _png_info(metadata: Metadata, options: EncodeOptions) -> PngImagePlugin.PngI
 
 
 def _tiff_tags(metadata: Metadata, exif: bytes | None, options: EncodeOptions) -> TiffImagePlugin.ImageFileDirectory_v2:
-    """Return the descriptive tags; those that describe the pixels are Pillow's to write."""
+    """Return the descriptive tags; Pillow writes those that describe the pixels."""
     tags = TiffImagePlugin.ImageFileDirectory_v2()
     if exif:
         kept = Image.Exif()
         kept.load(exif)
         for tag, value in kept.items():
             if tag != ExifTags.IFD.Exif:
-                tags[tag] = as_stored(value)
+                tags[tag] = exif_value(value)
     if options.keep_metadata == "all" and metadata.xmp:
         tags[_XMP_TAG] = metadata.xmp
     return tags

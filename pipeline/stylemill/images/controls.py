@@ -1,4 +1,4 @@
-"""What a user may change about a result: how strong, whose colours, how large, how coarse."""
+"""Controls of a result: strength, colour preservation, size and texture scale."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def blend(source_HWC: np.ndarray, result_HWC: np.ndarray, strength: float) -> np
     Args:
         source_HWC: (H, W, 3) uint8.
         result_HWC: (H, W, 3) uint8, of the same size.
-        strength: 0 gives the source back and 1 the result, both bit for bit; what lies between is rounded to
-            1/256 of the way.
+        strength: 0 returns the source and 1 the result, both bit for bit; values between are rounded to 1/256.
 
     Returns:
-        (H, W, 3) uint8; one of the arguments itself at both ends.
+        (H, W, 3) uint8; for 0 and 1 one of the arguments itself.
+
     Raises:
         ValueError: the sizes differ or the strength is out of range.
     """
@@ -52,7 +52,8 @@ def preserve_color(source_HWC: np.ndarray, result_HWC: np.ndarray) -> np.ndarray
         result_HWC: (H, W, 3) uint8, of the same size.
 
     Returns:
-        (H, W, 3) uint8. Colours that leave the gamut are clipped.
+        (H, W, 3) uint8; colours outside the gamut are clipped.
+
     Source: Gatys et al. 2016, arXiv:1606.05897, section 3.2 (luminance-only transfer), in the YCbCr of JFIF.
     """
     _check_same_size(source_HWC, result_HWC)
@@ -65,14 +66,14 @@ def preserve_color(source_HWC: np.ndarray, result_HWC: np.ndarray) -> np.ndarray
 
 
 def limit_size(image_HWC: np.ndarray, max_size_px: int | None) -> np.ndarray:
-    """Make a picture smaller if a side of it is longer than allowed; its shape is kept.
+    """Downscale an image so that its longer side is at most ``max_size_px``; the aspect ratio is kept.
 
     Args:
         image_HWC: (H, W, 3) uint8.
-        max_size_px: longest side allowed, None for no limit.
+        max_size_px: largest length of the longer side, None for no limit.
 
     Returns:
-        The picture itself where nothing had to be done. ``encode`` scales alpha along.
+        (H, W, 3) uint8; the image itself if it is small enough. ``encode`` scales alpha to the size of the result.
     """
     height_px, width_px = image_HWC.shape[:2]
     if max_size_px is None or max(width_px, height_px) <= max_size_px:
@@ -81,14 +82,14 @@ def limit_size(image_HWC: np.ndarray, max_size_px: int | None) -> np.ndarray:
 
 
 def network_size(width_px: int, height_px: int, texture_scale: float) -> tuple[int, int]:
-    """Return the size at which the network must see a picture for strokes ``texture_scale`` times as large.
+    """Return the input size of the network for strokes ``texture_scale`` times as large.
 
-    A network paints strokes of a fixed number of pixels. Shown a picture at half its size, it paints strokes
-    that are twice as large once the result is brought back: scale 2 wants half the size, 0.5 the double.
+    A network paints strokes of a fixed number of pixels. At half the size of the image, its strokes are twice as large
+    after the result has been scaled back: scale 2 needs half the size, scale 0.5 twice the size.
 
     Args:
-        width_px: of the picture.
-        height_px: of the picture.
+        width_px: of the image.
+        height_px: of the image.
         texture_scale: above 0; 1 changes nothing.
     """
     if texture_scale == 1:
@@ -97,7 +98,7 @@ def network_size(width_px: int, height_px: int, texture_scale: float) -> tuple[i
 
 
 def scaled_size(width_px: int, height_px: int, factor: float, *, least_px: int) -> tuple[int, int]:
-    """Return a size times a factor, rounded, neither side under ``least_px`` (unless it was)."""
+    """Return a size times a factor, rounded; a side of at least ``least_px`` is not scaled below ``least_px``."""
     return (
         max(round(width_px * factor), min(width_px, least_px)),
         max(round(height_px * factor), min(height_px, least_px)),
@@ -105,7 +106,7 @@ def scaled_size(width_px: int, height_px: int, factor: float, *, least_px: int) 
 
 
 def resize(array: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
-    """Resample a picture or its alpha with a Lanczos filter.
+    """Resample an image or its alpha with a Lanczos filter.
 
     Args:
         array: (H, W, 3) uint8, (H, W) uint8 or (H, W) uint16.
@@ -113,7 +114,7 @@ def resize(array: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
         height_px: of the result.
 
     Returns:
-        The same kind of array; the array itself if it has that size already.
+        An array of the same dtype and number of channels; the array itself if it already has that size.
     """
     if array.shape[:2] == (height_px, width_px):
         return array
@@ -124,7 +125,7 @@ def resize(array: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
 
 
 def _strips(image_HWC: np.ndarray) -> Iterator[slice]:
-    """Walk a picture in strips of rows, so that temporaries stay in the cache however large it is."""
+    """Yield slices of rows, so that temporary arrays fit into the cache whatever the size of the image."""
     height, width = image_HWC.shape[:2]
     step = max(1, _STRIP_PIXELS // width)
     for first in range(0, height, step):

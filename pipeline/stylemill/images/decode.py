@@ -1,4 +1,9 @@
-"""Bytes of any image to upright 8-bit sRGB, or a typed reason why not."""
+"""Decode the bytes of any image file to upright 8-bit sRGB, or raise an error with a type and a reason.
+
+``decode`` recognises the format by content, checks the limits, opens the file with the Pillow plugin of its format and
+converts the pixels. TIFF samples that Pillow does not unpack are read by ``formats.tiff_samples``. ``_classify`` maps
+whatever a plugin raises to an ``error_type`` of the manifest.
+"""
 
 from __future__ import annotations
 
@@ -9,31 +14,67 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from stylemill.errors import ImageError
-from stylemill.images.animation import ANIMATED, count_frames, note_on_rest, read_frames
-from stylemill.images.formats.non_images import describe, is_cut_off
+from stylemill.images.animation import ANIMATED, count_frames, first_frame_note, read_frames
+from stylemill.images.formats.alpha16 import rawmode_of, read_alpha16
+from stylemill.images.formats.non_images import describe_non_image
 from stylemill.images.formats.plugins import open_image
-from stylemill.images.formats.sixteen_bits import deep_alpha, rawmode_of
-from stylemill.images.formats.sniff import SNIFF_BYTES, is_lossless, sniff
+from stylemill.images.formats.sniff import SNIFF_BYTES, is_lossless, is_truncated, sniff
 from stylemill.images.formats.tiff_samples import read_directory, read_samples
 from stylemill.images.metadata import credit_text, orientation_of, read_metadata
 from stylemill.images.options import DecodeOptions
-from stylemill.images.pixels import alpha_bits, convert, straighten, to_eight_bits, upright
+from stylemill.images.pixels import alpha_to_8_or_16_bits, apply_orientation, convert, correct_samples, scale_to_8_bits
 from stylemill.images.source_image import Frame, Metadata, SourceImage
+
+# TIFF tags.
+_COMPRESSION: Final = 259
+_NEW_SUBFILE_TYPE: Final = 254
+_ORIENTATION: Final = 274
+_NUM_SAMPLES: Final = 277
+_ARTIST: Final = 315
+_SUB_IFDS: Final = 330
+_COPYRIGHT: Final = 33432
+_ICC_PROFILE: Final = 34675
+_DNG_VERSION: Final = 50706
+
+_UNSUPPORTED_COMPRESSIONS: Final = {
+    34661: "JBIG",
+    34887: "LERC",
+    34712: "JPEG 2000",
+    34934: "JPEG XR",
+    50001: "WebP",
+    50002: "JPEG XL",
+    52546: "JPEG XL",
+}
+
+# Texts in the messages of Pillow's plugins.
+_TRUNCATED_TEXT: Final = re.compile(
+    r"truncat|not enough (?:image )?data|unexpected end|end of (?:file|stream|data)"
+    r"|buffer is not large enough|requires a buffer|unpack requires|bytes not processed"
+    r"|no more|premature|index out of range",
+    re.IGNORECASE,
+)
+_UNSUPPORTED_TEXT: Final = re.compile(
+    r"unsupported|not supported|unknown (?:pixel|image|data|raw) ?mode|cannot (?:handle|decode)"
+    r"|not (?:yet )?implemented|decoder .* not available"
+    r"|unknown (?:compression|data organization)",
+    re.IGNORECASE,
+)
+_LIBTIFF_ERROR: Final = re.compile(r"^decoder error -\d+$")
 
 
 def decode(data: bytes, options: DecodeOptions) -> SourceImage:
     """Decode one source in this process.
 
-    What the bytes are is judged by their content alone. For bytes from strangers use ``IsolatedDecoder``.
+    Use ``IsolatedDecoder`` for untrusted bytes.
 
     Args:
         data: the whole file.
-        options: limits, and which frames are wanted.
+        options: limits, and which frames are decoded.
 
     Raises:
-        ImageError: this image cannot be done: ``EmptyFile``, ``TooLarge``, ``TooManyPixels``, ``Truncated``,
+        ImageError: the image cannot be decoded: ``EmptyFile``, ``TooLarge``, ``TooManyPixels``, ``Truncated``,
             ``Corrupt``, ``UnsupportedFormat``, ``DecoderMemory``.
-        NotAnImage: the bytes are no image: ``Html``, ``Text``, ``Archive``, ``UnknownContent`` ...
+        NotAnImage: the bytes are not an image: ``Html``, ``Text``, ``Archive``, ``UnknownContent`` ...
     """
     image_format = recognise(data, options)
     try:
@@ -47,16 +88,20 @@ def decode(data: bytes, options: DecodeOptions) -> SourceImage:
             "DecoderMemory", f"decoding this {image_format.upper()} took more memory than allowed"
         ) from error
     except Exception as error:
-        # Whatever a plugin raises on hostile bytes is this image's fault.
-        raise _typed(error, data, image_format) from error
+        # Hostile bytes can make a plugin raise anything; the error concerns this image only.
+        raise _classify(error, data, image_format) from error
 
 
 def recognise(data: bytes, options: DecodeOptions) -> str:
     """Return the format of a file by its content, after the checks that need no decoder.
 
+    Args:
+        data: the whole file.
+        options: ``max_source_bytes`` is checked.
+
     Raises:
         ImageError: ``EmptyFile`` or ``TooLarge``.
-        NotAnImage: no image format.
+        NotAnImage: the bytes are not an image.
     """
     if not data:
         raise ImageError("EmptyFile", "the file is empty: it has 0 bytes")
@@ -66,14 +111,14 @@ def recognise(data: bytes, options: DecodeOptions) -> str:
         )
     image_format = sniff(data[:SNIFF_BYTES])
     if image_format is None:
-        raise describe(data)
+        raise describe_non_image(data)
     return image_format
 
 
 def _check_pixels(size: tuple[int, int], options: DecodeOptions) -> None:
     width_px, height_px = size
     if width_px <= 0 or height_px <= 0:
-        raise ImageError("Corrupt", f"its header says {width_px} x {height_px} px, which is no picture")
+        raise ImageError("Corrupt", f"its header gives {width_px} x {height_px} px, which is not a valid size")
     if width_px * height_px > options.max_pixels:
         raise ImageError(
             "TooManyPixels",
@@ -87,9 +132,9 @@ def _decode_opened(data: bytes, image_format: str, options: DecodeOptions) -> So
     except SyntaxError as error:
         if image_format != "tiff" or "unknown pixel mode" not in str(error):
             raise
-        return _decode_plain_tiff(data, options)
+        return _decode_tiff_samples(data, options)
     _check_pixels(image.size, options)
-    _refuse_previews(image, image_format)
+    _refuse_camera_raw(image, image_format)
     rawmode = rawmode_of(image)
     source_mode = image.mode
     _load(image, image_format)
@@ -100,18 +145,18 @@ def _decode_opened(data: bytes, image_format: str, options: DecodeOptions) -> So
     picture: Image.Image = image if num_frames == 1 else image.copy()
     picture.info = dict(image.info)
     metadata = read_metadata(image, orientation)
-    alpha_HW = deep_alpha(picture, rawmode, lambda: open_image(data, image_format))
-    straighten(picture, image, image_format)
+    alpha_HW = read_alpha16(picture, rawmode, lambda: open_image(data, image_format))
+    correct_samples(picture, image, image_format)
     pixels = convert(picture, profile)
     if alpha_HW is None:
         alpha_HW = pixels.alpha_HW
-    image_HWC = upright(pixels.image_HWC, orientation)
-    alpha_HW = None if alpha_HW is None else upright(alpha_HW, orientation)
+    image_HWC = apply_orientation(pixels.image_HWC, orientation)
+    alpha_HW = None if alpha_HW is None else apply_orientation(alpha_HW, orientation)
     frames: tuple[Frame, ...] = ()
     if options.animation == "all" and num_frames > 1 and image_format in ANIMATED:
         frames = read_frames(image, num_frames, orientation, options)
         image_HWC, alpha_HW = frames[0].image_HWC, frames[0].alpha_HW
-    rest = None if frames else note_on_rest(num_frames, image_format)
+    rest = None if frames else first_frame_note(num_frames, image_format)
     loop = image.info.get("loop")
     return SourceImage(
         image_HWC=image_HWC,
@@ -127,20 +172,20 @@ def _decode_opened(data: bytes, image_format: str, options: DecodeOptions) -> So
     )
 
 
-def _decode_plain_tiff(data: bytes, options: DecodeOptions) -> SourceImage:
-    """Decode a TIFF of samples that Pillow does not unpack."""
+def _decode_tiff_samples(data: bytes, options: DecodeOptions) -> SourceImage:
+    """Decode the first page of a TIFF file whose samples Pillow does not unpack."""
     tags = read_directory(data)
     _check_pixels((int(tags.get(256, 0)), int(tags.get(257, 0))), options)
     page = read_samples(data, tags)
-    scaled_HWC, note = to_eight_bits(page.samples_HWC)
+    scaled_HWC, note = scale_to_8_bits(page.samples_HWC)
     picture = Image.fromarray(scaled_HWC[..., 0] if scaled_HWC.shape[2] == 1 else np.ascontiguousarray(scaled_HWC))
     profile = tags.get(_ICC_PROFILE)
     pixels = convert(picture, profile if isinstance(profile, bytes) else None)
     orientation = tags.get(_ORIENTATION, 1)
-    alpha_HW = None if page.alpha_HW is None else alpha_bits(page.alpha_HW)
+    alpha_HW = None if page.alpha_HW is None else alpha_to_8_or_16_bits(page.alpha_HW)
     return SourceImage(
-        image_HWC=upright(pixels.image_HWC, orientation),
-        alpha_HW=None if alpha_HW is None else upright(alpha_HW, orientation),
+        image_HWC=apply_orientation(pixels.image_HWC, orientation),
+        alpha_HW=None if alpha_HW is None else apply_orientation(alpha_HW, orientation),
         source_format="tiff",
         source_mode=f"{page.samples_HWC.dtype}x{tags.get(_NUM_SAMPLES, 1)}",
         lossless=True,
@@ -150,79 +195,39 @@ def _decode_plain_tiff(data: bytes, options: DecodeOptions) -> SourceImage:
     )
 
 
-_ICC_PROFILE: Final = 34675
-_ORIENTATION: Final = 274
-_NUM_SAMPLES: Final = 277
-_ARTIST: Final = 315
-_COPYRIGHT: Final = 33432
-
-
 def _load(image: ImageFile.ImageFile, image_format: str) -> None:
     try:
         image.load()
     except OSError as error:
         tags = getattr(image, "tag_v2", {}) if image_format == "tiff" else {}
-        compression = _UNREAD_COMPRESSIONS.get(tags.get(_COMPRESSION, 0))
+        compression = _UNSUPPORTED_COMPRESSIONS.get(tags.get(_COMPRESSION, 0))
         if compression is None:
             raise
         raise ImageError(
-            "UnsupportedFormat", f"its pixels are {compression} inside a TIFF, which is not read; convert it first"
+            "UnsupportedFormat", f"its pixels are {compression} inside a TIFF, which is not supported; convert it first"
         ) from error
 
 
-_COMPRESSION: Final = 259
-_UNREAD_COMPRESSIONS: Final = {
-    34661: "JBIG",
-    34887: "LERC",
-    34712: "JPEG 2000",
-    34934: "JPEG XR",
-    50001: "WebP",
-    50002: "JPEG XL",
-    52546: "JPEG XL",
-}
-
-
-def _refuse_previews(image: Image.Image, image_format: str) -> None:
-    """Refuse camera raw files in TIFF clothes: their first page is a small preview, not the picture."""
+def _refuse_camera_raw(image: Image.Image, image_format: str) -> None:
+    """Refuse camera raw files in TIFF containers: their first page is a small preview."""
     tags = getattr(image, "tag_v2", {}) if image_format == "tiff" else {}
     if _DNG_VERSION in tags or (_SUB_IFDS in tags and tags.get(_NEW_SUBFILE_TYPE) == 1):
-        raise ImageError("UnsupportedFormat", "it is a camera raw file, which is not read; develop it first")
+        raise ImageError("UnsupportedFormat", "it is a camera raw file, which is not supported; develop it first")
 
 
-_DNG_VERSION: Final = 50706
-_SUB_IFDS: Final = 330
-_NEW_SUBFILE_TYPE: Final = 254
-
-_TRUNCATED: Final = re.compile(
-    r"truncat|not enough (?:image )?data|unexpected end|end of (?:file|stream|data)"
-    r"|buffer is not large enough|requires a buffer|unpack requires|bytes not processed"
-    r"|no more|premature|index out of range",
-    re.IGNORECASE,
-)
-_UNSUPPORTED: Final = re.compile(
-    r"unsupported|not supported|unknown (?:pixel|image|data|raw) ?mode|cannot (?:handle|decode)"
-    r"|not (?:yet )?implemented|decoder .* not available"
-    r"|unknown (?:compression|data organization)",
-    re.IGNORECASE,
-)
-
-
-_LIBTIFF_ERROR: Final = re.compile(r"^decoder error -\d+$")
-
-
-def _typed(error: Exception, data: bytes, image_format: str) -> ImageError:
-    """Turn what a plugin raised into a type and a sentence."""
+def _classify(error: Exception, data: bytes, image_format: str) -> ImageError:
+    """Return the ``ImageError`` for an exception of a plugin."""
     text = "".join(char if char.isprintable() else " " for char in str(error)[:300])
     text = _LIBTIFF_ERROR.sub("its pixels could not be decoded", text)
-    text = text.replace("not identified by this driver", "its header makes no sense")
+    text = text.replace("not identified by this driver", "its header is invalid")
     name = image_format.upper()
     if isinstance(error, Image.DecompressionBombError):
         return ImageError("TooManyPixels", text)
-    if isinstance(error, EOFError) or _TRUNCATED.search(text):
+    if isinstance(error, EOFError) or _TRUNCATED_TEXT.search(text):
         return ImageError("Truncated", f"the {name} data ends too early or is cut off inside ({text or 'end of file'})")
-    if isinstance(error, NotImplementedError) or (_UNSUPPORTED.search(text) and not isinstance(error, TypeError)):
-        return ImageError("UnsupportedFormat", f"this kind of {name} is not read ({text})")
-    if is_cut_off(data, image_format):
+    if isinstance(error, NotImplementedError) or (_UNSUPPORTED_TEXT.search(text) and not isinstance(error, TypeError)):
+        return ImageError("UnsupportedFormat", f"this kind of {name} is not supported ({text})")
+    if is_truncated(data, image_format):
         return ImageError("Truncated", f"the {name} data is cut off: its end is not there ({text})")
     detail = text if not isinstance(error, KeyError | IndexError | AttributeError | AssertionError | TypeError) else ""
     return ImageError(

@@ -1,7 +1,4 @@
-"""What a user may choose about reading and writing images.
-
-Which key a result gets.
-"""
+"""Settings for decoding and encoding images, and the keys of the results."""
 
 from __future__ import annotations
 
@@ -15,30 +12,46 @@ Animation = Literal["first", "all"]
 OutputFormat = Literal["same", "jpeg", "png", "webp"]
 KeepMetadata = Literal["none", "copyright", "all"]
 
+SUFFIXES: Final[dict[str, tuple[str, ...]]] = {
+    "jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "png": (".png", ".apng"),
+    "webp": (".webp",),
+    "tiff": (".tif", ".tiff"),
+    "gif": (".gif",),
+    "avif": (".avif", ".avifs"),
+    "heif": (".heic", ".heif", ".hif"),
+    "jpeg2000": (".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc"),
+    "bmp": (".bmp", ".dib"),
+    "ppm": (".ppm", ".pnm"),
+    "tga": (".tga",),
+}
+"""The file name suffixes of each output format, the default one first."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeOptions:
-    """How sources are read, and where reading stops."""
+    """How sources are decoded, and the limits of decoding."""
 
     max_pixels: int = 200_000_000
-    """Largest source, in pixels (width x height, all frames together for animations); a larger one fails
-    with TooManyPixels before it is decoded."""
+    """Largest source in pixels (width x height, summed over all frames of an animation); a larger one fails with
+    TooManyPixels before it is decoded."""
 
     max_source_bytes: int = 1 << 30
     """Largest source file in bytes; a larger one fails with TooLarge before it is read."""
 
     animation: Animation = "first"
-    """Animated sources: repaint the first frame only, or all frames and keep their timing."""
+    """Frames of an animated source to repaint: the first only, or all of them with their timing."""
 
     isolate_decoding: bool = True
-    """Decode in a child process, so that a crash or a hang inside an image library costs one row; switch it
-    off only for sources that you made yourself."""
+    """Decode in a child process, so that a crash or hang of an image library fails one image only; disable it only
+    for sources that you trust."""
 
     decode_timeout_s: float = 60.0
-    """Seconds after which decoding one image is given up with DecodeTimeout (isolated decoding only)."""
+    """Time limit in seconds for decoding one image; a slower one fails with DecodeTimeout (isolated decoding
+    only)."""
 
     decoder_memory_bytes: int = 4 << 30
-    """Address space in bytes that the decoding child process may take; an image that wants more fails with
+    """Largest address space of the decoding child process in bytes; an image that needs more fails with
     DecoderMemory (isolated decoding only)."""
 
     def __post_init__(self) -> None:
@@ -54,25 +67,25 @@ class DecodeOptions:
             raise ConfigError(
                 "decode_timeout_s",
                 self.decode_timeout_s,
-                "is no time limit",
-                "give seconds above 0, such as 60",
+                "is not a finite number of seconds above 0",
+                "set a limit such as 60",
             )
         check_at_least("decoder_memory_bytes", self.decoder_memory_bytes, 512 << 20)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeOptions:
-    """How results are written."""
+    """How results are encoded."""
 
     format: OutputFormat = "same"
-    """Container of the results: that of the source where it can be written, or always the one named."""
+    """Format of the results: the same as the source where it can be written, or one format for all results."""
 
     quality: int = 90
-    """Quality of lossy containers (JPEG, WebP, AVIF), 1 to 100."""
+    """Quality of lossy formats (JPEG, WebP, AVIF), 1 to 100."""
 
     keep_metadata: KeepMetadata = "copyright"
-    """What of the source's metadata goes into the result: nothing, the names of author and copyright holder,
-    or everything except the place (GPS), embedded previews and maker notes, which never do."""
+    """Metadata to copy from the source: nothing, the names of author and copyright holder, or everything except
+    location (GPS), embedded previews and maker notes, which are never copied."""
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -85,30 +98,14 @@ class EncodeOptions:
         check_within("quality", self.quality, 1, 100)
 
 
-SUFFIXES: Final[dict[str, tuple[str, ...]]] = {
-    "jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "png": (".png", ".apng"),
-    "webp": (".webp",),
-    "tiff": (".tif", ".tiff"),
-    "gif": (".gif",),
-    "avif": (".avif", ".avifs"),
-    "heif": (".heic", ".heif", ".hif"),
-    "jpeg2000": (".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc"),
-    "bmp": (".bmp", ".dib"),
-    "ppm": (".ppm", ".pnm"),
-    "tga": (".tga",),
-}
-"""Names that say the format of a result, the usual one first."""
-
-
 def output_key(key: str, output_format: str) -> str:
-    """Return the key of a result: the source's own if it already names the format, else with a suffix added.
+    """Return the key of a result: the source's key, with a suffix appended if it does not have one of the format.
 
-    ``a.JPG`` stays ``a.JPG`` as a JPEG; ``a.tif`` becomes ``a.tif.png`` as a PNG.
+    As a JPEG, ``a.JPG`` stays ``a.JPG``; as a PNG, ``a.tif`` becomes ``a.tif.png``.
 
     Args:
         key: the source's key, POSIX.
-        output_format: a name among ``SUFFIXES``.
+        output_format: one of ``SUFFIXES``.
     """
     suffixes = SUFFIXES[output_format]
     name = key.rpartition("/")[2].lower()

@@ -1,10 +1,7 @@
-"""From samples of any depth to 8 bits.
+"""Conversion of decoded pixels to 8-bit sRGB: bit depths, alpha, orientation and Pillow's modes.
 
-Turns pixels upright by the EXIF orientation.
-
-Alpha where a result has none, or fewer bits of it.
-
-From the pixels that a plugin decodes to 8-bit sRGB and alpha.
+``convert`` handles every mode that Pillow decodes to. ``correct_samples`` comes before it, for files that Pillow
+interprets differently from other readers. ``scale_to_8_bits`` defines how samples of other depths become 8 bits.
 """
 
 from __future__ import annotations
@@ -18,123 +15,68 @@ from PIL import Image, ImageChops
 
 from stylemill.images.profile import to_srgb
 
-
-def to_eight_bits(values: np.ndarray, top: int | None = None) -> tuple[np.ndarray, str | None]:
-    """Scale samples to 0..255.
-
-    8-bit integers stay, 16-bit unsigned integers span 0 to 65535. All others have no agreed range: values within
-    0..1 (floats), 0..255 or 0..65535 count as that range, anything else is stretched from its minimum to its maximum.
-
-    Args:
-        values: of any shape and any integer or float dtype.
-        top: the largest value that can occur, where the file says so.
-
-    Returns:
-        uint8 of the same shape, and a note where the range was guessed.
-    """
-    if values.dtype == np.uint8:
-        return values, None
-    if top is None and values.dtype == np.uint16:
-        top = 65535
-    if top is not None:
-        wide = np.minimum(values, top).astype(np.uint32)
-        # 65535 becomes 255, and any 8-bit value times 257 comes back.
-        return ((wide * 255 + top // 2) // top).astype(np.uint8), None
-    is_float = values.dtype.kind == "f"
-    values = values.astype(np.float64 if values.dtype.itemsize >= (8 if is_float else 4) else np.float32)
-    notes = []
-    finite = np.isfinite(values)
-    if not finite.all():
-        values = np.where(finite, values, 0)
-        notes.append("pixels that are no numbers were made black")
-    low, high = float(values.min()), float(values.max())
-    for known in (1.0,) * is_float + (255.0, 65535.0):
-        if low >= 0 and high <= known:
-            values = values * (255.0 / known)
-            break
-    else:
-        notes.insert(0, f"values from {low:g} to {high:g} were stretched to 0..255")
-        largest = max(abs(low), abs(high))  # so that nothing overflows
-        span = high / largest - low / largest
-        values = (values / largest - low / largest) * (255.0 / span if span else 0.0)
-    return np.rint(np.clip(values, 0, 255)).astype(np.uint8), "; ".join(notes) or None
-
-
-def alpha_bits(alpha_HW: np.ndarray) -> np.ndarray:
-    """Bring alpha of any dtype to uint8 or uint16: floats span 0..1, integers their whole range."""
-    if alpha_HW.dtype.kind == "f":
-        return np.rint(np.clip(np.nan_to_num(alpha_HW.astype(np.float32)), 0, 1) * 255).astype(np.uint8)
-    if alpha_HW.dtype.kind == "i":
-        alpha_HW = np.maximum(alpha_HW, 0).view(f"u{alpha_HW.dtype.itemsize}") << 1
-    if alpha_HW.dtype.itemsize <= 2:
-        return alpha_HW
-    return (alpha_HW >> (8 * alpha_HW.dtype.itemsize - 16)).astype(np.uint16)
-
-
 _TILE_PX: Final = 512
 
+# TIFF tags and values.
+_BITS_PER_SAMPLE: Final = 258
+_PHOTOMETRIC: Final = 262
+_SAMPLE_FORMAT: Final = 339
+_WHITE_IS_ZERO: Final = 0
 
-def upright(array: np.ndarray, orientation: int) -> np.ndarray:
-    """Return the array as a viewer shows it.
-
-    Args:
-        array: (H, W, 3) uint8, or (H, W) of any dtype, as stored.
-        orientation: EXIF 0x0112; 1 to 8, anything else counts as 1.
-
-    Returns:
-        A contiguous array, (W, H, ...) for the orientations 5 to 8; the array itself if it was upright.
-    Source: CIPA DC-008 (EXIF 2.32), tag Orientation.
-    """
-    array = np.ascontiguousarray(array)
-    if not 2 <= orientation <= 8:
-        return array
-    # Whole pixels move about three times as fast as their three bytes.
-    pixels_HW = array.view(f"V{array.shape[2]}")[..., 0] if array.ndim == 3 else array
-    if orientation >= 5:
-        pixels_HW = pixels_HW.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        pixels_HW = pixels_HW[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels_HW = pixels_HW[:, ::-1]
-    turned_HW = np.empty(pixels_HW.shape, pixels_HW.dtype)
-    height, width = turned_HW.shape
-    for top, left in itertools.product(range(0, height, _TILE_PX), range(0, width, _TILE_PX)):
-        # Small enough for the caches: an 80 megapixel photo turns three times as fast as in one go.
-        tile = np.s_[top : top + _TILE_PX, left : left + _TILE_PX]
-        turned_HW[tile] = pixels_HW[tile]
-    return turned_HW.view(array.dtype).reshape(*turned_HW.shape, *array.shape[2:])
-
-
-def to_8_bits(alpha_HW: np.ndarray) -> np.ndarray:
-    """Return (H, W) uint8 alpha of one that is uint8 or uint16."""
-    return alpha_HW if alpha_HW.dtype == np.uint8 else (alpha_HW >> 8).astype(np.uint8)
-
-
-def on_white(picture: Image.Image, alpha: Image.Image) -> Image.Image:
-    """Return an RGB picture laid on white through an 8-bit alpha of its size."""
-    return Image.composite(picture, Image.new("RGB", picture.size, "white"), alpha)
+# Keys of `Image.info` by which `correct_samples` passes facts about the file to `convert`.
+_TOP: Final = "stylemill_top"
+_UNSIGNED: Final = "stylemill_unsigned"
 
 
 @dataclass(kw_only=True, eq=False)
 class Pixels:
-    """Decoded pixels as stored, not yet upright."""
+    """Decoded pixels as stored, before the orientation is applied."""
 
     image_HWC: np.ndarray
+    """(H, W, 3) uint8 sRGB."""
+
     alpha_HW: np.ndarray | None = None
+    """(H, W) uint8, or None without alpha."""
+
     notes: list[str] = field(default_factory=list)
+    """Sentences for the manifest row."""
+
+
+def correct_samples(picture: Image.Image, opened: Image.Image, image_format: str) -> None:
+    """Correct samples that Pillow interprets differently from other readers, before ``convert``.
+
+    Args:
+        picture: the decoded image, changed in place.
+        opened: the file from which it was decoded, for its tags.
+        image_format: the format of the file.
+    """
+    tags = getattr(opened, "tag_v2", {}) if image_format == "tiff" else {}
+    if picture.mode in ("I;16", "I;16B", "F") and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        values_HW = np.asarray(picture)
+        inverted_HW = 65535 - values_HW if picture.mode != "F" else values_HW.max() - values_HW
+        picture.paste(Image.fromarray(inverted_HW.astype(values_HW.dtype)))
+    if picture.mode.startswith("I;16") and tags.get(_BITS_PER_SAMPLE) == (12,):
+        picture.info[_TOP] = 4095
+    if picture.mode == "I" and tags.get(_BITS_PER_SAMPLE) == (32,) and tags.get(_SAMPLE_FORMAT, (1,)) == (1,):
+        picture.info[_UNSIGNED] = True
+    if image_format == "ppm" and picture.mode == "I":
+        picture.info[_TOP] = 65535
+    if image_format == "jpeg" and picture.mode == "CMYK" and "adobe" not in picture.info:
+        # Adobe stores inverted CMYK and marks it with an Adobe segment; Pillow inverts files without the segment, too.
+        picture.paste(ImageChops.invert(picture))
 
 
 def convert(image: Image.Image, profile: bytes | None) -> Pixels:
-    """Convert a loaded picture of any of Pillow's modes.
+    """Convert a loaded image of any of Pillow's modes to 8-bit sRGB and alpha.
 
     Args:
         image: loaded; may be changed in place.
-        profile: the file's ICC profile, if it has one.
+        profile: the ICC profile of the file, if it has one.
     """
     notes: list[str] = []
     alpha_HW: np.ndarray | None = None
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image, alpha_HW, scaling = _from_deep(image)
+        image, alpha_HW, scaling = _from_high_depth(image)
         if scaling:
             notes.append(scaling)
     elif image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
@@ -152,6 +94,19 @@ def convert(image: Image.Image, profile: bytes | None) -> Pixels:
     if image.mode != "RGB":
         image = image.convert("RGB")
     return Pixels(image_HWC=np.asarray(image), alpha_HW=alpha_HW, notes=notes)
+
+
+def _from_high_depth(image: Image.Image) -> tuple[Image.Image, np.ndarray | None, str | None]:
+    """Scale one channel of more than 8 bits to 8; return the image, its alpha and a note."""
+    values_HW = np.asarray(image)
+    alpha_HW = None
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        alpha_HW = np.where(values_HW == transparent, 0, 255).astype(np.uint8)
+    if image.info.get(_UNSIGNED):
+        values_HW = values_HW.view(np.uint32)
+    scaled_HW, note = scale_to_8_bits(values_HW, image.info.get(_TOP))
+    return Image.fromarray(scaled_HW), alpha_HW, note
 
 
 def _split_alpha(image: Image.Image) -> tuple[Image.Image, np.ndarray | None]:
@@ -174,46 +129,96 @@ def _from_lab(image: Image.Image) -> Image.Image:
     return transform.apply(image)
 
 
-def _from_deep(image: Image.Image) -> tuple[Image.Image, np.ndarray | None, str | None]:
-    """Scale one channel of more than 8 bits to 8."""
-    values_HW = np.asarray(image)
-    alpha_HW = None
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        alpha_HW = np.where(values_HW == transparent, 0, 255).astype(np.uint8)
-    if image.info.get(UNSIGNED):
-        values_HW = values_HW.view(np.uint32)
-    scaled_HW, note = to_eight_bits(values_HW, image.info.get(TOP))
-    return Image.fromarray(scaled_HW), alpha_HW, note
+def scale_to_8_bits(values: np.ndarray, top: int | None = None) -> tuple[np.ndarray, str | None]:
+    """Scale samples of any depth to 0..255.
 
-
-def straighten(picture: Image.Image, opened: Image.Image, image_format: str) -> None:
-    """Mend what Pillow takes differently from other readers, before anything is converted.
+    8-bit integers are returned unchanged; 16-bit unsigned integers span 0..65535. Other dtypes have no agreed range:
+    values within 0..1 (floats), 0..255 or 0..65535 are taken as that range, all others are stretched from their minimum
+    to their maximum.
 
     Args:
-        picture: the pixels, changed in place.
-        opened: the file that they come from, for its tags.
-        image_format: of the file.
+        values: of any shape and any integer or float dtype.
+        top: the largest possible value, if the file format defines it.
+
+    Returns:
+        uint8 of the same shape, and a note where the range was guessed or values were replaced.
     """
-    tags = getattr(opened, "tag_v2", {}) if image_format == "tiff" else {}
-    if picture.mode in ("I;16", "I;16B", "F") and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
-        values_HW = np.asarray(picture)
-        inverted_HW = 65535 - values_HW if picture.mode != "F" else values_HW.max() - values_HW
-        picture.paste(Image.fromarray(inverted_HW.astype(values_HW.dtype)))
-    if picture.mode.startswith("I;16") and tags.get(_BITS_PER_SAMPLE) == (12,):
-        picture.info[TOP] = 4095
-    if picture.mode == "I" and tags.get(_BITS_PER_SAMPLE) == (32,) and tags.get(_SAMPLE_FORMAT, (1,)) == (1,):
-        picture.info[UNSIGNED] = True
-    if image_format == "ppm" and picture.mode == "I":
-        picture.info[TOP] = 65535
-    if image_format == "jpeg" and picture.mode == "CMYK" and "adobe" not in picture.info:
-        # Only Adobe writes CMYK upside down, and says so; Pillow takes it for granted.
-        picture.paste(ImageChops.invert(picture))
+    if values.dtype == np.uint8:
+        return values, None
+    if top is None and values.dtype == np.uint16:
+        top = 65535
+    if top is not None:
+        wide = np.minimum(values, top).astype(np.uint32)
+        # 65535 becomes 255, and an 8-bit value times 257 becomes that 8-bit value.
+        return ((wide * 255 + top // 2) // top).astype(np.uint8), None
+    is_float = values.dtype.kind == "f"
+    values = values.astype(np.float64 if values.dtype.itemsize >= (8 if is_float else 4) else np.float32)
+    notes = []
+    finite = np.isfinite(values)
+    if not finite.all():
+        values = np.where(finite, values, 0)
+        notes.append("pixels that are not finite numbers were set to black")
+    low, high = float(values.min()), float(values.max())
+    for known in (1.0,) * is_float + (255.0, 65535.0):
+        if low >= 0 and high <= known:
+            values = values * (255.0 / known)
+            break
+    else:
+        notes.insert(0, f"values from {low:g} to {high:g} were stretched to 0..255")
+        largest = max(abs(low), abs(high))  # divided first, so that nothing overflows
+        span = high / largest - low / largest
+        values = (values / largest - low / largest) * (255.0 / span if span else 0.0)
+    return np.rint(np.clip(values, 0, 255)).astype(np.uint8), "; ".join(notes) or None
 
 
-TOP: Final = "stylemill_top"
-UNSIGNED: Final = "stylemill_unsigned"
-_PHOTOMETRIC: Final = 262
-_WHITE_IS_ZERO: Final = 0
-_BITS_PER_SAMPLE: Final = 258
-_SAMPLE_FORMAT: Final = 339
+def alpha_to_8_or_16_bits(alpha_HW: np.ndarray) -> np.ndarray:
+    """Convert (H, W) alpha of any dtype to uint8 or uint16: floats span 0..1, integers the range of their dtype."""
+    if alpha_HW.dtype.kind == "f":
+        return np.rint(np.clip(np.nan_to_num(alpha_HW.astype(np.float32)), 0, 1) * 255).astype(np.uint8)
+    if alpha_HW.dtype.kind == "i":
+        alpha_HW = np.maximum(alpha_HW, 0).view(f"u{alpha_HW.dtype.itemsize}") << 1
+    if alpha_HW.dtype.itemsize <= 2:
+        return alpha_HW
+    return (alpha_HW >> (8 * alpha_HW.dtype.itemsize - 16)).astype(np.uint16)
+
+
+def alpha_to_8_bits(alpha_HW: np.ndarray) -> np.ndarray:
+    """Convert (H, W) alpha of dtype uint8 or uint16 to uint8."""
+    return alpha_HW if alpha_HW.dtype == np.uint8 else (alpha_HW >> 8).astype(np.uint8)
+
+
+def flatten_on_white(picture: Image.Image, alpha: Image.Image) -> Image.Image:
+    """Composite an RGB image on white through an 8-bit alpha of the same size."""
+    return Image.composite(picture, Image.new("RGB", picture.size, "white"), alpha)
+
+
+def apply_orientation(array: np.ndarray, orientation: int) -> np.ndarray:
+    """Return the array turned and mirrored as a viewer displays it.
+
+    Args:
+        array: (H, W, 3) uint8, or (H, W) of any dtype, as stored.
+        orientation: EXIF 0x0112; 1 to 8, all other values are taken as 1.
+
+    Returns:
+        A contiguous array, (W, H, ...) for the orientations 5 to 8; for 1 the array itself if it is contiguous.
+
+    Source: CIPA DC-008 (EXIF 2.32), tag Orientation.
+    """
+    array = np.ascontiguousarray(array)
+    if not 2 <= orientation <= 8:
+        return array
+    # Moving whole pixels is about three times as fast as moving their three bytes.
+    pixels_HW = array.view(f"V{array.shape[2]}")[..., 0] if array.ndim == 3 else array
+    if orientation >= 5:
+        pixels_HW = pixels_HW.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels_HW = pixels_HW[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels_HW = pixels_HW[:, ::-1]
+    turned_HW = np.empty(pixels_HW.shape, pixels_HW.dtype)
+    height, width = turned_HW.shape
+    for top, left in itertools.product(range(0, height, _TILE_PX), range(0, width, _TILE_PX)):
+        # A tile fits into the caches: an 80 megapixel photo turns three times as fast as in one piece.
+        tile = np.s_[top : top + _TILE_PX, left : left + _TILE_PX]
+        turned_HW[tile] = pixels_HW[tile]
+    return turned_HW.view(array.dtype).reshape(*turned_HW.shape, *array.shape[2:])

@@ -1,4 +1,7 @@
-"""JPEGs that any decoder reads alike, told by their headers: a GPU may decode those."""
+"""JPEG files that every decoder decodes alike, recognised by their headers, so that a GPU may decode them.
+
+All other files, damaged ones included, go to ``decode``.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,11 @@ import numpy as np
 from PIL import ImageFile
 
 from stylemill.images.animation import count_frames
-from stylemill.images.formats.non_images import is_cut_off
 from stylemill.images.formats.plugins import open_image
-from stylemill.images.formats.sniff import SNIFF_BYTES, sniff
+from stylemill.images.formats.sniff import SNIFF_BYTES, is_truncated, sniff
 from stylemill.images.metadata import orientation_of, read_metadata
 from stylemill.images.options import DecodeOptions
-from stylemill.images.pixels import upright
+from stylemill.images.pixels import apply_orientation
 from stylemill.images.profile import is_srgb
 from stylemill.images.source_image import Metadata, SourceImage
 
@@ -23,20 +25,20 @@ _RED_GREEN_BLUE: Final = [ord("R"), ord("G"), ord("B")]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PlainJpeg:
-    """A JPEG of three 8-bit channels in YCbCr and sRGB, whole to its end, whose pixels nobody has decoded yet."""
+    """A complete JPEG file of three 8-bit channels in YCbCr and sRGB, whose pixels are not decoded yet."""
 
     data: bytes
     """The file."""
 
     stored_width_px: int
     stored_height_px: int
-    """Of the picture as it lies in the file."""
+    """Size of the image as stored, before the orientation is applied."""
 
     orientation: int
     """EXIF 0x0112, 1 to 8."""
 
     had_profile: bool
-    """Its ICC profile says sRGB."""
+    """It has an ICC profile, which is sRGB."""
 
     metadata: Metadata
 
@@ -51,18 +53,19 @@ class PlainJpeg:
         return self.stored_width_px if self.orientation >= 5 else self.stored_height_px
 
     def source(self, stored_HWC: np.ndarray) -> SourceImage:
-        """Return the source, once somebody has decoded its pixels.
+        """Return the source with pixels that another decoder has decoded.
 
         Args:
-            stored_HWC: (H, W, 3) uint8 as they lie in the file.
+            stored_HWC: (H, W, 3) uint8 as stored, before the orientation is applied.
+
         Raises:
-            ValueError: not the size that the header says.
+            ValueError: the size differs from the header, or the dtype is not uint8.
         """
-        wanted = (self.stored_height_px, self.stored_width_px, 3)
-        if stored_HWC.shape != wanted or stored_HWC.dtype != np.uint8:
-            raise ValueError(f"decoding gave {stored_HWC.shape} {stored_HWC.dtype}, the header says {wanted}")
+        expected = (self.stored_height_px, self.stored_width_px, 3)
+        if stored_HWC.shape != expected or stored_HWC.dtype != np.uint8:
+            raise ValueError(f"decoded {stored_HWC.shape} {stored_HWC.dtype}, but the header gives {expected} uint8")
         return SourceImage(
-            image_HWC=upright(stored_HWC, self.orientation),
+            image_HWC=apply_orientation(stored_HWC, self.orientation),
             source_format="jpeg",
             source_mode="RGB",
             had_profile=self.had_profile,
@@ -71,7 +74,7 @@ class PlainJpeg:
 
 
 def plain_jpeg(data: bytes, options: DecodeOptions) -> PlainJpeg | None:
-    """Return a file as a plain JPEG, or None where the careful decoder has to judge it.
+    """Return a file as a plain JPEG, or None if ``decode`` must decode it.
 
     Only the header is read, by Pillow's Python code.
 
@@ -79,12 +82,12 @@ def plain_jpeg(data: bytes, options: DecodeOptions) -> PlainJpeg | None:
         data: the whole file.
         options: limits.
     """
-    if sniff(data[:SNIFF_BYTES]) != "jpeg" or len(data) > options.max_source_bytes or is_cut_off(data, "jpeg"):
+    if sniff(data[:SNIFF_BYTES]) != "jpeg" or len(data) > options.max_source_bytes or is_truncated(data, "jpeg"):
         return None
     try:
         image = open_image(data, "jpeg")
         return _described(data, image) if _is_plain(image, options) else None
-    except Exception:  # noqa: BLE001 - the careful decoder finds out what is wrong with it, and says so
+    except Exception:  # noqa: BLE001 - `decode` reports what is wrong with the file
         return None
 
 

@@ -1,4 +1,4 @@
-"""From the colour space that a source names to sRGB."""
+"""ICC profiles: conversion of a source to sRGB, and the sRGB profile of the results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SPACE_MODES: Final = {"RGB": ("RGB",), "GRAY": ("L",), "CMYK": ("CMYK",), "Lab"
 def srgb_profile() -> bytes:
     """Return an sRGB profile, the same bytes every time.
 
-    LittleCMS writes the time of day into a profile's header; it is set to the first of January 2000 here.
+    LittleCMS writes the current time into a profile's header; it is replaced by 1 January 2000.
     """
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     data[24:36] = bytes((0x07, 0xD0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0))
@@ -25,16 +25,16 @@ def srgb_profile() -> bytes:
 
 
 def to_srgb(image: Image.Image, profile: bytes) -> tuple[Image.Image, str | None]:
-    """Convert a picture without alpha by its ICC profile.
+    """Convert an image without alpha from its ICC profile to sRGB.
 
-    A profile that cannot be used costs a note, never the picture.
+    A profile that cannot be used is ignored with a note.
 
     Args:
         image: mode ``RGB``, ``L``, ``CMYK`` or ``LAB``; may be changed in place.
-        profile: the bytes found in the file.
+        profile: the bytes of the profile in the file.
 
     Returns:
-        An ``RGB`` picture, or the one given where nothing had to be done; and a note, or None.
+        An ``RGB`` image, or ``image`` where no conversion is needed; and a note, or None.
     """
     try:
         space, transform = _transform(profile, image.mode)
@@ -51,7 +51,7 @@ def to_srgb(image: Image.Image, profile: bytes) -> tuple[Image.Image, str | None
 
 
 def is_srgb(profile: bytes) -> bool:
-    """Tell whether a profile leaves RGB pixels as they are; False where it cannot be used."""
+    """Return whether a profile leaves RGB pixels unchanged; False if the profile cannot be used."""
     try:
         return _transform(profile, "RGB") == (None, None)
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
@@ -60,7 +60,7 @@ def is_srgb(profile: bytes) -> bool:
 
 @lru_cache(maxsize=_NUM_CACHED)
 def _transform(profile: bytes, mode: str) -> tuple[str | None, ImageCms.ImageCmsTransform | None]:
-    """Return (the profile's colour space if it does not fit, the transform if it changes anything)."""
+    """Return the profile's colour space if it does not match ``mode``, and the transform if it changes any pixel."""
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     space = source.profile.xcolor_space.strip()
     if mode not in _SPACE_MODES.get(space, ()):
@@ -77,7 +77,7 @@ def _transform(profile: bytes, mode: str) -> tuple[str | None, ImageCms.ImageCms
 
 
 def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
-    """Tell a profile that is sRGB in all but name: most photographs carry one, and need no conversion."""
+    """Return whether a transform to sRGB changes no value by more than 1, as for the profiles of most photographs."""
     steps = np.linspace(0, 255, 9).astype(np.uint8)
     lattice = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(27, 27, 3)
     converted = np.asarray(transform.apply(Image.fromarray(lattice)))

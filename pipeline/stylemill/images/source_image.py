@@ -1,4 +1,4 @@
-"""One decoded source: the pixels for the network, and what must survive it."""
+"""A decoded source: the pixels for the network, and the alpha, timing and metadata that the result takes over."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Frame:
-    """One frame of an animation, as displayed: already composed with the frames before it."""
+    """One frame of an animation as displayed, already composited on the frames before it."""
 
     image_HWC: np.ndarray
     """(H, W, 3) uint8 sRGB."""
@@ -18,12 +18,12 @@ class Frame:
     """(H, W) uint8, or None where the animation is opaque."""
 
     duration_ms: int = 0
-    """Milliseconds for which the frame stays on the screen."""
+    """Display time in milliseconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metadata:
-    """What of a source's metadata may go into the result; never a place, a preview or an orientation."""
+    """The metadata that the result may take over; never a location, a preview or an orientation."""
 
     dpi: tuple[float, float] | None = None
     """Horizontal and vertical resolution of the upright image in pixels per inch."""
@@ -44,15 +44,12 @@ class Metadata:
     """Comment of a JPEG or a GIF."""
 
     text: tuple[tuple[str, str], ...] = ()
-    """Text chunks of a PNG under the keywords that its specification names."""
+    """Keyword and text of the PNG text chunks whose keywords the specification defines."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SourceImage:
-    """A source as the network and the encoder need it.
-
-    The arrays may be read-only.
-    """
+    """A decoded source as the network and the encoder need it. The arrays may be read-only."""
 
     image_HWC: np.ndarray
     """(H, W, 3) uint8 sRGB, upright; the first frame of an animation, the first page of a document."""
@@ -61,25 +58,25 @@ class SourceImage:
     """(H, W) uint8, or uint16 where the source holds 16 bits; not premultiplied; None without alpha."""
 
     frames: tuple[Frame, ...] = ()
-    """All frames of an animation, the first one included, if all were asked for; otherwise empty."""
+    """All frames of an animation, including the first, with ``DecodeOptions(animation="all")``; otherwise empty."""
 
     source_format: str
     """``jpeg``, ``png``, ``tiff``, ``gif``, ``webp``, ``avif``, ``jpeg2000``, ``bmp``, ``heif`` ..."""
 
     source_mode: str
-    """Pillow's name of the source's pixels, such as ``RGB``, ``P``, ``CMYK``, ``I;16``."""
+    """Pillow's mode of the source, such as ``RGB``, ``P``, ``CMYK``, ``I;16``; dtype and samples if Pillow has none."""
 
     lossless: bool = False
-    """The source keeps every value that was put into it (PNG, a lossless WebP); so its result should."""
+    """The source is compressed without loss (PNG, lossless WebP), so its result is too where the format allows it."""
 
     loop: int | None = None
-    """How often the animation repeats (0: for ever), None if the file does not say."""
+    """Number of repetitions of the animation (0: endless), None if the file does not contain it."""
 
     had_profile: bool = False
-    """The source named its colour space by an ICC profile; the result is tagged as sRGB then."""
+    """The source has an ICC profile; the result is then tagged as sRGB."""
 
     metadata: Metadata = field(default_factory=Metadata)
-    """What may be kept of the rest."""
+    """The metadata that may be kept."""
 
     notes: tuple[str, ...] = ()
     """Sentences for the manifest row, such as ``first of 12 pages``."""

@@ -23,7 +23,7 @@ from stylemill.errors import AccessDenied, ImageError, NotAnImage, ObjectNotFoun
 from stylemill.images.decode import decode, recognise
 from stylemill.images.formats.plugins import open_image
 from stylemill.images.options import DecodeOptions
-from stylemill.images.pixels import convert, on_white, straighten, to_8_bits
+from stylemill.images.pixels import alpha_to_8_bits, convert, correct_samples, flatten_on_white
 from stylemill.storage import Storage, resolve
 from stylemill.storage.sources import find_sources
 from stylemill.storage.store import ObjectStat
@@ -219,7 +219,7 @@ def load_short_side(data: bytes, short_side_px: int) -> NDArray[np.uint8]:
         source = decode(data, _OPTIONS)
         image = Image.fromarray(source.image_HWC)
         if source.alpha_HW is not None:
-            image = on_white(image, Image.fromarray(to_8_bits(source.alpha_HW)))
+            image = flatten_on_white(image, Image.fromarray(alpha_to_8_bits(source.alpha_HW)))
     longest_px = MAX_ASPECT * min(image.size)
     width_px, height_px = (min(side_px, longest_px) for side_px in image.size)
     left_px, top_px = (image.width - width_px) // 2, (image.height - height_px) // 2
@@ -237,7 +237,7 @@ def _decode_jpeg(data: bytes, short_side_px: int) -> NDArray[np.uint8]:
             raise ImageError("TooManyPixels", f"it has {image.width} x {image.height} px")
         image.draft("RGB", (short_side_px, short_side_px))
         image.load()
-        straighten(image, image, "jpeg")
+        correct_samples(image, image, "jpeg")
         return convert(ImageOps.exif_transpose(image), image.info.get("icc_profile")).image_HWC
     except ImageError:
         raise

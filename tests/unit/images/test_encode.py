@@ -99,7 +99,7 @@ def test_jpeg_lays_transparency_on_white_and_says_so() -> None:
     alpha_HW = np.zeros((HEIGHT, WIDTH), np.uint8)
     alpha_HW[:, : WIDTH // 2] = 255
     encoded = encode(RGB_HWC, source_of("png", alpha_HW=alpha_HW), EncodeOptions(format="jpeg"))
-    assert encoded.notes == ("laid on white because JPEG has no alpha",)
+    assert encoded.notes == ("flattened on white because JPEG has no alpha",)
     assert (decode(encoded.data, OPTIONS).image_HWC[:, 20:] > 245).all()
     opaque = encode(RGB_HWC, source_of("png", alpha_HW=alpha_HW | 255), EncodeOptions(format="jpeg"))
     assert opaque.notes == ()

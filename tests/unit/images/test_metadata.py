@@ -10,7 +10,7 @@ from stylemill.images.decode import decode
 from stylemill.images.encode import encode
 from stylemill.images.metadata import clean_xmp as clean
 from stylemill.images.options import DecodeOptions, EncodeOptions, KeepMetadata
-from stylemill.images.pixels import upright
+from stylemill.images.pixels import apply_orientation
 
 from .drawn import ALPHA_HW, RGB_HWC, picture, save
 
@@ -50,20 +50,20 @@ def tags_of(data: bytes) -> Image.Exif:
 def test_upright_turns_as_pillow_does(orientation: int) -> None:
     image = Image.fromarray(RGB_HWC)
     image.getexif()[ExifTags.Base.Orientation] = orientation
-    np.testing.assert_array_equal(upright(RGB_HWC, orientation), np.asarray(ImageOps.exif_transpose(image)))
-    assert upright(RGB_HWC, orientation).flags.c_contiguous
+    np.testing.assert_array_equal(apply_orientation(RGB_HWC, orientation), np.asarray(ImageOps.exif_transpose(image)))
+    assert apply_orientation(RGB_HWC, orientation).flags.c_contiguous
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_upright_turns_large_pictures_tile_by_tile(orientation: int) -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (700, 1100, 3), dtype=np.uint8))
     deep = np.random.default_rng(1).integers(0, 65536, (700, 1100), dtype=np.uint16)
-    turned = upright(np.asarray(image), orientation)
+    turned = apply_orientation(np.asarray(image), orientation)
     image.getexif()[ExifTags.Base.Orientation] = orientation
     np.testing.assert_array_equal(turned, np.asarray(ImageOps.exif_transpose(image)))
     high, low = (np.repeat(part[..., None], 3, axis=-1).astype(np.uint8) for part in (deep >> 8, deep & 255))
-    high, low = (upright(part, orientation)[..., 0].astype(np.uint16) for part in (high, low))
-    np.testing.assert_array_equal(upright(deep, orientation), high << 8 | low)
+    high, low = (apply_orientation(part, orientation)[..., 0].astype(np.uint16) for part in (high, low))
+    np.testing.assert_array_equal(apply_orientation(deep, orientation), high << 8 | low)
 
 
 @pytest.mark.parametrize("image_format", WITH_EXIF)
@@ -72,7 +72,7 @@ def test_orientation_is_applied_and_then_neutralised(image_format: str, orientat
     lossless = {"lossless": True} if image_format == "WEBP" else {}
     data = save(Image.fromarray(RGB_HWC), image_format, exif=photo_exif(orientation), quality=95, **lossless)
     source = decode(data, OPTIONS)
-    expected = upright(RGB_HWC, orientation)
+    expected = apply_orientation(RGB_HWC, orientation)
     assert source.image_HWC.shape == expected.shape
     tolerance = 20 if image_format in ("JPEG", "AVIF") else 0
     assert np.abs(source.image_HWC.astype(int) - expected).max() <= tolerance
@@ -85,7 +85,7 @@ def test_orientation_is_applied_and_then_neutralised(image_format: str, orientat
 @pytest.mark.parametrize("orientation", [3, 6])
 def test_alpha_is_turned_along(orientation: int) -> None:
     source = decode(save(picture("RGBA"), "PNG", exif=photo_exif(orientation)), OPTIONS)
-    np.testing.assert_array_equal(source.alpha_HW, upright(ALPHA_HW, orientation))
+    np.testing.assert_array_equal(source.alpha_HW, apply_orientation(ALPHA_HW, orientation))
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
@@ -152,7 +152,7 @@ def test_an_xmp_packet_keeps_its_credits_and_loses_place_and_preview(image_forma
 
 def test_an_orientation_that_only_xmp_holds_is_applied() -> None:
     source = decode(save(picture("RGB"), "JPEG", xmp=XMP), OPTIONS)
-    assert source.image_HWC.shape == upright(RGB_HWC, 6).shape
+    assert source.image_HWC.shape == apply_orientation(RGB_HWC, 6).shape
 
 
 @pytest.mark.parametrize(

@@ -96,5 +96,5 @@ def test_limits_are_the_careful_decoders() -> None:
 def test_pixels_of_another_size_than_the_header_says_are_refused() -> None:
     jpeg = plain_jpeg(save(picture("RGB"), "JPEG"), OPTIONS)
     assert jpeg is not None
-    with pytest.raises(ValueError, match="the header says"):
+    with pytest.raises(ValueError, match="the header gives"):
         jpeg.source(RGB_HWC[:-1])

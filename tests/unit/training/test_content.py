@@ -11,7 +11,7 @@ from PIL import Image
 
 from stylemill.errors import ImageError, NotAnImage, TooManyFailures
 from stylemill.images.decode import decode
-from stylemill.images.formats.sixteen_bits import write_png16
+from stylemill.images.formats.alpha16 import write_png16
 from stylemill.images.options import DecodeOptions
 from stylemill.storage import Storage
 from stylemill.training.data import (

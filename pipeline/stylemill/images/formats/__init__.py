@@ -1,1 +1,1 @@
-"""File formats: what a file is by its bytes, and what Pillow alone cannot read or write."""
+"""File formats: recognition by content, the Pillow plugins in use, and what Pillow alone cannot read or write."""

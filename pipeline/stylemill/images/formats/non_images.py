@@ -1,6 +1,7 @@
-"""Names what a file is that is no image, so that its row can say why it was skipped.
+"""Recognise files that are not images, so that their manifest rows give the reason why they were skipped.
 
-Tells a file that ends too early from one that is damaged inside, for those that could not be decoded.
+``sniff`` has found no image format when these functions are called. Binary files are recognised by their signatures,
+text files by how the text begins.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from typing import Final
 from stylemill.errors import NotAnImage
 from stylemill.images.formats.sniff import SNIFF_BYTES
 
-_KNOWN: Final[tuple[tuple[int, bytes, str, str], ...]] = (
+# Offset, bytes found there, error type, description.
+_SIGNATURES: Final[tuple[tuple[int, bytes, str, str], ...]] = (
     (0, b"%PDF-", "Pdf", "a PDF document"),
     (0, b"PK\x03\x04", "Archive", "a ZIP archive or an office document"),
     (0, b"PK\x05\x06", "Archive", "an empty ZIP archive"),
@@ -62,15 +64,23 @@ _KNOWN: Final[tuple[tuple[int, bytes, str, str], ...]] = (
     (36, b"acsp", "Profile", "an ICC colour profile"),
 )
 
+_HTML: Final = re.compile(
+    r"(?:<\?xml.*?\?>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body|script|title|meta|h1|p|div)\b",
+    re.IGNORECASE | re.DOTALL,
+)
 
-def describe(data: bytes) -> NotAnImage:
-    """Return the reason why these bytes, which no image format claims, are skipped.
+
+def describe_non_image(data: bytes) -> NotAnImage:
+    """Return the reason why a file that is not an image is skipped.
 
     Args:
-        data: the file, or its first ``SNIFF_BYTES``; not empty.
+        data: the file, or its first ``SNIFF_BYTES``; not empty; ``sniff`` returns None for it.
+
+    Returns:
+        The error for the caller to raise; its type is ``Html``, ``Text``, ``Archive``, ``UnknownContent`` ...
     """
     head = data[:SNIFF_BYTES]
-    for offset, magic, error_type, what in _KNOWN:
+    for offset, magic, error_type, what in _SIGNATURES:
         if head[offset : offset + len(magic)] == magic:
             return NotAnImage(error_type, f"by its content it is {what}")
     if not head.strip(b"\x00"):
@@ -79,12 +89,6 @@ def describe(data: bytes) -> NotAnImage:
         "UnknownContent",
         f"it begins with the bytes {head[:8].hex(' ')}, which belong to no known image format",
     )
-
-
-_HTML: Final = re.compile(
-    r"(?:<\?xml.*?\?>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body|script|title|meta|h1|p|div)\b",
-    re.IGNORECASE | re.DOTALL,
-)
 
 
 def _describe_text(head: bytes) -> NotAnImage | None:
@@ -106,7 +110,7 @@ def _describe_text(head: bytes) -> NotAnImage | None:
 
 
 def _as_text(head: bytes) -> str | None:
-    """Decode as UTF-8, UTF-16 with a mark, or Latin-1 without control characters."""
+    """Decode as UTF-8, as UTF-16 with a byte order mark, or as Latin-1 without control characters."""
     encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
     body = head[:-1] if encoding == "utf-16" and len(head) % 2 else head
     text = body.decode(encoding, errors="ignore" if len(head) == SNIFF_BYTES else "replace")
@@ -118,38 +122,3 @@ def _as_text(head: bytes) -> str | None:
     if re.search(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]", text):
         return None
     return text
-
-
-def is_cut_off(data: bytes, image_format: str) -> bool:
-    """Tell whether a file lacks its end, by what its container says of itself.
-
-    Args:
-        data: the whole file as it came.
-        image_format: of the file.
-    """
-    if image_format == "webp":
-        return len(data) < 12 or int.from_bytes(data[4:8], "little") + 8 > len(data)
-    if image_format == "tiff":
-        directory = int.from_bytes(data[4:8], "little" if data[:2] == b"II" else "big")
-        return data[2:4].strip(b"\0") == b"*" and directory + 2 > len(data)
-    if image_format in ("png", "jpeg", "jpeg2000"):
-        return (b"IEND" if image_format == "png" else b"\xff\xd9") not in data[-_TAIL_BYTES:]
-    if image_format in ("avif", "heif"):
-        return _boxes_end(data) > len(data)
-    return False
-
-
-_TAIL_BYTES = 4096
-
-
-def _boxes_end(data: bytes) -> int:
-    """Return where the last box of an ISO base media file ends by its own account."""
-    at = 0
-    while at + 8 <= len(data):
-        size = int.from_bytes(data[at : at + 4], "big")
-        if size == 1:
-            size = int.from_bytes(data[at + 8 : at + 16], "big")
-        if size < 8:
-            return at if size else len(data)
-        at += size
-    return at

@@ -1,7 +1,7 @@
-"""The only parts of Pillow that ever see a source: a fixed list, called by name.
+"""The Pillow plugins that may read a source: a fixed list, called directly.
 
-``Image.open`` tries every plugin that it knows, some of which start external programs (EPS) or are stubs for
-whatever handler is registered. Here the signature decides which one plugin reads a file.
+``Image.open`` tries every registered plugin. Some of those start external programs (EPS) or call whatever handler is
+registered. Here the format that ``sniff`` has found selects exactly one plugin.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _PLUGINS: Final[dict[str, tuple[str, str]]] = {
 
 _FEATURES: Final = {"webp": "webp", "avif": "avif", "jpeg2000": "jpg_2000"}
 
-_UNREAD: Final = {
+_UNSUPPORTED: Final = {
     "svg": "an SVG drawing",
     "eps": "a PostScript drawing",
     "wmf": "a Windows metafile",
@@ -62,10 +62,10 @@ def open_image(data: bytes, image_format: str) -> ImageFile.ImageFile:
 
     Args:
         data: the whole file.
-        image_format: what ``sniff`` says.
+        image_format: its format, from ``sniff``.
 
     Raises:
-        ImageError: ``UnsupportedFormat``, with what would help. Whatever else a plugin raises passes through.
+        ImageError: ``UnsupportedFormat``, with a cure. Other exceptions of the plugin are not caught.
     """
     return _factory(image_format)(io.BytesIO(data))
 
@@ -73,16 +73,16 @@ def open_image(data: bytes, image_format: str) -> ImageFile.ImageFile:
 @cache
 def _factory(image_format: str) -> Any:
     if image_format not in _PLUGINS:
-        what = _UNREAD.get(image_format, f"an image in the format {image_format.upper()}")
-        raise ImageError("UnsupportedFormat", f"it is {what}, which is not read; convert it to PNG or TIFF first")
+        what = _UNSUPPORTED.get(image_format, f"an image in the format {image_format.upper()}")
+        raise ImageError("UnsupportedFormat", f"it is {what}, which is not supported; convert it to PNG or TIFF first")
     feature = _FEATURES.get(image_format)
     if feature and not features.check(feature):
         raise ImageError(
-            "UnsupportedFormat", f"this build of Pillow reads no {image_format.upper()}; install a full one"
+            "UnsupportedFormat", f"this build of Pillow cannot read {image_format.upper()}; install a full build"
         )
     module, name = _PLUGINS[image_format]
     try:
         return getattr(importlib.import_module(module), name)
     except ImportError as error:
         cure = "install the extra: pip install 'stylemill[heif]'" if image_format == "heif" else str(error)
-        raise ImageError("UnsupportedFormat", f"{image_format.upper()} images are not read here; {cure}") from error
+        raise ImageError("UnsupportedFormat", f"{image_format.upper()} images cannot be read here; {cure}") from error

@@ -1,4 +1,8 @@
-"""What a file is by its first bytes, whatever its name says."""
+"""Recognise image formats by content; the name of a file is never considered.
+
+``sniff`` needs the first bytes only. ``is_lossless`` and ``is_truncated`` look at the container of a whole file. None
+of these functions decodes pixels, and none trusts a size field further than a comparison or a bounded search.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,11 @@ import struct
 from typing import Final
 
 SNIFF_BYTES: Final = 4096
-"""Bytes from the start of a file that are enough for every judgement here."""
+"""Number of leading bytes that ``sniff`` needs."""
 
 _MAGIC: Final[tuple[tuple[bytes, str], ...]] = (
     (b"\xff\xd8", "jpeg"),
-    (b"\x89PNG", "png"),  # and what a transfer in text mode makes of the rest of the signature
+    (b"\x89PNG", "png"),  # a transfer in text mode damages the rest of the signature
     (b"PNG\r\n", "png"),
     (b"GIF8", "gif"),
     (b"II*\x00", "tiff"),
@@ -26,7 +30,7 @@ _MAGIC: Final[tuple[tuple[bytes, str], ...]] = (
     (b"icns", "icns"),
     (b"\x59\xa6\x6a\x95", "sun"),
     (b"/* XPM */", "xpm"),
-    # Known, and not read.
+    # Recognised, but not decoded.
     (b"\xff\x0a", "jxl"),
     (b"\x00\x00\x00\x0cJXL \r\n\x87\n", "jxl"),
     (b"II\xbc\x01", "jpegxr"),
@@ -87,21 +91,32 @@ READABLE: Final[frozenset[str]] = frozenset(
         "ppm",
         "psd",
         "qoi",
+        "dds",
+        "icns",
+        "sun",
+        "sgi",
+        "pcx",
+        "tga",
+        "xbm",
+        "xpm",
     }
-    | {"dds", "icns", "sun", "sgi", "pcx", "tga", "xbm", "xpm"}
 )
-"""Formats that are decoded; ``heif`` only with the extra of that name."""
+"""Formats that are decoded; ``heif`` needs the extra of that name."""
+
+_BMP_HEADERS: Final = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
+_WEBP_CHUNKS_SEEN: Final = 1 << 20
+_TAIL_BYTES: Final = 4096
 
 
 def sniff(head: bytes) -> str | None:
-    """Return the name of the image format that these bytes begin, or None.
+    """Return the image format of a file, or None if it is not an image.
 
     Args:
         head: the first ``SNIFF_BYTES`` of a file, or all of it.
 
     Returns:
-        A name in ``READABLE``, another image format that is known but not read (``eps``,
-        ``svg``, ``raw`` ...), or None for anything that is no image.
+        A name in ``READABLE``, the name of another image format that is recognised but not decoded (``eps``, ``svg``,
+        ``raw`` ...), or None.
     """
     for magic, name in _MAGIC:
         if head.startswith(magic):
@@ -112,11 +127,16 @@ def sniff(head: bytes) -> str | None:
         return _sniff_iso(head)
     if head[128:132] == b"DICM":
         return "dicom"
-    return _sniff_weak(head) or ("svg" if is_svg(head) else None)
+    return _sniff_weak(head) or ("svg" if _is_svg(head) else None)
 
 
 def is_lossless(data: bytes, image_format: str) -> bool:
-    """Tell whether a file keeps every value that was put into it."""
+    """Return whether a file was compressed without loss.
+
+    Args:
+        data: the whole file.
+        image_format: its format, from ``sniff``.
+    """
     if image_format == "webp":
         return b"VP8L" in data[12:16] or (data[12:16] == b"VP8X" and b"VP8 " not in data[:_WEBP_CHUNKS_SEEN])
     if image_format == "jpeg2000":
@@ -127,11 +147,27 @@ def is_lossless(data: bytes, image_format: str) -> bool:
     return image_format not in ("jpeg", "avif", "heif")
 
 
-_WEBP_CHUNKS_SEEN: Final = 1 << 20
+def is_truncated(data: bytes, image_format: str) -> bool:
+    """Return whether the end of a file is missing, judged by its container's own sizes and end markers.
+
+    Args:
+        data: the whole file.
+        image_format: its format, from ``sniff``.
+    """
+    if image_format == "webp":
+        return len(data) < 12 or int.from_bytes(data[4:8], "little") + 8 > len(data)
+    if image_format == "tiff":
+        directory = int.from_bytes(data[4:8], "little" if data[:2] == b"II" else "big")
+        return data[2:4].strip(b"\0") == b"*" and directory + 2 > len(data)
+    if image_format in ("png", "jpeg", "jpeg2000"):
+        return (b"IEND" if image_format == "png" else b"\xff\xd9") not in data[-_TAIL_BYTES:]
+    if image_format in ("avif", "heif"):
+        return _boxes_end(data) > len(data)
+    return False
 
 
-def is_svg(head: bytes) -> bool:
-    """Tell whether these bytes begin an SVG drawing."""
+def _is_svg(head: bytes) -> bool:
+    """Return whether a file starts like an SVG drawing."""
     text = head[:SNIFF_BYTES].lstrip(b"\xef\xbb\xbf \t\r\n")
     if not text.startswith(b"<"):
         return False
@@ -142,7 +178,7 @@ def is_svg(head: bytes) -> bool:
 
 
 def _sniff_iso(head: bytes) -> str | None:
-    """Tell pictures from films among ISO base media files by their brands."""
+    """Return the image format of an ISO base media file by its brands, or None (a video)."""
     size = min(int.from_bytes(head[:4], "big"), len(head), 256)
     brands = [head[8:12], *(head[at : at + 4] for at in range(16, size - 3, 4))]
     if brands[0] == b"crx ":
@@ -156,7 +192,7 @@ def _sniff_iso(head: bytes) -> str | None:
 
 
 def _sniff_weak(head: bytes) -> str | None:
-    """Recognise formats whose signature is too short to be trusted without a look at the header."""
+    """Recognise formats whose signature is so short that further header fields must be checked."""
     if head[:2] == b"BM" and (head[6:10] == bytes(4) or int.from_bytes(head[14:18], "little") in _BMP_HEADERS):
         return "bmp"
     if re.match(rb"P(?:[1-6fF]\s+(?:#[^\n]*\n\s*)*-?\d|7\n)", head):
@@ -174,11 +210,8 @@ def _sniff_weak(head: bytes) -> str | None:
     return "tga" if _is_tga(head) else None
 
 
-_BMP_HEADERS: Final = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
-
-
 def _is_icon(head: bytes) -> bool:
-    """An icon's first entry has a zero in the middle, and its picture lies behind the directory."""
+    """Return whether the reserved byte of the first entry is zero and its image is stored after the directory."""
     return (
         len(head) >= 22
         and head[:4] in (b"\x00\x00\x01\x00", b"\x00\x00\x02\x00")
@@ -189,7 +222,7 @@ def _is_icon(head: bytes) -> bool:
 
 
 def _is_tga(head: bytes) -> bool:
-    """TGA has no signature: every field of the header must make sense."""
+    """Return whether every field of a TGA header is plausible; the format has no signature."""
     if len(head) < 18:
         return False
     _, map_type, kind, map_start, map_length, map_bits, _, _, width, height, bits, descriptor = struct.unpack(
@@ -202,3 +235,16 @@ def _is_tga(head: bytes) -> bool:
     if map_type or map_start or map_length or map_bits:
         return False
     return bits in ((15, 16, 24, 32) if kind in (2, 10) else (1, 8, 16))
+
+
+def _boxes_end(data: bytes) -> int:
+    """Return the offset at which the last box of an ISO base media file ends according to its size field."""
+    at = 0
+    while at + 8 <= len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        if size == 1:
+            size = int.from_bytes(data[at + 8 : at + 16], "big")
+        if size < 8:
+            return at if size else len(data)
+        at += size
+    return at

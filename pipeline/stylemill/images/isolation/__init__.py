@@ -1,1 +1,1 @@
-"""Decoding in a child process, so that a crash or a hang costs one image and no worker."""
+"""Decoding in a child process, so that a crash, a hang or a memory bomb inside an image library costs one image."""

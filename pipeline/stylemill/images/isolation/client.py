@@ -1,4 +1,8 @@
-"""Decoding where a crash or a hang costs one image: in a child process that is replaced when it dies."""
+"""``IsolatedDecoder``: decode images in a child process that is replaced when it crashes, hangs or runs out of memory.
+
+This is the parent's side of the isolation; ``child.py`` is the other side and ``transport.py`` the format between them.
+Bytes and pixels are transferred through two shared memory files, requests and headers through a socket.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +27,9 @@ from stylemill.images.decode import decode, recognise
 from stylemill.images.isolation.child import LENGTH, READY, options_json
 from stylemill.images.isolation.transport import (
     SharedMemory,
-    memory_file,
-    seal_against_shrinking,
-    spans,
+    create_memory_file,
+    forbid_shrinking,
+    place_arrays,
     unpack,
     unpack_error,
 )
@@ -33,18 +37,20 @@ from stylemill.images.options import DecodeOptions
 from stylemill.images.source_image import SourceImage
 
 _START_TIMEOUT_S: Final = 120.0
-_MAX_ANSWER_BYTES: Final = 256 << 20
-_OTHERS_SIGNALS: Final = (-signal.SIGKILL, -signal.SIGTERM)
+_MAX_HEADER_BYTES: Final = 256 << 20
+_EXTERNAL_SIGNALS: Final = (-signal.SIGKILL, -signal.SIGTERM)
+"""Return codes of a child that another process has killed, such as the machine's out-of-memory killer."""
 _KEEP_BYTES: Final = 64 << 20
+"""Shared memory larger than this is released after each image."""
 _KEPT_VARIABLES: Final = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "TZ")
 
 
 class DecoderStartError(RuntimeError):
-    """The decoding child cannot be started on this machine: no image's fault."""
+    """The decoding child cannot be started on this machine; the image is not the cause."""
 
 
 class _ChildDied(Exception):
-    """The child went away in the middle of a request."""
+    """The child process ended during a request."""
 
     def __init__(self, return_code: int) -> None:
         self.return_code = return_code
@@ -52,25 +58,29 @@ class _ChildDied(Exception):
 
 
 class IsolatedDecoder:
-    """Decodes images in a child process that is started once and reused.
+    """Decode images in a child process that is started once and reused.
 
-    Safe to call from several threads; requests are served one after the other, in order. ``submit`` decodes
-    ahead while the caller computes. With ``isolate_decoding`` off, the same interface decodes here.
+    The methods may be called from several threads; requests are served one at a time, in order. ``submit`` decodes
+    while the caller computes. With ``isolate_decoding`` off, the same interface decodes in this process.
 
-    The verdict that an image crashes or exhausts the decoder always comes from a fresh child: an older one
-    may have been damaged by an image before, so the image gets a second try.
+    ``DecoderCrash`` and ``DecoderMemory`` are reported only after a failure in a fresh child. A child that has decoded
+    other images may have been damaged by one of them, so the image is tried again.
+
+    Args:
+        options: limits, and which frames are decoded.
     """
 
     def __init__(self, options: DecodeOptions) -> None:
         self.options = options
-        # A thread of its own starts every child: the kernel ties a child to the thread that started it.
+        # One thread starts every child and outlives it: the kernel sends a child its death signal when the thread that
+        # started it ends.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decoder")
         self._child: _Child | None = None
         if options.isolate_decoding:
             self._thread.submit(self._living_child)
 
     def submit(self, data: bytes) -> Future[SourceImage]:
-        """Begin to decode one source; the future raises what ``decode`` raises."""
+        """Start to decode one source; the future raises what ``decode`` raises."""
         return self._thread.submit(self._decode, data)
 
     def decode(self, data: bytes) -> SourceImage:
@@ -78,13 +88,13 @@ class IsolatedDecoder:
 
         Raises:
             ImageError: as ``stylemill.images.decode.decode``, and ``DecoderCrash``, ``DecodeTimeout``.
-            NotAnImage: the bytes are no image.
+            NotAnImage: the bytes are not an image.
             DecoderStartError: the machine cannot start the child.
         """
         return self.submit(data).result()
 
     def close(self) -> None:
-        """End the child. A decoder that was closed decodes no more."""
+        """End the child. A closed decoder cannot be used again."""
         self._thread.submit(self._drop_child)
         self._thread.shutdown(wait=True)
 
@@ -111,10 +121,10 @@ class IsolatedDecoder:
                 return child.decode(data)
             except _ChildDied as death:
                 self._drop_child()
-                # Somebody else's signal (the machine's out-of-memory killer) says little about this image.
-                num_killed += death.return_code in _OTHERS_SIGNALS
-                if num_killed == 2 or (is_fresh and death.return_code not in _OTHERS_SIGNALS):
-                    raise ImageError("DecoderCrash", _crash_sentence(death.return_code)) from death
+                # One external signal is not evidence against this image; a second one is.
+                num_killed += death.return_code in _EXTERNAL_SIGNALS
+                if num_killed == 2 or (is_fresh and death.return_code not in _EXTERNAL_SIGNALS):
+                    raise ImageError("DecoderCrash", _crash_message(death.return_code)) from death
             except ImageError as error:
                 if error.error_type == "DecodeTimeout":
                     self._drop_child()
@@ -138,28 +148,28 @@ class IsolatedDecoder:
 
 
 class _Child:
-    """One child process, its socket, and the memory shared with it."""
+    """One child process with its socket and shared memory files."""
 
     def __init__(self, options: DecodeOptions) -> None:
         self.options = options
         self.num_served = 0
-        self._requests_fd = memory_file("decode-request")
-        self._pixels_fd = memory_file("decode-pixels")
-        seal_against_shrinking(self._pixels_fd)
+        self._requests_fd = create_memory_file("decode-request")
+        self._pixels_fd = create_memory_file("decode-pixels")
+        forbid_shrinking(self._pixels_fd)
         self._pixels = SharedMemory(self._pixels_fd)
-        self._connection, theirs = socket.socketpair()
-        with tempfile.TemporaryFile() as complaints, theirs:
-            self._process = _start(theirs.fileno(), self._requests_fd, self._pixels_fd, options, complaints)
+        self._connection, child_connection = socket.socketpair()
+        with tempfile.TemporaryFile() as stderr, child_connection:
+            self._process = _start(child_connection.fileno(), self._requests_fd, self._pixels_fd, options, stderr)
             self._finalizer = weakref.finalize(
                 self, _end, self._process, self._connection, (self._requests_fd, self._pixels_fd)
             )
-            self._await_ready(complaints)
+            self._wait_until_ready(stderr)
 
     def decode(self, data: bytes) -> SourceImage:
-        """Have one image decoded.
+        """Decode one image in the child.
 
         Raises:
-            ImageError: what the child says, or ``DecodeTimeout``, after which the child must be replaced.
+            ImageError: the child's error, or ``DecodeTimeout``, after which the child must be replaced.
             _ChildDied: the child must be replaced.
         """
         deadline = time.monotonic() + self.options.decode_timeout_s
@@ -167,16 +177,16 @@ class _Child:
         try:
             self._connection.sendall(LENGTH.pack(len(data)))
             (length,) = LENGTH.unpack(self._receive(LENGTH.size, deadline))
-            if length > _MAX_ANSWER_BYTES:
-                raise ValueError(f"an answer of {length} bytes")
+            if length > _MAX_HEADER_BYTES:
+                raise ValueError(f"a header of {length} bytes")
             header: dict[str, Any] = json.loads(self._receive(length, deadline))
             error = unpack_error(header)
-            source = None if error else unpack(header, self._take_arrays(header["arrays"]))
+            source = None if error else unpack(header, self._copy_arrays(header["arrays"]))
         except TimeoutError as hang:
             limit_s = self.options.decode_timeout_s
-            raise ImageError("DecodeTimeout", f"decoding it took longer than {limit_s:g} s and was given up") from hang
+            raise ImageError("DecodeTimeout", f"decoding took longer than {limit_s:g} s and was stopped") from hang
         except (OSError, ValueError, KeyError, TypeError) as broken:
-            raise _ChildDied(self._await_death()) from broken
+            raise _ChildDied(self._wait_for_exit()) from broken
         finally:
             if len(data) > _KEEP_BYTES:
                 os.ftruncate(self._requests_fd, 0)
@@ -186,8 +196,8 @@ class _Child:
         assert source is not None
         return source
 
-    def _await_death(self) -> int:
-        """Return how the process ended, once its socket has failed."""
+    def _wait_for_exit(self) -> int:
+        """Return the return code of the process after its socket has failed; kill it if it has not ended."""
         try:
             return self._process.wait(timeout=1)
         except subprocess.TimeoutExpired:
@@ -195,28 +205,28 @@ class _Child:
             return self._process.wait()
 
     def is_alive(self) -> bool:
-        """Tell whether the process still runs."""
+        """Return whether the process is running."""
         return self._process.poll() is None
 
     def end(self) -> None:
-        """Kill the process and free what it shared."""
+        """Kill the process; close the socket and the shared memory files."""
         self._finalizer()
 
-    def _await_ready(self, complaints: Any) -> None:
+    def _wait_until_ready(self, stderr: Any) -> None:
         try:
             ready = self._receive(len(READY), time.monotonic() + _START_TIMEOUT_S)
         except OSError as error:
             self.end()
-            complaints.seek(0)
-            why = complaints.read()[-500:].decode(errors="replace").strip() or str(error)
-            raise DecoderStartError(f"the process that decodes images did not start: {why}") from error
+            stderr.seek(0)
+            reason = stderr.read()[-500:].decode(errors="replace").strip() or str(error)
+            raise DecoderStartError(f"the process that decodes images did not start: {reason}") from error
         assert ready == READY
 
     def _receive(self, num_bytes: int, deadline: float) -> bytes:
-        """Read exactly so many bytes.
+        """Read exactly ``num_bytes`` from the socket.
 
         Raises:
-            TimeoutError: not before the deadline.
+            TimeoutError: the deadline, in seconds of ``time.monotonic``, has passed.
             ConnectionError: the child has closed its end.
         """
         parts = []
@@ -232,19 +242,20 @@ class _Child:
             num_bytes -= len(part)
         return b"".join(parts)
 
-    def _take_arrays(self, described: list[list[Any]]) -> list[np.ndarray]:
+    def _copy_arrays(self, descriptions: list[list[Any]]) -> list[np.ndarray]:
         """Copy the pixels out of the shared memory, which the next image will overwrite."""
-        placed, num_bytes = spans(described)
+        placed, num_bytes = place_arrays(descriptions)
         memory = self._pixels.view(num_bytes)
         arrays = [np.ndarray(shape, dtype, memory, offset).copy() for offset, dtype, shape in placed]
         if num_bytes > _KEEP_BYTES:
-            self._pixels.forget()
+            self._pixels.release()
         return arrays
 
 
 def _start(
-    connection_fd: int, requests_fd: int, pixels_fd: int, options: DecodeOptions, complaints: Any
+    connection_fd: int, requests_fd: int, pixels_fd: int, options: DecodeOptions, stderr: Any
 ) -> subprocess.Popen[bytes]:
+    """Start a fresh interpreter that inherits three file descriptors and none of the secrets in the environment."""
     root = str(Path(__file__).resolve().parents[2])
     environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
     environment |= {
@@ -259,7 +270,7 @@ def _start(
         [sys.executable, "-S", "-m", "stylemill.images.isolation.child", *numbers, options_json(options)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        stderr=complaints,
+        stderr=stderr,
         pass_fds=fds,
         env=environment,
         cwd="/",
@@ -274,7 +285,7 @@ def _end(process: subprocess.Popen[bytes], connection: socket.socket, fds: tuple
         os.close(fd)
 
 
-def _crash_sentence(return_code: int) -> str:
+def _crash_message(return_code: int) -> str:
     names = {-number: number.name for number in signal.Signals}
     how = f"was killed by {names[return_code]}" if return_code in names else f"ended with code {return_code}"
-    return f"the image library crashed on it: the decoding process {how}; other images are not affected"
+    return f"the image library crashed: the decoding process {how}; other images are not affected"

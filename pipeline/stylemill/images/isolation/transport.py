@@ -1,8 +1,7 @@
-"""A decoded source as plain JSON and raw arrays, for the way from the decoding child to its parent.
+"""The format in which the decoding child returns a source to its parent: a JSON header and arrays in shared memory.
 
-No pickle: what comes from a process that read bytes from strangers is checked like any other input.
-
-A memory file mapped by two processes, mapped again only when it has grown.
+There is no pickle: the child has read untrusted bytes, so its output is checked like any other input. The arrays are
+stored one after another in a memory file that both processes map.
 """
 
 from __future__ import annotations
@@ -24,10 +23,11 @@ from stylemill.images.source_image import Frame, Metadata, SourceImage
 
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {"uint8": np.dtype(np.uint8), "uint16": np.dtype(np.uint16)}
 _BYTES_FIELDS: Final = ("exif", "xmp", "comment")
+_STEP_BYTES: Final = 1 << 20
 
 
 def pack(source: SourceImage) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """Return a JSON-able description and the arrays that go beside it."""
+    """Return the JSON header of a source and its arrays, in the order of ``header["arrays"]``."""
     arrays = [source.image_HWC]
     if source.alpha_HW is not None:
         arrays.append(source.alpha_HW)
@@ -55,16 +55,16 @@ def pack(source: SourceImage) -> tuple[dict[str, Any], list[np.ndarray]]:
 
 
 def unpack(header: dict[str, Any], arrays: Sequence[np.ndarray]) -> SourceImage:
-    """Build the source again from what ``pack`` made of it."""
-    waiting = iter(arrays)
-    image_HWC = next(waiting)
-    alpha_HW = next(waiting) if header["has_alpha"] else None
+    """Return the source from the header and the arrays of ``pack``."""
+    remaining = iter(arrays)
+    image_HWC = next(remaining)
+    alpha_HW = next(remaining) if header["has_alpha"] else None
     frames = []
     for index, (duration_ms, has_alpha) in enumerate(header["frames"]):
-        image = image_HWC if index == 0 else next(waiting)
+        image = image_HWC if index == 0 else next(remaining)
         alpha = None
         if has_alpha:
-            alpha = alpha_HW if index == 0 else next(waiting)
+            alpha = alpha_HW if index == 0 else next(remaining)
         frames.append(Frame(image_HWC=image, alpha_HW=alpha, duration_ms=int(duration_ms)))
     metadata = dict(header["metadata"])
     for name in _BYTES_FIELDS:
@@ -86,21 +86,22 @@ def unpack(header: dict[str, Any], arrays: Sequence[np.ndarray]) -> SourceImage:
     )
 
 
-def spans(described: Sequence[Sequence[Any]]) -> tuple[list[tuple[int, np.dtype[Any], tuple[int, ...]]], int]:
-    """Place arrays one behind the other, each on a multiple of 64 bytes.
+def place_arrays(descriptions: Sequence[Sequence[Any]]) -> tuple[list[tuple[int, np.dtype[Any], tuple[int, ...]]], int]:
+    """Place arrays in memory one after another, each at a multiple of 64 bytes.
 
     Args:
-        described: pairs of a dtype's name and a shape.
+        descriptions: pairs of a dtype's name and a shape, ``header["arrays"]``.
 
     Returns:
-        Offset, dtype and shape of each, and the bytes that all take together.
+        Offset in bytes, dtype and shape of each array, and the size of all of them in bytes.
+
     Raises:
-        ValueError: a dtype or shape that no decoded picture has.
+        ValueError: a dtype or shape that a decoded image cannot have.
     """
     placed, offset = [], 0
-    for name, shape in described:
+    for name, shape in descriptions:
         if name not in _DTYPES or len(shape) not in (2, 3) or any(int(side) <= 0 for side in shape):
-            raise ValueError(f"no picture has dtype {name} and shape {shape}")
+            raise ValueError(f"unexpected dtype {name} or shape {shape}")
         dtype, sides = _DTYPES[name], tuple(int(side) for side in shape)
         placed.append((offset, dtype, sides))
         num_bytes = dtype.itemsize
@@ -111,62 +112,59 @@ def spans(described: Sequence[Sequence[Any]]) -> tuple[list[tuple[int, np.dtype[
 
 
 def pack_error(error: ImageError) -> dict[str, Any]:
-    """Describe why an image could not be decoded."""
+    """Return the header that reports why an image could not be decoded."""
     return {"error": [isinstance(error, NotAnImage), error.error_type, error.message]}
 
 
 def unpack_error(header: dict[str, Any]) -> ImageError | None:
-    """Return the error that a header describes, or None."""
+    """Return the error that a header reports, or None."""
     if "error" not in header:
         return None
     skipped, error_type, message = header["error"]
     return (NotAnImage if skipped else ImageError)(str(error_type), str(message))
 
 
-_STEP_BYTES: Final = 1 << 20
-
-
 class SharedMemory:
-    """One process's view of a memory file that only ever grows."""
+    """A memory file mapped into this process. The file only grows, and is mapped again only when it has grown."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._memory: mmap.mmap | None = None
 
     def grow(self, num_bytes: int) -> mmap.mmap:
-        """Return the memory, made large enough."""
+        """Return the memory after enlarging the file to at least ``num_bytes``."""
         if os.fstat(self._fd).st_size < num_bytes:
             os.ftruncate(self._fd, -(-num_bytes // _STEP_BYTES) * _STEP_BYTES)
         return self.view(num_bytes)
 
     def view(self, num_bytes: int) -> mmap.mmap:
-        """Return the memory.
+        """Return the memory, which holds at least ``num_bytes``.
 
         Raises:
-            ValueError: the other process has not made it that large.
+            ValueError: the file is smaller; the other process has announced more than it has written.
         """
         if self._memory is None or len(self._memory) < num_bytes:
             size = os.fstat(self._fd).st_size
             if size < num_bytes:
-                raise ValueError(f"{num_bytes} bytes announced, {size} delivered")
+                raise ValueError(f"{num_bytes} bytes announced, {size} written")
             self._memory = mmap.mmap(self._fd, size)
         return self._memory
 
-    def forget(self) -> None:
-        """Give the pages back to the machine; the file keeps its size and reads as zeros."""
+    def release(self) -> None:
+        """Return the pages to the operating system (Linux); the file keeps its size and reads as zeros."""
         if self._memory is not None and sys.platform == "linux":
             self._memory.madvise(mmap.MADV_REMOVE)
 
 
-def memory_file(name: str) -> int:
-    """Return the number of a new file that has no name in any folder and, on Linux, lives in memory alone."""
+def create_memory_file(name: str) -> int:
+    """Return the descriptor of a new unnamed file; on Linux it is in memory only."""
     if sys.platform == "linux":
         return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
 
 
-def seal_against_shrinking(fd: int) -> None:
-    """See to it that no process can pull away memory that another one is reading (Linux)."""
+def forbid_shrinking(fd: int) -> None:
+    """Forbid every process to shrink the file, which would crash a process that reads the mapped memory (Linux)."""
     if sys.platform == "linux":
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)

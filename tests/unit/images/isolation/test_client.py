@@ -24,7 +24,7 @@ from stylemill.images.isolation.client import IsolatedDecoder
 from stylemill.images.options import DecodeOptions
 from stylemill.images.source_image import SourceImage
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 
 
 def jpeg(width: int = 31, height: int = 17, seed: int = 0) -> bytes:

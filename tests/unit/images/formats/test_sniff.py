@@ -12,8 +12,7 @@ from stylemill.errors import ImageError, NotAnImage
 from stylemill.images.decode import decode
 from stylemill.images.formats.sniff import READABLE, SNIFF_BYTES, is_lossless, sniff
 from stylemill.images.options import DecodeOptions
-
-from .drawn import every_file, picture, save
+from tests.unit.images.drawn import every_file, picture, save
 
 OPTIONS = DecodeOptions()
 NAMES = {"MPO": "jpeg"}
@@ -126,7 +125,7 @@ def test_heif_with_its_extra_is_read_upright(orientation: int) -> None:
     import numpy as np
     from PIL import Image
 
-    from stylemill.images.pixels import upright
+    from stylemill.images.pixels import apply_orientation
 
     heif.register_heif_opener()
     exif = Image.Exif()
@@ -134,7 +133,7 @@ def test_heif_with_its_extra_is_read_upright(orientation: int) -> None:
     image = picture("RGB").resize((64, 48))
     image.info["exif"] = exif.tobytes()
     source = decode(save(image, "HEIF", quality=95), OPTIONS)
-    expected = upright(np.asarray(image), orientation)
+    expected = apply_orientation(np.asarray(image), orientation)
     assert source.source_format == "heif"
     assert source.image_HWC.shape == expected.shape
     assert np.abs(source.image_HWC.astype(int) - expected).mean() < 8

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -12,9 +13,8 @@ from stylemill.errors import ImageError
 from stylemill.images.decode import decode
 from stylemill.images.formats.tiff_samples import read_directory, read_samples
 from stylemill.images.options import DecodeOptions
-from stylemill.images.pixels import alpha_bits, to_eight_bits
-
-from .drawn import RGB_HWC, save
+from stylemill.images.pixels import alpha_to_8_or_16_bits, scale_to_8_bits
+from tests.unit.images.drawn import RGB_HWC, save
 
 OPTIONS = DecodeOptions()
 KINDS = {"u": 1, "i": 2, "f": 3}
@@ -176,7 +176,21 @@ def test_blocks_larger_than_the_picture_are_damage(more: dict[int, tuple[str, tu
     assert refused.value.error_type == "Corrupt"
 
 
-def test_what_is_not_read_is_named() -> None:
+def test_a_strip_that_inflates_to_far_more_than_its_pixels_takes_no_memory_for_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bomb = zlib.compress(bytes(64 << 20))
+    monkeypatch.setitem(globals(), "encoded", lambda *_: bomb)
+    data = tiff(FLOATS, deflate=True, rows_per_strip=len(FLOATS))
+    tracemalloc.start()
+    try:
+        assert not decode(data, OPTIONS).image_HWC.any()
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_unsupported_compression_is_named() -> None:
     lzw = tiff(FLOATS, more={259: ("H", (5,))})
     with pytest.raises(ImageError, match="compression 5") as refused:
         decode(lzw, OPTIONS)
@@ -186,17 +200,17 @@ def test_what_is_not_read_is_named() -> None:
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.uint64, np.int8, np.int32, np.float32])
 def test_alpha_of_every_depth_spans_its_range(dtype: type) -> None:
     top = 1.0 if np.dtype(dtype).kind == "f" else np.iinfo(dtype).max
-    bits = alpha_bits(np.array([[0, top]], dtype))
+    bits = alpha_to_8_or_16_bits(np.array([[0, top]], dtype))
     assert bits[0, 0] == 0
     assert bits[0, 1] >= np.iinfo(bits.dtype).max - 1
 
 
 def test_extreme_floats_do_not_overflow() -> None:
     largest = np.finfo(np.float64).max
-    scaled, note = to_eight_bits(np.array([-largest, 0, largest]))
+    scaled, note = scale_to_8_bits(np.array([-largest, 0, largest]))
     assert scaled.tolist() == [0, 128, 255]
     assert note is not None
-    assert to_eight_bits(np.zeros((2, 2), np.float32))[0].tolist() == [[0, 0], [0, 0]]
+    assert scale_to_8_bits(np.zeros((2, 2), np.float32))[0].tolist() == [[0, 0], [0, 0]]
 
 
 def test_unsigned_32_bits_of_gray_are_not_taken_for_negative() -> None:

@@ -10,7 +10,7 @@ from PIL import Image, ImageCms
 
 from stylemill.errors import ImageError
 from stylemill.images.decode import decode
-from stylemill.images.formats.sixteen_bits import write_png16
+from stylemill.images.formats.alpha16 import write_png16
 from stylemill.images.options import DecodeOptions
 from tests.drawn import wide_gamut_profile
 
@@ -176,7 +176,11 @@ DEEP = [
     (np.float32([[0, 128], [255, 7.4]]), [[0, 128], [255, 7]], ()),
     (np.float32([[0, 65535], [257, 514]]), [[0, 255], [1, 2]], ()),
     (np.float32([[-1, 1], [0, 0.5]]), [[0, 255], [128, 191]], (STRETCHED.format(-1, 1),)),
-    (np.float32([[np.nan, 1], [np.inf, 0]]), [[0, 255], [0, 0]], ("pixels that are no numbers were made black",)),
+    (
+        np.float32([[np.nan, 1], [np.inf, 0]]),
+        [[0, 255], [0, 0]],
+        ("pixels that are not finite numbers were set to black",),
+    ),
     (np.float32([[5e9, 5e9], [5e9, 5e9]]), [[0, 0], [0, 0]], (STRETCHED.format("5e+09", "5e+09"),)),
     (np.int32([[0, 255], [100, 7]]), [[0, 255], [100, 7]], ()),
     (np.int32([[-100, 100], [0, 50]]), [[0, 255], [128, 191]], (STRETCHED.format(-100, 100),)),
