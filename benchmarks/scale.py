@@ -37,11 +37,11 @@ from stylemill.process import periodically
 from stylemill.storage import Storage, join
 from stylemill.storage.lease import acquire
 from stylemill.style_model import StyleModel, to_bytes
-from stylemill.stylizing import ray_pipeline as wave
+from stylemill.stylizing import ray_pipeline
 from stylemill.stylizing.config import StylizeConfig
 from stylemill.stylizing.identity import BulkJob, StyleRef
 from stylemill.stylizing.incremental import make_finder
-from stylemill.stylizing.liveness import Progress, WorkerReports, still_to_do
+from stylemill.stylizing.liveness import Progress, WorkerReports, remaining_work
 from stylemill.stylizing.plan import plan_sources
 from stylemill.stylizing.preflight import prepare
 from stylemill.stylizing.run import stylize
@@ -63,7 +63,7 @@ class RowActor:
         """Write the rows of one block."""
         shard = block.column("shard")[0].as_py()
         planned = block.drop_columns(["shard"]).to_pylist()
-        todo, _ = still_to_do(self._storage, self._job.layout, shard, planned, self._tracker)
+        todo, _ = remaining_work(self._storage, self._job.layout, shard, planned, self._tracker)
         flusher = Flusher(self._storage, self._job.layout, shard, self._job.lease(self._storage))
         for row in todo:
             self._reports.begin(row["key"])
@@ -163,7 +163,7 @@ def simulate(count: int, *, with_images: bool, num_actors: int) -> None:
             decode=DecodeOptions(isolate_decoding=True),
         )
         if not with_images:
-            wave.BulkActor = RowActor  # type: ignore[misc]
+            ray_pipeline.BulkActor = RowActor  # type: ignore[misc]
         with ray_session():
             start_s, before_mb = time.perf_counter(), resident_mb()
             watch = Watch()

@@ -129,7 +129,7 @@ def test_a_painting_stage_goes_one_by_one_after_a_death_and_gives_up_after_two(
     stage, tracker, read, _ = stages
     for key in (*KEYS, "2.jpg"):  # all were in hand at the first death, one alone at the second
         ray.get(tracker.begin.remote(key))
-    ray.get(tracker.survived.remote(["0.jpg", "1.jpg"]))
+    ray.get(tracker.painted.remote(["0.jpg", "1.jpg"]))
     seen, painted = in_hand_while_painting(stage, tracker, read)
     waiting = {key: [later for later in ["2.jpg", *KEYS[3:]] if later == "2.jpg" or later >= key] for key in KEYS}
     assert {key: sorted({key, *waiting[key]}) for key in KEYS} == seen

@@ -1,6 +1,6 @@
-"""Checking one committed part: its bytes, its rows against the plan, its objects against their digests.
+"""Checks of one committed part: its bytes, its rows against the plan, its objects against their digests.
 
-Which objects belong to committed runs: 64-bit hashes of their locations, eight bytes for each.
+Also finds out which objects committed runs own, by 64-bit hashes of their locations: eight bytes per object.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ from stylemill.manifest.schema import MANIFEST_SCHEMA, from_parquet
 from stylemill.storage import ObjectStat, Storage, StorageOptions, join
 
 CONCURRENT_READS = 8
+"""Objects that are read at the same time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One thing that is not as the manifest says."""
+    """One difference between the manifest and storage."""
 
     kind: str
     """``PartChanged``, ``RowMissing``, ``ObjectMissing`` ..."""
     uri: str
-    """What it is about."""
+    """Location of the part, plan shard or object."""
     detail: str
     """One sentence."""
     key: str | None = None
@@ -41,7 +42,7 @@ class Problem:
 
 @dataclass(kw_only=True)
 class PartCheck:
-    """What the check of one part found."""
+    """Result of the check of one part."""
 
     num_rows: int = 0
     num_objects: int = 0
@@ -58,11 +59,11 @@ def hash_uri(uri: str) -> int:
 
 
 def is_in(hashes: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Tell for each hash whether it is among the sorted ``known`` ones."""
+    """Return for each hash whether it is among the sorted ``known`` ones."""
     if not len(known):
         return np.zeros(len(hashes), np.bool_)
-    places = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
-    return known[places] == hashes
+    positions = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
+    return known[positions] == hashes
 
 
 def check_part(
@@ -79,11 +80,11 @@ def check_part(
     Args:
         options: how to reach storage.
         layout: of the run.
-        shard: the plan shard that the part answers.
+        shard: number of the plan shard of this part.
         part: as ``_SUCCESS`` lists it.
         styles: of the run.
-        superseded: sorted hashes of the locations whose objects later runs replaced; those are not read.
-        sample: share of the objects to read; which ones depends on their locations alone.
+        superseded: sorted hashes of the locations of objects that later runs replaced; these are not read.
+        sample: fraction of the objects to read; their locations alone determine which ones.
 
     Raises:
         StorageError: storage failed beyond its retries.
@@ -93,28 +94,30 @@ def check_part(
     try:
         data = storage.read_bytes(uri)
     except ObjectNotFound:
-        check.problems.append(
-            Problem(kind="PartMissing", uri=uri, detail="_SUCCESS lists it, storage does not have it")
-        )
+        check.problems.append(Problem(kind="PartMissing", uri=uri, detail="_SUCCESS lists it, but it does not exist"))
         return check
     if hashlib.sha256(data).hexdigest() != part.sha256:
-        check.problems.append(Problem(kind="PartChanged", uri=uri, detail="its SHA-256 is not the one in _SUCCESS"))
+        check.problems.append(
+            Problem(kind="PartChanged", uri=uri, detail="its SHA-256 differs from the one in _SUCCESS")
+        )
         return check
     try:
         rows = from_parquet(data, MANIFEST_SCHEMA).to_pylist()
     except ValueError as error:
-        check.problems.append(Problem(kind="PartDamaged", uri=uri, detail=f"it is no manifest ({error})"))
+        check.problems.append(Problem(kind="PartDamaged", uri=uri, detail=f"it is not a part of a manifest ({error})"))
         return check
     check.num_rows = len(rows)
-    check.problems += _against_plan(storage, layout, shard, styles, rows)
+    check.problems += _compare_with_plan(storage, layout, shard, styles, rows)
     ok = [row for row in rows if row["status"] == "ok"]
     check.output_hashes = np.array([hash_uri(row["output_uri"]) for row in ok], np.uint64)
     replaced = is_in(check.output_hashes, superseded)
     check.num_superseded = int(replaced.sum())
     chosen = ~replaced & (check.output_hashes / 2.0**64 <= sample)
-    standing = [row for row, is_chosen in zip(ok, chosen, strict=True) if is_chosen]
+    to_read = [row for row, is_chosen in zip(ok, chosen, strict=True) if is_chosen]
     with ThreadPoolExecutor(CONCURRENT_READS) as pool:
-        for row, problem in zip(standing, pool.map(lambda row: _against_object(storage, row), standing), strict=True):
+        for row, problem in zip(
+            to_read, pool.map(lambda row: _compare_with_object(storage, row), to_read), strict=True
+        ):
             check.num_objects += 1
             check.num_bytes += row["output_bytes"]
             if problem:
@@ -122,45 +125,47 @@ def check_part(
     return check
 
 
-def _against_plan(
+def _compare_with_plan(
     storage: Storage, layout: RunLayout, shard: int, styles: list[str], rows: list[dict[str, Any]]
 ) -> list[Problem]:
     uri = layout.plan_shard_uri(shard)
     try:
         keys = read_shard(storage, layout, shard).column("key").to_pylist()
     except ObjectNotFound:
-        return [Problem(kind="PlanMissing", uri=uri, detail="the plan shard behind this part is gone")]
+        return [Problem(kind="PlanMissing", uri=uri, detail="the plan shard of this part does not exist")]
     except ValueError as error:
-        return [Problem(kind="PlanDamaged", uri=uri, detail=f"the plan shard behind this part is none ({error})")]
+        return [Problem(kind="PlanDamaged", uri=uri, detail=f"the plan shard of this part is damaged ({error})")]
     planned = {(key, style) for key in keys for style in styles}
     found = Counter((row["key"], row["style"]) for row in rows)
     problems = [
-        Problem(kind="RowMissing", uri=uri, detail="planned, but no row", key=key, style=style)
+        Problem(kind="RowMissing", uri=uri, detail="it is planned but has no row", key=key, style=style)
         for key, style in sorted(planned - found.keys())
     ]
     for (key, style), count in found.items():
         if (key, style) not in planned:
             problems.append(
-                Problem(kind="RowUnplanned", uri=uri, detail="a row, but not planned", key=key, style=style)
+                Problem(kind="RowUnplanned", uri=uri, detail="it has a row but is not planned", key=key, style=style)
             )
         elif count > 1:
-            problems.append(Problem(kind="RowTwice", uri=uri, detail=f"{count} rows", key=key, style=style))
+            problems.append(Problem(kind="RowTwice", uri=uri, detail=f"it has {count} rows", key=key, style=style))
     return problems
 
 
-def _against_object(storage: Storage, row: dict[str, Any]) -> Problem | None:
+def _compare_with_object(storage: Storage, row: dict[str, Any]) -> Problem | None:
     uri, key, style = row["output_uri"], row["key"], row["style"]
     try:
         data = storage.read_bytes(uri)
     except ObjectNotFound:
-        return Problem(kind="ObjectMissing", uri=uri, detail="the row is ok, the object is gone", key=key, style=style)
+        return Problem(
+            kind="ObjectMissing", uri=uri, detail="its row is ok, but the object does not exist", key=key, style=style
+        )
     except StorageError as error:
         return Problem(kind="ObjectUnreadable", uri=uri, detail=str(error), key=key, style=style)
     if len(data) != row["output_bytes"]:
-        detail = f"{len(data):,} bytes instead of {row['output_bytes']:,}"
+        detail = f"it has {len(data):,} bytes instead of {row['output_bytes']:,}"
         return Problem(kind="ObjectChanged", uri=uri, detail=detail, key=key, style=style)
     if hashlib.sha256(data).hexdigest() != row["output_sha256"]:
-        detail = "its SHA-256 is not the row's"
+        detail = "its SHA-256 differs from the one in its row"
         return Problem(kind="ObjectChanged", uri=uri, detail=detail, key=key, style=style)
     return None
 

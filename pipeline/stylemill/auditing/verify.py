@@ -1,4 +1,8 @@
-"""Checking a committed run against storage."""
+"""Verification of a committed run against storage: its parts, plan, rows and objects.
+
+Parts are checked by ``check_part``, as Ray tasks if this process is connected to Ray. Which objects a run owns is
+compared by 64-bit hashes of their locations (see ``check_part.owned_hashes``).
+"""
 
 from __future__ import annotations
 
@@ -18,11 +22,12 @@ from stylemill.manifest.read import load_history, load_success
 from stylemill.storage import Storage, StorageOptions
 
 PARTS_IN_FLIGHT_PER_CPU = 2
+"""Ray tasks per CPU of the cluster; each checks one part."""
 
 
 @dataclass(kw_only=True)
 class Verification:
-    """What ``manifest verify`` found."""
+    """Result of ``verify``."""
 
     layout: RunLayout
     success: Success
@@ -35,12 +40,12 @@ class Verification:
 
     @property
     def is_sound(self) -> bool:
-        """Whether everything is as the manifest says."""
+        """Whether no problem was found."""
         return not self.problems
 
     @property
     def broken_keys(self) -> frozenset[str]:
-        """Sources whose results are missing or damaged: what ``manifest repair`` paints again."""
+        """Sources whose results are missing or damaged; ``manifest repair`` paints them again."""
         return frozenset(problem.key for problem in self.problems if problem.key and problem.kind.startswith("Object"))
 
 
@@ -51,15 +56,15 @@ def verify(
     sample: float = 1.0,
     on_part: Callable[[int, int], None] | None = None,
 ) -> Verification:
-    """Check every part, row and object of a committed run, and look for objects that no committed run owns.
+    """Check every part, row and object of a committed run, and list objects that no committed run owns.
 
-    Runs as Ray tasks where this process is connected to Ray, and in this process otherwise.
+    Uses Ray tasks if this process is connected to Ray; otherwise checks the parts in this process.
 
     Args:
         options: how to reach storage.
         layout: of the run.
-        sample: share of the objects whose content is read.
-        on_part: called with parts checked and parts in all.
+        sample: fraction of the objects whose content is read.
+        on_part: called with the number of parts checked and the number of all parts.
 
     Raises:
         ConfigError: the run is not committed.
@@ -68,10 +73,10 @@ def verify(
     storage = Storage(options)
     success = load_success(storage, layout)
     history = load_history(storage, layout.out)
-    mine = next(age for age, run in enumerate(history) if run.layout.run_id == layout.run_id)
-    superseded = owned_hashes(storage, history[mine + 1 :])
+    index = next(index for index, run in enumerate(history) if run.layout.run_id == layout.run_id)
+    superseded = owned_hashes(storage, history[index + 1 :])
     result = Verification(layout=layout, success=success)
-    hashes = [owned_hashes(storage, history[:mine]), superseded]
+    hashes = [owned_hashes(storage, history[:index]), superseded]
     for done, check in enumerate(_checks(options, layout, success, superseded, sample), 1):
         result.num_rows += check.num_rows
         result.num_objects += check.num_objects
@@ -84,7 +89,7 @@ def verify(
     listed = {_shard_of(part) for part in success.parts}
     for shard in iter_shards(storage, layout):
         if shard not in listed:
-            detail = "a plan shard for which _SUCCESS lists no part"
+            detail = "_SUCCESS lists no part for this plan shard"
             result.problems.append(Problem(kind="PartUnlisted", uri=layout.plan_shard_uri(shard), detail=detail))
     owned = np.unique(np.concatenate(hashes))
     for style in success.styles:

@@ -1,4 +1,4 @@
-"""What a user may choose about a bulk run."""
+"""Settings of a bulk run."""
 
 from __future__ import annotations
 
@@ -12,81 +12,81 @@ from stylemill.images.options import DecodeOptions, EncodeOptions
 from stylemill.storage import StorageOptions
 
 LEAST_MEMORY_BYTES = 2**30
-"""An actor holds some 900 MB before it has seen an image (see ``stylemill.nn.memory``)."""
+"""An actor uses some 900 MB before its first image (see ``stylemill.nn.memory``)."""
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class StylizeConfig:
-    """Repaint a library.
+    """Settings of ``stylemill stylize``.
 
     Raises:
-        ConfigError: a value out of range.
+        ConfigError: a value is out of range.
     """
 
     model: tuple[str, ...]
-    """Style model: a location, or registry:STYLE[@VERSION]; repeat it to paint several styles in one pass."""
+    """Style model: a location, or registry:STYLE[@VERSION]; repeat to paint several styles in one pass."""
 
     input: str
     """Sources: a prefix or directory, a glob, one file, or a Parquet file with a uri (and optionally a key) column."""
 
     out: str
-    """Output location; the same command again resumes, another style may share it."""
+    """Output location; the same command again resumes, and other styles may share it."""
 
     registry: str | None = None
-    """Registry that registry:STYLE means; by default the environment's STYLEMILL_REGISTRY."""
+    """Location of the registry for registry:STYLE; defaults to the environment variable STYLEMILL_REGISTRY."""
 
     run_id: str | None = None
-    """Identity of the run; by default a hash of input, output, fingerprint and styles."""
+    """Name of the run; defaults to a hash of input, output, fingerprint and styles."""
 
     incremental: bool = False
-    """Paint only sources that are new or changed since the committed runs of this output, in a run of its own."""
+    """Paint only sources that are new or changed since the committed runs of this output, in a new run."""
 
     retry_failed: bool = False
-    """Paint only sources that failed in the committed runs of this output, in a run of its own."""
+    """Paint only sources that failed in the committed runs of this output, in a new run."""
 
     strength: float = 1.0
     """From 0 (the source) to 1 (the full style)."""
 
     preserve_color: bool = False
-    """Keep the source's colours: luminance of the result, chroma of the source."""
+    """Keep the source's colours: combine the luminance of the result with the chroma of the source."""
 
     max_size_px: int | None = None
     """Longest side of the result in pixels; larger sources are scaled down first."""
 
     texture_scale: float = 1.0
-    """Size of the strokes: 2 shows the network the source at half its size and brings the result back to full size."""
+    """Size of the strokes: 2 runs the network on the source at half its size and scales the result to full size."""
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the network; auto takes bfloat16 where the hardware has it natively."""
+    """Arithmetic of the network; auto uses bfloat16 where the hardware supports it natively."""
 
     device: Literal["cpu", "cuda"] = "cpu"
     """Where the network runs."""
 
     stages: Literal["auto", "fused", "separate"] = "auto"
-    """One actor reads, paints and writes (fused), or actors of their own do (separate); auto separates for a GPU."""
+    """Read, paint and write in one actor (fused) or in separate actors; auto means separate on a GPU, else fused."""
 
     batch_size: int = 8
-    """Images of equal size that a GPU paints at once; halved where they do not fit its memory."""
+    """Images of equal size that a GPU paints at once; halved if they do not fit its memory."""
 
     gpu_decode: bool = False
-    """Let the GPU decode plain JPEGs (nvJPEG), in the process that paints: only for sources that you trust."""
+    """Decode plain JPEGs on the GPU (nvJPEG), in the process that paints: only for sources that you trust."""
 
     max_memory: str = "2GiB"
     """Memory that one actor may use; larger images are painted in tiles, with the same result."""
 
     tiles: Literal["exact", "thumbnail"] = "exact"
-    """Painting in tiles: exactly as the whole image would be, or faster and nearly so, with a thumbnail's contrast."""
+    """Painting in tiles: same result as the whole image (exact), or faster and nearly the same (thumbnail)."""
 
     num_actors: int | None = None
-    """Stylizing actors; by default one for each CPU (or GPU) of the cluster, as far as its memory goes."""
+    """Number of painting actors; defaults to one per CPU (or GPU) of the cluster, if memory allows."""
 
     threads_per_actor: int = 1
     """CPUs that each actor reserves and uses for the network."""
 
     max_failed_fraction: float = 0.05
-    """Share of failed sources above which the exit code is 3."""
+    """Fraction of failed sources above which the exit code is 3."""
 
     decode: DecodeOptions = inline(DecodeOptions)  # noqa: RUF009 (a field)
     encode: EncodeOptions = inline(EncodeOptions)  # noqa: RUF009 (a field)
@@ -94,31 +94,31 @@ class StylizeConfig:
 
     def __post_init__(self) -> None:
         if not self.model:
-            raise ConfigError("model", self.model, "names no style model", "give --model URI")
+            raise ConfigError("model", self.model, "no style model is given", "give --model URI")
         for name in ("input", "out"):
             if not getattr(self, name):
                 raise ConfigError(name, "", "is empty", "write a path or a URI such as s3://bucket/prefix")
         if self.run_id is not None and not _RUN_ID.fullmatch(self.run_id):
             cure = "use letters, digits, '.', '_' and '-', at most 128"
-            raise ConfigError("run_id", self.run_id, "cannot name a folder everywhere", cure)
+            raise ConfigError("run_id", self.run_id, "is not a portable folder name", cure)
         check_within("strength", self.strength, 0.0, 1.0)
         check_within("max_failed_fraction", self.max_failed_fraction, 0.0, 1.0)
         check_within("texture_scale", self.texture_scale, 0.05, 4.0)
         for name in ("max_size_px", "num_actors", "threads_per_actor", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ConfigError(name, value, "is below 1", "write a whole number from 1")
+                raise ConfigError(name, value, "is below 1", "write a whole number of at least 1")
         if self.incremental and self.retry_failed:
             raise ConfigError("retry_failed", True, "cannot be combined with incremental", "run one after the other")
         if self.gpu_decode and (self.device != "cuda" or not self.are_stages_separate):
             cure = "add --device cuda and leave --stages as it is, or leave --gpu-decode out"
-            raise ConfigError("gpu_decode", True, "needs a GPU that paints apart from reading", cure)
+            raise ConfigError("gpu_decode", True, "needs a GPU and separate stages", cure)
         if self.max_memory_bytes < LEAST_MEMORY_BYTES:
             raise ConfigError("max_memory", self.max_memory, "is too little for torch", "give at least 1GiB")
 
     @property
     def are_stages_separate(self) -> bool:
-        """Whether reading, painting and writing are actors of their own."""
+        """Whether reading, painting and writing run in separate actors."""
         return self.stages == "separate" or (self.stages == "auto" and self.device == "cuda")
 
     @property

@@ -1,6 +1,7 @@
-"""What makes two runs the same run: the fingerprint of everything that changes output bytes.
+"""Identity of a run: which settings, models and sources make two invocations the same run.
 
-What every actor of a run must know.
+A ``RunIdentity`` is stored as ``run.json`` in the run's folder and never changes. Its fingerprint is a hash of
+everything that changes output bytes. ``BulkJob`` passes identity, config and layout to the actors of a run.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from stylemill.storage import Storage
 from stylemill.storage.lease import Lease
 from stylemill.stylizing.config import StylizeConfig
 
-FollowUp = Literal["incremental", "retry_failed", "repair"]
+IncrementalKind = Literal["incremental", "retry_failed", "repair"]
+"""Why a run has a parent: it paints new and changed sources, failed ones, or broken results (``manifest repair``)."""
 
 ENGINE_VERSION = 2
-"""Raised when a change of the code changes output bytes."""
+"""Incremented when a change of the code changes output bytes."""
 
 _BYTE_FIELDS = (
     "strength",
@@ -36,22 +38,23 @@ _BYTE_FIELDS = (
     "quality",
     "keep_metadata",
 )
+"""Config fields that change output bytes, besides the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StyleRef:
-    """One style of a run, pinned."""
+    """One style of a run with the exact model."""
 
     name: str
     version: str
     model_sha256: str
     fingerprint: str
-    """Of the settings with this model: the ``fingerprint`` column."""
+    """Hash of the settings and this model: the ``fingerprint`` column."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunIdentity:
-    """What a run is; stored as ``run.json`` and never changed."""
+    """Content of ``run.json``."""
 
     run_id: str
     input: str
@@ -59,9 +62,9 @@ class RunIdentity:
     styles: tuple[StyleRef, ...]
     settings: dict[str, Any]
     parent_run_id: str | None = None
-    """The newest committed run that this one follows."""
-    follow_up: FollowUp | None = None
-    """Why it follows: ``incremental``, ``retry_failed`` or ``repair``."""
+    """For an incremental run, the newest committed run over the same sources."""
+    follow_up: IncrementalKind | None = None
+    """Kind of an incremental run; None for a run over all sources."""
 
     def to_json(self) -> bytes:
         """Return the content of ``run.json``."""
@@ -70,25 +73,25 @@ class RunIdentity:
 
     @classmethod
     def from_json(cls, data: bytes) -> RunIdentity:
-        """Read ``run.json``; ValueError, KeyError or TypeError where it is damaged."""
+        """Read ``run.json``; raise ValueError, KeyError or TypeError if it is damaged."""
         tree = json.loads(data)
         return cls(**{**tree, "styles": tuple(StyleRef(**style) for style in tree["styles"])})
 
 
 def byte_settings(config: StylizeConfig) -> dict[str, Any]:
-    """Return the settings that change output bytes, the models apart."""
+    """Return the settings that change output bytes, without the models."""
     tree = to_mapping(config)
     settings = {name: tree[name] for name in _BYTE_FIELDS}
-    if config.gpu_decode:  # named only where it is on: runs begun before it existed keep their fingerprint
+    if config.gpu_decode:  # left out when off, so that it does not change other fingerprints
         settings["gpu_decode"] = True
     return {**settings, "max_memory": config.max_memory_bytes, "engine": ENGINE_VERSION}
 
 
 def identify(config: StylizeConfig, source_root: str, out: str, models: Sequence[tuple[str, str, str]]) -> RunIdentity:
-    """Return the identity of the run that a config asks for.
+    """Return the identity of the run that a config describes.
 
     Args:
-        config: what the user chose.
+        config: settings of the run.
         source_root: resolved input location.
         out: resolved output location.
         models: name, version and SHA-256 of each style model.
@@ -114,7 +117,7 @@ def identify(config: StylizeConfig, source_root: str, out: str, models: Sequence
 
 
 def differences(old: RunIdentity, new: RunIdentity) -> list[str]:
-    """Return one phrase for each thing in which two identities differ: ``quality 90 -> 80``."""
+    """Return one phrase for each difference between two identities: ``quality 90 -> 80``."""
     phrases = _differing(old.settings, new.settings)
     if old.input != new.input:
         phrases.append(f"input {old.input} -> {new.input}")
@@ -132,14 +135,14 @@ def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class BulkJob:
-    """One invocation of one run, as its actors see it."""
+    """One invocation of one run; passed to every actor."""
 
     config: StylizeConfig
     identity: RunIdentity
     layout: RunLayout
     lease_token: int
-    """Fencing token of the driver: an actor that finds a higher one stops."""
+    """Fencing token of the driver's lease: an actor that finds a higher one stops."""
 
     def lease(self, storage: Storage) -> Lease:
-        """Return the driver's lease, to be checked."""
+        """Return the driver's lease, which actors check before they write rows."""
         return Lease(storage, self.layout.lease_uri, self.lease_token)

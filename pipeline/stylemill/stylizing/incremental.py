@@ -1,4 +1,9 @@
-"""Runs that follow a committed one: new and changed sources, failed ones, broken ones. Each has a parent."""
+"""Incremental runs: they paint some of the sources of committed runs again, and have the newest one as parent.
+
+There are three kinds: ``incremental`` paints new and changed sources, ``retry_failed`` failed ones, and ``repair``
+those whose results are missing or damaged. All of them stream the sources and the newest committed rows in order of
+key, in constant memory.
+"""
 
 from __future__ import annotations
 
@@ -13,27 +18,32 @@ from stylemill.manifest.layout import RunLayout
 from stylemill.manifest.read import CommittedRun, Row, newest_rows
 from stylemill.storage import ObjectStat, Storage
 from stylemill.storage.sources import find_sources
-from stylemill.stylizing.identity import FollowUp, RunIdentity
+from stylemill.stylizing.identity import IncrementalKind, RunIdentity
 from stylemill.stylizing.plan import Finder, Source, TwinFinder
 
 log = logging.getLogger(__name__)
 
-DELETED_KEYS_NAMED = 100_000
+MAX_DELETED_KEYS = 100_000
+"""Maximum number of keys that the list of deleted sources contains."""
 
 
-def follow_up(
-    kind: FollowUp, identity: RunIdentity, runs: Sequence[CommittedRun], run_id: str | None = None, extra: str = ""
+def incremental_identity(
+    kind: IncrementalKind,
+    identity: RunIdentity,
+    runs: Sequence[CommittedRun],
+    run_id: str | None = None,
+    extra: str = "",
 ) -> RunIdentity:
-    """Return the identity of a run that follows committed ones.
+    """Return the identity of an incremental run.
 
-    Its id is the same until it is committed, and another one after that.
+    The default run id stays the same until the run is committed; the next incremental run gets another one.
 
     Args:
-        kind: why it follows.
-        identity: of the run that it would be on its own.
+        kind: of the run.
+        identity: of a run over all sources with the same settings.
         runs: committed runs, oldest first; the last is the parent.
-        run_id: an id that the user gave.
-        extra: what else distinguishes it.
+        run_id: the id that the user gave, if any.
+        extra: hashed into the default run id as well.
     """
     text = "\n".join([kind, identity.run_id, *sorted(run.success.run_id for run in runs), extra])
     return replace(
@@ -51,34 +61,42 @@ def make_finder(
     runs: Sequence[CommittedRun],
     broken_keys: Collection[str],
 ) -> Finder:
-    """Return what finds the sources of a run, be it a run of its own or one that follows others."""
+    """Return the function that finds the sources of a run, incremental or not.
+
+    Args:
+        storage: where the run is.
+        layout: of the run.
+        identity: of the run.
+        runs: committed runs over the same sources, oldest first.
+        broken_keys: sources that a ``repair`` run paints again.
+    """
 
     def find_all(after: str, twins: TwinFinder) -> Iterator[Source]:
         return (twins.add(found) for found in find_sources(storage, identity.input, after))
 
-    def find_again(after: str, twins: TwinFinder) -> Iterator[Source]:
-        del twins  # every known key passes by, so this finds its own
+    def find_some(after: str, twins: TwinFinder) -> Iterator[Source]:
+        del twins  # the functions below pass every key to a finder of their own
         if identity.follow_up == "incremental":
             deleted = _Deleted()
             listing = find_sources(storage, identity.input)
-            yield from _beyond(after, changed_sources(storage, identity, runs, listing, deleted.add))
+            yield from _after_key(after, changed_sources(storage, identity, runs, listing, deleted.add))
             deleted.report(storage, layout)
         elif identity.follow_up == "retry_failed":
-            yield from _beyond(after, known_sources(storage, identity, runs, has_failed))
+            yield from _after_key(after, known_sources(storage, identity, runs, has_failed))
         else:
-            yield from _beyond(
+            yield from _after_key(
                 after, known_sources(storage, identity, runs, lambda rows: rows[0]["key"] in broken_keys)
             )
 
-    return find_again if identity.follow_up else find_all
+    return find_some if identity.follow_up else find_all
 
 
-def _beyond(after: str, sources: Iterable[Source]) -> Iterator[Source]:
+def _after_key(after: str, sources: Iterable[Source]) -> Iterator[Source]:
     return (source for source in sources if source.found.key > after)
 
 
 class _Deleted:
-    """Sources that were painted before and are gone: their number, and the first of them by name."""
+    """Sources that were painted before and no longer exist: their number, and the first keys."""
 
     def __init__(self) -> None:
         self._keys: list[str] = []
@@ -86,12 +104,12 @@ class _Deleted:
 
     def add(self, key: str) -> None:
         self._count += 1
-        if len(self._keys) < DELETED_KEYS_NAMED:
+        if len(self._keys) < MAX_DELETED_KEYS:
             self._keys.append(key)
 
     def report(self, storage: Storage, layout: RunLayout) -> None:
         if self._count:
-            log.warning("%d sources are gone since they were painted; see %s", self._count, layout.deleted_uri)
+            log.warning("%d painted sources no longer exist; see %s", self._count, layout.deleted_uri)
             tree = {"num_deleted": self._count, "keys": self._keys}
             storage.write_bytes(layout.deleted_uri, json.dumps(tree, indent=1, ensure_ascii=False).encode())
 
@@ -103,17 +121,17 @@ def changed_sources(
     listing: Iterable[ObjectStat],
     on_deleted: Callable[[str], None],
 ) -> Iterator[Source]:
-    """Yield sources that no committed run has done as they are now, in order of key.
+    """Yield sources that are new or changed since the committed runs, in order of key.
 
-    A source counts as done when, for every style, its newest row has this fingerprint and the source's etag. One with
-    a twin that is painted anew is checked again too, since the twin's result may take its name.
+    A source is unchanged if, for every style, its newest row has this fingerprint and the source's current etag. An
+    unchanged source is painted again as well if one of its twins is, because the twin's result may take its name.
 
     Args:
         storage: where the runs are.
         identity: of the new run.
         runs: committed runs over the same input, oldest first.
         listing: all sources as they are now, in order of key.
-        on_deleted: called with each key that was painted before and is gone.
+        on_deleted: called with each key that was painted before and no longer exists.
     """
     fingerprints = {style.name: style.fingerprint for style in identity.styles}
     twins = TwinFinder()
@@ -130,7 +148,7 @@ def changed_sources(
 def known_sources(
     storage: Storage, identity: RunIdentity, runs: Sequence[CommittedRun], wanted: Callable[[list[Row]], bool]
 ) -> Iterator[Source]:
-    """Yield the sources of committed runs whose newest rows are ``wanted``; attempts go on counting."""
+    """Yield the sources of committed runs whose newest rows are ``wanted``; their attempts continue to count."""
     twins = TwinFinder()
     for key, rows in newest_rows(storage, runs, [style.name for style in identity.styles]):
         row = max(rows, key=lambda row: row["attempt"])
@@ -142,7 +160,7 @@ def known_sources(
 
 
 def has_failed(rows: list[Row]) -> bool:
-    """Tell whether a source failed in any style."""
+    """Return whether a source failed in any style."""
     return any(row["status"] == "failed" for row in rows)
 
 
@@ -157,7 +175,7 @@ def _is_done(found: ObjectStat, rows: Sequence[Row], fingerprints: dict[str, str
 def _outer_join(
     listing: Iterable[ObjectStat], known: Iterable[tuple[str, list[Row]]]
 ) -> Iterator[tuple[ObjectStat | None, list[Row]]]:
-    """Join two streams in order of key; every item of either comes out once."""
+    """Join two streams that are in order of key; yield every item of both once."""
     rows = iter(known)
     waiting = next(rows, None)
     for found in listing:

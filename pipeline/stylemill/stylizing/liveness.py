@@ -1,10 +1,13 @@
-"""One zero-CPU actor per run that knows what is being painted: live counts, and which image killed its worker.
+"""What a run keeps track of while its workers live and die: progress, worker deaths and metrics.
 
-What a worker tells the run's tracker, in few calls: each costs both ends half a millisecond.
+A worker is an actor process that reads, paints or writes. Each worker reports to one ``RunTracker`` per run when it
+starts and when it finishes a source. A source that was started and never finished was being painted when its worker
+died. Ray Data restarts the worker and gives it the same block again; ``remaining_work`` then leaves out what is done,
+counts the attempts and gives up an image that was being painted at ``MAX_WORKER_DEATHS`` deaths (a quarantine), so
+that one image cannot kill worker after worker.
 
-Keeping one image from killing worker after worker.
-
-What a bulk run counts and times for Prometheus, under the names that ``infra/observability`` uses.
+In order: the tracker, the workers' reports to it, the quarantine, and the metrics, whose names
+``infra/observability`` uses.
 """
 
 from __future__ import annotations
@@ -21,18 +24,24 @@ import ray.util.metrics
 from stylemill.errors import ImageError
 from stylemill.manifest.commit import read_pending
 from stylemill.manifest.layout import RunLayout
-from stylemill.meter import SECONDS, Meter, start_at_zero
+from stylemill.meter import SECONDS, Meter, TotalCounter
 from stylemill.storage import Storage
 from stylemill.storage.retry import num_retries
 from stylemill.stylizing.sample import Sample
 
+MAX_REPORT_DELAY_S = 0.5
+"""A finished source is reported with the next start, or alone when the last report is older than this."""
+
+MAX_WORKER_DEATHS = 2
+"""An image is given up after this many deaths of the worker that was painting it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a run is, as far as this invocation knows."""
+    """Progress of one invocation of a run."""
 
     num_sources: int
-    """Sources of the plan as far as it stands."""
+    """Sources planned so far."""
     num_resumed: int
     """Sources that earlier invocations finished."""
     counts: dict[str, int] = field(default_factory=dict)
@@ -49,7 +58,7 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimate from the rate so far, or None while there is none."""
+        """Estimate from the rate so far, or None before the first source is finished."""
         left = self.num_sources - self.num_resumed - self.num_finished
         return left / self.images_per_s if self.images_per_s else None
 
@@ -59,7 +68,7 @@ Finished = tuple[str, Sequence[str]]
 
 
 class RunTracker:
-    """Counts finished sources, and remembers starts without a finish: those died with their worker."""
+    """Counts finished sources and records which sources were started but not finished."""
 
     def __init__(self) -> None:
         self._unfinished: Counter[str] = Counter()
@@ -69,21 +78,21 @@ class RunTracker:
         self._last_s = 0.0
 
     def begin(self, key: str, finished: Sequence[Finished] = ()) -> None:
-        """Note that a worker starts on a source, and what it has finished since it last called."""
+        """Record that a worker starts a source, and what it has finished since its last call."""
         self.finish(finished)
         self._first_s = self._first_s or time.monotonic()
         self._unfinished[key] += 1
 
     def finish(self, finished: Sequence[Finished]) -> None:
-        """Note sources whose images are written, each with the statuses of its rows."""
+        """Record sources whose images are written, each with the statuses of its rows."""
         for key, statuses in finished:
             self._unfinished.pop(key, None)
             self._counts.update(statuses)
             self._num_finished += 1
             self._last_s = time.monotonic()
 
-    def survived(self, keys: Sequence[str]) -> None:
-        """Note that a worker has painted these sources and lives; others will write them."""
+    def painted(self, keys: Sequence[str]) -> None:
+        """Record that a worker survived painting these sources; other workers write them."""
         for key in keys:
             self._unfinished.pop(key, None)
 
@@ -98,15 +107,14 @@ class RunTracker:
 
 
 def start_tracker() -> ray.actor.ActorHandle:
-    """Start the tracker of one run; it ends with the driver."""
+    """Start a run's tracker as an actor that reserves no CPU and ends with the driver."""
     return ray.remote(RunTracker).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
 
 
-LONGEST_SILENCE_S = 0.5
-
-
 class WorkerReports:
-    """Tells the tracker about finished sources together with the next start, or after a moment of silence.
+    """Reports starts and finishes to the tracker in few calls: each costs both ends half a millisecond.
+
+    Finished sources are reported together with the next start, or after ``MAX_REPORT_DELAY_S``.
 
     Args:
         tracker: the run's ``RunTracker``.
@@ -118,17 +126,17 @@ class WorkerReports:
         self._last_s = time.monotonic()
 
     def begin(self, key: str) -> None:
-        """Tell that a source is started, before anything of it is painted."""
+        """Report that a source is started; call this before any of it is painted."""
         self._tracker.begin.remote(key, self._take())
 
     def finish(self, key: str, statuses: Sequence[str]) -> None:
         """Note that a source is finished; any thread may call this."""
         self._finished.append((key, statuses))
-        if time.monotonic() - self._last_s > LONGEST_SILENCE_S:
+        if time.monotonic() - self._last_s > MAX_REPORT_DELAY_S:
             self.flush()
 
     def flush(self) -> None:
-        """Tell what is still untold."""
+        """Report all finished sources that are not reported yet."""
         if finished := self._take():
             self._tracker.finish.remote(finished)
 
@@ -143,17 +151,13 @@ class WorkerReports:
         return finished
 
 
-MAX_WORKER_DEATHS = 2
-"""An image whose worker died this often is given up."""
-
-
-def still_to_do(
+def remaining_work(
     storage: Storage, layout: RunLayout, shard: int, planned: list[dict[str, Any]], tracker: ray.actor.ActorHandle
 ) -> tuple[list[dict[str, Any]], list[Sample]]:
-    """Return what of a block must be painted, and the samples that are given up.
+    """Return the rows of a block that must be painted, and the samples that are given up.
 
-    A block comes a second time if its worker died. What the worker had flushed is left out then, attempts are
-    counted, and an image that was being painted at each of two deaths is given up.
+    If the worker died, it gets its block again. Sources whose rows it had flushed are then left out, attempts are
+    counted, and an image that was being painted at ``MAX_WORKER_DEATHS`` deaths is given up.
 
     Args:
         storage: where the run is.
@@ -179,11 +183,11 @@ def still_to_do(
 
 
 def count_deaths(planned: dict[str, Any], count: int) -> ImageError | None:
-    """Count the attempts at which an image's worker died; return why it is given up, or None.
+    """Add an image's worker deaths to its attempts; return why it is given up, or None.
 
     Args:
         planned: its row of PLAN_SCHEMA; ``attempt`` is raised.
-        count: deaths of its worker while it was in hand.
+        count: deaths of workers while they were painting it.
     """
     planned["attempt"] += count
     if count < MAX_WORKER_DEATHS:
@@ -204,8 +208,8 @@ BYTES = Meter(
     kind="Counter", name="stylemill_bytes", help="Bytes of sources read and results written.", tags=("run", "direction")
 )
 RETRIES = Meter(kind="Counter", name="stylemill_storage_retries", help="Storage requests that were tried again.")
-PLANNED = Meter(kind="Gauge", name="stylemill_sources_planned", help="Sources of the plan as far as it stands.")
-FINISHED = Meter(kind="Gauge", name="stylemill_sources_finished", help="Sources that have their rows.")
+PLANNED = Meter(kind="Gauge", name="stylemill_sources_planned", help="Sources planned so far.")
+FINISHED = Meter(kind="Gauge", name="stylemill_sources_finished", help="Sources whose rows are written.")
 
 METERS = (IMAGES, STAGE_SECONDS, BYTES, RETRIES, PLANNED, FINISHED)
 
@@ -218,14 +222,13 @@ class WorkerMeters:
     """
 
     def __init__(self, run_id: str) -> None:
-        self._images, self._stages, self._bytes, self._retries = (
+        self._images, self._stages, self._bytes, retries = (
             meter.open(ray.util.metrics, run=run_id) for meter in (IMAGES, STAGE_SECONDS, BYTES, RETRIES)
         )
-        self._num_retries = num_retries()
-        start_at_zero(self._retries)
+        self._retries = TotalCounter(retries, num_retries)
 
     def count(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Count the finished rows of one source; what was never made is missing in them."""
+        """Count the finished rows of one source; a failed row lacks the columns of stages that it did not reach."""
         for row in rows:
             self._images.inc(1, {"status": row["status"]})
             if row.get("output_bytes"):
@@ -238,10 +241,8 @@ class WorkerMeters:
         self.count_retries()
 
     def count_retries(self) -> None:
-        """Count what this process had to try again since the last call."""
-        before, self._num_retries = self._num_retries, num_retries()
-        if self._num_retries > before:
-            self._retries.inc(self._num_retries - before)
+        """Count this process's storage retries since the last call."""
+        self._retries.update()
 
 
 class RunMeters:
@@ -254,7 +255,7 @@ class RunMeters:
     def __init__(self, run_id: str) -> None:
         self._planned, self._finished = (meter.open(ray.util.metrics, run=run_id) for meter in (PLANNED, FINISHED))
 
-    def show(self, progress: Progress) -> None:
-        """Take the newest progress."""
+    def update(self, progress: Progress) -> None:
+        """Record the newest progress."""
         self._planned.set(progress.num_sources)
         self._finished.set(progress.num_resumed + progress.num_finished)

@@ -1,10 +1,8 @@
-"""What surrounds the network: size, strokes, colour and strength, as the user chose them.
+"""Painting: runs the network on samples, with the user's controls before and after it.
 
-Painting for a device that gains from batches: equal sizes together, several batches in flight.
-
-While the device works on one batch, the next is put together and the one before is brought back.
-
-The stylize stage: the network, and the controls around it.
+``Painter`` loads the models once and paints samples one by one, whole or in tiles. On a GPU, ``BatchPainter`` paints
+images of equal size together and keeps several batches in flight: while the device works on one, the next is prepared
+and the previous one is finished. ``Controls`` applies size, texture scale, colour and strength around the network.
 """
 
 from __future__ import annotations
@@ -34,11 +32,18 @@ from stylemill.stylizing.sample import Painted, Sample
 
 log = logging.getLogger(__name__)
 
+BATCHES_IN_FLIGHT = 3
+"""Maximum number of batches that are started and not finished."""
+
 Image = NDArray[np.uint8]
+"""(H, W, 3) uint8."""
+
+Stylize = Callable[[Image], Image]
+"""Repaints one image."""
 
 
-class Controlled:
-    """The user's controls before and after the network.
+class Controls:
+    """Applies the user's controls before and after the network.
 
     Args:
         config: the controls.
@@ -47,41 +52,37 @@ class Controlled:
     def __init__(self, config: StylizeConfig) -> None:
         self._config = config
         self.needs_network = config.strength > 0
-        """Without it ``limited`` gives the result already."""
+        """If False, ``limit_size`` returns the result already."""
 
-    def limited(self, image_HWC: Image) -> Image:
-        """Return a source, (H, W, 3) uint8, at the size that its result will have."""
+    def limit_size(self, image_HWC: Image) -> Image:
+        """Return a source at the size of its result."""
         return controls.limit_size(image_HWC, self._config.max_size_px)
 
-    def for_network(self, source_HWC: Image) -> Image:
-        """Return a limited source at the size at which the network shall see it."""
+    def scale_to_network(self, source_HWC: Image) -> Image:
+        """Return a size-limited source at the size at which the network runs on it."""
         height_px, width_px = source_HWC.shape[:2]
         return controls.resize(source_HWC, *controls.network_size(width_px, height_px, self._config.texture_scale))
 
-    def finished(self, source_HWC: Image, painted_HWC: Image) -> Image:
-        """Return the result: what the network made of a limited source, under colour and strength."""
+    def finish(self, source_HWC: Image, painted_HWC: Image) -> Image:
+        """Return the result: the network's output at the size of the limited source, with colour and strength set."""
         height_px, width_px = source_HWC.shape[:2]
         result_HWC = controls.resize(painted_HWC, width_px, height_px)
         if self._config.preserve_color:
             result_HWC = controls.preserve_color(source_HWC, result_HWC)
         return controls.blend(source_HWC, result_HWC, self._config.strength)
 
-    def seen_size(self, size_px: tuple[int, ...]) -> tuple[int, int]:
-        """Return the height and width at which the network sees a source of this height and width."""
+    def network_size(self, size_px: tuple[int, ...]) -> tuple[int, int]:
+        """Return the height and width at which the network runs on a source of this height and width."""
         height_px, width_px = size_px
         limit_px = self._config.max_size_px or max(size_px)
         shrunk = controls.scaled_size(width_px, height_px, min(1.0, limit_px / max(size_px)), least_px=1)
-        seen_width_px, seen_height_px = controls.network_size(*shrunk, self._config.texture_scale)
-        return seen_height_px, seen_width_px
-
-
-BATCHES_IN_FLIGHT = 3
-"""Batches that have been started and not brought back, at most."""
+        network_width_px, network_height_px = controls.network_size(*shrunk, self._config.texture_scale)
+        return network_height_px, network_width_px
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Started:
-    """One batch that the device is at work on, in every style."""
+    """One batch in flight, in every style."""
 
     samples: Sequence[Sample]
     sources: Sequence[Image]
@@ -92,23 +93,23 @@ class _Started:
 class BatchPainter:
     """Paints many samples in every style of the run.
 
-    A batch that does not fit the device's memory is tried once more alone, then in halves; later batches are made no
-    larger than what fitted.
+    A batch that does not fit the device's memory is tried once more with no other in flight, then in halves; later
+    batches are no larger than the half.
 
     Args:
         nets: style -> its network.
-        config: size of a batch, and the controls.
+        config: batch size and controls.
     """
 
     def __init__(self, nets: Mapping[str, FastNet], config: StylizeConfig) -> None:
         self._nets = nets
         self._batch_size = config.batch_size
-        self._controlled = Controlled(config)
-        self._most_pixels: int | None = None
+        self._controls = Controls(config)
+        self._max_pixels: int | None = None
         self._last_s = 0.0
 
     def __call__(self, samples: Sequence[Sample]) -> None:
-        """Fill in ``painted`` of samples with one frame; one that does not fit even alone is left without."""
+        """Fill in ``painted``, but not of animations and of images that do not fit the device even alone."""
         waiting = deque(self._batches(samples))
         started: deque[_Started] = deque()
         while waiting or started:
@@ -116,17 +117,17 @@ class BatchPainter:
                 self._finish(started.popleft())
                 continue
             batch = waiting.popleft()
-            flying = self._start(batch)
-            if flying is None:
+            flight = self._start(batch)
+            if flight is None:
                 while started:
                     self._finish(started.popleft())
-                flying = self._start(batch)
-            if flying is not None:
-                started.append(flying)
+                flight = self._start(batch)
+            if flight is not None:
+                started.append(flight)
             elif len(batch) > 1:
                 half = len(batch) // 2
                 waiting.extendleft((batch[half:], batch[:half]))
-                self._most_pixels = half * self._pixels(batch[0])
+                self._max_pixels = half * self._pixels(batch[0])
 
     def _batches(self, samples: Sequence[Sample]) -> Iterator[list[Sample]]:
         by_shape: dict[tuple[int, ...], list[Sample]] = defaultdict(list)
@@ -135,26 +136,28 @@ class BatchPainter:
                 by_shape[sample.source.image_HWC.shape].append(sample)
         for equal in by_shape.values():
             size = self._batch_size
-            if self._most_pixels is not None:
-                size = max(1, min(size, self._most_pixels // self._pixels(equal[0])))
+            if self._max_pixels is not None:
+                size = max(1, min(size, self._max_pixels // self._pixels(equal[0])))
             for start in range(0, len(equal), size):
                 yield equal[start : start + size]
 
     def _pixels(self, sample: Sample) -> int:
-        """Return how many pixels of a sample the network sees."""
+        """Return the number of pixels at the size at which the network runs on a sample."""
         assert sample.source is not None
-        height_px, width_px = self._controlled.seen_size(sample.source.image_HWC.shape[:2])
+        height_px, width_px = self._controls.network_size(sample.source.image_HWC.shape[:2])
         return height_px * width_px
 
     def _start(self, samples: Sequence[Sample]) -> _Started | None:
-        """Put a batch on its way; None if the device has not the memory."""
+        """Start a batch; return None if it does not fit the device's memory."""
         start_s = time.perf_counter()
-        sources = [self._controlled.limited(sample.source.image_HWC) for sample in samples if sample.source is not None]
-        seen_NHWC = np.stack([self._controlled.for_network(source_HWC) for source_HWC in sources])
+        sources = [
+            self._controls.limit_size(sample.source.image_HWC) for sample in samples if sample.source is not None
+        ]
+        inputs_NHWC = np.stack([self._controls.scale_to_network(source_HWC) for source_HWC in sources])
         flights: dict[str, Flight] = {}
         try:
             for style, net in self._nets.items():
-                flights[style] = net.submit_batch(seen_NHWC)
+                flights[style] = net.submit_batch(inputs_NHWC)
         except torch.OutOfMemoryError:
             for flight in flights.values():
                 flight.result()
@@ -165,38 +168,34 @@ class BatchPainter:
     def _finish(self, batch: _Started) -> None:
         painted_by_style = {style: flight.result() for style, flight in batch.flights.items()}
         now_s = time.perf_counter()
-        # Of the time since it was started, a batch has not used what the ones before it took.
+        # The time from the start of a batch includes earlier batches: count from the end of the previous one.
         each_ms = 1000 * (now_s - max(batch.start_s, self._last_s)) / len(batch.samples) / len(self._nets)
         self._last_s = now_s
         forward = "batch" if len(batch.samples) > 1 else "whole"
         for style, painted_NHWC in painted_by_style.items():
             for sample, source_HWC, painted_HWC in zip(batch.samples, batch.sources, painted_NHWC, strict=True):
-                result_HWC = self._controlled.finished(source_HWC, painted_HWC)
+                result_HWC = self._controls.finish(source_HWC, painted_HWC)
                 sample.painted[style] = Painted(frames_HWC=[result_HWC], forward=forward, stylize_ms=each_ms)
-
-
-Stylize = Callable[[Image], Image]
-"""Repaints one image, (H, W, 3) uint8."""
 
 
 class Painter:
     """Repaints samples in every style of the run; the models are loaded once.
 
     Args:
-        storage: where the run's copies of the models lie.
+        storage: where the run's copies of the models are.
         layout: of the run.
-        styles: the run's styles; a model of another digest is refused.
+        styles: the run's styles; a model with another digest is refused.
         config: precision, device and controls.
 
     Raises:
-        ConfigError: a model in the run's folder is not the one that was planned.
+        ConfigError: a model in the run's folder is not the one that the run was planned with.
     """
 
     def __init__(self, storage: Storage, layout: RunLayout, styles: Sequence[StyleRef], config: StylizeConfig) -> None:
         torch.set_num_threads(config.threads_per_actor)
         precision = resolve_precision(config.precision, config.device)
         self._config = config
-        self._controlled = Controlled(config)
+        self._controls = Controls(config)
         self._nets: dict[str, FastNet] = {}
         for style in styles:
             uri = layout.model_uri(style.name)
@@ -208,7 +207,7 @@ class Painter:
         self._in_batches = BatchPainter(self._nets, config)
 
     def __call__(self, sample: Sample) -> Sample:
-        """Fill in ``sample.painted`` for every style, with an ImageError where it could not be done."""
+        """Fill in ``sample.painted`` for every style, with an ImageError if it failed."""
         if sample.failure is None:
             for style, net in self._nets.items():
                 try:
@@ -218,8 +217,8 @@ class Painter:
         return sample
 
     def paint_all(self, samples: Sequence[Sample]) -> list[Sample]:
-        """Paint samples, in batches where the device gains from them."""
-        if self._config.device == "cuda" and self._controlled.needs_network:
+        """Paint samples, on a GPU in batches."""
+        if self._config.device == "cuda" and self._controls.needs_network:
             self._in_batches(samples)
         return [sample if sample.painted else self(sample) for sample in samples]
 
@@ -238,20 +237,20 @@ class Painter:
         return Painted(frames_HWC=painted, forward=forward, stylize_ms=1000 * (time.perf_counter() - start_s))
 
     def _paint_frames(self, frames: Sequence[Image], net: FastNet) -> tuple[list[Image], str]:
-        """Return the results, and whether they were painted ``whole`` or ``tiled``."""
+        """Return the results and how they were painted: ``whole`` or ``tiled``."""
         on_gpu = self._config.device == "cuda"
-        if on_gpu or self.choose_forward(frames[0].shape[:2], net) == "whole":
+        if on_gpu or self._choose_forward(frames[0].shape[:2], net) == "whole":
             try:
                 return [self._result(frame, net.stylize) for frame in frames], "whole"
             except torch.OutOfMemoryError:
-                log.debug("an image does not fit the GPU and is painted on the CPU beside it")
+                log.debug("an image does not fit the GPU and is painted on the CPU")
         in_tiles = _in_tiles(net, self._config)
         return [self._result(frame, in_tiles) for frame in frames], "tiled"
 
-    def choose_forward(self, size_px: tuple[int, ...], net: FastNet) -> str:
-        """Return ``whole`` or ``tiled`` for an image of this height and width, after the controls that resize it."""
+    def _choose_forward(self, size_px: tuple[int, ...], net: FastNet) -> str:
+        """Return ``whole`` or ``tiled`` for a source of this height and width."""
         choice = choose_forward(
-            self._controlled.seen_size(size_px),
+            self._controls.network_size(size_px),
             net.architecture,
             net.precision,
             max_memory_bytes=self._config.max_memory_bytes,
@@ -259,11 +258,11 @@ class Painter:
         return choice.forward
 
     def _result(self, image_HWC: Image, stylize: Stylize) -> Image:
-        """Run the network on one image under the controls."""
-        source_HWC = self._controlled.limited(image_HWC)
-        if not self._controlled.needs_network:
+        """Return one image painted, with the controls applied."""
+        source_HWC = self._controls.limit_size(image_HWC)
+        if not self._controls.needs_network:
             return source_HWC
-        return self._controlled.finished(source_HWC, stylize(self._controlled.for_network(source_HWC)))
+        return self._controls.finish(source_HWC, stylize(self._controls.scale_to_network(source_HWC)))
 
 
 def _in_tiles(net: FastNet, config: StylizeConfig) -> Stylize:

@@ -1,6 +1,7 @@
-"""Freezing the sources of a run into plan shards, resumable after the last key.
+"""Planning: freezes the sources of a run into plan shards, in order of key.
 
-Planning in the background, so that painting starts before the listing ends.
+``plan_sources`` writes the shards and can resume after the last key; ``PlanningThread`` runs it in the background, so
+that painting starts before the listing ends.
 """
 
 from __future__ import annotations
@@ -35,32 +36,32 @@ _KNOWN_SUFFIXES = frozenset(suffix for suffixes in SUFFIXES.values() for suffix 
 
 @dataclass(kw_only=True)
 class Source:
-    """One source on its way into a plan."""
+    """One source to be planned."""
 
     found: ObjectStat
     twins: tuple[Source, ...] = ()
-    """Earlier sources whose results may stand in the way of this one's."""
+    """Earlier sources whose results may collide with this one's."""
     attempt: int = 1
     is_planned: bool = True
 
 
 Finder = Callable[[str, "TwinFinder"], Iterable[Source]]
-"""Yields sources in order of key, after the given one; the finder of twins knows the keys up to it."""
+"""Yields the sources after a key, in order; the TwinFinder has been given all sources up to that key."""
 
 
 class TwinFinder:
-    """Finds, in sources that come in order of key, the earlier ones whose results may collide with a key's.
+    """Finds the twins of each source: earlier sources whose results may collide with its own.
 
     ``a.tif`` painted as PNG becomes ``a.tif.png``: a source of that very name would collide with it, and so would
-    ``a.tif.png/b.jpg`` where folders are real, as would ``a.jpg/b.jpg`` with ``a.jpg``. All keys that begin with ``P``
-    follow ``P`` without a gap, so a stack of the open prefixes finds them in constant memory.
+    ``a.tif.png/b.jpg`` in a file system, as would ``a.jpg/b.jpg`` with ``a.jpg``. In order of key, all keys that begin
+    with ``P`` follow ``P`` directly, so a stack of prefixes finds the twins in constant memory.
     """
 
     def __init__(self) -> None:
         self._open: list[Source] = []
 
     def add(self, found: ObjectStat) -> Source:
-        """Take the next object and return it as a source with its twins."""
+        """Return the next object, in order of key, as a source with its twins."""
         while self._open and not found.key.startswith(self._open[-1].found.key):
             self._open.pop()
         twins = [earlier for earlier in self._open if _may_collide(found.key[len(earlier.found.key) :])]
@@ -70,7 +71,7 @@ class TwinFinder:
 
 
 def _may_collide(rest: str) -> bool:
-    """Tell whether the result of ``P`` may stand in the way of that of ``P + rest``."""
+    """Return whether the result of ``P`` may collide with that of ``P + rest``."""
     added, slash, _ = rest.partition("/")
     return added.lower() in _KNOWN_SUFFIXES or (slash == "/" and not added)
 
@@ -92,10 +93,10 @@ def plan_row(source: Source) -> dict[str, Any]:
 
 
 def plan_sources(storage: Storage, layout: RunLayout, find: Finder) -> Iterator[tuple[int, int]]:
-    """Write the plan, yielding the number of each shard and its rows as soon as it stands; end with ``_COMPLETE``.
+    """Write the plan and yield each shard's number and number of rows once it is stored; end with ``_COMPLETE``.
 
-    Shards that a killed planner left are yielded first, and the listing continues after their last key. A plan
-    without sources is not frozen.
+    Shards that a killed planner left are yielded first, and the listing continues after their last key. Without
+    sources nothing is written.
 
     Raises:
         RunConflict: another process wrote other shards.
@@ -138,14 +139,14 @@ class _Totals:
 
 
 Shard = tuple[int, int]
-"""Number of a plan shard and its rows."""
+"""Number of a plan shard, and its number of rows."""
 
 
 class PlanningThread:
-    """Drains an iterable of shards in a thread and hands them out as they come.
+    """Plans in a thread and hands out shards as they are stored.
 
     Args:
-        shards: yields each shard when it stands in storage; what it raises is raised by ``take``.
+        shards: plans, and yields each shard once it is stored; ``take`` raises what it raises.
     """
 
     def __init__(self, shards: Callable[[], Iterable[Shard]]) -> None:
@@ -166,11 +167,11 @@ class PlanningThread:
                 self.num_sources += shard[1]
                 self._queue.put(shard)
             self._queue.put(None)
-        except BaseException as error:  # noqa: BLE001 (raised again by take, in the thread that waits)
+        except BaseException as error:  # noqa: BLE001 (raised again by take)
             self._queue.put(error)
 
     def take(self, at_most: int) -> list[Shard]:
-        """Wait for the next shards and return those that are there; an empty list once planning has ended."""
+        """Wait for the next shard and return all that are stored; return an empty list once planning has ended."""
         taken: list[Shard] = []
         while len(taken) < at_most and not self._ended:
             try:
@@ -186,6 +187,6 @@ class PlanningThread:
         return taken
 
     def stop(self) -> None:
-        """End planning after the shard in hand; the next start continues after it."""
+        """Stop after the current shard; the next invocation continues after it."""
         self._stopped.set()
         self._thread.join()

@@ -1,4 +1,9 @@
-"""Everything that can be found wrong before Ray starts."""
+"""Checks before Ray starts, and creation of the run's folder.
+
+``prepare`` checks input, models and output, stores the identity, config and models of a run in its folder, and returns
+a ``PreparedRun``. For a run that exists already it checks that the settings are the same. Every mistake of the user
+that can be found without Ray is found here, as a ConfigError.
+"""
 
 from __future__ import annotations
 
@@ -19,35 +24,36 @@ from stylemill.storage.uri import is_inside, scheme
 from stylemill.storage.user_errors import listing_input, reading_input, writing_output
 from stylemill.style_model import StyleModel, load_style_model, to_bytes
 from stylemill.stylizing.config import StylizeConfig
-from stylemill.stylizing.identity import FollowUp, RunIdentity, differences, identify
-from stylemill.stylizing.incremental import follow_up
+from stylemill.stylizing.identity import IncrementalKind, RunIdentity, differences, identify
+from stylemill.stylizing.incremental import incremental_identity
 
 OWN_FOLDERS = ("images", "manifests", "runs")
+"""Folders that runs create in an output location."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedRun:
-    """A checked run: its identity stands in storage, its models lie in the run's folder."""
+    """A checked run whose identity, config and models are stored in its folder."""
 
     config: StylizeConfig
     identity: RunIdentity
     layout: RunLayout
     success: Success | None
-    """Set if the run was committed before: there is nothing to do."""
+    """Set if the run is committed already: there is nothing to do."""
     history: tuple[CommittedRun, ...] = ()
-    """Committed runs over the same sources, oldest first; only for runs that follow one."""
+    """Committed runs over the same sources, oldest first; only for incremental runs."""
     broken_keys: frozenset[str] = frozenset()
-    """What ``manifest repair`` paints again."""
+    """Sources that ``manifest repair`` paints again."""
     largest_whole_pixels: int | None = None
-    """On a CPU larger images are painted in tiles, in every style of the run; None on a GPU, which is not asked."""
+    """On a CPU, larger images are painted in tiles in every style of the run; None on a GPU."""
 
 
 def prepare(config: StylizeConfig) -> PreparedRun:
-    """Check a config against the world and take possession of the run's folder.
+    """Check a config against storage and create or open the run's folder.
 
     Raises:
-        ConfigError: a model that is none, no sources, an output that cannot be written, holds something else, overlaps
-            the sources, or holds this run with another fingerprint.
+        ConfigError: a model is not a style model; there are no sources; or the output cannot be written, contains
+            other files, overlaps the sources, or contains this run with another fingerprint.
     """
     storage = Storage(first_look(config.storage))
     with config_errors_for("input"):
@@ -62,8 +68,8 @@ def prepare(config: StylizeConfig) -> PreparedRun:
     _check_output(storage, out)
     history = _history(storage, config, identity, out)
     if history:
-        kind: FollowUp = "retry_failed" if config.retry_failed else "incremental"
-        identity = follow_up(kind, identity, history, config.run_id)
+        kind: IncrementalKind = "retry_failed" if config.retry_failed else "incremental"
+        identity = incremental_identity(kind, identity, history, config.run_id)
     run = PreparedRun(
         config=config,
         identity=identity,
@@ -71,28 +77,28 @@ def prepare(config: StylizeConfig) -> PreparedRun:
         success=None,
         history=tuple(history),
     )
-    return claim(storage, run, models)
+    return open_run(storage, run, models)
 
 
-def claim(storage: Storage, run: PreparedRun, models: Sequence[StyleModel]) -> PreparedRun:
-    """Put a run's identity, config and models into its folder, or find them there.
+def open_run(storage: Storage, run: PreparedRun, models: Sequence[StyleModel]) -> PreparedRun:
+    """Store a run's identity, config and models in its folder, or check that the folder contains them.
 
     Raises:
-        ConfigError: the folder cannot be written, or belongs to a run with other settings.
+        ConfigError: the folder cannot be written, or belongs to a run with other settings or models.
     """
     layout = run.layout
     with writing_output(layout.out):
-        _claim_identity(storage, layout, run.identity)
+        _store_identity(storage, layout, run.identity)
         success = read_success(storage, layout)
         if success is None:
             storage.write_bytes(layout.config_uri, to_yaml(run.config).encode())
-            _claim_models(storage, layout, models)
+            _store_models(storage, layout, models)
         else:
-            remove_pending(storage, layout)  # left by a process that died between its commit and this
+            remove_pending(storage, layout)  # left by a process that died after its commit
     return replace(run, success=success, largest_whole_pixels=_largest_whole_pixels(run.config, models))
 
 
-def _claim_models(storage: Storage, layout: RunLayout, models: Sequence[StyleModel]) -> None:
+def _store_models(storage: Storage, layout: RunLayout, models: Sequence[StyleModel]) -> None:
     for model in models:
         uri = layout.model_uri(model.name)
         if storage.create_bytes(uri, to_bytes(model)):
@@ -116,21 +122,22 @@ def _largest_whole_pixels(config: StylizeConfig, models: Sequence[StyleModel]) -
 
 
 def _history(storage: Storage, config: StylizeConfig, identity: RunIdentity, out: str) -> list[CommittedRun]:
-    """Return the committed runs that this one follows; none for a run of its own."""
+    """Return the committed runs over the same sources; an empty list if the run is not incremental."""
     if not (config.incremental or config.retry_failed):
         return []
     history = load_history(storage, out, identity.input)
     if config.retry_failed and not history:
         cure = "finish a run without --retry-failed first"
-        raise ConfigError("retry_failed", True, f"{out} holds no committed run over this input", cure)
+        raise ConfigError("retry_failed", True, f"{out} contains no committed run over this input", cure)
     return history
 
 
 def load_models(storage: Storage, uris: Sequence[str], registry: str | None = None) -> list[StyleModel]:
-    """Return the style models at these locations, or in the registry.
+    """Return the style models at these locations or in the registry.
 
     Raises:
-        ConfigError: one is missing, is no style model, cannot name a folder, or two have the same name.
+        ConfigError: one is missing, is not a style model or has a name that cannot be a folder, or two have the same
+            name.
     """
     models: list[StyleModel] = []
     for uri in uris:
@@ -140,7 +147,9 @@ def load_models(storage: Storage, uris: Sequence[str], registry: str | None = No
         ):
             model = load_style_model(storage, locate_model(storage, uri, registry))
         if any(model.name == other.name for other in models):
-            raise ConfigError("model", uri, f"is a second style named {model.name!r}", "give each style one model")
+            raise ConfigError(
+                "model", uri, f"is a second model of style {model.name!r}", "give one model for each style"
+            )
         models.append(model)
     return models
 
@@ -148,11 +157,11 @@ def load_models(storage: Storage, uris: Sequence[str], registry: str | None = No
 def _check_apart(root: str, source_root: str, out: str, identity: RunIdentity) -> None:
     real, layout = _real(root), RunLayout(out=_real(out), run_id=identity.run_id)
     if reaches_into(real, real + source_root.removeprefix(root), layout.out):
-        raise ConfigError("out", out, "lies inside the input", "choose a location outside the sources")
+        raise ConfigError("out", out, "is inside the input", "choose a location outside the sources")
     for style in identity.styles:
         if is_inside(real, layout.images_uri(style.name)):
-            cure = "choose another output location"
-            raise ConfigError("input", source_root, "is where this style's results go", cure)
+            problem = f"is inside the folder of the results of style {style.name!r}"
+            raise ConfigError("input", source_root, problem, "choose another output location")
 
 
 def _real(uri: str) -> str:
@@ -164,22 +173,22 @@ def _check_sources(storage: Storage, source_root: str) -> None:
     with listing_input("input", source_root), config_errors_for("input"):
         first = next(iter(find_sources(storage, source_root)), None)
     if first is None:
-        cure = "give a prefix, glob, file or Parquet file of uris that holds some"
-        raise ConfigError("input", source_root, "holds no sources", cure)
+        cure = "give a prefix, glob, file or Parquet file of uris that contains some"
+        raise ConfigError("input", source_root, "contains no sources", cure)
 
 
 def _check_output(storage: Storage, out: str) -> None:
     with listing_input("out", out):
-        # Strangers are looked for by name order: before, between and after the three folders that are ours.
+        # Look for other objects before, between and after the own folders, in order of key.
         for after in ("", *(f"{folder}/\U0010ffff" for folder in OWN_FOLDERS)):
             with config_errors_for("out"):
                 found = next(storage.list_objects(out, after), None)
             if found is not None and found.key.split("/")[0] not in OWN_FOLDERS:
-                cure = "choose an empty location, or one that an earlier run made"
-                raise ConfigError("out", out, f"already holds something else ({found.key!r})", cure)
+                cure = "choose an empty location or the output of an earlier run"
+                raise ConfigError("out", out, f"contains files of something else ({found.key!r})", cure)
 
 
-def _claim_identity(storage: Storage, layout: RunLayout, identity: RunIdentity) -> None:
+def _store_identity(storage: Storage, layout: RunLayout, identity: RunIdentity) -> None:
     if storage.create_bytes(layout.identity_uri, identity.to_json()):
         return
     try:
@@ -190,4 +199,4 @@ def _claim_identity(storage: Storage, layout: RunLayout, identity: RunIdentity) 
     changes = differences(existing, identity)
     if changes:
         cure = "use the same settings to resume, or another --run-id (or none) for a new run"
-        raise ConfigError("run_id", layout.run_id, f"was begun with other settings: {', '.join(changes)}", cure)
+        raise ConfigError("run_id", layout.run_id, f"was started with other settings: {', '.join(changes)}", cure)

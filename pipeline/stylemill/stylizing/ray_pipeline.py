@@ -1,4 +1,8 @@
-"""One wave: some plan shards' missing sources through an actor pool of Ray Data."""
+"""Painting on Ray: sends the missing sources of some plan shards through actor pools of Ray Data.
+
+A block is a table of at most ``FLUSH_ROWS`` rows of one plan shard. Actors write images and pending rows themselves;
+the pipeline returns only counts.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ import ray
 import ray.data
 
 from stylemill.errors import ConfigError
-from stylemill.machines import how_many_fit, most_of
+from stylemill.machines import how_many_fit, max_per_machine
 from stylemill.manifest.commit import FLUSH_ROWS
 from stylemill.ray_internals import cluster_machines, release_actors, unwrap
 from stylemill.stylizing.config import StylizeConfig
@@ -21,31 +25,33 @@ from stylemill.stylizing.identity import BulkJob
 log = logging.getLogger(__name__)
 
 HELPER_CPUS = 0.5
-"""Reserved by each reading and each writing actor, so that both fit beside the network on a machine of two cores."""
-BLOCKS_PER_ACTOR = 4
-"""At least so many blocks for each actor, where there are enough sources: the last ones then end together."""
+"""CPUs that each reading and each writing actor reserves: both fit next to a painting actor on two cores."""
+MIN_BLOCKS_PER_ACTOR = 4
+"""Blocks are made smaller if each actor would get fewer, so that all actors finish at about the same time."""
 
 
-def paint_wave(job: BulkJob, missing: Mapping[int, pa.Table], num_actors: int, tracker: ray.actor.ActorHandle) -> None:
-    """Paint sources; their rows are in ``pending/`` when this returns.
+def paint_shards(
+    job: BulkJob, missing: Mapping[int, pa.Table], num_actors: int, tracker: ray.actor.ActorHandle
+) -> None:
+    """Paint the missing sources of plan shards; their rows are in ``pending/`` when this returns.
 
     Args:
         job: the run.
-        missing: plan shard -> its rows of PLAN_SCHEMA that are to be done.
-        num_actors: size of the pool, at most.
+        missing: plan shard -> its rows of PLAN_SCHEMA that are to be painted.
+        num_actors: maximum number of painting actors.
         tracker: the run's ``RunTracker``.
 
     Raises:
-        StylemillError: what an actor raised.
+        StylemillError: an actor raised it.
     """
     num_missing = sum(table.num_rows for table in missing.values())
-    rows_per_block = max(1, min(FLUSH_ROWS, -(-num_missing // (BLOCKS_PER_ACTOR * num_actors))))
+    rows_per_block = max(1, min(FLUSH_ROWS, -(-num_missing // (MIN_BLOCKS_PER_ACTOR * num_actors))))
     blocks = [
         block.append_column("shard", pa.array([shard] * block.num_rows, pa.int64()))
         for shard, table in missing.items()
         for block in (table.slice(start, rows_per_block) for start in range(0, table.num_rows, rows_per_block))
     ]
-    # Otherwise what an actor raised is wrapped, and lost where it is pickled.
+    # Otherwise Ray Data wraps the error of an actor, and pickling loses it.
     ray.data.DataContext.get_current().raise_original_map_exception = True
     try:
         _run(blocks, job, min(num_actors, len(blocks)), tracker)
@@ -89,24 +95,24 @@ def _pipeline(
 
 
 def choose_num_actors(config: StylizeConfig) -> int:
-    """Return how many actors with the network fit the cluster's machines, never more than asked for.
+    """Return how many painting actors fit the cluster's machines, at most ``config.num_actors``.
 
     Raises:
-        ConfigError: not even one fits.
+        ConfigError: not one fits.
     """
     machines = cluster_machines()
     threads, memory_bytes = config.threads_per_actor, config.max_memory_bytes
-    if most_of(machines, "CPU") < threads:
-        cure = f"give at most {int(most_of(machines, 'CPU'))}"
+    if max_per_machine(machines, "CPU") < threads:
+        cure = f"give at most {int(max_per_machine(machines, 'CPU'))}"
         raise ConfigError("threads_per_actor", threads, "is more CPUs than any machine of the cluster has", cure)
-    if most_of(machines, "memory") < memory_bytes:
-        cure = f"give at most {int(most_of(machines, 'memory') / 2**20)}MiB"
+    if max_per_machine(machines, "memory") < memory_bytes:
+        cure = f"give at most {int(max_per_machine(machines, 'memory') / 2**20)}MiB"
         problem = "is more than any machine of the cluster has free"
         raise ConfigError("max_memory", config.max_memory, problem, cure)
     need = {"CPU": threads, "memory": memory_bytes}
     if config.device == "cuda":
-        if not most_of(machines, "GPU"):
-            raise ConfigError("device", config.device, "is not in the cluster, which has no GPU", "use cpu")
+        if not max_per_machine(machines, "GPU"):
+            raise ConfigError("device", config.device, "the cluster has no GPU", "use cpu")
         need["GPU"] = 1
     fits = how_many_fit(machines, need)
     if not fits:

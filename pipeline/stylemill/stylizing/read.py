@@ -1,4 +1,4 @@
-"""The read stage: fetch a source's bytes and decode them."""
+"""Reading: fetches the bytes of a source and decodes them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from stylemill.storage import Storage
 from stylemill.stylizing.sample import Sample
 
 _SKIPPED_PROBLEMS = ("SpecialFile", "DirectoryLink")
+"""Problems that listing found in things that are not images: their status is ``skipped``, not ``failed``."""
 
 
 class Fetched(NamedTuple):
-    """A source's bytes, on their way to the decoder; the sample of a failed one says why."""
+    """The bytes of a source; empty if fetching failed, with the reason in the sample."""
 
     sample: Sample
     data: bytes
@@ -31,7 +32,7 @@ class Reader:
     Args:
         storage: where the sources are.
         options: limits, isolation, which frames.
-        leave_plain_jpegs: hand them on undecoded, for the device that paints.
+        leave_plain_jpegs: leave plain JPEGs undecoded, for the GPU that paints.
     """
 
     def __init__(self, storage: Storage, options: DecodeOptions, *, leave_plain_jpegs: bool = False) -> None:
@@ -44,15 +45,15 @@ class Reader:
         """Read one source.
 
         Raises:
-            StorageError: the store failed beyond its retries.
+            StorageError: storage failed beyond its retries.
         """
         return self.decode(self.fetch(planned))
 
     def fetch(self, planned: Mapping[str, Any]) -> Fetched:
-        """Get one source's bytes.
+        """Fetch the bytes of one source.
 
         Raises:
-            StorageError: the store failed beyond its retries.
+            StorageError: storage failed beyond its retries.
         """
         sample = Sample(planned=dict(planned))
         try:
@@ -62,13 +63,13 @@ class Reader:
             return Fetched(sample, b"")
 
     def decode(self, fetched: Fetched) -> Sample:
-        """Turn bytes into pixels.
+        """Decode the bytes of one source.
 
         Raises:
             ClusterError: this machine cannot start a decoder.
         """
         sample = fetched.sample
-        if sample.failure is None and not (self._leave_plain_jpegs and _leave(fetched, self._options)):
+        if sample.failure is None and not (self._leave_plain_jpegs and _leave_undecoded(fetched, self._options)):
             try:
                 self._decode(sample, fetched.data)
             except ImageError as failure:
@@ -80,7 +81,7 @@ class Reader:
         if planned["problem_type"]:
             kind = NotAnImage if planned["problem_type"] in _SKIPPED_PROBLEMS else ImageError
             raise kind(planned["problem_type"], planned["problem"])
-        size_bytes = planned["size_bytes"] or self._look_at_size(planned["uri"])
+        size_bytes = planned["size_bytes"] or self._stat_size(planned["uri"])
         if size_bytes > self._options.max_source_bytes:
             limit = f"max_source_bytes = {self._options.max_source_bytes:,}"
             raise ImageError("TooLarge", f"{size_bytes:,} bytes are more than {limit}")
@@ -101,12 +102,12 @@ class Reader:
         sample.source, sample.source_format, sample.notes = source, source.source_format, source.notes
         sample.width_px, sample.height_px = source.width_px, source.height_px
 
-    def _look_at_size(self, uri: str) -> int:
-        """Return the size of a source whose listing gave none (a Parquet file of locations)."""
+    def _stat_size(self, uri: str) -> int:
+        """Return the size of a source that was listed without one (in a Parquet file of locations)."""
         try:
             return self._storage.stat(uri).size_bytes
         except (ObjectNotFound, AccessDenied, PathConflict):
-            return 0  # fetching it says more
+            return 0  # fetching it raises the error with its reason
 
     def _fetch(self, uri: str) -> bytes:
         try:
@@ -121,8 +122,8 @@ class Reader:
         self._decoder.close()
 
 
-def _leave(fetched: Fetched, options: DecodeOptions) -> bool:
-    """Hand a plain JPEG on as it is; False for everything else."""
+def _leave_undecoded(fetched: Fetched, options: DecodeOptions) -> bool:
+    """Keep a plain JPEG undecoded in its sample and return True; return False for everything else."""
     sample, start_s = fetched.sample, time.perf_counter()
     jpeg = plain_jpeg(fetched.data, options)
     if jpeg is None:

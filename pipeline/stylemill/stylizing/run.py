@@ -1,6 +1,8 @@
-"""Publishing beside the painting: while actors paint one wave of shards, the parts of the wave before are written.
+"""The bulk flow: plans in the background, paints groups of plan shards, and commits the manifest.
 
-The bulk flow: plan in the background, paint in waves of plan shards, commit.
+``stylize`` is the entry point. While actors paint one group of shards, ``Publisher`` writes the manifest parts of the
+group before. A shard whose rows are still incomplete after its group was painted is painted again. ``_SUCCESS`` is
+written last.
 """
 
 from __future__ import annotations
@@ -39,90 +41,25 @@ from stylemill.stylizing.incremental import make_finder
 from stylemill.stylizing.liveness import Progress, RunMeters, start_tracker
 from stylemill.stylizing.plan import PlanningThread, Shard, plan_sources
 from stylemill.stylizing.preflight import PreparedRun
-from stylemill.stylizing.ray_pipeline import choose_num_actors, paint_wave
+from stylemill.stylizing.ray_pipeline import choose_num_actors, paint_shards
 
 log = logging.getLogger(__name__)
 
 CONCURRENT_SHARDS = 8
-"""Shards whose small objects are read at once; each takes a hundred requests, one after another."""
-
-
-class Publisher:
-    """Knows what each shard of the plan lacks, and writes the parts of those that lack nothing.
-
-    Args:
-        storage: where the run lies.
-        layout: of the run.
-        styles: names of the run's styles.
-        lease: under which parts are written.
-    """
-
-    def __init__(self, storage: Storage, layout: RunLayout, styles: Sequence[str], lease: HeldLease) -> None:
-        self._storage, self._layout, self._styles, self._lease = storage, layout, styles, lease
-        self._pool = ThreadPoolExecutor(CONCURRENT_SHARDS, thread_name_prefix="publish")
-        self._under_way: dict[int, Future[Part | None]] = {}
-        self._parts: dict[int, Part] = {}
-
-    @property
-    def parts(self) -> list[Part]:
-        """The parts that stand, in the order of the plan."""
-        return [self._parts[shard] for shard in sorted(self._parts)]
-
-    def missing(self, shards: Iterable[int]) -> dict[int, pa.Table]:
-        """Return the planned rows that are not painted yet, for each shard that has no part."""
-        shards = list(shards)
-        tables = dict(zip(shards, self._pool.map(self._missing, shards), strict=True))
-        return {shard: table for shard, table in tables.items() if table is not None}
-
-    def _missing(self, shard: int) -> pa.Table | None:
-        part = committed_part(self._storage, self._layout, shard)
-        if part is None:
-            return missing_keys(self._storage, self._layout, shard)
-        self._parts[shard] = part
-        return None
-
-    def publish(self, shards: Iterable[int]) -> None:
-        """Begin to write the parts of shards that have just been painted, and return at once."""
-        for shard in shards:
-            self._under_way[shard] = self._pool.submit(self._publish, shard)
-
-    def _publish(self, shard: int) -> Part | None:
-        self._lease.check()
-        return commit_part(self._storage, self._layout, shard, self._styles)
-
-    def settle(self) -> list[int]:
-        """Wait for what is under way; return the shards that still lack rows, and so have no part.
-
-        Raises:
-            RunConflict: the lease was lost.
-            StorageError: pending rows that the plan does not know, or storage failed beyond its retries.
-        """
-        unfinished = []
-        for shard, future in self._under_way.items():
-            part = future.result()
-            if part is None:
-                unfinished.append(shard)
-            else:
-                self._parts[shard] = part
-        self._under_way = {}
-        return unfinished
-
-    def stop(self) -> None:
-        """Begin nothing more, and wait for what has begun."""
-        self._pool.shutdown(cancel_futures=True)
-
-
-SHARDS_PER_WAVE = 64
+"""Shards whose small objects are read at the same time; each takes a hundred requests, one after another."""
+SHARDS_PER_GROUP = 64
+"""Maximum number of plan shards that one Ray Data pipeline paints."""
 MAX_ROUNDS = 3
-"""A shard is painted at most so often until it has its part; then the run stops, resumable."""
+"""A shard is painted at most this often; if its rows are still incomplete, the run stops and can be resumed."""
 PROGRESS_PERIOD_S = 0.5
+"""Time between two calls of the progress callback."""
 
 ProgressCallback = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class BulkResult:
-    """What came of a run."""
+    """Outcome of a run."""
 
     layout: RunLayout
     success: Success
@@ -141,40 +78,40 @@ class BulkResult:
 
     @property
     def failed_fraction(self) -> float:
-        """Share of failed rows among all rows that are images."""
+        """Fraction of failed rows among the rows of images (``ok`` and ``failed``)."""
         counts = self.success.counts
         images = counts.get("ok", 0) + counts.get("failed", 0)
         return counts.get("failed", 0) / images if images else 0.0
 
 
 def stylize(run: PreparedRun, on_progress: ProgressCallback | None = None) -> BulkResult:
-    """Paint a prepared run to its end on the Ray cluster that this process is connected to.
+    """Paint and commit a prepared run on the Ray cluster that this process is connected to.
 
     Args:
         run: as ``preflight.prepare`` returns it.
-        on_progress: called about twice a second from a thread of its own.
+        on_progress: called about twice a second, from another thread.
 
     Raises:
-        ConfigError: the cluster lacks what the config asks for, or there are no sources.
+        ConfigError: the cluster lacks resources that the config requires, or there are no sources.
         StorageError: storage failed beyond its retries; the same command resumes.
-        RunConflict: another process paints or committed the same run.
+        RunConflict: another process is painting or has committed the same run.
     """
     start_s = time.monotonic()
     if run.success is not None:
         return _nothing_to_do(run.layout, run.success)
     with acquire(Storage(run.config.storage), run.layout.lease_uri, on_wait=log.warning) as lease:
         committed = read_success(Storage(run.config.storage), run.layout)
-        if committed is not None:  # by the one that held the run when this one began
+        if committed is not None:  # by the process that held the lease
             return _nothing_to_do(run.layout, committed)
-        bulk, show = _Bulk(run, lease), on_progress or (lambda progress: None)
-        meters = RunMeters(run.layout.run_id)
+        bulk, meters = _BulkRun(run, lease), RunMeters(run.layout.run_id)
 
-        def look() -> None:
+        def report() -> None:
             progress = bulk.progress()
-            meters.show(progress)
-            show(progress)
+            meters.update(progress)
+            if on_progress is not None:
+                on_progress(progress)
 
-        with periodically(look, PROGRESS_PERIOD_S):
+        with periodically(report, PROGRESS_PERIOD_S):
             success = bulk.paint()
     if success is None:
         remove_all(Storage(run.config.storage), run.layout.run_uri)
@@ -194,7 +131,7 @@ def _nothing_to_do(layout: RunLayout, success: Success) -> BulkResult:
     return BulkResult(layout=layout, success=success, progress=progress, already_committed=True, wall_s=0.0)
 
 
-class _Bulk:
+class _BulkRun:
     """One invocation of one run."""
 
     def __init__(self, run: PreparedRun, lease: HeldLease) -> None:
@@ -211,51 +148,51 @@ class _Bulk:
         self._num_resumed = 0
 
     def paint(self) -> Success | None:
-        """Paint and commit; return None if a run that follows others finds nothing to do."""
+        """Paint and commit; return None if an incremental run has nothing to do."""
         styles = [style.name for style in self._identity.styles]
         publisher = Publisher(self._storage, self._layout, styles, self._lease)
         try:
-            while wave := self._planning.take(SHARDS_PER_WAVE):
-                self._paint_wave(publisher, dict(wave))
-            self._paint_again(publisher, publisher.settle())
+            while shards := self._planning.take(SHARDS_PER_GROUP):
+                self._paint_group(publisher, dict(shards))
+            self._paint_again(publisher, publisher.wait())
         finally:
             self._planning.stop()
             publisher.stop()
         if not publisher.parts and self._identity.follow_up:
             return None
         if not publisher.parts:
-            raise ConfigError("input", self._config.input, "holds no sources", "give a location that does")
+            raise ConfigError("input", self._config.input, "contains no sources", "give a location that contains some")
         return self._commit(publisher.parts)
 
     def _plan(self) -> Iterator[Shard]:
         return plan_sources(self._storage, self._layout, self._finder)
 
-    def _paint_wave(self, publisher: Publisher, wave: Mapping[int, int]) -> None:
-        """Paint shards, given with their numbers of rows; their parts are being written when this returns."""
-        missing = publisher.missing(wave)
-        self._num_resumed += sum(wave.values()) - sum(table.num_rows for table in missing.values())
+    def _paint_group(self, publisher: Publisher, num_rows: Mapping[int, int]) -> None:
+        """Paint the shards that are the keys of ``num_rows``; their parts are being written when this returns."""
+        missing = publisher.missing(num_rows)
+        self._num_resumed += sum(num_rows.values()) - sum(table.num_rows for table in missing.values())
         self._paint(missing)
-        self._paint_again(publisher, publisher.settle())
+        self._paint_again(publisher, publisher.wait())
         publisher.publish(missing)
 
     def _paint_again(self, publisher: Publisher, unfinished: Iterable[int]) -> None:
-        """Paint what shards still lack after they were painted once; return when each has its part."""
+        """Paint the rows that shards still lack after they were painted once; return when each has its part."""
         for _ in range(MAX_ROUNDS - 1):
             if not unfinished:
                 return
             missing = publisher.missing(unfinished)
             self._paint(missing)
             publisher.publish(missing)
-            unfinished = publisher.settle()
+            unfinished = publisher.wait()
         if unfinished:
             raise StorageError(
-                f"plan shards {sorted(unfinished)} of run {self._layout.run_id} stay unfinished after {MAX_ROUNDS} "
+                f"plan shards {sorted(unfinished)} of run {self._layout.run_id} are incomplete after {MAX_ROUNDS} "
                 "rounds; run the same command again to resume"
             )
 
     def _paint(self, missing: Mapping[int, pa.Table]) -> None:
         if any(table.num_rows for table in missing.values()):
-            paint_wave(self._job, missing, self._num_actors, self._tracker)
+            paint_shards(self._job, missing, self._num_actors, self._tracker)
 
     def _commit(self, parts: list[Part]) -> Success:
         summary = read_plan_summary(self._storage, self._layout)
@@ -280,13 +217,13 @@ class _Bulk:
             existing = read_success(self._storage, self._layout)
             raise RunConflict(
                 f"run {self._layout.run_id} was committed by another process at "
-                f"{existing.finished_at if existing else 'the same time'}; its manifest stands"
+                f"{existing.finished_at if existing else 'the same time'}; its manifest is kept"
             )
         remove_pending(self._storage, self._layout)
         return success
 
     def progress(self) -> Progress:
-        """Return how far this invocation is."""
+        """Return the progress of this invocation."""
         num_finished, counts, busy_s = ray.get(self._tracker.progress.remote())
         return Progress(
             num_sources=self._planning.num_sources,
@@ -295,3 +232,68 @@ class _Bulk:
             num_finished=num_finished,
             busy_s=busy_s,
         )
+
+
+class Publisher:
+    """Finds the rows that plan shards still lack, and writes the manifest parts of complete shards.
+
+    Args:
+        storage: where the run is.
+        layout: of the run.
+        styles: names of the run's styles.
+        lease: checked before each part is written.
+    """
+
+    def __init__(self, storage: Storage, layout: RunLayout, styles: Sequence[str], lease: HeldLease) -> None:
+        self._storage, self._layout, self._styles, self._lease = storage, layout, styles, lease
+        self._pool = ThreadPoolExecutor(CONCURRENT_SHARDS, thread_name_prefix="publish")
+        self._started: dict[int, Future[Part | None]] = {}
+        self._parts: dict[int, Part] = {}
+
+    @property
+    def parts(self) -> list[Part]:
+        """The parts that exist, in the order of the plan."""
+        return [self._parts[shard] for shard in sorted(self._parts)]
+
+    def missing(self, shards: Iterable[int]) -> dict[int, pa.Table]:
+        """Return the planned rows that are not painted yet, for each shard that has no part."""
+        shards = list(shards)
+        tables = dict(zip(shards, self._pool.map(self._missing, shards), strict=True))
+        return {shard: table for shard, table in tables.items() if table is not None}
+
+    def _missing(self, shard: int) -> pa.Table | None:
+        part = committed_part(self._storage, self._layout, shard)
+        if part is None:
+            return missing_keys(self._storage, self._layout, shard)
+        self._parts[shard] = part
+        return None
+
+    def publish(self, shards: Iterable[int]) -> None:
+        """Start writing the parts of painted shards, and return at once."""
+        for shard in shards:
+            self._started[shard] = self._pool.submit(self._publish, shard)
+
+    def _publish(self, shard: int) -> Part | None:
+        self._lease.check()
+        return commit_part(self._storage, self._layout, shard, self._styles)
+
+    def wait(self) -> list[int]:
+        """Wait until the started parts are written; return the shards that lack rows and have no part.
+
+        Raises:
+            RunConflict: the lease was lost.
+            StorageError: pending rows are not in the plan, or storage failed beyond its retries.
+        """
+        unfinished = []
+        for shard, future in self._started.items():
+            part = future.result()
+            if part is None:
+                unfinished.append(shard)
+            else:
+                self._parts[shard] = part
+        self._started = {}
+        return unfinished
+
+    def stop(self) -> None:
+        """Start no more parts, and wait for those being written."""
+        self._pool.shutdown(cancel_futures=True)

@@ -1,4 +1,4 @@
-"""What travels from stage to stage: one source on its way to its rows."""
+"""A sample: one source as it passes from reading through painting to writing, and its manifest rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stylemill.stylizing.identity import StyleRef
 
 @dataclass(kw_only=True)
 class Painted:
-    """What the network made of one source in one style."""
+    """The result of painting one source in one style."""
 
     frames_HWC: list[NDArray[np.uint8]]
     """One (H, W, 3) uint8 image, or one per frame of an animation."""
@@ -32,14 +32,14 @@ class Painted:
 
 @dataclass(kw_only=True)
 class Sample:
-    """One planned source, filled in by the stages; a stage passes over a sample that has failed."""
+    """One planned source, filled in by the stages; a stage skips a sample that has failed."""
 
     planned: dict[str, Any]
     """Its row of PLAN_SCHEMA."""
 
     source: SourceImage | None = None
     jpeg: PlainJpeg | None = None
-    """In place of ``source`` until the device that paints has decoded it."""
+    """Set instead of ``source`` until the GPU that paints has decoded it."""
     source_bytes: int | None = None
     source_sha256: str | None = None
     source_format: str | None = None
@@ -64,7 +64,7 @@ def manifest_row(sample: Sample, style: StyleRef, run_id: str, **columns: Any) -
         sample: the source.
         style: the style.
         run_id: the run.
-        columns: what the outcome adds: ``status`` and its companions.
+        columns: those that depend on the outcome, such as ``status``.
     """
     size_bytes = sample.source_bytes if sample.source_bytes is not None else sample.planned["size_bytes"]
     row = {
@@ -91,7 +91,7 @@ def manifest_row(sample: Sample, style: StyleRef, run_id: str, **columns: Any) -
 
 
 def failure_columns(failure: ImageError) -> Mapping[str, Any]:
-    """Return the columns that say why a source was not done."""
+    """Return the columns that explain why a source has no result."""
     return {
         "status": "skipped" if isinstance(failure, NotAnImage) else "failed",
         "error_type": failure.error_type,

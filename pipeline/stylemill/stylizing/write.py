@@ -1,6 +1,6 @@
-"""The write stage: encode, put the image, then give its manifest row.
+"""Writing: encodes and stores the painted images, and collects their manifest rows.
 
-Collecting finished rows and writing them to ``pending/`` now and then.
+``Writer`` stores an image before it returns the row for it. ``Flusher`` collects rows and writes them to ``pending/``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from stylemill.stylizing.sample import Sample, failure_columns, manifest_row
 
 
 class Writer:
-    """Writes a painted sample's images and returns its rows, one per style.
+    """Writes the images of a painted sample and returns its rows, one per style.
 
     Args:
         storage: where the results go.
@@ -38,13 +38,13 @@ class Writer:
         self._layout = layout
         self._identity = identity
         self._options = options
-        self._folders_are_real = scheme(layout.out) == "file"
+        self._has_folders = scheme(layout.out) == "file"
 
     def __call__(self, sample: Sample) -> list[dict[str, Any]]:
         """Write one sample.
 
         Raises:
-            StorageError: the store failed beyond its retries.
+            StorageError: storage failed beyond its retries.
         """
         return [self._row(sample, style) for style in self._identity.styles]
 
@@ -95,24 +95,24 @@ class Writer:
     def _check_collision(self, sample: Sample, key: str) -> None:
         """Fail the later of two sources whose results cannot both be stored, whichever is painted first.
 
-        The contents of the earlier ones (see ``planner.TwinFinder``) decide: an image takes the name that its format
-        gives it. Where folders are real, nothing can lie below that name.
+        The contents of the twins (see ``plan.TwinFinder``) decide: the result of an image gets the name that its format
+        requires. In a file system, that name cannot be a folder as well.
         """
         for twin in sample.planned["twins"] or ():
             for taken in self._names_of(twin):
                 if key == taken:
                     reason = f"the result of {twin['key']!r} has this name too"
-                elif self._folders_are_real and key.startswith(taken + "/"):
+                elif self._has_folders and key.startswith(taken + "/"):
                     reason = f"the result of {twin['key']!r} is a file where this one needs a folder"
                 else:
                     continue
                 raise ImageError("KeyCollision", f"{reason}; rename one of the sources")
 
     def _names_of(self, twin: Mapping[str, str]) -> set[str]:
-        """Return the keys that a source's result may get, judged by its first bytes; none if it is no image."""
+        """Return the keys that a source's result may get, judged by its first bytes; none if it is not an image."""
         try:
             twin_format = sniff(self._storage.read_head(twin["uri"], SNIFF_BYTES))
-        except (ObjectNotFound, AccessDenied, PathConflict):  # what cannot be read is not painted
+        except (ObjectNotFound, AccessDenied, PathConflict):  # it cannot be painted either
             return set()
         if twin_format not in READABLE:
             return set()
@@ -121,13 +121,13 @@ class Writer:
 
 
 class Flusher:
-    """Writes the rows of one plan shard every 32 images or 10 seconds, as long as the run's lease stands.
+    """Writes the rows of one plan shard every 32 images or 10 seconds, while the run's lease is valid.
 
     Args:
         storage: where the run is.
         layout: of the run.
-        shard: that all rows belong to.
-        lease: checked before each write, so that a fenced-off worker leaves no rows.
+        shard: of all rows.
+        lease: checked before each write, so that a fenced worker writes no rows.
     """
 
     def __init__(self, storage: Storage, layout: RunLayout, shard: int, lease: Lease) -> None:
@@ -147,7 +147,7 @@ class Flusher:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was collected.
+        """Write the collected rows.
 
         Raises:
             RunConflict: another process has taken the run over.

@@ -15,7 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from stylemill.config import digest
 from stylemill.errors import StylemillError
-from stylemill.meter import SECONDS, Meter, start_at_zero
+from stylemill.meter import SECONDS, Meter, TotalCounter, start_at_zero
 from stylemill.storage.retry import num_retries
 from stylemill.training.data import LeftOut, num_failed
 
@@ -54,14 +54,15 @@ class TrainMeters:
 
     def __init__(self, style: str, out: str, *, steps: int, batch_size: int) -> None:
         run = f"{style}-{digest({'out': out})[:8]}"
-        self._steps, self._images, self._seconds, self._wait, self._loss, self._step, self._planned, self._retries = (
+        self._steps, self._images, self._seconds, self._wait, self._loss, self._step, self._planned, retries = (
             meter.open(ray.util.metrics, run=run) for meter in METERS
         )
-        self._batch_size, self._num_retries = batch_size, num_retries()
+        self._batch_size = batch_size
+        self._retries = TotalCounter(retries, num_retries)
         self._planned.set(steps)
         for outcome in ("updated", "skipped"):
             start_at_zero(self._steps, outcome=outcome)
-        for counter in (self._images, self._wait, self._retries):
+        for counter in (self._images, self._wait):
             start_at_zero(counter)
 
     def count(self, step: int, loss: float, *, is_finite: bool, seconds: float, wait_s: float) -> None:
@@ -74,9 +75,7 @@ class TrainMeters:
         if math.isfinite(loss):
             self._loss.set(loss)
         self._step.set(step)
-        before, self._num_retries = self._num_retries, num_retries()
-        if self._num_retries > before:
-            self._retries.inc(self._num_retries - before)
+        self._retries.update()
 
 
 @dataclass(frozen=True, kw_only=True)

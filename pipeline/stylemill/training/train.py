@@ -15,7 +15,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from stylemill.errors import ConfigError, StorageError
-from stylemill.machines import how_many_fit, most_of
+from stylemill.machines import how_many_fit, max_per_machine
 from stylemill.process import periodically, scratch_folder
 from stylemill.ray_internals import cluster_machines, unwrap
 from stylemill.storage import Storage
@@ -144,9 +144,9 @@ def choose_cpus_per_worker(config: TrainConfig) -> int:
     machines = cluster_machines()
     low, high = config.worker_range
     gpus = {"GPU": 1.0} if config.device == "cuda" else {}
-    if gpus and not most_of(machines, "GPU"):
-        raise ConfigError("device", config.device, "is not in the cluster, which has no GPU", "use cpu")
-    most = int(most_of(machines, "CPU"))
+    if gpus and not max_per_machine(machines, "GPU"):
+        raise ConfigError("device", config.device, "the cluster has no GPU", "use cpu")
+    most = int(max_per_machine(machines, "CPU"))
     shares = range(most, 1, -1)  # the most CPUs of which every worker finds as many on one machine
     wanted = config.cpus_per_worker or next(
         (cpus for cpus in shares if how_many_fit(machines, {"CPU": cpus, **gpus}) >= high), 1

@@ -1,3 +1,5 @@
+"""Verification: every kind of problem is found, and nothing else."""
+
 from __future__ import annotations
 
 import hashlib
@@ -29,7 +31,7 @@ def layout(storage: Storage, tmp_path: Path) -> RunLayout:
 
 @pytest.fixture
 def problems(layout: RunLayout) -> Problems:
-    """Return a function that verifies the run and gives the keys of the problems by their kind."""
+    """Return a function that verifies the run and returns the keys of the problems by kind."""
 
     def find() -> dict[str, list[str | None]]:
         found: dict[str, list[str | None]] = {}
@@ -106,7 +108,7 @@ def test_plan_missing_or_damaged(storage: Storage, layout: RunLayout, problems: 
         assert list(problems()) == ["PlanDamaged"]
 
 
-def test_plan_that_knows_more_shards_than_the_manifest(storage: Storage, layout: RunLayout, problems: Problems):
+def test_plan_with_more_shards_than_the_manifest(storage: Storage, layout: RunLayout, problems: Problems):
     write_shard(storage, layout, 2, make_table([planned("e.jpg")], PLAN_SCHEMA))
     assert problems() == {"PartUnlisted": [None]}
 
@@ -124,13 +126,13 @@ def test_row_twice(storage: Storage, layout: RunLayout, problems: Problems):
     assert problems() == {"RowTwice": ["d.jpg"]}
 
 
-def test_a_part_that_is_no_manifest_but_has_the_digest(storage: Storage, layout: RunLayout, problems: Problems):
+def test_a_part_that_is_not_a_manifest_but_has_the_digest(storage: Storage, layout: RunLayout, problems: Problems):
     _replace_part(storage, layout, 1, None)
     assert "PartDamaged" in problems()
 
 
 def _replace_part(storage: Storage, layout: RunLayout, shard: int, rows: list[dict] | None) -> None:
-    """Put other bytes in the place of a part, and their digest into ``_SUCCESS``."""
+    """Replace the bytes of a part, and its digest in ``_SUCCESS``."""
     old = committed_part(storage, layout, shard)
     assert old is not None
     data = b"words" if rows is None else to_parquet(make_table(rows, MANIFEST_SCHEMA))

@@ -1,4 +1,4 @@
-"""What is refused before Ray starts, and that nothing is overwritten."""
+"""Mistakes that are found before Ray starts; nothing is overwritten."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("stranger", ["thesis.txt", "a/photo.jpg", "manifest/x", "runs.txt", "zzz/deep/er.bin"])
-def test_an_output_that_holds_something_else_is_refused(style_file: Path, library: Path, tmp_path: Path, stranger: str):
+@pytest.mark.parametrize("other_file", ["thesis.txt", "a/photo.jpg", "manifest/x", "runs.txt", "zzz/deep/er.bin"])
+def test_an_output_with_other_files_is_refused(style_file: Path, library: Path, tmp_path: Path, other_file: str):
     out = tmp_path / "out"
-    (out / stranger).parent.mkdir(parents=True)
-    (out / stranger).write_bytes(b"years of work")
-    with pytest.raises(ConfigError, match="already holds something else") as caught:
+    (out / other_file).parent.mkdir(parents=True)
+    (out / other_file).write_bytes(b"years of work")
+    with pytest.raises(ConfigError, match="contains files of something else") as caught:
         prepared(style_file, library, out)
-    assert caught.value.field == "out" and stranger in str(caught.value)
-    assert contents(out) == {stranger: b"years of work"}
+    assert caught.value.field == "out" and other_file in str(caught.value)
+    assert contents(out) == {other_file: b"years of work"}
 
 
-def test_an_output_of_earlier_runs_is_welcome_unless_a_stranger_moved_in(
+def test_an_output_of_earlier_runs_is_accepted_unless_it_contains_other_files(
     style_file: Path, second_style_file: Path, library: Path, tmp_path: Path
 ):
     out = tmp_path / "out"
@@ -52,7 +52,7 @@ def test_an_output_of_earlier_runs_is_welcome_unless_a_stranger_moved_in(
     (out / "images" / "waves" / "a.jpg").write_bytes(b"")
     assert prepared(style_file, library, out).layout == first.layout
     (out / "mine").write_bytes(b"")
-    with pytest.raises(ConfigError, match="something else"):
+    with pytest.raises(ConfigError, match="files of something else"):
         prepared(style_file, library, out)
 
 
@@ -64,11 +64,11 @@ def test_an_output_that_is_a_file_is_refused(style_file: Path, library: Path, tm
     assert (tmp_path / "out").read_bytes() == b"years of work"
 
 
-def test_input_and_output_stay_apart(style_file: Path, library: Path, tmp_path: Path):
+def test_an_output_inside_the_input_is_refused(style_file: Path, library: Path, tmp_path: Path):
     before = contents(library)
     (tmp_path / "link").symlink_to(library)
     for out in (library, library / "out", tmp_path / "link" / "out"):
-        with pytest.raises(ConfigError, match="lies inside the input"):
+        with pytest.raises(ConfigError, match="is inside the input"):
             prepared(style_file, library, out)
     assert contents(library) == before
 
@@ -91,12 +91,14 @@ def test_an_output_that_a_glob_reaches_into_is_refused(style_file: Path, library
     (library / "1" / "2" / "3").mkdir(parents=True)
     for folder in ("1", "1/2", "1/2/3"):
         (library / folder / "c.jpg").write_bytes(image_bytes(20, 20))
-    with pytest.raises(ConfigError, match="lies inside the input"):
+    with pytest.raises(ConfigError, match="is inside the input"):
         prepare(StylizeConfig(model=(str(style_file),), input=str(library / pattern), out=str(library / "out")))
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"run_id": "mine"}'])
-def test_a_damaged_identity_is_no_licence_to_write(style_file: Path, library: Path, tmp_path: Path, damage: bytes):
+def test_a_damaged_identity_is_refused_and_not_overwritten(
+    style_file: Path, library: Path, tmp_path: Path, damage: bytes
+):
     run = prepared(style_file, library, tmp_path / "out", run_id="mine")
     Path(run.layout.identity_uri).write_bytes(damage)
     before = contents(tmp_path / "out")
@@ -119,3 +121,10 @@ def test_a_model_that_was_exchanged_in_the_runs_folder_is_found_before_ray_start
     copy.unlink()
     prepared(style_file, library, tmp_path / "out")
     assert copy.read_bytes() == whole
+
+
+def test_preparing_twice_finds_the_same_run(run: PreparedRun):
+    before = {path: path.read_bytes() for path in Path(run.layout.out).rglob("*") if path.is_file()}
+    again = prepare(run.config)
+    assert (again.identity, again.layout, again.success) == (run.identity, run.layout, None)
+    assert {path: path.read_bytes() for path in Path(run.layout.out).rglob("*") if path.is_file()} == before

@@ -1,4 +1,4 @@
-"""JPEGs on their way to the device that decodes them; here that device is the CPU, with torchvision's decoder."""
+"""JPEGs that the device decodes; here the device is the CPU, with torchvision's decoder."""
 
 from __future__ import annotations
 
@@ -61,30 +61,32 @@ def test_the_reader_leaves_plain_jpegs_and_nothing_else(tmp_path: Path):
     assert all((sample.source is None) is (sample.failure is not None) for sample in samples if not sample.jpeg)
 
 
-def test_the_way_of_decoding_changes_nothing(tmp_path: Path):
-    carefully, quickly = read(tmp_path, FILES), read(tmp_path, FILES, leave_plain_jpegs=True)
-    decoder()(quickly)
-    assert list(map(outcome, quickly)) == list(map(outcome, carefully))
-    for quick, careful in zip(quickly, carefully, strict=True):
-        assert quick.jpeg is None
-        if careful.source is not None:
-            assert quick.source is not None and quick.decode_ms is not None and quick.decode_ms > 0
+def test_both_decoders_give_the_same_samples(tmp_path: Path):
+    isolated, on_device = read(tmp_path, FILES), read(tmp_path, FILES, leave_plain_jpegs=True)
+    decoder()(on_device)
+    assert list(map(outcome, on_device)) == list(map(outcome, isolated))
+    for device_sample, isolated_sample in zip(on_device, isolated, strict=True):
+        assert device_sample.jpeg is None
+        if isolated_sample.source is not None:
+            assert (
+                device_sample.source is not None and device_sample.decode_ms is not None and device_sample.decode_ms > 0
+            )
             # Two builds of libjpeg, which round alike to within a level or two.
-            assert np.abs(quick.source.image_HWC.astype(int) - careful.source.image_HWC).max() <= 2
+            assert np.abs(device_sample.source.image_HWC.astype(int) - isolated_sample.source.image_HWC).max() <= 2
 
 
-def test_what_the_device_refuses_is_judged_by_the_careful_decoder(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_what_the_device_cannot_decode_goes_to_the_isolated_decoder(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     files = {"a.jpg": FILES["a.jpg"], "bad.jpg": damaged(), "b.jpg": FILES["b.jpg"], "worse.jpg": damaged()}
-    carefully, quickly = read(tmp_path, files), read(tmp_path, files, leave_plain_jpegs=True)
-    assert all(sample.jpeg for sample in quickly)
+    isolated, on_device = read(tmp_path, files), read(tmp_path, files, leave_plain_jpegs=True)
+    assert all(sample.jpeg for sample in on_device)
     with caplog.at_level(logging.WARNING):
-        decoder()(quickly)
-    assert [sample.failure is not None for sample in quickly] == [False, True, False, True]
-    assert list(map(outcome, quickly)) == list(map(outcome, carefully))
-    assert len(caplog.records) == 1, "said once, not for each image"
+        decoder()(on_device)
+    assert [sample.failure is not None for sample in on_device] == [False, True, False, True]
+    assert list(map(outcome, on_device)) == list(map(outcome, isolated))
+    assert len(caplog.records) == 1, "logged once, not for each image"
 
 
-def test_a_device_without_a_decoder_leaves_all_to_the_careful_one(tmp_path: Path):
-    quickly = read(tmp_path, FILES, leave_plain_jpegs=True)
-    DeviceJpegDecoder("meta", Storage(), OPTIONS)(quickly)
-    assert [sample.source is not None for sample in quickly] == [True, True, True, False, False]
+def test_a_device_without_a_decoder_leaves_all_to_the_isolated_one(tmp_path: Path):
+    on_device = read(tmp_path, FILES, leave_plain_jpegs=True)
+    DeviceJpegDecoder("meta", Storage(), OPTIONS)(on_device)
+    assert [sample.source is not None for sample in on_device] == [True, True, True, False, False]

@@ -1,3 +1,5 @@
+"""Publishing: the manifest parts of complete shards, in the order of the plan and under the lease."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -54,29 +56,29 @@ def test_every_shard_gets_its_part_in_the_order_of_the_plan(storage: Storage, la
     for shard in missing:
         paint_keys(storage, layout, shard, KEYS[shard])
     publisher.publish(missing)
-    assert publisher.settle() == []
+    assert publisher.wait() == []
     assert [part.name for part in publisher.parts] == [layout.part_name(shard) for shard in range(NUM_SHARDS)]
     assert publisher.missing(range(NUM_SHARDS)) == {}
 
 
-def test_a_shard_that_lacks_rows_is_said_and_has_no_part(storage: Storage, layout: RunLayout, publisher: Publisher):
+def test_a_shard_that_lacks_rows_is_reported_and_has_no_part(storage: Storage, layout: RunLayout, publisher: Publisher):
     paint_keys(storage, layout, 0, KEYS[0])
     paint_keys(storage, layout, 1, KEYS[1][:2])
     publisher.publish([0, 1])
-    assert publisher.settle() == [1]
+    assert publisher.wait() == [1]
     assert [part.name for part in publisher.parts] == [layout.part_name(0)]
     assert publisher.missing([0, 1])[1]["key"].to_pylist() == KEYS[1][2:]
     paint_keys(storage, layout, 1, KEYS[1][2:])
     publisher.publish([1])
-    assert publisher.settle() == [] and len(publisher.parts) == 2
+    assert publisher.wait() == [] and len(publisher.parts) == 2
 
 
-def test_parts_of_an_earlier_start_are_taken_as_they_are(
+def test_parts_of_an_earlier_invocation_are_kept(
     storage: Storage, layout: RunLayout, publisher: Publisher, lease: HeldLease
 ):
     paint_keys(storage, layout, 3, KEYS[3])
     publisher.publish([3])
-    assert publisher.settle() == []
+    assert publisher.wait() == []
     later = Publisher(storage, layout, ["waves"], lease)
     assert set(later.missing([3, 4])) == {4}
     assert later.parts == publisher.parts
@@ -88,12 +90,12 @@ def test_nothing_is_published_under_a_lost_lease(storage: Storage, layout: RunLa
     with acquire(storage, layout.lease_uri, dead_after_s=0.0):
         publisher.publish([0])
         with pytest.raises(RunConflict):
-            publisher.settle()
+            publisher.wait()
     assert not storage.exists(layout.part_uri(0))
 
 
-def test_damage_that_a_thread_finds_reaches_the_job(storage: Storage, layout: RunLayout, publisher: Publisher):
+def test_damage_found_in_a_thread_is_raised(storage: Storage, layout: RunLayout, publisher: Publisher):
     paint_keys(storage, layout, 0, [*KEYS[0], "unknown"])
     publisher.publish([0])
     with pytest.raises(StorageError, match="plan does not"):
-        publisher.settle()
+        publisher.wait()

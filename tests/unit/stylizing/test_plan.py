@@ -1,3 +1,5 @@
+"""Planning: shards in order of key, resumable after a kill, with the twins of each source."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
@@ -7,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import stylemill.stylizing.plan as planner
 from stylemill.manifest.commit import iter_shards, read_plan_summary, read_shard
 from stylemill.manifest.layout import RunLayout
 from stylemill.storage import ObjectStat, Storage
+from stylemill.stylizing import plan
 from stylemill.stylizing.plan import Source, TwinFinder, plan_row, plan_sources
 
 
@@ -19,7 +21,7 @@ def found(key: str) -> ObjectStat:
 
 
 def finder(keys: Iterable[str], stop_after: int | None = None):
-    """Return what finds these keys, and is killed after so many of them."""
+    """Return a finder of these keys that is killed after ``stop_after`` of them."""
 
     def find(after: str, twins: TwinFinder) -> Iterator[Source]:
         for number, key in enumerate(key for key in sorted(keys) if key > after):
@@ -40,7 +42,7 @@ def plan_of(storage: Storage, layout: RunLayout) -> list[dict]:
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(planner, "ROWS_PER_SHARD", 3)
+    monkeypatch.setattr(plan, "ROWS_PER_SHARD", 3)
 
 
 @pytest.fixture
@@ -122,12 +124,12 @@ keys = st.sets(names.map("".join), max_size=14)
 
 
 @given(keys)
-def test_twins_are_all_that_brute_force_finds(all_keys: set[str]):
-    def stands_in_the_way(earlier: str, key: str) -> bool:
+def test_twins_are_those_that_brute_force_finds(all_keys: set[str]):
+    def collides(earlier: str, key: str) -> bool:
         names = {earlier, *(earlier + suffix for suffix in (".png", ".jpg", ".JPG"))}
         return key in names - {earlier} or any(key.startswith(name + "/") for name in names)
 
-    wanted = {key: [earlier for earlier in sorted(all_keys) if stands_in_the_way(earlier, key)] for key in all_keys}
+    wanted = {key: [earlier for earlier in sorted(all_keys) if collides(earlier, key)] for key in all_keys}
     assert twins_of(all_keys) == {key: twins for key, twins in wanted.items() if twins}
 
 

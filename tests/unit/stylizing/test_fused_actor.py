@@ -11,7 +11,7 @@ import pytest
 
 from stylemill.errors import StorageError
 from stylemill.images.source_image import SourceImage
-from stylemill.stylizing import fused_actor as read_ahead
+from stylemill.stylizing import fused_actor
 from stylemill.stylizing.fused_actor import ReadAhead, pixel_bytes
 from stylemill.stylizing.read import Fetched
 from stylemill.stylizing.sample import Sample
@@ -68,18 +68,18 @@ def _keys(reader: _DrawingReader, rows: list[dict]) -> list[str]:
 def test_order_is_kept_and_some_wait_decoded():
     reader = _DrawingReader()
     assert _keys(reader, _rows(20)) == [f"{i:03d}" for i in range(20)]
-    assert 1 < reader.most_alive <= read_ahead.READ_AHEAD + 1
+    assert 1 < reader.most_alive <= fused_actor.READ_AHEAD + 1
 
 
-def test_beside_a_large_picture_no_other_is_decoded(monkeypatch):
-    monkeypatch.setattr(read_ahead, "HELD_PIXEL_BYTES", PIXEL_BYTES - 1)
+def test_while_a_large_picture_is_held_no_other_is_decoded(monkeypatch):
+    monkeypatch.setattr(fused_actor, "HELD_PIXEL_BYTES", PIXEL_BYTES - 1)
     reader = _DrawingReader()
     assert len(_keys(reader, _rows(12))) == 12
     assert reader.most_alive == 1
 
 
 def test_the_bound_is_on_pixels_not_on_pictures(monkeypatch):
-    monkeypatch.setattr(read_ahead, "HELD_PIXEL_BYTES", 2 * PIXEL_BYTES - 1)
+    monkeypatch.setattr(fused_actor, "HELD_PIXEL_BYTES", 2 * PIXEL_BYTES - 1)
     reader = _DrawingReader()
     _keys(reader, _rows(12))
     assert reader.most_alive == 2
@@ -87,7 +87,7 @@ def test_the_bound_is_on_pixels_not_on_pictures(monkeypatch):
 
 def test_large_files_are_fetched_one_by_one():
     reader = _DrawingReader()
-    _keys(reader, _rows(6, size_bytes=read_ahead.READ_AHEAD_BYTES))
+    _keys(reader, _rows(6, size_bytes=fused_actor.READ_AHEAD_BYTES))
     assert reader.most_alive == 1
 
 
@@ -97,7 +97,7 @@ def test_a_failing_store_ends_the_reading_and_nothing_hangs():
 
 
 def test_stopping_in_the_middle_leaves_room_for_the_next_block(monkeypatch):
-    monkeypatch.setattr(read_ahead, "HELD_PIXEL_BYTES", PIXEL_BYTES - 1)
+    monkeypatch.setattr(fused_actor, "HELD_PIXEL_BYTES", PIXEL_BYTES - 1)
     ahead = ReadAhead(_DrawingReader())
     for _ in range(3):
         with closing(ahead.samples(_rows(8))) as samples:

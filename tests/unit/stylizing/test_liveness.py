@@ -1,7 +1,8 @@
-"""Rows of every kind are counted: painted ones, and those that lack what was never made."""
+"""The tracker, the workers' reports to it, and the metrics: all in this process, without Ray."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,12 +10,78 @@ import ray.util.metrics
 
 from stylemill.errors import ImageError
 from stylemill.storage.retry import TransientError, num_retries, with_retries
+from stylemill.stylizing import liveness
 from stylemill.stylizing.identity import StyleRef
-from stylemill.stylizing.liveness import WorkerMeters
+from stylemill.stylizing.liveness import Progress, RunTracker, WorkerMeters, WorkerReports
 from stylemill.stylizing.sample import Sample, failure_columns, manifest_row
 
 STYLE = StyleRef(name="waves", version="1", model_sha256="ab", fingerprint="f")
 PLANNED = {"uri": "/in/a", "key": "a", "size_bytes": 70, "etag": "e", "attempt": 1}
+
+
+def test_the_tracker_counts_and_remembers_what_was_in_flight():
+    tracker = RunTracker()
+    assert tracker.progress()[:2] == (0, {})
+    for key in ("a", "b", "b", "c"):
+        tracker.begin(key)
+    tracker.finish([("a", ["ok", "failed"])])
+    assert tracker.unfinished(["a", "b", "c", "d"]) == {"b": 2, "c": 1}
+    tracker.begin("d", finished=[("b", ["ok", "ok"])])
+    assert tracker.unfinished(["b"]) == {}
+    assert tracker.progress()[:2] == (2, {"ok": 3, "failed": 1})
+    tracker.painted(["c", "never begun"])
+    assert tracker.unfinished(["a", "b", "c", "d"]) == {"d": 1}
+    tracker.finish([("c", ["ok"])])
+    assert tracker.progress()[:2] == (3, {"ok": 4, "failed": 1})
+
+
+def test_progress_has_no_estimate_before_the_first_image():
+    assert Progress(num_sources=10, num_resumed=0).seconds_left is None
+    half = Progress(num_sources=10, num_resumed=2, num_finished=4, busy_s=8.0)
+    assert (half.images_per_s, half.seconds_left) == (0.5, 8.0)
+
+
+class _LocalTracker:
+    """A RunTracker in this process with the interface of its Ray handle."""
+
+    def __init__(self) -> None:
+        self.tracker = RunTracker()
+        self.num_calls = 0
+        self.begin = SimpleNamespace(remote=self._counted(self.tracker.begin))
+        self.finish = SimpleNamespace(remote=self._counted(self.tracker.finish))
+
+    def _counted(self, method):
+        def call(*arguments):
+            self.num_calls += 1
+            method(*arguments)
+
+        return call
+
+
+def test_finished_sources_are_reported_with_the_next_start(monkeypatch):
+    monkeypatch.setattr(liveness, "MAX_REPORT_DELAY_S", 3600.0)
+    local = _LocalTracker()
+    reports = WorkerReports(local)
+    for key in ("a", "b", "c"):
+        reports.begin(key)
+        reports.finish(key, ["ok"])
+    assert local.num_calls == 3
+    assert local.tracker.unfinished(["a", "b", "c"]) == {"c": 1}
+    reports.flush()
+    reports.flush()
+    assert local.num_calls == 4
+    assert local.tracker.unfinished(["a", "b", "c"]) == {}
+    assert local.tracker.progress()[:2] == (3, {"ok": 3})
+
+
+def test_after_the_delay_a_finish_is_reported_at_once(monkeypatch):
+    monkeypatch.setattr(liveness, "MAX_REPORT_DELAY_S", -1.0)
+    local = _LocalTracker()
+    reports = WorkerReports(local)
+    reports.begin("a")
+    reports.finish("a", ["failed"])
+    assert local.tracker.unfinished(["a"]) == {}
+    assert local.tracker.progress()[:2] == (1, {"failed": 1})
 
 
 @pytest.fixture

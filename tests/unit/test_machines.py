@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from stylemill.machines import MACHINES_COUNTED, how_many_fit, machines_of, most_of, total_of
+from stylemill.machines import MAX_MACHINES_PER_GROUP, how_many_fit, machines_of, max_per_machine, total_of
 
 MACHINES = [{"CPU": 2.0, "memory": 8e9}, {"CPU": 3.0, "memory": 2e9}, {"CPU": 4.0, "memory": 8e9, "GPU": 1.0}, {}]
 
@@ -30,8 +30,9 @@ def test_how_many_fit(need: dict[str, float], expected: int):
 
 
 def test_totals():
-    assert (total_of(MACHINES, "CPU"), most_of(MACHINES, "CPU"), most_of(MACHINES, "TPU")) == (9.0, 4.0, 0.0)
-    assert (total_of([], "CPU"), most_of([], "CPU")) == (0, 0)
+    assert [max_per_machine(MACHINES, name) for name in ("CPU", "TPU")] == [4.0, 0.0]
+    assert total_of(MACHINES, "CPU") == 9.0
+    assert (total_of([], "CPU"), max_per_machine([], "CPU")) == (0, 0)
 
 
 def test_an_autoscaler_may_add_machines():
@@ -39,5 +40,5 @@ def test_an_autoscaler_may_add_machines():
     assert machines_of(nodes) == [{"CPU": 0.0}]
     groups = [SimpleNamespace(max_count=1, resources={"CPU": 0}), SimpleNamespace(max_count=3, resources={"CPU": 8})]
     assert how_many_fit(machines_of(nodes, groups), {"CPU": 4}) == 6
-    assert len(machines_of(nodes, [SimpleNamespace(max_count=-1, resources={"CPU": 1})])) == MACHINES_COUNTED
+    assert len(machines_of(nodes, [SimpleNamespace(max_count=-1, resources={"CPU": 1})])) == MAX_MACHINES_PER_GROUP
     assert machines_of(nodes, [SimpleNamespace(max_count=0, resources={"CPU": 8})]) == [{"CPU": 0.0}]

@@ -1,3 +1,5 @@
+"""Garbage: objects that no committed run owns."""
+
 from __future__ import annotations
 
 import os
@@ -18,7 +20,7 @@ def test_a_sound_output_holds_no_garbage(tmp_path: Path):
     assert find_garbage(Storage(), str(tmp_path)).objects == ()
 
 
-def test_strangers_and_what_dead_writers_left_are_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_unknown_objects_and_leftovers_of_dead_writers_are_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     layout = commit_run(Storage(), str(tmp_path))
     images = Path(layout.images_uri("waves"))
     before = {path for path in tmp_path.rglob("*") if path.is_file()}
@@ -39,6 +41,6 @@ def test_a_folder_of_images_that_no_run_made_is_left_alone(tmp_path: Path):
     (tmp_path / "runs" / "marathon").mkdir(parents=True)
     (tmp_path / "runs" / "marathon" / "notes.txt").write_bytes(b"mine")
     for out in (tmp_path, tmp_path / "nowhere", tmp_path / "images" / "logo.png"):
-        with pytest.raises(ConfigError, match="holds no run"):
+        with pytest.raises(ConfigError, match="contains no run"):
             main(["gc", str(out), "--delete"])
     assert (tmp_path / "images" / "logo.png").exists()

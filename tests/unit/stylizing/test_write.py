@@ -1,0 +1,81 @@
+"""One row for each source and style, and results whose names collide."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from stylemill.stylizing.preflight import PreparedRun
+from tests.drawn import image_bytes
+from tests.unit.stylizing.conftest import errors
+
+
+def test_a_source_becomes_one_row_for_each_style(run: PreparedRun, paint: Callable):
+    rows = paint()
+    assert sorted(rows) == [("a.jpg", "dunes"), ("a.jpg", "waves")]
+    digests = set()
+    for (key, style), row in rows.items():
+        data = Path(run.layout.images_uri(style), key).read_bytes()
+        assert row["output_sha256"] == hashlib.sha256(data).hexdigest()
+        assert row["source_sha256"] == hashlib.sha256(image_bytes(20, 30)).hexdigest()
+        assert (row["status"], row["width_px"], row["height_px"]) == ("ok", 30, 20)
+        digests.add(row["output_sha256"])
+    assert len(digests) == 2, "both styles look the same"
+
+
+def test_what_cannot_be_read_is_no_twin(run: PreparedRun, paint: Callable, tmp_path: Path):
+    folder = Path(run.identity.input)
+    os.mkfifo(folder / "pipe")
+    (folder / "album").symlink_to(tmp_path)
+    (folder / "lost").symlink_to("nowhere")
+    for name in ("pipe.jpg", "album.jpg", "lost.jpg"):
+        (folder / name).write_bytes(image_bytes(20, 20))
+    found = errors(paint())
+    assert {name: found[name] for name in ("pipe.jpg", "album.jpg", "lost.jpg")} == {
+        "pipe.jpg": None,
+        "album.jpg": None,
+        "lost.jpg": None,
+    }
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_of_a_file_and_a_folder_of_one_name_the_later_key_fails(
+    run: PreparedRun, paint: Callable, tmp_path: Path, backwards: bool
+):
+    files = {
+        "x.jpg": image_bytes(20, 20, 1),
+        "x.jpg/y.jpg": image_bytes(20, 20, 2),
+        "plain": image_bytes(20, 20, 3),
+        "plain.jpg/deep/z.jpg": image_bytes(20, 20, 4),
+        "plain.png/z.jpg": image_bytes(20, 20, 5),
+        "words.jpg": b"words " * 50,
+        "words.jpg/fine.jpg": image_bytes(20, 20, 6),
+    }
+    (tmp_path / "files").mkdir()
+    for number, data in enumerate(files.values()):
+        (tmp_path / "files" / str(number)).write_bytes(data)
+    uris = [str(tmp_path / "files" / str(number)) for number in range(len(files))]
+    pq.write_table(pa.table({"uri": uris, "key": list(files)}), tmp_path / "list.parquet")
+    for _ in range(2):  # a resumed run gives the same rows
+        rows = paint(str(tmp_path / "list.parquet"), backwards)
+        assert {key: error for key, error in errors(rows).items() if error} == {
+            "plain.jpg/deep/z.jpg": "KeyCollision",
+            "words.jpg": "Text",
+            "x.jpg/y.jpg": "KeyCollision",
+        }
+        assert "'x.jpg' is a file" in rows["x.jpg/y.jpg", "waves"]["error"]
+
+
+def test_a_name_that_the_store_cannot_hold_is_a_row(run: PreparedRun, paint: Callable):
+    folder = Path(run.identity.input)
+    name = "n" * 251 + ".tif"
+    (folder / name).write_bytes(image_bytes(20, 20, format="TIFF"))
+    rows = paint()
+    row = rows[name, "waves"]
+    assert (row["status"] == "ok" and len(Path(row["output_uri"]).name) <= 255) or row["status"] == "failed"
