@@ -1,4 +1,4 @@
-"""Pictures that the tests draw themselves, in every mode and container that Pillow writes."""
+"""Test images in every mode and file format that Pillow writes, drawn by code."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def save(image: Image.Image, image_format: str, **options: Any) -> bytes:
 
 @functools.cache
 def every_file() -> dict[str, bytes]:
-    """Return one file for every mode, container and compression that Pillow writes, by a name that says which."""
+    """Return one file for every mode, container and compression that Pillow writes, under a name of these parts."""
     files = {}
     for image_format in FORMATS:
         for mode in MODES:

@@ -1,23 +1,18 @@
 from __future__ import annotations
 
-import io
 import struct
-import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image
 
 from stylemill.errors import ImageError
 from stylemill.images.decode import decode
-from stylemill.images.formats.alpha16 import write_png16
 from stylemill.images.options import DecodeOptions
-from tests.drawn import wide_gamut_profile
 
-from .drawn import ALPHA_HW, DEEP_HW, FORMATS, HEIGHT, RGB_HWC, WIDTH, animation, every_file, picture, save
+from .drawn import ALPHA_HW, DEEP_HW, FORMATS, HEIGHT, RGB_HWC, WIDTH, every_file, picture, save
 
 OPTIONS = DecodeOptions()
-ALL_FRAMES = DecodeOptions(animation="all")
 
 
 def reference(image: Image.Image) -> np.ndarray:
@@ -43,7 +38,7 @@ PLAIN = sorted(
 
 
 @pytest.mark.parametrize(("image_format", "mode"), PLAIN)
-def test_lossless_containers_give_every_mode_back(image_format: str, mode: str) -> None:
+def test_lossless_formats_decode_every_mode_exactly(image_format: str, mode: str) -> None:
     image = picture(mode)
     source = decode(save(image, image_format), OPTIONS)
     # 8 bits are too few for a and b of saturated colours in Lab.
@@ -88,7 +83,7 @@ def test_cmyk_without_a_profile_is_the_product_of_paper_and_inks() -> None:
     assert np.abs(decode(save(picture("CMYK"), "TIFF"), OPTIONS).image_HWC - rendered).max() <= 1
 
 
-def test_ycck_jpeg_is_read_as_its_cmyk() -> None:
+def test_ycck_jpeg_is_decoded_as_cmyk() -> None:
     """A YCCK file, made by calling the first three inks of a 4-channel JPEG Y, Cb and Cr.
 
     Adobe's inks are stored upside down and YCCK turns them once more: Y, Cb and Cr are those of C, M and Y.
@@ -102,54 +97,6 @@ def test_ycck_jpeg_is_read_as_its_cmyk() -> None:
     assert data[at + 4 : at + 9] == b"Adobe"
     data[at + 15] = 2  # the transform byte: YCCK
     assert np.abs(decode(bytes(data), OPTIONS).image_HWC - reference(picture("CMYK"))).max() < 14
-
-
-def test_sixteen_bit_alpha_is_kept_to_the_last_bit() -> None:
-    alpha_HW = np.random.default_rng(1).integers(0, 65536, (HEIGHT, WIDTH), dtype=np.uint16)
-    source = decode(write_png16(RGB_HWC, alpha_HW, []), OPTIONS)
-    np.testing.assert_array_equal(source.image_HWC, RGB_HWC)
-    assert source.alpha_HW is not None
-    assert source.alpha_HW.dtype == np.uint16
-    np.testing.assert_array_equal(source.alpha_HW, alpha_HW)
-
-
-def test_sixteen_bit_alpha_that_eight_bits_hold_becomes_eight_bits() -> None:
-    source = decode(write_png16(RGB_HWC, ALPHA_HW.astype(np.uint16) * 257, []), OPTIONS)
-    assert source.alpha_HW is not None
-    assert source.alpha_HW.dtype == np.uint8
-    np.testing.assert_array_equal(source.alpha_HW, ALPHA_HW)
-
-
-def png(width: int, height: int, bits: int, color: int, rows: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    header = struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0)
-    body = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in body)
-
-
-def test_gray_with_sixteen_bit_alpha() -> None:
-    samples = np.stack([DEEP_HW, DEEP_HW[::-1]], axis=-1).astype(">u2")
-    rows = b"".join(b"\0" + row.tobytes() for row in samples)
-    source = decode(png(WIDTH, HEIGHT, 16, 4, rows), OPTIONS)
-    np.testing.assert_array_equal(source.alpha_HW, DEEP_HW[::-1])
-    assert np.abs(source.image_HWC[..., 0] - DEEP_HW / 257).max() <= 1
-
-
-def test_a_transparent_colour_of_sixteen_bits_hides_that_colour_alone() -> None:
-    samples = np.zeros((2, 2, 3), ">u2")
-    samples[0, 0] = (0x1234, 0x5678, 0x9ABC)
-    samples[0, 1] = (0x1235, 0x5678, 0x9ABC)  # the same in its high bytes
-    rows = b"".join(b"\0" + row.tobytes() for row in samples)
-    data = png(2, 2, 16, 2, rows, (b"tRNS", struct.pack(">HHH", 0x1234, 0x5678, 0x9ABC)))
-    assert decode(data, OPTIONS).alpha_HW.tolist() == [[0, 255], [255, 255]]  # type: ignore[union-attr]
-
-
-def test_a_transparent_gray_of_sixteen_bits() -> None:
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in DEEP_HW)
-    data = png(WIDTH, HEIGHT, 16, 0, rows, (b"tRNS", struct.pack(">H", 2000)))
-    np.testing.assert_array_equal(decode(data, OPTIONS).alpha_HW, np.where(DEEP_HW == 2000, 0, 255))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "RGB"])
@@ -222,7 +169,7 @@ def test_twelve_bits_span_the_whole_range() -> None:
     assert decode(tiff(samples, 12, 1), OPTIONS).image_HWC[..., 0].tolist() == [[0, 255], [128, 1]]
 
 
-def test_a_compression_that_is_not_read_is_named() -> None:
+def test_an_unsupported_compression_is_named() -> None:
     data = bytearray(tiff(DEEP_HW, 16, 1))
     at = data.index(struct.pack("<HHI", 259, 3, 1))
     data[at + 8 : at + 10] = (50001).to_bytes(2, "little")
@@ -236,150 +183,3 @@ def test_a_camera_raw_file_is_not_taken_for_its_preview() -> None:
         with pytest.raises(ImageError, match="camera raw") as refused:
             decode(tiff(DEEP_HW, 16, 1, **tags), OPTIONS)
         assert refused.value.error_type == "UnsupportedFormat"
-
-
-@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF"])
-def test_a_profile_is_converted_to_srgb(image_format: str) -> None:
-    flat = Image.new("RGB", (32, 32), (60, 180, 90))
-    source = decode(save(flat, image_format, quality=95, icc_profile=wide_gamut_profile()), OPTIONS)
-    profiles = [ImageCms.ImageCmsProfile(io.BytesIO(wide_gamut_profile())), ImageCms.createProfile("sRGB")]
-    expected = ImageCms.profileToProfile(flat, *profiles, renderingIntent=1).getpixel((0, 0))  # type: ignore[union-attr]
-    assert source.had_profile
-    assert source.notes == ()
-    assert np.abs(source.image_HWC[16, 16].astype(int) - expected).max() <= 4
-    assert source.image_HWC[16, 16, 0] < 45  # the colour did change: red leaves the smaller gamut
-
-
-@pytest.mark.parametrize("image_format", ["PNG", "TIFF"])
-def test_alpha_is_no_part_of_the_conversion(image_format: str) -> None:
-    source = decode(save(picture("RGBA"), image_format, icc_profile=wide_gamut_profile()), OPTIONS)
-    np.testing.assert_array_equal(source.alpha_HW, ALPHA_HW)
-    assert (source.image_HWC != RGB_HWC).any()
-
-
-INKS_LAB = {
-    "paper": (100, 0, 0),
-    "cyan": (55, -37, -50),
-    "magenta": (48, 74, -3),
-    "yellow": (89, -5, 93),
-    "black": (16, 0, 0),
-}
-
-
-def ink_profile() -> bytes:
-    """A profile of a printing press, drawn by code: a table of what Lab colour each overprint of full inks has."""
-    table = bytearray()
-    for index in range(16):
-        inks = [name for bit, name in enumerate(("black", "yellow", "magenta", "cyan")) if index >> bit & 1]
-        layers = np.array([INKS_LAB[name] for name in inks] or [INKS_LAB["paper"]], float)
-        lightness = 100 * np.prod(layers[:, 0] / 100)
-        table += bytes((round(lightness * 2.55), *(int(128 + layers[:, axis].mean()) for axis in (1, 2))))
-    ramp = bytes(range(256))
-    identity = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 65536)
-    lut = b"mft1\0\0\0\0" + bytes((4, 3, 2, 0)) + identity + ramp * 4 + bytes(table) + ramp * 3
-    lut += bytes(-len(lut) % 4)
-    white = b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061)
-    tags = {b"A2B0": lut, b"wtpt": white}
-    offset = 128 + 4 + 12 * len(tags)
-    directory, body = struct.pack(">I", len(tags)), b""
-    for name, content in tags.items():
-        directory += struct.pack(">4sII", name, offset + len(body), len(content))
-        body += content
-    header = bytearray(128)
-    struct.pack_into(">I4xI4s4s4s", header, 0, offset + len(body), 0x02400000, b"prtr", b"CMYK", b"Lab ")
-    header[36:40] = b"acsp"
-    struct.pack_into(">3i", header, 68, 63190, 65536, 54061)
-    return bytes(header) + directory + body
-
-
-@pytest.mark.parametrize("image_format", ["JPEG", "TIFF"])
-@pytest.mark.parametrize("ink", sorted(INKS_LAB))
-def test_cmyk_with_a_profile_is_rendered_by_it(image_format: str, ink: str) -> None:
-    inks = tuple(255 * (name == ink) for name in ("cyan", "magenta", "yellow", "black"))
-    source = decode(save(Image.new("CMYK", (16, 16), inks), image_format, icc_profile=ink_profile()), OPTIONS)
-    lightness, a, b = INKS_LAB[ink]
-    lab = Image.new("LAB", (1, 1), (round(lightness * 2.55), a + 128, b + 128))
-    profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-    expected = np.asarray(ImageCms.buildTransform(*profiles, "LAB", "RGB").apply(lab)).astype(int)
-    assert source.notes == ()
-    # Black point compensation makes the darkest ink of the press the darkest colour of the screen.
-    tolerance = 48 if ink == "black" else 16
-    assert np.abs(source.image_HWC[8, 8] - expected).max() <= tolerance
-
-
-def test_srgb_under_any_name_changes_nothing() -> None:
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    source = decode(save(picture("RGB"), "PNG", icc_profile=profile), OPTIONS)
-    np.testing.assert_array_equal(source.image_HWC, RGB_HWC)
-
-
-@pytest.mark.parametrize("profile", [b"not a profile", b"\0" * 200, wide_gamut_profile()[:300]])
-def test_a_damaged_profile_costs_a_note(profile: bytes) -> None:
-    source = decode(save(picture("RGB"), "PNG", icc_profile=profile), OPTIONS)
-    np.testing.assert_array_equal(source.image_HWC, RGB_HWC)
-    assert len(source.notes) == 1
-    assert "ICC profile was ignored" in source.notes[0]
-
-
-def test_a_profile_for_other_pixels_costs_a_note() -> None:
-    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
-    source = decode(save(picture("RGB"), "PNG", icc_profile=lab), OPTIONS)
-    np.testing.assert_array_equal(source.image_HWC, RGB_HWC)
-    assert "for Lab, not for RGB" in source.notes[0]
-
-
-def test_a_gray_picture_under_an_rgb_profile_is_converted() -> None:
-    source = decode(save(picture("L"), "PNG", icc_profile=wide_gamut_profile()), OPTIONS)
-    assert source.notes == ()
-    assert source.had_profile
-
-
-@pytest.mark.parametrize("image_format", ["GIF", "WEBP", "PNG", "AVIF"])
-def test_the_first_frame_is_taken_and_said_to_be(image_format: str) -> None:
-    source = decode(animation(image_format), OPTIONS)
-    assert source.notes == ("first of 3 frames",)
-    assert source.frames == ()
-    assert source.alpha_HW is not None
-    assert (source.alpha_HW[:3, :4] < 5).all()
-    assert (source.alpha_HW[5:, 5:] == 255).all()
-
-
-@pytest.mark.parametrize("image_format", ["GIF", "WEBP", "PNG", "AVIF"])
-def test_all_frames_are_taken_with_their_timing(image_format: str) -> None:
-    source = decode(animation(image_format), ALL_FRAMES)
-    assert [frame.duration_ms for frame in source.frames] == [40, 70, 100]
-    assert source.notes == ()
-    assert source.loop == (None if image_format == "AVIF" else 3)
-    for index, frame in enumerate(source.frames):
-        assert frame.alpha_HW is not None
-        assert (frame.alpha_HW[: 3 + index, :4] < 5).all()
-        assert (frame.alpha_HW[6:, 6:] == 255).all()
-        assert np.abs(frame.image_HWC[10, 10].astype(int) - np.eye(3)[index] * 200).max() < 12
-    np.testing.assert_array_equal(source.frames[0].image_HWC, source.image_HWC)
-
-
-@pytest.mark.parametrize("image_format", ["GIF", "WEBP", "PNG", "AVIF"])
-def test_opaque_animations_have_no_alpha(image_format: str) -> None:
-    source = decode(animation(image_format, opaque=True), ALL_FRAMES)
-    assert source.alpha_HW is None
-    assert [frame.alpha_HW for frame in source.frames] == [None] * 3
-
-
-def test_the_picture_for_viewers_without_animation_is_no_frame() -> None:
-    data = animation("PNG", default_image=True)
-    assert len(decode(data, ALL_FRAMES).frames) == 2
-
-
-def test_pages_of_a_document_are_counted() -> None:
-    pages = [picture("RGB"), picture("L"), picture("1")]
-    source = decode(save(pages[0], "TIFF", save_all=True, append_images=pages[1:]), ALL_FRAMES)
-    assert source.notes == ("first of 3 pages",)
-    np.testing.assert_array_equal(source.image_HWC, RGB_HWC)
-
-
-def test_frames_count_together_against_the_pixel_limit() -> None:
-    data = animation("GIF", num_frames=5)
-    few = DecodeOptions(animation="all", max_pixels=WIDTH * HEIGHT * 5 - 1)
-    with pytest.raises(ImageError, match="5 frames of 23 x 14 px"):
-        decode(data, few)
-    assert decode(data, DecodeOptions(max_pixels=few.max_pixels)).width_px == WIDTH

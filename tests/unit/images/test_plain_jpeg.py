@@ -1,4 +1,4 @@
-"""Which JPEGs a GPU may decode, and that nothing of them is lost on the way."""
+"""Tests of the JPEG files that a GPU may decode, and of the source that results."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ def stored_pixels(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)))
 
 
-def same_but_for_pixels(jpeg: PlainJpeg, data: bytes) -> None:
-    careful, quick = decode(data, OPTIONS), jpeg.source(stored_pixels(data))
-    np.testing.assert_array_equal(quick.image_HWC, careful.image_HWC)
-    for field in dataclasses.fields(careful):
+def assert_same_source(jpeg: PlainJpeg, data: bytes) -> None:
+    expected, actual = decode(data, OPTIONS), jpeg.source(stored_pixels(data))
+    np.testing.assert_array_equal(actual.image_HWC, expected.image_HWC)
+    for field in dataclasses.fields(expected):
         if field.name != "image_HWC":
-            assert getattr(quick, field.name) == getattr(careful, field.name), field.name
-    assert (jpeg.width_px, jpeg.height_px) == (careful.width_px, careful.height_px)
+            assert getattr(actual, field.name) == getattr(expected, field.name), field.name
+    assert (jpeg.width_px, jpeg.height_px) == (expected.width_px, expected.height_px)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_it_gives_what_the_careful_decoder_gives(orientation: int) -> None:
+def test_the_source_equals_that_of_decode(orientation: int) -> None:
     data = save(
         picture("RGB"), "JPEG", exif=photo_exif(orientation), xmp=XMP, dpi=(300, 150), icc_profile=srgb_profile()
     )
     jpeg = plain_jpeg(data, OPTIONS)
     assert jpeg is not None and jpeg.orientation == orientation
-    same_but_for_pixels(jpeg, data)
+    assert_same_source(jpeg, data)
 
 
 @pytest.mark.parametrize("options", [{"progressive": True}, {"subsampling": 0}, {"subsampling": 2}, {"comment": b"c"}])
-def test_kinds_that_are_plain(options: dict) -> None:
+def test_plain_jpegs_are_accepted(options: dict) -> None:
     data = save(picture("RGB"), "JPEG", **options)
     jpeg = plain_jpeg(data, OPTIONS)
     assert jpeg is not None
-    same_but_for_pixels(jpeg, data)
+    assert_same_source(jpeg, data)
 
 
 def test_of_all_that_pillow_writes_only_jpegs_of_three_channels_are_plain() -> None:
@@ -81,11 +81,11 @@ GRAY_PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
     ],
     ids=["grey", "inks", "RGB", "wide gamut", "bad profile", "Lab profile", "cut", "stub", "none", "0", "PNG"],
 )
-def test_what_the_careful_decoder_has_to_judge(data: bytes) -> None:
+def test_files_that_decode_must_handle(data: bytes) -> None:
     assert plain_jpeg(data, OPTIONS) is None
 
 
-def test_limits_are_the_careful_decoders() -> None:
+def test_limits_are_those_of_decode() -> None:
     data = save(picture("RGB"), "JPEG")
     height_px, width_px, _ = RGB_HWC.shape
     assert plain_jpeg(data, DecodeOptions(max_pixels=height_px * width_px)) is not None

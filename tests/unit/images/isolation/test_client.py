@@ -45,13 +45,13 @@ def child_pid(decoder: IsolatedDecoder) -> int:
 
 
 def wait_for_sleep(pid: int) -> None:
-    """Wait until a process that was stopped has stopped."""
+    """Wait until a process has stopped after SIGSTOP."""
     while Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "T":
         time.sleep(0.005)
 
 
 def kill_inside_a_request(decoder: IsolatedDecoder, data: bytes, number: int) -> Future[SourceImage]:
-    """Have the child die of a signal after it was given an image and before it has answered."""
+    """Kill the child by a signal after it has received an image and before it has responded."""
     pid = child_pid(decoder)
     os.kill(pid, signal.SIGSTOP)
     wait_for_sleep(pid)
@@ -59,13 +59,13 @@ def kill_inside_a_request(decoder: IsolatedDecoder, data: bytes, number: int) ->
     connection = decoder._child._connection
     future = decoder.submit(data)
     while not int.from_bytes(fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)), sys.byteorder):
-        time.sleep(0.005)  # until the request lies before the child that was stopped
+        time.sleep(0.005)  # until the request has reached the stopped child
     os.kill(pid, number)
     os.kill(pid, signal.SIGCONT)
     return future
 
 
-def test_it_decodes_as_the_plain_decoder_does(decoder: IsolatedDecoder) -> None:
+def test_the_result_equals_that_of_the_decoder_in_this_process(decoder: IsolatedDecoder) -> None:
     for size in ((1, 1), (31, 17), (640, 480), (1500, 1100), (3, 4)):
         data = jpeg(*size)
         there, here = decoder.decode(data), decode(data, DecodeOptions())
@@ -84,7 +84,7 @@ def test_pixels_stay_when_the_next_image_is_decoded(decoder: IsolatedDecoder) ->
     np.testing.assert_array_equal(first.image_HWC, before)
 
 
-def test_errors_come_across_with_type_and_sentence(decoder: IsolatedDecoder) -> None:
+def test_errors_are_transferred_with_type_and_message(decoder: IsolatedDecoder) -> None:
     with pytest.raises(ImageError) as truncated:
         decoder.decode(jpeg(200, 200)[:2000])
     assert truncated.value.error_type == "Truncated"
@@ -110,7 +110,7 @@ def test_many_threads_share_one_decoder(decoder: IsolatedDecoder) -> None:
         np.testing.assert_array_equal(results[n].image_HWC, decode(data[n], DecodeOptions()).image_HWC)
 
 
-def test_a_crash_costs_that_image_alone(decoder: IsolatedDecoder) -> None:
+def test_a_crash_fails_one_image_only(decoder: IsolatedDecoder) -> None:
     future = kill_inside_a_request(decoder, jpeg(), signal.SIGSEGV)
     with pytest.raises(ImageError) as crash:
         future.result()
@@ -119,19 +119,19 @@ def test_a_crash_costs_that_image_alone(decoder: IsolatedDecoder) -> None:
     assert decoder.decode(jpeg()).width_px == 31
 
 
-def test_an_image_is_not_blamed_for_a_child_that_others_used_before(decoder: IsolatedDecoder) -> None:
+def test_an_image_is_tried_again_after_a_crash_of_a_used_child(decoder: IsolatedDecoder) -> None:
     decoder.decode(jpeg(seed=5))
     assert kill_inside_a_request(decoder, jpeg(), signal.SIGSEGV).result().width_px == 31
 
 
-def test_a_child_killed_between_images_is_nobodys_fault(decoder: IsolatedDecoder) -> None:
+def test_a_child_killed_between_images_is_replaced(decoder: IsolatedDecoder) -> None:
     pid = child_pid(decoder)
     os.kill(pid, signal.SIGKILL)
     assert decoder.decode(jpeg()).width_px == 31
     assert child_pid(decoder) != pid
 
 
-def test_a_hang_is_given_up() -> None:
+def test_a_decoder_that_hangs_is_stopped() -> None:
     with IsolatedDecoder(DecodeOptions(decode_timeout_s=2)) as decoder:
         pid = child_pid(decoder)
         os.kill(pid, signal.SIGSTOP)
@@ -154,7 +154,7 @@ def test_an_image_that_wants_too_much_memory_fails_alone() -> None:
             assert decoder.decode(jpeg()).width_px == 31
 
 
-def test_large_pixels_come_across_and_are_given_back(decoder: IsolatedDecoder) -> None:
+def test_memory_of_large_images_is_released(decoder: IsolatedDecoder) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (6000, 5000), (1, 2, 3)).save(buffer, "PNG", compress_level=1)
     source = decoder.decode(buffer.getvalue())
@@ -193,7 +193,7 @@ def test_the_child_dies_with_a_parent_that_was_killed() -> None:
     parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE)
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
-    os.kill(pid, signal.SIGSTOP)  # busy inside a decoder, it would not notice the closed socket either
+    os.kill(pid, signal.SIGSTOP)  # like a busy decoder, it does not notice the closed socket
     parent.kill()
     parent.wait()
     deadline = time.monotonic() + 20
