@@ -15,7 +15,7 @@ from stylemill.images.source_image import Frame
 ANIMATED: Final = ("gif", "webp", "png", "avif")
 """Formats whose animations are decoded and encoded."""
 
-_NUM_PICTURES: Final = 0xB001  # tag of the index of a multi-picture JPEG
+_NUM_PICTURES: Final = 0xB001  # tag in the index of a multi-picture JPEG
 _PAGED: Final = {
     "tiff": "pages",
     "jpeg": "pictures",

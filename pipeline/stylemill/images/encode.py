@@ -62,17 +62,17 @@ def output_format_of(source_format: str, *, has_alpha: bool, options: EncodeOpti
 
 
 def encode(image_HWC: np.ndarray, source: SourceImage, options: EncodeOptions) -> EncodedImage:
-    """Write one repainted picture.
+    """Encode one repainted image.
 
-    The bytes depend on the arguments alone.
+    The bytes depend on the arguments only.
 
     Args:
-        image_HWC: (H, W, 3) uint8 sRGB; of the source's size, or of another to which alpha is scaled.
-        source: where the result comes from: its format, alpha and metadata.
-        options: format, quality, what metadata is kept.
+        image_HWC: (H, W, 3) uint8 sRGB; alpha is scaled to its size if that differs from the source's.
+        source: gives the format, alpha and metadata.
+        options: format, quality, and which metadata is kept.
 
     Raises:
-        ImageError: ``EncodeFailed``: the container cannot hold the picture (a WebP is at most 16383 px wide).
+        ImageError: ``EncodeFailed``: the format cannot hold the image (a WebP is at most 16383 px wide).
     """
     name = output_format_of(source.source_format, has_alpha=source.alpha_HW is not None, options=options)
     notes = _notes_on_format(name, source, options)
@@ -89,16 +89,18 @@ def encode(image_HWC: np.ndarray, source: SourceImage, options: EncodeOptions) -
 
 
 def encode_frames(frames_HWC: Sequence[np.ndarray], source: SourceImage, options: EncodeOptions) -> EncodedImage:
-    """Write the repainted frames of an animation with the source's timing, transparency and number of loops.
+    """Encode the repainted frames of an animation with the source's timing, transparency and number of loops.
+
+    A format without animations gets the first frame, with a note.
 
     Args:
-        frames_HWC: one (H, W, 3) uint8 sRGB picture for each of ``source.frames``.
+        frames_HWC: one (H, W, 3) uint8 sRGB image for each of ``source.frames``.
         source: the animation.
-        options: format, quality, what metadata is kept; JPEG holds the first frame only, and says so.
+        options: format, quality, and which metadata is kept.
 
     Raises:
-        ImageError: ``EncodeFailed``: the container cannot hold the animation.
-        ValueError: the number of frames is not the source's.
+        ImageError: ``EncodeFailed``: the format cannot hold the animation.
+        ValueError: the number of frames differs from the source's.
     """
     if len(frames_HWC) != len(source.frames):
         raise ValueError(f"{len(frames_HWC)} pictures for {len(source.frames)} frames")
@@ -115,7 +117,7 @@ def encode_frames(frames_HWC: Sequence[np.ndarray], source: SourceImage, options
     if name == "gif":
         palettes = [_to_palette(picture) for picture in pictures]
         pictures = [picture for picture, _ in palettes]
-        notes += ["reduced to 256 colours a frame because GIF holds no more"] * any(cut for _, cut in palettes)
+        notes += ["reduced to 256 colours a frame because GIF holds no more"] * any(reduced for _, reduced in palettes)
     timing = containers.animation_parameters(name, source)
     everything = containers.save_parameters(name, source, options) | timing | {"append_images": pictures[1:]}
     data = _save(pictures[0], name, everything | {"save_all": True})

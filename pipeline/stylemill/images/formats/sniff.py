@@ -148,7 +148,7 @@ def is_lossless(data: bytes, image_format: str) -> bool:
 
 
 def is_truncated(data: bytes, image_format: str) -> bool:
-    """Return whether the end of a file is missing, judged by its container's own sizes and end markers.
+    """Return whether the end of a file is missing, according to the sizes and end markers in its container.
 
     Args:
         data: the whole file.

@@ -1,1 +1,1 @@
-"""Decoding in a child process, so that a crash, a hang or a memory bomb inside an image library costs one image."""
+"""Decoding in a child process, so that a crash, a hang or a lack of memory in an image library fails one image only."""
