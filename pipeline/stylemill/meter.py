@@ -26,12 +26,6 @@ class Meter:
     bounds: tuple[float, ...] = ()
     """Upper bounds of the buckets; for histograms only."""
 
-    @property
-    def exported(self) -> tuple[str, ...]:
-        """Names under which Ray's metrics endpoint serves it."""
-        suffixes = {"Counter": ("_total",), "Gauge": ("",), "Histogram": ("_bucket", "_sum", "_count")}
-        return tuple(f"ray_{self.name}{suffix}" for suffix in suffixes[self.kind])
-
     def open(self, library: Any, **tags: str) -> Any:
         """Return the metric object.
 

@@ -13,6 +13,7 @@ import ray
 
 from stylemill.manifest.commit import read_pending, read_shard
 from stylemill.storage import Storage
+from stylemill.storage.sources import find_sources
 from stylemill.stylizing.config import StylizeConfig
 from stylemill.stylizing.fused_actor import BulkActor
 from stylemill.stylizing.gpu_actors import PaintStage, ReadStage
@@ -29,12 +30,10 @@ KEYS = [f"{number}.jpg" for number in range(6)]
 
 @pytest.fixture
 def work(local_ray: str, style_file: Path, tmp_path: Path) -> tuple[BulkActor, Any, pa.Table]:
-    """An actor's own object in this process, the run's tracker, and one block to do."""
+    """The actor's object in this process, the run's tracker, and one block."""
     library = fill(tmp_path / "in", {key: image_bytes(20, 20, int(key[0])) for key in KEYS})
     run = prepare(StylizeConfig(model=(str(style_file),), input=str(library), out=str(tmp_path / "out")))
     storage, tracker = Storage(), start_tracker()
-    from stylemill.storage.sources import find_sources
-
     list(
         plan_sources(
             storage, run.layout, lambda after, twins: map(twins.add, find_sources(storage, str(library), after))
@@ -68,7 +67,7 @@ def test_without_a_death_writes_overlap_with_painting(work: tuple[BulkActor, Any
     assert {row["attempt"] for row in rows(work[0])} == {1}
 
 
-def test_after_a_death_only_the_image_in_hand_can_be_blamed(work: tuple[BulkActor, Any, pa.Table]):
+def test_after_a_death_only_the_image_being_painted_can_be_blamed(work: tuple[BulkActor, Any, pa.Table]):
     tracker = work[1]
     for key in ("1.jpg", "2.jpg"):  # these were in flight when a worker died
         ray.get(tracker.begin.remote(key))
@@ -81,7 +80,7 @@ def test_after_a_death_only_the_image_in_hand_can_be_blamed(work: tuple[BulkActo
     }
 
 
-def test_an_image_that_was_in_hand_at_two_deaths_is_given_up(work: tuple[BulkActor, Any, pa.Table]):
+def test_an_image_that_was_being_painted_at_two_deaths_is_given_up(work: tuple[BulkActor, Any, pa.Table]):
     tracker = work[1]
     for key in ("1.jpg", "2.jpg", "2.jpg"):
         ray.get(tracker.begin.remote(key))
@@ -95,14 +94,14 @@ def test_an_image_that_was_in_hand_at_two_deaths_is_given_up(work: tuple[BulkAct
 
 @pytest.fixture
 def stages(work: tuple[BulkActor, Any, pa.Table]) -> tuple[PaintStage, Any, pa.Table, pa.Table]:
-    """The painting stage's own object, the tracker, and a block for it as the reading stage makes it."""
+    """The painting stage's object, the tracker, a block from the reading stage, and the planned block."""
     actor, tracker, block = work
     job = replace(actor._job, config=replace(actor._job.config, stages="separate"))
     read = pa.concat_tables(ReadStage(job, tracker)(block))
     return PaintStage(job, tracker), tracker, read, block
 
 
-def in_hand_while_painting(stage: PaintStage, tracker: Any, block: pa.Table) -> tuple[dict[str, list[str]], list[Any]]:
+def started_while_painting(stage: PaintStage, tracker: Any, block: pa.Table) -> tuple[dict[str, list[str]], list[Any]]:
     """Paint a block; return which images would be blamed for a death at each, and the painted samples."""
     painter, seen = stage._painter.paint_all, {}
 
@@ -115,9 +114,9 @@ def in_hand_while_painting(stage: PaintStage, tracker: Any, block: pa.Table) -> 
     return seen, [sample for out in stage(block) for sample in samples_of(out)]
 
 
-def test_a_painting_stage_without_a_death_takes_the_whole_block(stages: tuple[PaintStage, Any, pa.Table, pa.Table]):
+def test_a_painting_stage_without_a_death_paints_the_whole_block(stages: tuple[PaintStage, Any, pa.Table, pa.Table]):
     stage, tracker, read, _ = stages
-    seen, painted = in_hand_while_painting(stage, tracker, read)
+    seen, painted = started_while_painting(stage, tracker, read)
     assert seen == dict.fromkeys(KEYS, KEYS)
     assert [(sample.planned["attempt"], sorted(sample.painted)) for sample in painted] == [(1, ["waves"])] * 6
     assert ray.get(tracker.unfinished.remote(KEYS)) == {}
@@ -127,10 +126,10 @@ def test_a_painting_stage_goes_one_by_one_after_a_death_and_gives_up_after_two(
     stages: tuple[PaintStage, Any, pa.Table, pa.Table],
 ):
     stage, tracker, read, _ = stages
-    for key in (*KEYS, "2.jpg"):  # all were in hand at the first death, one alone at the second
+    for key in (*KEYS, "2.jpg"):  # all were being painted at the first death, one alone at the second
         ray.get(tracker.begin.remote(key))
     ray.get(tracker.painted.remote(["0.jpg", "1.jpg"]))
-    seen, painted = in_hand_while_painting(stage, tracker, read)
+    seen, painted = started_while_painting(stage, tracker, read)
     waiting = {key: [later for later in ["2.jpg", *KEYS[3:]] if later == "2.jpg" or later >= key] for key in KEYS}
     assert {key: sorted({key, *waiting[key]}) for key in KEYS} == seen
     assert {sample.key: sample.failure and sample.failure.error_type for sample in painted} == {

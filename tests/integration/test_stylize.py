@@ -33,7 +33,7 @@ Paint = Callable[..., Any]
 
 
 def painted_directly(style_file: Path, files: dict[str, bytes]) -> dict[str, bytes]:
-    """Return what a plain loop in this process makes of pictures, by output key."""
+    """Paint pictures in a plain loop in this process; return the results by output key."""
     net = from_bytes(style_file.read_bytes(), source="test").build_network()
     fast = FastNet(net, precision=resolve_precision("auto", "cpu"))
     made = {}
@@ -46,19 +46,19 @@ def painted_directly(style_file: Path, files: dict[str, bytes]) -> dict[str, byt
 
 @pytest.fixture(scope="module")
 def painted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Keeps the first whole run for the tests that only look at it."""
+    """Holds the first complete run, for the tests that only read it."""
     return {"out": tmp_path_factory.mktemp("painted") / "out"}
 
 
 @pytest.fixture
-def whole_run(painted: dict[str, Any], paint: Paint, mixed_library: Path) -> Any:
+def complete_run(painted: dict[str, Any], paint: Paint, mixed_library: Path) -> Any:
     if "result" not in painted:
         painted["result"] = paint(mixed_library, painted["out"], num_actors=2)
     return painted["result"]
 
 
-def test_one_row_for_every_source(whole_run: Any, mixed_library: Path):
-    rows = rows_of(whole_run)
+def test_one_row_for_every_source(complete_run: Any, mixed_library: Path):
+    rows = rows_of(complete_run)
     assert [row["key"] for row in rows] == sorted(MIXED)
     assert {row["key"]: row["status"] for row in rows if row["status"] != "ok"} == NOT_PAINTED
     for row in rows:
@@ -66,24 +66,24 @@ def test_one_row_for_every_source(whole_run: Any, mixed_library: Path):
         assert row["source_bytes"] == len(MIXED[row["key"]])
         assert row["source_sha256"] == hashlib.sha256(MIXED[row["key"]]).hexdigest()
         assert (row["style"], row["style_version"], row["attempt"]) == ("waves", "1", 1)
-        assert row["run_id"] == whole_run.layout.run_id and row["finished_at"].tzinfo is not None
+        assert row["run_id"] == complete_run.layout.run_id and row["finished_at"].tzinfo is not None
         if row["status"] == "ok":
             assert row["error_type"] is None and row["forward"] and row["stylize_ms"] > 0 < row["decode_ms"]
         else:
             assert row["error_type"] and row["error"] and row["output_uri"] is None
 
 
-def test_counts(whole_run: Any):
+def test_counts(complete_run: Any):
     wanted = Counter({"ok": len(MIXED) - len(NOT_PAINTED), **Counter(NOT_PAINTED.values())})
-    assert Counter(whole_run.success.counts) == wanted
-    assert whole_run.success.num_sources == whole_run.progress.num_sources == len(MIXED)
-    assert whole_run.progress.num_finished == len(MIXED) and whole_run.progress.num_resumed == 0
-    assert whole_run.failed_fraction == pytest.approx(2 / 13)
-    assert sum(whole_run.errors.values()) == len(NOT_PAINTED)
+    assert Counter(complete_run.success.counts) == wanted
+    assert complete_run.success.num_sources == complete_run.progress.num_sources == len(MIXED)
+    assert complete_run.progress.num_finished == len(MIXED) and complete_run.progress.num_resumed == 0
+    assert complete_run.failed_fraction == pytest.approx(2 / 13)
+    assert sum(complete_run.errors.values()) == len(NOT_PAINTED)
 
 
-def test_results_have_the_size_of_their_sources(whole_run: Any):
-    for row in rows_of(whole_run):
+def test_results_have_the_size_of_their_sources(complete_run: Any):
+    for row in rows_of(complete_run):
         if row["status"] == "ok":
             source = Image.open(io.BytesIO(MIXED[row["key"]]))
             result = Image.open(row["output_uri"])
@@ -91,55 +91,55 @@ def test_results_have_the_size_of_their_sources(whole_run: Any):
             assert source.size == (row["source_width_px"], row["source_height_px"])
 
 
-def test_the_tree_of_keys_is_kept_and_the_bytes_are_those_of_a_plain_loop(whole_run: Any, style_file: Path):
+def test_the_tree_of_keys_is_kept_and_the_bytes_are_those_of_a_plain_loop(complete_run: Any, style_file: Path):
     files = {key: data for key, data in MIXED.items() if key not in NOT_PAINTED}
-    images = Path(whole_run.layout.images_uri("waves"))
+    images = Path(complete_run.layout.images_uri("waves"))
     assert contents_of(images) == painted_directly(style_file, files)
-    for row in rows_of(whole_run):
+    for row in rows_of(complete_run):
         if row["status"] == "ok":
             data = Path(row["output_uri"]).read_bytes()
             assert (len(data), hashlib.sha256(data).hexdigest()) == (row["output_bytes"], row["output_sha256"])
 
 
-def test_the_run_is_sound_and_leaves_nothing_half_done(whole_run: Any):
-    found = verify(StorageOptions(), whole_run.layout)
+def test_the_run_is_sound_and_leaves_nothing_half_done(complete_run: Any):
+    found = verify(StorageOptions(), complete_run.layout)
     assert found.is_sound, found.problems
     assert (found.num_rows, found.num_objects) == (len(MIXED), len(MIXED) - len(NOT_PAINTED))
     storage = Storage()
-    assert list(storage.list_objects(whole_run.layout.pending_uri)) == []
-    assert not [path for path in Path(whole_run.layout.out).rglob("*") if path.name.startswith(".")]
+    assert list(storage.list_objects(complete_run.layout.pending_uri)) == []
+    assert not [path for path in Path(complete_run.layout.out).rglob("*") if path.name.startswith(".")]
 
 
-def test_the_configs_copy_runs_the_same_run(whole_run: Any, capsys: pytest.CaptureFixture[str]):
+def test_the_stored_config_runs_the_same_run(complete_run: Any, capsys: pytest.CaptureFixture[str]):
     from stylemill.cli.main import main
 
-    before = state_of(Path(whole_run.layout.out))
-    assert main(["stylize", "--config", whole_run.layout.config_uri]) == 0
+    before = state_of(Path(complete_run.layout.out))
+    assert main(["stylize", "--config", complete_run.layout.config_uri]) == 0
     assert "already committed" in capsys.readouterr().out
-    assert state_of(Path(whole_run.layout.out)) == before
+    assert state_of(Path(complete_run.layout.out)) == before
 
 
-def test_the_same_command_again_does_nothing(whole_run: Any, paint: Paint, mixed_library: Path):
-    before = state_of(Path(whole_run.layout.out))
-    again = paint(mixed_library, whole_run.layout.out)
-    assert again.already_committed and again.success == whole_run.success
-    assert state_of(Path(whole_run.layout.out)) == before
+def test_the_same_command_again_does_nothing(complete_run: Any, paint: Paint, mixed_library: Path):
+    before = state_of(Path(complete_run.layout.out))
+    again = paint(mixed_library, complete_run.layout.out)
+    assert again.already_committed and again.success == complete_run.success
+    assert state_of(Path(complete_run.layout.out)) == before
 
 
 @pytest.mark.parametrize("changes", [{"num_actors": 1}, {"stages": "separate"}, {"threads_per_actor": 2}])
 def test_output_bytes_do_not_depend_on_the_workers(
-    whole_run: Any, paint: Paint, mixed_library: Path, tmp_path: Path, changes: dict[str, Any]
+    complete_run: Any, paint: Paint, mixed_library: Path, tmp_path: Path, changes: dict[str, Any]
 ):
     other = paint(mixed_library, tmp_path / "out", **changes)
-    assert contents_of(tmp_path / "out" / "images") == contents_of(Path(whole_run.layout.out) / "images")
+    assert contents_of(tmp_path / "out" / "images") == contents_of(Path(complete_run.layout.out) / "images")
     fixed = ("key", "status", "error_type", "output_sha256", "source_sha256", "fingerprint", "forward", "note")
     assert [[row[name] for name in fixed] for row in rows_of(other)] == [
-        [row[name] for name in fixed] for row in rows_of(whole_run)
+        [row[name] for name in fixed] for row in rows_of(complete_run)
     ]
 
 
 def undo_commit(result: Any, keep_rows: int | None = None) -> RunLayout:
-    """Put a committed run back to where it stood before its commit, with all or some of its rows pending."""
+    """Undo the commit of a run, with all or some of its rows pending again."""
     storage, layout = Storage(), result.layout
     rows = read_manifest(storage, layout).to_pylist()
     write_pending(storage, layout, 0, rows[:keep_rows])
@@ -211,7 +211,7 @@ def test_names_that_collide_fail_the_later_key(paint: Paint, tmp_path: Path):
     assert verify(StorageOptions(), result.layout).is_sound
 
 
-def test_odd_inhabitants_of_a_folder_are_rows(paint: Paint, tmp_path: Path):
+def test_links_pipes_and_odd_names_are_rows(paint: Paint, tmp_path: Path):
     import os
 
     library = fill(tmp_path / "in", {"a.jpg": image_bytes(20, 20)})
@@ -284,7 +284,7 @@ def test_a_run_id_of_another_configuration_is_refused(paint: Paint, second_style
     assert paint(library, tmp_path / "out", run_id="mine").success == first.success
 
 
-def test_sources_that_appear_later_are_no_part_of_the_run(paint: Paint, tmp_path: Path):
+def test_sources_that_appear_later_are_not_part_of_the_run(paint: Paint, tmp_path: Path):
     library = fill(tmp_path / "in", {"a.jpg": image_bytes(20, 30), "b.jpg": image_bytes(20, 31)})
     first = paint(library, tmp_path / "out")
     undo_commit(first, keep_rows=1)
@@ -294,9 +294,9 @@ def test_sources_that_appear_later_are_no_part_of_the_run(paint: Paint, tmp_path
     assert {row["key"]: row["error_type"] for row in rows_of(again)} == {"a.jpg": None, "b.jpg": "SourceVanished"}
 
 
-def test_success_says_what_there_is(whole_run: Any):
-    tree = json.loads(Path(whole_run.layout.success_uri).read_bytes())
-    assert tree["run_id"] == whole_run.layout.run_id and tree["schema_version"] == 1
+def test_success_lists_the_parts(complete_run: Any):
+    tree = json.loads(Path(complete_run.layout.success_uri).read_bytes())
+    assert tree["run_id"] == complete_run.layout.run_id and tree["schema_version"] == 1
     (part,) = tree["parts"]
-    data = Path(whole_run.layout.manifest_uri, part["name"]).read_bytes()
+    data = Path(complete_run.layout.manifest_uri, part["name"]).read_bytes()
     assert (part["rows"], part["sha256"]) == (len(MIXED), hashlib.sha256(data).hexdigest())

@@ -1,4 +1,4 @@
-"""What an actor raises comes out of a run as itself, in one line."""
+"""Errors of actors are raised unwrapped, as one line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run(local_ray: str, style_file: Path, tmp_path: Path) -> PreparedRun:
 
 @pytest.fixture
 def no_garbage_collection() -> Iterator[None]:
-    """What only the garbage collector would let go stays; it may come late or, in a process that waits, never."""
+    """Keep objects in reference cycles: in a process that waits, the garbage collector may run late or never."""
     gc.collect()
     gc.disable()
     yield

@@ -47,7 +47,7 @@ def test_from_a_bucket_into_a_bucket(
     bucket: str, s3_service: dict[str, str], stylemill: Callable[..., Any], paint: Callable[..., Any], tmp_path: Path
 ):
     endpoint = s3_service["AWS_ENDPOINT_URL"]
-    # The endpoint stands in the config, the credentials in the environment alone; the cluster is the command's own.
+    # The endpoint is in the config, the credentials only in the environment; the command starts its own cluster.
     environment = {**s3_service, "AWS_ENDPOINT_URL": ""}
     arguments = (
         *("stylize", "--model", f"{bucket}/styles/waves.safetensors", "--input", f"{bucket}/photos/"),

@@ -16,10 +16,10 @@ SHARDS = [[f"{shard}/{number}.jpg" for number in range(3)] for shard in range(12
 
 def test_many_parts_are_checked_once_each(local_ray: str, tmp_path: Path):
     layout = commit_run(Storage(), str(tmp_path), shards=SHARDS)
-    told: list[tuple[int, int]] = []
-    found = verify(StorageOptions(), layout, on_part=lambda done, total: told.append((done, total)))
+    calls: list[tuple[int, int]] = []
+    found = verify(StorageOptions(), layout, on_part=lambda done, total: calls.append((done, total)))
     assert found.is_sound and (found.num_rows, found.num_objects) == (36, 36)
-    assert told == [(done, 12) for done in range(1, 13)]
+    assert calls == [(done, 12) for done in range(1, 13)]
     for key in ("0/1.jpg", "11/2.jpg"):
         Storage().delete(join(layout.images_uri("waves"), key))
     problems = verify(StorageOptions(), layout).problems
@@ -29,7 +29,7 @@ def test_many_parts_are_checked_once_each(local_ray: str, tmp_path: Path):
     ]
 
 
-def test_a_fault_of_the_store_comes_out_as_itself(local_ray: str, tmp_path: Path):
+def test_a_storage_error_of_a_task_is_raised_unwrapped(local_ray: str, tmp_path: Path):
     layout = commit_run(Storage(), str(tmp_path), shards=SHARDS)
     Path(layout.part_uri(7)).unlink()
     Path(layout.part_uri(7)).mkdir()

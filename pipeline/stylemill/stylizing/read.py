@@ -117,10 +117,6 @@ class Reader:
         except (AccessDenied, PathConflict) as error:
             raise ImageError("AccessDenied", f"it cannot be read: {error}") from error
 
-    def close(self) -> None:
-        """End the decoding process."""
-        self._decoder.close()
-
 
 def _leave_undecoded(fetched: Fetched, options: DecodeOptions) -> bool:
     """Keep a plain JPEG undecoded in its sample and return True; return False for everything else."""

@@ -1,4 +1,4 @@
-"""Runs that follow committed ones: new and changed sources, failed ones, broken ones; and tidying up."""
+"""Incremental runs: new and changed sources, failed ones, broken results; and garbage."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _keys(result: Any) -> dict[str, str]:
     return {row["key"]: row["status"] for row in rows_of(result)}
 
 
-def test_incremental_paints_what_is_new_or_changed_and_tells_what_is_gone(
+def test_incremental_paints_new_and_changed_sources_and_lists_deleted_ones(
     paint: Paint, library: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -57,7 +57,7 @@ def test_incremental_paints_what_is_new_or_changed_and_tells_what_is_gone(
         assert found.is_sound, found.problems
 
 
-def test_retry_failed_paints_failures_alone_and_counts_attempts(paint: Paint, library: Path, tmp_path: Path) -> None:
+def test_retry_failed_paints_only_failures_and_counts_attempts(paint: Paint, library: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     first = paint(library, out)
     assert _keys(first)["b/cut.jpg"] == "failed"
@@ -71,7 +71,7 @@ def test_retry_failed_paints_failures_alone_and_counts_attempts(paint: Paint, li
     assert _keys(first)["b/cut.jpg"] == "failed", "a committed run never changes"
 
 
-def test_retry_of_nothing_is_a_mistake(paint: Paint, library: Path, tmp_path: Path) -> None:
+def test_retry_failed_without_a_committed_run_is_refused(paint: Paint, library: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="retry_failed"):
         paint(library, tmp_path / "out", retry_failed="true")
 
@@ -89,10 +89,10 @@ def test_a_new_source_that_takes_a_name_makes_the_later_one_fail(paint: Paint, t
     assert (rows["a.tif.png"]["status"], rows["a.tif.png"]["error_type"]) == ("failed", "KeyCollision")
 
 
-def test_repair_paints_what_is_missing_or_damaged_and_nothing_else(paint: Paint, library: Path, tmp_path: Path) -> None:
+def test_repair_paints_only_missing_and_damaged_results(paint: Paint, library: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     first = paint(library, out)
-    undisturbed = {key: data for key, (_, data) in state_of(out / "images").items()}
+    images_before = {key: data for key, (_, data) in state_of(out / "images").items()}
     (out / "images" / "waves" / "a.jpg").unlink()
     damaged = out / "images" / "waves" / "b" / "c.jpg"
     damaged.write_bytes(damaged.read_bytes()[:-10])
@@ -106,22 +106,22 @@ def test_repair_paints_what_is_missing_or_damaged_and_nothing_else(paint: Paint,
     repaired = stylize(prepare_repair(StorageOptions(), found))
 
     assert _keys(repaired) == {"a.jpg": "ok", "b/c.jpg": "ok"}
-    assert {key: data for key, (_, data) in state_of(out / "images").items()} == undisturbed
+    assert {key: data for key, (_, data) in state_of(out / "images").items()} == images_before
     assert state_of(out / "images")["waves/gone.jpg"] == untouched
     again = verify(StorageOptions(), first.layout)
     assert again.is_sound
     assert again.num_superseded == 2
 
 
-def test_garbage_is_what_no_committed_run_owns(paint: Paint, library: Path, tmp_path: Path) -> None:
+def test_garbage_is_objects_that_no_committed_run_owns(paint: Paint, library: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     first = paint(library, out)
     fill(out / "images", {"waves/stray.jpg": b"nobody's", "dunes/old.jpg": b"nobody's either"})
-    (out / "runs" / "begun").mkdir()
-    (out / "runs" / "begun" / "run.json").write_text("{}")
+    (out / "runs" / "started").mkdir()
+    (out / "runs" / "started" / "run.json").write_text("{}")
 
     garbage = find_garbage(Storage(), str(out))
 
     assert {found.key for found in garbage.objects} == {"waves/stray.jpg", "dunes/old.jpg"}
-    assert garbage.unfinished_runs == ("begun",)
+    assert garbage.unfinished_runs == ("started",)
     assert first.success.run_id not in garbage.unfinished_runs
