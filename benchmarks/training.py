@@ -34,7 +34,7 @@ from stylemill.storage import Storage
 from stylemill.training.checkpoint import TrainState
 from stylemill.training.data import Batches, Content, list_content, load_short_side
 from stylemill.training.schedule import Sampler
-from stylemill.training.train_step import ReducedNet, StepSetup, train_step
+from stylemill.training.train_step import ReducedPrecisionNet, StepSetup, train_step
 
 BATCH, CROP_PX, STEPS_PER_ROUND = 4, 256, 4
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -101,7 +101,7 @@ def make_ours(content: Path, style_image: Path) -> Callable[[], None]:
         net.init_weights(0)
         state = TrainState.fresh(net.train().to(memory_format=torch.channels_last))
         state.set_rate(1e-3)
-        model = ReducedNet(state.net, dtype)
+        model = ReducedPrecisionNet(state.net, dtype)
         images = Content(
             storage, uris, crop_px=CROP_PX, short_side_px=CROP_PX * 3 // 2, cache_bytes=0, max_failed_fraction=0.05
         )  # no cache: every image is decoded, as by the published loop

@@ -34,7 +34,7 @@ from stylemill.style_model import StyleModel, to_bytes
 from stylemill.training.checkpoint import TrainState
 from stylemill.training.data import Batches, Content, list_content, load_short_side
 from stylemill.training.schedule import Sampler, one_cycle
-from stylemill.training.train_step import ReducedNet, StepSetup, frozen_teacher, train_step
+from stylemill.training.train_step import ReducedPrecisionNet, StepSetup, frozen_teacher, train_step
 
 VARIANTS = {
     "nearest": Architecture(width=0.5),
@@ -78,7 +78,7 @@ def train(name: str, uris: list[str], options: argparse.Namespace) -> tuple[Tran
     net = TransformerNet(VARIANTS[name])
     net.init_weights(0)
     state = TrainState.fresh(net.train().to(memory_format=torch.channels_last))
-    model = ReducedNet(state.net, setup.dtype)
+    model = ReducedPrecisionNet(state.net, setup.dtype)
     content = Content(
         Storage(), uris, crop_px=options.crop, short_side_px=options.crop * 3 // 2, cache_bytes=1 << 29,
         max_failed_fraction=0.05,

@@ -132,7 +132,7 @@ def test_a_damaged_checkpoint_is_left_out_and_said_so(whole_run: Path, train: Tr
     newest = sorted((out / "checkpoints").glob("step-*"))[-1]
     (newest / "state.safetensors").write_bytes((newest / "state.safetensors").read_bytes()[:-100])
     result = train(out)
-    assert f"checkpoint {newest.name} is left out" in "\n".join(result.progress.events)
+    assert f"checkpoint {newest.name} is ignored" in "\n".join(result.progress.events)
     assert result.progress.resumed_at == 9
     assert_same_run(out, whole_run)
 

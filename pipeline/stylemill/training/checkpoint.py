@@ -1,10 +1,13 @@
-"""Everything that a training run carries from step to step, as tensors and plain numbers.
+"""The state of a training run, and its checkpoints under ``OUT/checkpoints``.
 
-Checkpoints: a folder each, complete when its ``complete.json`` is there and every digest in it is right.
+``TrainState`` is what changes from step to step: weights, optimizer, average and counters. ``Checkpoints`` reads and
+writes it together with the metrics. Each checkpoint is one folder; it is complete once its ``complete.json`` exists and
+every SHA-256 in that file matches. ``CheckpointWriter`` uploads from a thread while training continues.
 
-Every start of the training function takes the next number by conditional create and notes at which step it resumed.
-That number is the fencing token: a checkpoint of an earlier start counts only up to the step at which the next one
-resumed, so what a killed worker still uploads is never continued.
+Every start of the training function registers: it takes the next start number by conditional create and records the
+step at which it resumes. The number is a fencing token. A checkpoint written by an earlier start is valid only up to
+the step at which the next start resumed, so late uploads of a killed worker are never used. The checkpoints that are
+valid by this rule are the run's lineage.
 """
 
 from __future__ import annotations
@@ -30,6 +33,12 @@ from stylemill.training.layout import Row, metrics_from_parquet, metrics_to_parq
 
 log = logging.getLogger(__name__)
 
+STATE, METRICS, COMPLETE = "state.safetensors", "metrics.parquet", "complete.json"
+LEFTOVERS_S = 3600.0
+"""Half-written files of at least this age belong to a process that was killed."""
+_START = re.compile(r"(\d{6})\.json")
+_FOLDER = re.compile(r"step-(\d{8})\.start-(\d{6})")
+
 _MODEL, _AVERAGE, _OPTIMIZER = "model.", "average.", "optimizer."
 _SLOTS = ("step", "exp_avg", "exp_avg_sq")
 _NUMBERS = ("rate_scale", "num_skipped", "num_skipped_in_a_row")
@@ -42,11 +51,11 @@ class TrainState:
     Args:
         net: the network in training.
         optimizer: Adam over its parameters.
-        average: running mean of the weights, and of the statistics of batch norms, by name.
-        step: updates tried so far, skipped ones included.
+        average: exponential moving average of weights and batch-norm statistics, by name.
+        step: updates attempted so far, including skipped ones.
         rate_scale: multiplier of the learning rate; halved by each roll-back.
-        num_skipped: updates skipped because something was not finite.
-        num_skipped_in_a_row: of these, the ones since the last update that was made.
+        num_skipped: updates skipped because loss or gradient was not finite.
+        num_skipped_in_a_row: updates skipped since the last one that was made.
     """
 
     net: TransformerNet
@@ -70,7 +79,7 @@ class TrainState:
             group["lr"] = rate
 
     def count_step(self, was_updated: bool, ema_decay: float) -> None:
-        """Take note of a step: the mean of the weights follows an update, a skipped one is counted."""
+        """Record a step: move the average after an update, count a skipped one."""
         self.step += 1
         self.num_skipped_in_a_row = 0 if was_updated else self.num_skipped_in_a_row + 1
         if was_updated:
@@ -80,19 +89,19 @@ class TrainState:
 
     @torch.no_grad()
     def update_average(self, decay: float) -> None:
-        """Move the running mean towards the weights; faster at first, when the mean is of little."""
+        """Move the average towards the weights, faster during the first steps, when it covers few updates."""
         decay = min(decay, (1 + self.step) / (10 + self.step))
         for name, parameter in self.net.state_dict(keep_vars=True).items():
             self.average[name].lerp_(parameter.detach(), 1 - decay)
 
     @property
     def is_finite(self) -> bool:
-        """Whether the weights, and their running mean, hold nothing but numbers."""
+        """Whether all weights and their average are finite."""
         tensors = (*self.net.state_dict().values(), *self.average.values())
         return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """Return copies of all tensors on the CPU, and the generator's state, by name."""
+        """Return CPU copies of all tensors, and the state of torch's generator, by name."""
         tensors = {_MODEL + name: tensor for name, tensor in self.net.state_dict().items()}
         tensors |= {_AVERAGE + name: tensor for name, tensor in self.average.items()}
         names = [name for name, _ in self.net.named_parameters()]
@@ -102,22 +111,26 @@ class TrainState:
         return tensors | {"generator": torch.get_rng_state()}
 
     def to_numbers(self) -> dict[str, Any]:
-        """Return everything that is no tensor, but for the step."""
+        """Return the plain values except the step, by name."""
         return {name: getattr(self, name) for name in _NUMBERS}
 
     def load(self, step: int, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
-        """Take over a step and what ``to_tensors`` and ``to_numbers`` returned after it; raises as below."""
+        """Restore the state after a step.
+
+        Args:
+            step: updates attempted by then.
+            tensors: from ``to_tensors``.
+            numbers: from ``to_numbers``.
+
+        Raises:
+            KeyError, RuntimeError: the tensors belong to another network.
+        """
         self._load_tensors(tensors)
         self.step = step
         for name in _NUMBERS:
             setattr(self, name, numbers[name])
 
     def _load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Take over what ``to_tensors`` returned.
-
-        Raises:
-            KeyError, RuntimeError: the tensors are of another network.
-        """
         self.net.load_state_dict(_with_prefix(tensors, _MODEL))
         for name, tensor in _with_prefix(tensors, _AVERAGE).items():
             self.average[name].copy_(tensor)
@@ -137,25 +150,18 @@ def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _laid_out_like(parameter: Tensor, slot: Tensor) -> Tensor:
-    """Return a slot in its parameter's memory layout, as it was before it was saved: the same loops go over it."""
+    """Return an optimizer slot in its parameter's memory layout, which saving loses: the same loops process it."""
     return torch.empty_like(parameter).copy_(slot) if slot.shape == parameter.shape else slot
-
-
-STATE, METRICS, COMPLETE = "state.safetensors", "metrics.parquet", "complete.json"
-LEFTOVERS_S = 3600.0
-"""Half-written files of this age belong to a process that was killed."""
-_START = re.compile(r"(\d{6})\.json")
-_FOLDER = re.compile(r"step-(\d{8})\.start-(\d{6})")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """One complete checkpoint, read and checked."""
+    """One complete checkpoint whose digests match."""
 
     step: int
     tensors: dict[str, Tensor]
     numbers: dict[str, Any]
-    """Plain values beside the tensors."""
+    """Plain values: those of ``TrainState.to_numbers`` and the recorder's."""
     metrics: list[dict[str, Any]]
     """Rows of steps 1 to ``step``."""
 
@@ -164,40 +170,40 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-        storage: where the run is.
-        prefix_uri: folder of its checkpoints.
+        storage: holds the run.
+        prefix_uri: folder of the run's checkpoints.
     """
 
     def __init__(self, storage: Storage, prefix_uri: str) -> None:
         self._storage = storage
         self._prefix_uri = prefix_uri
 
-    def begin_start(self) -> tuple[int, list[str]]:
-        """Take the next start number, noting at which step it resumes.
+    def register_start(self) -> tuple[int, list[str]]:
+        """Take the next start number and record the step at which this start resumes.
 
         Returns:
-            The number, and one sentence for each damaged checkpoint that is left out for good.
+            The number, and one sentence for each damaged checkpoint, which is ignored from now on.
         """
         while True:
             starts = self._starts()
             newest, problems = self._newest(starts)
             self._storage.remove_leftovers(self._prefix_uri, older_than_s=LEFTOVERS_S)
             number = max(starts, default=0) + 1
-            note = json.dumps({"resumed_at": newest.step if newest else 0}).encode()
-            if self._storage.create_bytes(self._start_uri(number), note):
+            record = json.dumps({"resumed_at": newest.step if newest else 0}).encode()
+            if self._storage.create_bytes(self._start_uri(number), record):
                 return number, problems
 
     def check_is_newest(self, start: int) -> None:
-        """Raise RunConflict if a newer start has taken the run over."""
+        """Raise RunConflict if a newer start has taken over the run."""
         newest = max(self._starts(), default=start)
         if newest > start:
             raise RunConflict(f"start {newest} of this run has taken over from start {start}, which stops")
 
     def newest(self, before: float = math.inf) -> Checkpoint | None:
-        """Return the newest checkpoint of this run's lineage that is complete and undamaged, or None.
+        """Return the newest complete and undamaged checkpoint of the lineage, or None.
 
         Args:
-            before: only checkpoints of earlier steps count.
+            before: consider only checkpoints of earlier steps.
         """
         return self._newest(self._starts(), before)[0]
 
@@ -207,12 +213,12 @@ class Checkpoints:
             try:
                 return self._read(name), problems
             except CheckpointError as error:
-                problems.append(f"checkpoint {name} is left out: {error}")
+                problems.append(f"checkpoint {name} is ignored: {error}")
                 log.warning(problems[-1])
         return None, problems
 
     def _starts(self) -> dict[int, int]:
-        """Return the step at which each start resumed."""
+        """Return the step at which each start resumed, by start number."""
         found = self._storage.list_objects(join(self._prefix_uri, "starts"))
         return {
             int(match[1]): json.loads(self._storage.read_bytes(item.uri))["resumed_at"]
@@ -221,7 +227,7 @@ class Checkpoints:
         }
 
     def _lineage(self, starts: dict[int, int], before: float = math.inf) -> Iterator[str]:
-        """Yield the folders of this run's lineage with steps below ``before``, newest first."""
+        """Yield the folders of the lineage with steps below ``before``, newest first."""
         by_start: dict[int, list[tuple[int, str]]] = {}
         for name, step, start in self._folders():
             by_start.setdefault(start, []).append((step, name))
@@ -233,6 +239,7 @@ class Checkpoints:
             limit = min(limit, starts.get(start, 0))
 
     def _folders(self) -> list[tuple[str, int, int]]:
+        """Return name, step and start number of every checkpoint folder."""
         names = {found.key.split("/")[0] for found in self._storage.list_objects(self._prefix_uri)}
         matches = [match for match in map(_FOLDER.fullmatch, sorted(names)) if match]
         return [(match[0], int(match[1]), int(match[2])) for match in matches]
@@ -245,12 +252,12 @@ class Checkpoints:
             digest_of = {file: digests[file] for file in (STATE, METRICS)}
             files = {file: self._storage.read_bytes(join(folder, file)) for file in digest_of}
         except ObjectNotFound as error:
-            raise CheckpointError(f"it is not complete ({error})") from error
+            raise CheckpointError(f"it is incomplete ({error})") from error
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"its {COMPLETE} is damaged ({error})") from error
         for file, sha256 in digest_of.items():
             if hashlib.sha256(files[file]).hexdigest() != sha256:
-                raise CheckpointError(f"{file} is not what was written (its SHA-256 differs)")
+                raise CheckpointError(f"{file} is damaged (its SHA-256 differs)")
         return Checkpoint(
             step=step,
             tensors=safetensors.torch.load(files[STATE]),
@@ -261,7 +268,7 @@ class Checkpoints:
     def write(
         self, start: int, step: int, tensors: dict[str, Tensor], numbers: dict[str, Any], metrics: list[Row]
     ) -> None:
-        """Write one checkpoint; its completion marker goes last."""
+        """Write one checkpoint; ``complete.json`` is written last."""
         folder = join(self._prefix_uri, f"step-{step:08d}.start-{start:06d}")
         files = {STATE: safetensors.torch.save(tensors), METRICS: metrics_to_parquet(metrics)}
         for file, data in files.items():
@@ -271,28 +278,28 @@ class Checkpoints:
         self._storage.write_bytes(join(folder, COMPLETE), complete, durable=True)
 
     def keep_newest(self, count: int, start: int) -> None:
-        """Remove all checkpoints but the newest ``count`` complete ones of the lineage; torn and late ones go too.
+        """Remove all checkpoints except the newest ``count`` complete ones of the lineage.
 
         Args:
-            count: how many are kept.
-            start: who cleans up. What newer starts write is theirs: it may look torn because it is under way.
+            count: number of checkpoints to keep.
+            start: number of the calling start. Folders of newer starts stay: an incomplete one may still be written.
         """
         kept: list[str] = []
         for name in self._lineage(self._starts()):
             if len(kept) < count and self._storage.exists(join(self._prefix_uri, name, COMPLETE)):
                 kept.append(name)
-        for name, _, written_by in self._folders():
-            if name not in kept and written_by <= start:
+        for name, _, writer in self._folders():
+            if name not in kept and writer <= start:
                 self._remove(name)
 
     def discard_after(self, step: int) -> None:
-        """Remove the checkpoints of later steps, which a roll-back has taken back."""
-        for name, of_step, _ in self._folders():
-            if of_step > step:
+        """Remove the checkpoints of later steps after a roll-back to ``step``."""
+        for name, checkpoint_step, _ in self._folders():
+            if checkpoint_step > step:
                 self._remove(name)
 
     def _remove(self, name: str) -> None:
-        # The marker goes first: a folder without it is no checkpoint.
+        # complete.json is removed first: a folder without it is not a checkpoint.
         for file in (COMPLETE, STATE, METRICS):
             self._storage.delete(join(self._prefix_uri, name, file))
         self._storage.remove_leftovers(join(self._prefix_uri, name))
@@ -302,12 +309,12 @@ class Checkpoints:
 
 
 class CheckpointWriter:
-    """Uploads checkpoints from a thread, one at a time, while training goes on.
+    """Uploads checkpoints from a thread, one at a time, while training continues.
 
     Args:
         checkpoints: of the run.
         start: number of this start.
-        keep: how many checkpoints are kept.
+        keep: number of checkpoints to keep.
     """
 
     def __init__(self, checkpoints: Checkpoints, start: int, keep: int) -> None:
@@ -318,11 +325,11 @@ class CheckpointWriter:
         self._waiting: Future[None] | None = None
 
     def submit(self, step: int, tensors: dict[str, Tensor], numbers: dict[str, Any], metrics: list[Row]) -> None:
-        """Begin to write a checkpoint, once the one before it is written; raises what that one raised.
+        """Start writing a checkpoint once the previous one is written; raise the error of the previous one.
 
         Args:
-            step: updates so far.
-            tensors: copies that nobody changes any more.
+            step: updates attempted so far.
+            tensors: copies that do not change any more.
             numbers: plain values.
             metrics: rows of all steps so far; a copy.
         """
@@ -334,7 +341,7 @@ class CheckpointWriter:
         self._checkpoints.keep_newest(self._keep, self._start)
 
     def wait(self) -> None:
-        """Wait until everything is written; raises what went wrong."""
+        """Wait until the submitted checkpoint is written; raise its error."""
         if self._waiting is not None:
             waiting, self._waiting = self._waiting, None
             waiting.result()

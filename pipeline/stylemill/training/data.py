@@ -1,8 +1,10 @@
-"""Content images that cannot be decoded: each is left out, counted, and listed in ``OUT/left_out.json``.
+"""Content images of a training run: the listing, decoded crops, and batches that are prepared in the background.
 
-Content images: the listing, and crops decoded from it.
+``list_content`` lists the images once per run. ``Content`` decodes and caches them and cuts the crop of a sample.
+``Batches`` decodes one worker's crops in threads, a few steps ahead of the training.
 
-Batches decoded in background threads, a few steps ahead of the training.
+An image that cannot be decoded does not stop the training: it is left out, counted over all workers, and listed in
+``OUT/left_out.json``. Above ``max_failed_fraction`` the run fails.
 """
 
 from __future__ import annotations
@@ -32,21 +34,26 @@ from stylemill.training.schedule import SampleIndex, Sampler
 log = logging.getLogger(__name__)
 
 FAILED, SKIPPED = "failed", "skipped"
+MAX_ASPECT = 8
+"""Longest side over shortest; without a limit, a line of 1 x 10,000 px resized to the crop's side takes gigabytes."""
+STEPS_AHEAD = 3
+DECODING_THREADS = 2
+_OPTIONS = DecodeOptions()
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeftOut:
-    """One content image that training does without."""
+class LeftOutImage:
+    """One content image that is not used because it cannot be decoded."""
 
     uri: str
     status: str
-    """``failed``: an image that cannot be decoded; ``skipped``: by its content no image, which nobody minds."""
+    """``failed``: a broken image; ``skipped``: not an image by its content, which does not count as a failure."""
     error_type: str
     error: str
 
     @classmethod
-    def from_error(cls, uri: str, error: ImageError) -> LeftOut:
-        """Return the entry for what a decoder raised."""
+    def from_error(cls, uri: str, error: ImageError) -> LeftOutImage:
+        """Return the entry for an error of the decoder."""
         status = SKIPPED if isinstance(error, NotAnImage) else FAILED
         return cls(uri=uri, status=status, error_type=error.error_type, error=error.message)
 
@@ -54,39 +61,34 @@ class LeftOut:
         return f"{self.uri} ({self.error_type}: {self.error})"
 
 
-def num_failed(left_out: Iterable[LeftOut]) -> int:
-    """Return how many are broken images; notes and sidecars among the images do not count."""
+def num_failed(left_out: Iterable[LeftOutImage]) -> int:
+    """Return the number of broken images; text files and sidecars do not count."""
     return sum(entry.status == FAILED for entry in left_out)
 
 
-def save_left_out(storage: Storage, uri: str, left_out: Iterable[LeftOut]) -> None:
-    """Write the list, in order of location."""
+def save_left_out(storage: Storage, uri: str, left_out: Iterable[LeftOutImage]) -> None:
+    """Write the list as JSON, in order of location."""
     entries = [asdict(entry) for entry in sorted(left_out, key=lambda entry: entry.uri)]
     storage.write_bytes(uri, json.dumps(entries, indent=1, ensure_ascii=False).encode())
 
 
-def load_left_out(storage: Storage, uri: str) -> list[LeftOut]:
-    """Return what earlier starts of the run have listed; a damaged list is begun again."""
+def load_left_out(storage: Storage, uri: str) -> list[LeftOutImage]:
+    """Return the list that earlier starts of the run wrote; empty if it is absent or damaged."""
     try:
-        return [LeftOut(**entry) for entry in json.loads(storage.read_bytes(uri))]
+        return [LeftOutImage(**entry) for entry in json.loads(storage.read_bytes(uri))]
     except (ObjectNotFound, ValueError, TypeError):
         return []
-
-
-_OPTIONS = DecodeOptions()
-MAX_ASPECT = 8
-"""A line of 1 x 10,000 px would take gigabytes once its shorter side is that of a crop."""
 
 
 def list_content(
     storage: Storage, locations: Sequence[str], on_problem: Callable[[ObjectStat], object] | None = None
 ) -> list[str]:
-    """Return the locations of all content images, those of each given location in order of key.
+    """Return the URIs of all content images: location by location, each in order of key.
 
     Args:
-        storage: where they are.
-        locations: prefixes, globs, files, Parquet files of uris.
-        on_problem: takes each entry that cannot be read as an object, such as a link to a directory.
+        storage: holds the images.
+        locations: prefixes, globs, files, or Parquet files with a column ``uri``.
+        on_problem: called with each entry that cannot be read as an object, such as a link to a directory.
 
     Raises:
         ConfigError: a Parquet file without a string column ``uri``.
@@ -103,19 +105,19 @@ def list_content(
 
 
 class Content:
-    """Decoded content images, resized so that a crop is a plain slice; thread-safe.
+    """Decoded content images, resized so that a crop is a slice; thread-safe.
 
-    An image that cannot be decoded is replaced by the next one of the listing that can: always the same one.
+    An image that cannot be decoded is replaced by the next decodable one of the listing, which is always the same.
 
     Args:
-        storage: where the images are.
+        storage: holds the images.
         uris: the listing.
         crop_px: side of a crop.
-        short_side_px: to which images are resized.
-        cache_bytes: decoded images up to this sum are kept.
-        max_failed_fraction: share of undecodable images that is too many.
-        on_left_out: takes each image that is left out and returns how many are broken by then, over all workers; by
-            default only those of this object count.
+        short_side_px: shorter side of the resized images.
+        cache_bytes: decoded images are cached up to this total size.
+        max_failed_fraction: fraction of broken images above which ``crop`` raises.
+        on_left_out: called with each image that is left out; returns the number of broken images over all workers.
+            By default this object counts its own.
     """
 
     def __init__(
@@ -127,7 +129,7 @@ class Content:
         short_side_px: int,
         cache_bytes: int,
         max_failed_fraction: float,
-        on_left_out: Callable[[LeftOut], int] | None = None,
+        on_left_out: Callable[[LeftOutImage], int] | None = None,
     ) -> None:
         self._storage = storage
         self._uris = uris
@@ -139,14 +141,14 @@ class Content:
         self._cached_bytes = 0
         self._lock = threading.Lock()
         self._on_left_out = on_left_out or (lambda entry: num_failed(self.left_out.values()))
-        self.left_out: dict[str, LeftOut] = {}
-        """Undecodable images by location, as far as this object has met them."""
+        self.left_out: dict[str, LeftOutImage] = {}
+        """Undecodable images that this object has tried to decode, by location."""
 
     def crop(self, sample: SampleIndex) -> NDArray[np.uint8]:
         """Return the (crop_px, crop_px, 3) uint8 crop of a sample.
 
         Raises:
-            TooManyFailures: more than the allowed share of the images cannot be decoded.
+            TooManyFailures: the fraction of broken images is above the limit, or no image can be decoded.
             StorageError: storage failed beyond its retries.
         """
         image_HWC = self._image(sample.image)
@@ -172,7 +174,7 @@ class Content:
         try:
             image_HWC = load_short_side(self._fetch(uri), self._short_side_px)
         except ImageError as failure:
-            self._leave_out(LeftOut.from_error(uri, failure))
+            self._leave_out(LeftOutImage.from_error(uri, failure))
             return None
         with self._lock:
             if index not in self._cache and image_HWC.nbytes + self._cached_bytes <= self._cache_bytes:
@@ -186,7 +188,7 @@ class Content:
         except (ObjectNotFound, AccessDenied) as error:
             raise ImageError("Unreadable", str(error)) from error
 
-    def _leave_out(self, entry: LeftOut) -> None:
+    def _leave_out(self, entry: LeftOutImage) -> None:
         with self._lock:
             self.left_out[entry.uri] = entry
             num_broken = self._on_left_out(entry)
@@ -199,19 +201,19 @@ class Content:
 
 
 def load_short_side(data: bytes, short_side_px: int) -> NDArray[np.uint8]:
-    """Decode an image, upright, in sRGB, with its shorter side resized to so many pixels.
+    """Decode an image, upright and in sRGB, and resize its shorter side to ``short_side_px``.
 
-    What is transparent is white. Of an image longer than MAX_ASPECT times its width, the middle is taken.
+    Transparent pixels become white. An image with an aspect ratio above MAX_ASPECT is cropped to its middle.
 
     Args:
         data: bytes of an image file.
-        short_side_px: of the result.
+        short_side_px: shorter side of the result.
 
     Returns:
         (H, W, 3) uint8.
 
     Raises:
-        ImageError: it cannot be decoded.
+        ImageError: the image cannot be decoded.
     """
     if recognise(data, _OPTIONS) == "jpeg":
         image = Image.fromarray(_decode_jpeg(data, short_side_px))
@@ -230,7 +232,7 @@ def load_short_side(data: bytes, short_side_px: int) -> NDArray[np.uint8]:
 
 
 def _decode_jpeg(data: bytes, short_side_px: int) -> NDArray[np.uint8]:
-    """Return (H, W, 3) uint8, decoded at the smallest scale of libjpeg that is large enough: several times faster."""
+    """Return (H, W, 3) uint8, decoded at libjpeg's smallest sufficient scale, which is several times faster."""
     try:
         image = open_image(data, "jpeg")
         if image.width * image.height > _OPTIONS.max_pixels:
@@ -242,21 +244,17 @@ def _decode_jpeg(data: bytes, short_side_px: int) -> NDArray[np.uint8]:
     except ImageError:
         raise
     except Exception as error:
-        # Whatever a decoder raises on hostile bytes is this image's fault.
+        # Any exception of a decoder on hostile bytes is a fault of this image.
         raise ImageError("Corrupt", f"{type(error).__name__}: {error}") from error
 
 
-STEPS_AHEAD = 3
-DECODING_THREADS = 2
-
-
 class Batches:
-    """One worker's part of each step's batch.
+    """One worker's part of each step's batch, decoded in threads up to STEPS_AHEAD steps ahead.
 
     Args:
         content: the images.
-        sampler: which image and crop each sample is.
-        share: step -> global sample indices of this worker.
+        sampler: chooses image and crop of each sample.
+        share: maps a step to the global indices of this worker's samples.
     """
 
     def __init__(self, content: Content, sampler: Sampler, share: Callable[[int], list[int]]) -> None:
@@ -277,5 +275,5 @@ class Batches:
             yield np.stack([crop.result() for crop in waiting.popleft()])
 
     def close(self) -> None:
-        """End the threads."""
+        """Stop the threads."""
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""The end of a training run: its weights and its whole history in one style model."""
+"""Exports a finished training run as a style model: averaged weights, and metadata with the run's history."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from stylemill.storage import Storage
 from stylemill.style_model import StyleModel, save_style_model
 from stylemill.training.checkpoint import TrainState
 from stylemill.training.config import TrainConfig, settings_of
-from stylemill.training.data import LeftOut
+from stylemill.training.data import LeftOutImage
 from stylemill.training.layout import Row, TrainLayout
 
 LOSS_TAIL = 50
-"""So many last losses go into the model's metadata."""
-FAILED_NAMED = 100
+"""Number of last losses in the model's metadata."""
+MAX_FAILED_LISTED = 100
+"""Number of left-out content images in the model's metadata."""
 
 
 def export_style(
@@ -35,9 +36,21 @@ def export_style(
     style_sha256: str,
     teacher_sha256: str | None,
     num_content: int,
-    left_out: Sequence[LeftOut],
+    left_out: Sequence[LeftOutImage],
 ) -> StyleModel:
     """Write the averaged weights as a style model.
+
+    Args:
+        storage: holds the run.
+        layout: of the run.
+        config: of the run.
+        state: after the last step.
+        metrics: rows of all steps.
+        loss_digest: digest of the loss network.
+        style_sha256: digest of the style image's file.
+        teacher_sha256: digest of the teacher's file; None without a teacher.
+        num_content: length of the content listing.
+        left_out: content images that could not be decoded.
 
     Returns:
         The model, with the digest of its file.
@@ -49,7 +62,7 @@ def export_style(
         "steps": state.step,
         "samples_seen": state.step * config.batch_size,
         "num_content": num_content,
-        "failed_content": {entry.uri: f"{entry.error_type}: {entry.error}" for entry in left_out[:FAILED_NAMED]},
+        "failed_content": {entry.uri: f"{entry.error_type}: {entry.error}" for entry in left_out[:MAX_FAILED_LISTED]},
         "num_skipped_updates": state.num_skipped,
         "loss_tail": [_for_json(row["loss"]) for row in metrics[-LOSS_TAIL:]],
         "loss_network": config.loss_network,
@@ -72,12 +85,12 @@ def export_style(
 
 
 def _for_json(loss: float) -> float | None:
-    """Return a loss as JSON has it; that of a skipped step may be no number."""
+    """Return a loss rounded to 6 digits, or None if it is not finite, as after a skipped step."""
     return round(loss, 6) if math.isfinite(loss) else None
 
 
 def _version(weights: Mapping[str, torch.Tensor], settings: Mapping[str, Any]) -> str:
-    """Return a version that equal trainings share: 12 digits of the digest of settings and weights."""
+    """Return the version: 12 hexadecimal digits of the digest of settings and weights, the same for equal trainings."""
     sha256 = hashlib.sha256(digest(settings).encode())
     for name in sorted(weights):
         sha256.update(weights[name].contiguous().numpy().tobytes())

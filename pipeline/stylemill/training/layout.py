@@ -1,7 +1,4 @@
-"""Where the files of a training run live under the output location.
-
-One row per step: ``metrics.parquet``.
-"""
+"""Locations of a training run's files under OUT, and the table ``metrics.parquet`` with one row per step."""
 
 from __future__ import annotations
 
@@ -39,17 +36,17 @@ class TrainLayout:
 
     @property
     def lease_uri(self) -> str:
-        """Prefix of the lease objects that say who may train."""
+        """Prefix of the lease objects; only the holder of the lease trains."""
         return join(self.checkpoints_uri, "lease")
 
     @property
     def config_uri(self) -> str:
-        """The run's config, as YAML that ``--config`` reads."""
+        """The run's config as YAML, readable by ``--config``."""
         return join(self.out, "config.yaml")
 
     @property
     def identity_uri(self) -> str:
-        """What decides the weights: settings, digests of the style image and of the content listing, as JSON."""
+        """The run's identity as JSON: the settings that decide the weights, with digests of the files they name."""
         return join(self.checkpoints_uri, "run.json")
 
     @property
@@ -64,12 +61,12 @@ class TrainLayout:
 
     @property
     def left_out_uri(self) -> str:
-        """The content images that cannot be decoded, as JSON; absent as long as there are none."""
+        """The content images that cannot be decoded, as JSON; absent if there are none."""
         return join(self.out, "left_out.json")
 
     @property
     def tensorboard_uri(self) -> str:
-        """Folder of the event files, if they are asked for."""
+        """Folder of the event files that ``--tensorboard`` writes."""
         return join(self.out, "tensorboard")
 
     @property
@@ -99,24 +96,25 @@ METRICS_SCHEMA = pa.schema(
         pa.field("peak_memory_bytes", pa.int64()),
     ]
 )
-"""``step`` counts from 1. Times, rate and memory are this machine's and this attempt's; the rest is reproducible.
-``teacher_loss`` is null without a teacher. Terms are not weighted, ``loss`` is their weighted sum."""
+"""Columns of ``metrics.parquet``. ``step`` counts from 1; ``loss`` is the weighted sum of the unweighted terms;
+``teacher_loss`` is null without a teacher. ``images_per_s``, ``data_wait_s`` and ``peak_memory_bytes`` depend on the
+machine and the attempt; all other columns are reproducible."""
 
 Row = Mapping[str, Any]
 
 
 def metrics_to_parquet(rows: Sequence[Row]) -> bytes:
-    """Return rows as the bytes of a Parquet file."""
+    """Encode rows as a Parquet file."""
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(list(rows), schema=METRICS_SCHEMA), sink, compression="zstd")
     return sink.getvalue()
 
 
 def metrics_from_parquet(data: bytes) -> list[dict[str, Any]]:
-    """Return the rows in the bytes of a Parquet file; columns that an older version did not write are None.
+    """Decode the rows of a Parquet file; nullable columns that it lacks are None.
 
     Raises:
-        CheckpointError: it is no Parquet file, or lacks what every step has.
+        CheckpointError: the bytes are not a Parquet file, or a required column is missing.
     """
     try:
         table = pq.read_table(pa.BufferReader(data))

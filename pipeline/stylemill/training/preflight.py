@@ -1,6 +1,8 @@
-"""Whether a run was finished before: its style model is there, is its own, and nothing more is asked of it.
+"""Checks a training run before Ray starts, and records its identity under OUT.
 
-Everything about a training run that can be found wrong before Ray starts.
+``prepare`` reads and checks all inputs, freezes the content listing, and compares the settings with those of an earlier
+run in the same output location: equal settings resume that run, other settings are a ConfigError. A finished run is
+recognised by its style model.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from stylemill.errors import ConfigError, ImageError, ObjectNotFound, config_err
 from stylemill.nn.architecture import Architecture
 from stylemill.registry import locate_model
 from stylemill.storage import Storage, resolve
-from stylemill.storage.options import first_look
+from stylemill.storage.options import preflight_options
 from stylemill.storage.uri import can_name_folder, is_inside
 from stylemill.storage.user_errors import listing_input, reading_input, writing_output
 from stylemill.style_model import StyleHeader, from_bytes, load_style_header, read_header
@@ -27,113 +29,64 @@ from stylemill.training.data import list_content, load_short_side
 from stylemill.training.layout import TrainLayout
 from stylemill.training.tensorboard import check_tensorboard
 
-
-def finished_style(storage: Storage, layout: TrainLayout, config: TrainConfig, style_sha256: str) -> StyleHeader | None:
-    """Return the header of the run's final style model, or None if there is still something to train.
-
-    Args:
-        storage: where the run is.
-        layout: of the run.
-        config: what is asked for.
-        style_sha256: digest of the style image's file.
-
-    Raises:
-        ConfigError: what lies in the style model's place is none, or was trained by another run.
-        StorageError: storage failed beyond its retries.
-    """
-    if not storage.exists(layout.style_uri):
-        return None
-    try:
-        header = load_style_header(storage, layout.style_uri)
-    except ConfigError as error:
-        problem, cure = f"holds a style.safetensors that {error.problem}", "remove it, or choose another --out"
-        raise ConfigError("out", config.out, problem, cure) from None
-    found = header.metadata.get("config")
-    trained: dict[str, Any] = found if isinstance(found, dict) else {}
-    _check_is_own(layout, config, trained, header.metadata.get("style_image_sha256"), style_sha256)
-    asked = trained.get("steps", 0)
-    if header.metadata.get("steps", asked) >= config.steps:
-        return header
-    # It stopped early, or fewer steps were asked for.
-    is_as_patient = 0 < config.patience <= trained.get("patience", 0)
-    return header if asked >= config.steps and is_as_patient else None
-
-
-def _check_is_own(
-    layout: TrainLayout, config: TrainConfig, trained: dict[str, Any], trained_on: str | None, style_sha256: str
-) -> None:
-    """Raise ConfigError unless the model was trained with these settings.
-
-    Usually the run's identity has told so before. It is gone where somebody removed the checkpoints to save space.
-    """
-    cure = "use the same as before, or choose another --out for a new style"
-    if trained_on != style_sha256:
-        problem = f"is not the one that {layout.style_uri} was trained for"
-        raise ConfigError("style_image", config.style_image, problem, cure)
-    settings = settings_of(config)
-    locations = {"content": [resolve(location) for location in config.content]}
-    for name in settings.keys() & trained.keys() - {*SETTINGS_THAT_MAY_CHANGE, "style_image", "warm_start", "teacher"}:
-        before = [resolve(location) for location in trained[name]] if name == "content" else trained[name]
-        if locations.get(name, settings[name]) != before:
-            problem = f"differs from {trained[name]!r}, with which {layout.style_uri} was trained"
-            raise ConfigError(name, getattr(config, name), problem, cure)
-
-
 FEW_IMAGES = 8
-
-
+"""A warning is shown for fewer content images."""
 LOSS_REVISIONS = {"pyramid": "pyramid, halved without aliasing"}
-"""Loss networks that once were others: a run that was begun with the old one cannot go on with the new one."""
+"""Current revision of loss networks whose definition has changed.
+
+The revision is part of a run's identity: a run that began with another revision cannot be resumed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedTraining:
-    """A checked training run whose identity stands in storage."""
+    """A checked training run whose identity is recorded in storage."""
 
     config: TrainConfig
     layout: TrainLayout
     style_png: bytes
-    """The style image as the loss sees it: upright RGB, PNG."""
+    """The style image as the loss sees it: upright, RGB, resized, PNG."""
     style_sha256: str
     """Digest of the style image's file."""
     content: tuple[str, ...]
     """The frozen listing of content images."""
     warm_start: bytes | None
-    """The style model to start from."""
+    """File of the style model to start from."""
     teacher: bytes | None
-    """The style model whose pictures are learned."""
+    """File of the style model whose outputs are learned."""
     loss_weights: bytes | None
-    """Parameters of the loss network, if a location of them was given."""
+    """Parameters of the loss network; None unless their location was given."""
     finished: StyleHeader | None
-    """Set if the run was finished before: there is nothing to do."""
+    """Header of the final style model if the run is already finished: there is nothing to do."""
     warnings: tuple[str, ...] = ()
 
 
 def prepare(config: TrainConfig) -> PreparedTraining:
-    """Check a config against the world and take possession of the output.
+    """Check a config's inputs and output, and record the run's identity.
 
     Raises:
-        ConfigError: the style image cannot be read, there is no content, the output cannot be written or holds a
-            run with other settings.
+        ConfigError: an input cannot be read, there is no content, or the output cannot be written or holds a run with
+            other settings.
     """
-    storage, layout = Storage(first_look(config.storage)), TrainLayout(_resolved("out", config.out))
+    storage, layout = Storage(preflight_options(config.storage)), TrainLayout(_resolved("out", config.out))
     if config.tensorboard:
         check_tensorboard()
     if not can_name_folder(config.style_name):
-        raise ConfigError("name", config.style_name, "is no folder name", "give another --name")
+        raise ConfigError("name", config.style_name, "is not a folder name", "give another --name")
     style_png, style_sha256 = _read_style(storage, config)
     warm_start = _read_model(storage, "warm_start", config.warm_start, config.registry)
     teacher = _read_model(storage, "teacher", config.teacher, config.registry)
     loss_weights = _read_loss_weights(storage, config)
-    shape_taken = _shape_taken(config, warm_start)
-    content, unlisted = _list_content(storage, config)
+    adopted = _adopted_architecture(config, warm_start)
+    content, unreadable = _list_content(storage, config)
     if any(is_inside(layout.out, resolve(location)) for location in config.content):
-        raise ConfigError("out", config.out, "lies inside the content images", "choose a location outside them")
+        raise ConfigError("out", config.out, "is inside the content images", "choose a location outside them")
     with writing_output(config.out):
-        finished = finished_style(storage, layout, config, style_sha256)
-        _claim(storage, layout, config, _identity(config, style_sha256, warm_start=warm_start, teacher=teacher))
+        finished = _finished_style(storage, layout, config, style_sha256)
+        _record_identity(
+            storage, layout, config, _identity(config, style_sha256, warm_start=warm_start, teacher=teacher)
+        )
         before = _config_before(storage, layout)
-        # A file that says the same may have been written by hand, with comments.
+        # An equal file is kept: it may have been written by hand, with comments.
         if finished is None and before != config:
             storage.write_bytes(layout.config_uri, to_yaml(config).encode())
         storage.create_bytes(layout.content_uri, json.dumps(content, indent=0).encode())
@@ -149,8 +102,8 @@ def prepare(config: TrainConfig) -> PreparedTraining:
         loss_weights=loss_weights,
         finished=finished,
         warnings=(
-            *shape_taken,
-            *unlisted,
+            *adopted,
+            *unreadable,
             *_warnings(config, frozen, before if finished is None else None),
         ),
     )
@@ -186,27 +139,27 @@ def _read_model(storage: Storage, field: str, uri: str | None, registry: str | N
     return data
 
 
-def _shape_taken(config: TrainConfig, warm_start: bytes | None) -> tuple[str, ...]:
-    """Return a word about what the network takes from the style model that it starts from.
+def _adopted_architecture(config: TrainConfig, warm_start: bytes | None) -> tuple[str, ...]:
+    """Return a warning if the network gets another architecture than the config's, from the model it starts from.
 
     Raises:
-        ConfigError: another shape is asked for than that model has.
+        ConfigError: the config asks for another architecture than the model has.
     """
     if warm_start is None:
         return ()
     model = Architecture.from_mapping(read_header(warm_start, source=str(config.warm_start)).architecture)
-    taken = []
+    adopted = []
     for name in ("width", "upsampling", "norm", "residual"):
         asked, has = getattr(config, name), getattr(model, name)
         if asked not in (has, getattr(TrainConfig, name)):
             cure = f"leave it out to take {has}, or start without those weights"
-            raise ConfigError(name, asked, f"is not that of the style model to start from, {has}", cure)
-        taken += [f"{name} {has}"] * (asked != has)
-    return (f"the network takes {', '.join(taken)} from the style model that it starts from",) if taken else ()
+            raise ConfigError(name, asked, f"differs from the style model to start from, which has {has}", cure)
+        adopted += [f"{name} {has}"] * (asked != has)
+    return (f"the network adopts {', '.join(adopted)} from the style model that it starts from",) if adopted else ()
 
 
 def _read_loss_weights(storage: Storage, config: TrainConfig) -> bytes | None:
-    """Return the file of the loss network's parameters, once they are known to fit."""
+    """Return the parameters of the loss network after checking that they fit, or None if no location was given."""
     uri = config.loss_weights
     with reading_input("loss_weights", uri, expected="torchvision's weights"):
         weights = None if uri is None else storage.read_bytes(_resolved("loss_weights", uri))
@@ -221,7 +174,7 @@ def _read_loss_weights(storage: Storage, config: TrainConfig) -> bytes | None:
 
 
 def _list_content(storage: Storage, config: TrainConfig) -> tuple[list[str], list[str]]:
-    """Return the locations of the content images, and a word about entries that are none."""
+    """Return the URIs of the content images, and a warning if entries cannot be read."""
     problems: list[str] = []
     with listing_input("content", list(config.content)), config_errors_for("content"):
         content = list_content(
@@ -230,7 +183,7 @@ def _list_content(storage: Storage, config: TrainConfig) -> tuple[list[str], lis
             lambda found: problems.append(f"{found.uri}: {found.problem or found.problem_type}"),
         )
     if not content:
-        cure = "give a prefix, glob, file or Parquet file of uris that holds some"
+        cure = "give a prefix, glob, file or Parquet file of uris that holds images"
         but = f", but {problems[0]}" if problems else ""
         raise ConfigError("content", list(config.content), f"holds no images{but}", cure)
     entries = f"{len(problems):,} of the content's entries cannot be read, the first: {problems[0]}" if problems else ""
@@ -240,9 +193,9 @@ def _list_content(storage: Storage, config: TrainConfig) -> tuple[list[str], lis
 def _identity(
     config: TrainConfig, style_sha256: str, *, warm_start: bytes | None, teacher: bytes | None
 ) -> dict[str, Any]:
-    """Return what a resumed run must have in common with the run that it continues.
+    """Return the settings that a resumed run must have in common with the run that it continues.
 
-    Of the content only the locations count: what they held at first was listed then, and the run goes on with that.
+    Of the content, only the given locations are part of the identity: the listing of the first start stays in use.
     """
     settings = {name: value for name, value in settings_of(config).items() if name not in SETTINGS_THAT_MAY_CHANGE}
     settings |= {"style_image": style_sha256, "content": [resolve(location) for location in config.content]}
@@ -253,36 +206,83 @@ def _identity(
     return settings
 
 
-def _claim(storage: Storage, layout: TrainLayout, config: TrainConfig, identity: dict[str, Any]) -> None:
-    """Create the run's identity, or find it there.
+def _record_identity(storage: Storage, layout: TrainLayout, config: TrainConfig, identity: dict[str, Any]) -> None:
+    """Create the run's ``run.json``, or check that it is equal.
 
     Raises:
-        ConfigError: a run with other settings was begun there.
+        ConfigError: the output holds a run that was started with other settings.
     """
     if storage.create_bytes(layout.identity_uri, json.dumps(identity, indent=1, ensure_ascii=False).encode()):
         return
     try:
-        begun_with = json.loads(storage.read_bytes(layout.identity_uri))
+        recorded = json.loads(storage.read_bytes(layout.identity_uri))
     except ValueError as error:
         cure = "choose another --out"
         raise ConfigError("out", layout.out, f"holds a run whose run.json is damaged ({error})", cure) from None
-    dropped = {name: None for name in OMITTED_AT_DEFAULT if name in begun_with}
+    dropped = {name: None for name in OMITTED_AT_DEFAULT if name in recorded}
     for name, value in {**dropped, **identity}.items():
-        if begun_with.get(name) != value:
+        if recorded.get(name) != value:
             by_digest = name in ("style_image", "warm_start", "teacher")
-            before = "is not the file" if by_digest else f"differs from {begun_with.get(name)!r},"
-            problem = f"{before} with which the run in {layout.out} was begun"
+            before = "is not the file" if by_digest else f"differs from {recorded.get(name)!r},"
+            problem = f"{before} with which the run in {layout.out} was started"
             shown = getattr(config, name) if by_digest else value
             raise ConfigError(name, shown, problem, "use the same to resume, or another --out for a new run")
 
 
 def _config_before(storage: Storage, layout: TrainLayout) -> TrainConfig | None:
-    """Return the config that the run was last started with, or None at its first start."""
+    """Return the config of the run's previous start; None at its first start or if the file cannot be read."""
     try:
         text = storage.read_bytes(layout.config_uri).decode()
         return from_mapping(TrainConfig, parse_yaml(text, source=layout.config_uri))
     except (ObjectNotFound, UnicodeDecodeError, ConfigError):
-        return None  # only a warning depends on it
+        return None  # only a warning depends on this
+
+
+def _finished_style(
+    storage: Storage, layout: TrainLayout, config: TrainConfig, style_sha256: str
+) -> StyleHeader | None:
+    """Return the header of the run's final style model, or None if training must continue.
+
+    Raises:
+        ConfigError: ``style.safetensors`` is not a style model, or was trained with other settings.
+        StorageError: storage failed beyond its retries.
+    """
+    if not storage.exists(layout.style_uri):
+        return None
+    try:
+        header = load_style_header(storage, layout.style_uri)
+    except ConfigError as error:
+        problem, cure = f"holds a style.safetensors that {error.problem}", "remove it, or choose another --out"
+        raise ConfigError("out", config.out, problem, cure) from None
+    found = header.metadata.get("config")
+    trained: dict[str, Any] = found if isinstance(found, dict) else {}
+    _check_is_own(layout, config, trained, header.metadata.get("style_image_sha256"), style_sha256)
+    asked = trained.get("steps", 0)
+    if header.metadata.get("steps", asked) >= config.steps:
+        return header
+    # The run stopped early, or was started with fewer steps.
+    is_as_patient = 0 < config.patience <= trained.get("patience", 0)
+    return header if asked >= config.steps and is_as_patient else None
+
+
+def _check_is_own(
+    layout: TrainLayout, config: TrainConfig, trained: dict[str, Any], trained_on: str | None, style_sha256: str
+) -> None:
+    """Raise ConfigError unless the model was trained with these settings.
+
+    Needed because ``run.json`` is absent if the user has removed the checkpoints to save space.
+    """
+    cure = "use the same value, or choose another --out for a new style"
+    if trained_on != style_sha256:
+        problem = f"is not the one that {layout.style_uri} was trained for"
+        raise ConfigError("style_image", config.style_image, problem, cure)
+    settings = settings_of(config)
+    locations = {"content": [resolve(location) for location in config.content]}
+    for name in settings.keys() & trained.keys() - {*SETTINGS_THAT_MAY_CHANGE, "style_image", "warm_start", "teacher"}:
+        before = [resolve(location) for location in trained[name]] if name == "content" else trained[name]
+        if locations.get(name, settings[name]) != before:
+            problem = f"differs from {trained[name]!r}, with which {layout.style_uri} was trained"
+            raise ConfigError(name, getattr(config, name), problem, cure)
 
 
 def _warnings(config: TrainConfig, content: tuple[str, ...], before: TrainConfig | None) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
-"""Sample grids: crops of content over what the network makes of them.
+"""What a training run writes and reports while it runs: metrics, progress, sample grids, checkpoints.
 
-What a training run leaves behind while it goes on: rows, progress, sample grids, checkpoints.
+Every worker has a ``Recorder`` and keeps the rows of all steps, so that each can resume or roll back. Only the first
+worker's recorder has a checkpoint writer; the others write and report nothing.
 """
 
 from __future__ import annotations
@@ -29,20 +30,23 @@ from stylemill.training.train_step import StepResult
 
 NUM_SAMPLES = 4
 JPEG_QUALITY = 88
+PROGRESS_PERIOD_S = 0.5
+WINDOW_STEPS = 20
+"""Steps over which loss and throughput are averaged for the progress line."""
 
 
 @torch.no_grad()
 def sample_grid(net: nn.Module, weights: dict[str, Tensor], crops_NHWC: Tensor) -> bytes:
-    """Return a JPEG with the crops in the upper row and their repainted versions below.
+    """Return a JPEG with the crops in the upper row and the network's outputs for them below.
 
     Args:
-        net: the network in training; left as it is.
-        weights: parameters to paint with, by name.
+        net: the network in training; not changed.
+        weights: parameters and buffers to use instead of the network's, by name.
         crops_NHWC: (N, H, W, 3) uint8.
     """
     device = next(iter(weights.values())).device
     was_training = net.training
-    net.eval()  # a batch norm must neither take these crops' statistics nor keep them
+    net.eval()  # batch norm must neither use nor record the statistics of these crops
     painted_NCHW = torch.func.functional_call(net, weights, (normalize(crops_NHWC.to(device)),))
     net.train(was_training)
     painted_NHWC = deprocess(painted_NCHW)[:, : crops_NHWC.shape[1], : crops_NHWC.shape[2]].cpu()
@@ -52,23 +56,18 @@ def sample_grid(net: nn.Module, weights: dict[str, Tensor], crops_NHWC: Tensor) 
     return buffer.getvalue()
 
 
-PROGRESS_PERIOD_S = 0.5
-WINDOW_STEPS = 20
-"""Steps over which loss and pace are averaged for the progress line."""
-
-
 class Recorder:
     """Keeps the rows of all steps on every worker; the first worker also writes and reports.
 
     Args:
         config: of the run.
         layout: of the run.
-        storage: where the run is.
-        tracker: takes the progress.
-        writer: uploads checkpoints; None on all workers but the first.
-        num_workers: in this start.
-        device: whose memory is watched.
-        samples_NHWC: crops shown in the sample grids, uint8; the same all the time.
+        storage: holds the run.
+        tracker: receives the progress.
+        writer: uploads checkpoints; None on all workers except the first.
+        num_workers: of this start.
+        device: whose peak memory is recorded.
+        samples_NHWC: uint8 crops of the sample grids, or None to write no grids.
     """
 
     def __init__(
@@ -99,29 +98,38 @@ class Recorder:
         self.resumed_at = 0
         self._events: list[str] = []
         self._pace: deque[tuple[float, float]] = deque(maxlen=WINDOW_STEPS)
-        self._last_shown_s = 0.0
-        self._answer: Any = None
+        self._last_report_s = 0.0
+        self._reply: Any = None
+        """Reference to the tracker's reply to the newest report: whether to stop."""
 
-    def continue_from(self, checkpoint: Checkpoint) -> None:
-        """Go on with the rows of a checkpoint."""
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue with the rows of a checkpoint."""
         self.rows = list(checkpoint.metrics)
         self.plateau = Plateau(**checkpoint.numbers["plateau"])
         if self._event_files is not None:
             self._event_files.continue_after(checkpoint.step)
 
-    def start_over(self) -> None:
-        """Forget all rows: the run begins again."""
+    def reset(self) -> None:
+        """Drop all rows: the run continues at its first step."""
         self.rows, self.plateau = [], Plateau()
         if self._event_files is not None:
             self._event_files.continue_after(0)
 
-    def note(self, event: str) -> None:
-        """Tell a person something, in the progress."""
+    def add_event(self, event: str) -> None:
+        """Add a message for the user to the progress; the next ``report`` is sent at once."""
         self._events.append(event)
-        self._last_shown_s = 0.0
+        self._last_report_s = 0.0
 
     def add(self, step: int, result: StepResult, rate: float, *, seconds: float, wait_s: float) -> None:
-        """Record one step."""
+        """Record one step.
+
+        Args:
+            step: of the row, from 1.
+            result: of the step.
+            rate: learning rate of the step.
+            seconds: duration of the step, waiting included.
+            wait_s: seconds of it spent waiting for the batch.
+        """
         self._pace.append((seconds, wait_s))
         self.rows.append(
             {
@@ -143,30 +151,30 @@ class Recorder:
         if self._meters is not None:
             self._meters.count(step, result.loss, is_finite=result.is_finite, seconds=seconds, wait_s=wait_s)
         if not result.is_finite:
-            self.note(f"step {step}: loss or gradient is not finite, the update was skipped")
+            self.add_event(f"step {step}: loss or gradient is not finite, the update was skipped")
 
     @property
     def should_stop(self) -> bool:
-        """Whether the driver has asked, by the newest answer to a report, to stop."""
-        if self._answer is None or not ray.wait([self._answer], timeout=0)[0]:
+        """Whether the driver has asked to stop, by the reply to the newest report."""
+        if self._reply is None or not ray.wait([self._reply], timeout=0)[0]:
             return False
-        return bool(ray.get(self._answer))
+        return bool(ray.get(self._reply))
 
-    def show(self, step: int) -> None:
-        """Report the progress, about twice a second."""
-        if time.monotonic() - self._last_shown_s >= PROGRESS_PERIOD_S:
-            self._report(step, is_finished=False)
+    def report(self, step: int) -> None:
+        """Send the progress to the tracker, at most twice a second."""
+        if time.monotonic() - self._last_report_s >= PROGRESS_PERIOD_S:
+            self._send_progress(step, is_finished=False)
 
-    def show_last(self, step: int, *, is_finished: bool) -> None:
-        """Report where this start ended, and wait until the driver can know."""
-        self._report(step, is_finished=is_finished)
-        if self._answer is not None:
-            ray.get(self._answer)
+    def report_end(self, step: int, *, is_finished: bool) -> None:
+        """Send the progress at the end of this start, and wait until the tracker has it."""
+        self._send_progress(step, is_finished=is_finished)
+        if self._reply is not None:
+            ray.get(self._reply)
 
-    def _report(self, step: int, *, is_finished: bool) -> None:
+    def _send_progress(self, step: int, *, is_finished: bool) -> None:
         if self._writer is None:
             return
-        self._last_shown_s = time.monotonic()
+        self._last_report_s = time.monotonic()
         losses = [row["loss"] for row in self.rows[-WINDOW_STEPS:]]
         seconds = sum(pace[0] for pace in self._pace)
         progress = TrainProgress(
@@ -181,15 +189,15 @@ class Recorder:
             events=tuple(self._events),
             is_finished=is_finished,
         )
-        self._answer = self._tracker.update.remote(progress)
+        self._reply = self._tracker.update.remote(progress)
 
-    def end_period(self) -> None:
-        """Take note of how the loss developed since the last regular checkpoint; at no other step."""
+    def update_plateau(self) -> None:
+        """Update the plateau with the losses since the last regular checkpoint; call only at regular checkpoints."""
         recent = [row["loss"] for row in self.rows[-self._config.checkpoint_every :] if not row["skipped"]]
         self.plateau = self.plateau.after(recent)
 
-    def checkpoint(self, state: TrainState) -> None:
-        """Begin to write a checkpoint, and the metrics so far."""
+    def write_checkpoint(self, state: TrainState) -> None:
+        """Start writing a checkpoint in the background, and write the metrics so far."""
         if self._writer is None:
             return
         numbers = state.to_numbers() | {
@@ -199,8 +207,8 @@ class Recorder:
         self._writer.submit(state.step, state.to_tensors(), numbers, list(self.rows))
         self._write_rows()
 
-    def sample(self, state: TrainState) -> None:
-        """Write a grid of what the network makes of the same few crops each time."""
+    def write_samples(self, state: TrainState) -> None:
+        """Write the sample grid of the averaged weights; its crops are the same at every step."""
         if self._writer is not None and self._samples_NHWC is not None:
             grid = sample_grid(state.net, state.average, torch.from_numpy(self._samples_NHWC))
             self._storage.write_bytes(self._layout.sample_uri(state.step), grid)
@@ -208,7 +216,7 @@ class Recorder:
                 self._event_files.add_grid(state.step, grid)
 
     def wait(self) -> None:
-        """Wait until the newest checkpoint is written; raises what went wrong."""
+        """Wait until the newest checkpoint is written; raise its error."""
         if self._writer is not None:
             self._writer.wait()
 

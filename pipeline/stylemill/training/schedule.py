@@ -1,10 +1,8 @@
-"""Which image and which crop a sample is, and how the loss looks at a step: functions of the seed and an index alone.
+"""The samples, loss views and learning rate of each step, and the rule for stopping early.
 
-It does not depend on the number of workers, and a resumed run sees exactly the samples that an undisturbed one would.
-
-The learning rate of each step: a function of the step alone, so that resuming needs no state.
-
-Noticing that the loss has stopped falling.
+Samples and views depend only on the seed and a global index: not on the number of workers, and a resumed run sees
+exactly the samples of an undisturbed one. The learning rate depends only on the step, so resuming needs no state.
+``Plateau``, which detects that the loss has stopped falling, is saved with each checkpoint.
 """
 
 from __future__ import annotations
@@ -16,21 +14,26 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stylemill.nn.losses import WHOLE, LossView
+from stylemill.nn.losses import FULL_VIEW, LossView
 
 _ORDER, _CROP, _VIEW = 1, 2, 3
-"""Streams of the seed: one orders the epochs, one places the crops, one says how the loss looks at a step's results."""
+"""Random streams of the seed: the order of each epoch, the position of each crop, the loss view of each step."""
 _MARGIN = 16
-"""A view leaves out a sixteenth of the crop's rows and columns."""
+"""A loss view omits a sixteenth of the crop's rows and columns."""
+WARM_UP = 0.2
+"""Fraction of the steps during which the learning rate rises."""
+START_DIVISOR = 25.0
+END_DIVISOR = 1e4
+"""The learning rate starts at the highest rate / START_DIVISOR and ends at the highest rate / END_DIVISOR."""
 
 
 @dataclass(frozen=True)
 class SampleIndex:
-    """One sample.
+    """Image and crop of one sample.
 
     Args:
         image: index into the content listing.
-        position: of the crop, two numbers in [0, 1): down and across.
+        position: of the crop: vertical and horizontal, each in [0, 1).
     """
 
     image: int
@@ -38,7 +41,7 @@ class SampleIndex:
 
 
 class Sampler:
-    """Every image once per epoch, in an order of its own for each epoch.
+    """Draws every image once per epoch, in a different order each epoch.
 
     Args:
         num_images: length of the content listing.
@@ -47,7 +50,7 @@ class Sampler:
 
     def __init__(self, num_images: int, seed: int) -> None:
         if num_images < 1:
-            raise ValueError("there is nothing to sample from")
+            raise ValueError("num_images is below 1")
         self.num_images = num_images
         self._seed = seed
         self._epoch = -1
@@ -63,15 +66,15 @@ class Sampler:
         return SampleIndex(int(self._order[place]), (float(down), float(across)))
 
     def view(self, step: int, crop_px: int, least_scale: float) -> LossView:
-        """Return how the loss looks at a step's results, all of them alike.
+        """Return the loss view of a step, the same for all its samples.
 
         Args:
             step: from 0.
             crop_px: side of the crops.
-            least_scale: of the view; at 1 it is whole.
+            least_scale: smallest scale of a view; at 1 every view is the whole crop.
         """
         if least_scale == 1:
-            return WHOLE
+            return FULL_VIEW
         scale, down, across = np.random.Generator(np.random.PCG64([self._seed, _VIEW, step])).random(3)
         margin_px = crop_px // _MARGIN
         return LossView(
@@ -82,30 +85,24 @@ class Sampler:
         )
 
     def share(self, step: int, batch_size: int, rank: int, num_workers: int) -> list[int]:
-        """Return the global indices of one worker's part of a step's batch.
+        """Return the global sample indices of one worker's part of a step's batch.
 
         Args:
             step: from 0.
             batch_size: samples of a step over all workers.
             rank: of the worker.
-            num_workers: in all; need not divide the batch.
+            num_workers: total number; need not divide the batch.
         """
         return list(range(step * batch_size + rank, (step + 1) * batch_size, num_workers))
 
 
-WARM_UP = 0.2
-"""Share of the steps in which the rate rises."""
-START_DIVISOR = 25.0
-END_DIVISOR = 1e4
-
-
 def one_cycle(step: int, steps: int, highest: float) -> float:
-    """Return the rate of a step: a cosine up to the highest rate, then a longer one down to almost nothing.
+    """Return the learning rate of a step: a cosine rise to the highest rate, then a longer cosine fall.
 
     Args:
         step: from 0.
         steps: of the run.
-        highest: rate of the cycle.
+        highest: peak of the cycle.
 
     Source: Smith and Topin 2017, arXiv:1708.07120, with cosine slopes.
     """
@@ -121,18 +118,18 @@ def _cosine(start: float, end: float, progress: float) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Plateau:
-    """How the mean loss between checkpoints has developed; a value, carried from checkpoint to checkpoint."""
+    """The lowest mean loss between two checkpoints, and how long ago it was reached; saved with each checkpoint."""
 
     best_loss: float = math.inf
     """Lowest mean loss so far."""
     num_without_gain: int = 0
-    """Checkpoints since then."""
+    """Number of checkpoints since ``best_loss``."""
 
     def after(self, losses: Sequence[float]) -> Plateau:
-        """Return the development after one more checkpoint.
+        """Return the value after one more checkpoint.
 
         Args:
-            losses: of the steps since the last checkpoint.
+            losses: of the steps since the last checkpoint, without skipped ones; empty counts as no gain.
         """
         mean = sum(losses) / len(losses) if losses else math.inf
         if mean < self.best_loss:
@@ -140,5 +137,5 @@ class Plateau:
         return Plateau(best_loss=self.best_loss, num_without_gain=self.num_without_gain + 1)
 
     def is_reached(self, patience: int) -> bool:
-        """Tell whether ``patience`` checkpoints brought nothing; 0 is endless patience."""
+        """Return whether the last ``patience`` checkpoints brought no lower loss; always False for 0."""
         return 0 < patience <= self.num_without_gain

@@ -1,7 +1,7 @@
-"""Event files for TensorBoard, one for each stretch between two checkpoints.
+"""Event files for TensorBoard, one for the steps between two checkpoints.
 
-A stretch is written as a whole when its checkpoint is, and named for its first step. A resumed run removes the
-stretches behind the step at which it resumes and writes them again, so that no step appears twice.
+A file is written together with the checkpoint at its end and named after its first step. A resumed run removes the
+files of steps after the one at which it resumes and writes them again, so that no step appears twice.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class EventFiles:
     """The event files of one run.
 
     Args:
-        storage: where the run is.
-        prefix_uri: their folder.
-        batch_size: crops of a step, from which the time of a step follows.
+        storage: holds the run.
+        prefix_uri: folder of the files.
+        batch_size: crops of a step; with ``images_per_s`` it gives the duration of a step.
     """
 
     def __init__(self, storage: Storage, prefix_uri: str, batch_size: int) -> None:
@@ -59,14 +59,14 @@ class EventFiles:
         self._grids: list[tuple[int, bytes]] = []
 
     def continue_after(self, step: int) -> None:
-        """Remove what was written about later steps: they are trained again."""
+        """Remove the files of later steps, which are trained again."""
         has_earlier = False
         for found in self._storage.list_objects(self._prefix_uri):
             match = _FILE.fullmatch(found.key)
             if match is not None and int(match[1]) > step:
                 self._storage.delete(found.uri)
             has_earlier |= match is not None and int(match[1]) <= step
-        # A run that begins to write events late writes those of all its steps.
+        # A run that enables TensorBoard later writes the events of all its steps.
         self._next_step, self._grids = step + 1 if has_earlier else 1, []
 
     def add_grid(self, step: int, grid_jpeg: bytes) -> None:
@@ -74,10 +74,10 @@ class EventFiles:
         self._grids.append((step, grid_jpeg))
 
     def write(self, rows: Sequence[Row]) -> None:
-        """Write those rows of a run that no file holds yet, and the grids since the last file.
+        """Write the rows that no file holds yet, and the sample grids since the last file.
 
         Args:
-            rows: of steps 1 to the newest, without a gap.
+            rows: of steps 1 to the newest, without gaps.
         """
         if self._next_step is None:
             self.continue_after(0)
@@ -91,7 +91,7 @@ class EventFiles:
         self._next_step, self._grids = new[-1]["step"] + 1, []
 
     def _step_times(self, rows: Sequence[Row]) -> Iterator[float]:
-        """Yield when each step ended, in seconds since 1970, from how long the later ones took."""
+        """Yield the end of each step in seconds since 1970, computed back from now by the steps' durations."""
         seconds = [self._batch_size / row["images_per_s"] for row in rows]
         ended_s = time.time() - sum(seconds)
         for step_s in seconds:
@@ -100,7 +100,7 @@ class EventFiles:
 
 
 def _encode(rows: Sequence[Row], times_s: Sequence[float], grids: Sequence[tuple[int, bytes]]) -> bytes:
-    """Return rows and grids as the bytes of one event file."""
+    """Encode rows and grids as one event file."""
     from torch.utils.tensorboard import SummaryWriter
 
     with tempfile.TemporaryDirectory(prefix="stylemill-events-") as folder:

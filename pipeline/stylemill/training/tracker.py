@@ -1,6 +1,8 @@
-"""What a training run counts and times for Prometheus, under the names that ``infra/observability`` uses.
+"""Progress and metrics of a running training.
 
-One zero-CPU actor per training run, between the workers and the driver.
+``TrainTracker`` is an actor without a CPU, one per run. Workers send it their progress, left-out images and errors; the
+driver reads them and asks through it to stop. ``TrainMeters`` exports Prometheus metrics from the first worker, under
+the names that ``infra/observability`` uses.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from stylemill.config import digest
 from stylemill.errors import StylemillError
 from stylemill.meter import SECONDS, Meter, TotalCounter, start_at_zero
 from stylemill.storage.retry import num_retries
-from stylemill.training.data import LeftOut, num_failed
+from stylemill.training.data import LeftOutImage, num_failed
 
 STEPS = Meter(
     kind="Counter",
@@ -47,7 +49,7 @@ class TrainMeters:
 
     Args:
         style: name of the style.
-        out: of the run; with the style it names the run.
+        out: output location; style and location form the tag ``run``.
         steps: of the whole run.
         batch_size: crops of a step.
     """
@@ -80,27 +82,27 @@ class TrainMeters:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainProgress:
-    """How far a training run is."""
+    """Progress of a training run."""
 
     step: int = 0
-    """Updates so far."""
+    """Updates attempted so far."""
     steps: int = 0
-    """Updates in all."""
+    """Updates of the whole run."""
     resumed_at: int | None = None
-    """Step at which the newest start continued; None before the first start."""
+    """Step at which the newest start resumed; None before the first start."""
     began_at: int = 0
-    """Step at which the first start under this driver continued."""
+    """Step at which the first start under this driver resumed."""
     num_workers: int = 0
     batch_size: int = 1
     """Samples of a step."""
     loss: float = float("nan")
-    """Mean of the last steps."""
+    """Mean over the last steps."""
     images_per_s: float = 0.0
     """Over the last steps."""
     data_wait_fraction: float = 0.0
-    """Share of the last steps' time spent waiting for data."""
+    """Fraction of the last steps' time spent waiting for data."""
     events: tuple[str, ...] = ()
-    """What a person should know: skipped updates, roll-backs, damaged checkpoints."""
+    """Messages for the user: skipped updates, roll-backs, damaged checkpoints."""
     num_left_out: int = 0
     """Content images that cannot be decoded."""
     is_finished: bool = False
@@ -108,25 +110,25 @@ class TrainProgress:
 
     @property
     def is_resumed(self) -> bool:
-        """Whether the newest start continued from a checkpoint."""
+        """Whether the newest start resumed from a checkpoint."""
         return bool(self.resumed_at)
 
     @property
     def seconds_left(self) -> float | None:
-        """Time that the remaining steps will take, if the pace is known."""
+        """Estimated time of the remaining steps; None before the throughput is known."""
         if not self.images_per_s:
             return None
         return (self.steps - self.step) * self.batch_size / self.images_per_s
 
 
 class TrainTracker:
-    """Holds the newest progress, the wish to stop, the images left out, and the error that ends the run.
+    """Holds the newest progress, the request to stop, the left-out images, and the error that ends the run.
 
     Args:
-        left_out: by earlier starts of the run.
+        left_out: images that earlier runs of the same command left out.
     """
 
-    def __init__(self, left_out: Sequence[LeftOut] = ()) -> None:
+    def __init__(self, left_out: Sequence[LeftOutImage] = ()) -> None:
         self._progress = TrainProgress()
         self._began_at: int | None = None
         self._left_out = {entry.uri: entry for entry in left_out}
@@ -134,7 +136,7 @@ class TrainTracker:
         self._failure: StylemillError | None = None
 
     def update(self, progress: TrainProgress) -> bool:
-        """Take the newest progress; tell whether the workers should stop."""
+        """Store the newest progress; return whether the workers should stop."""
         self._progress = progress
         if self._began_at is None:
             self._began_at = progress.resumed_at
@@ -144,12 +146,12 @@ class TrainTracker:
         """Return the newest progress."""
         return replace(self._progress, began_at=self._began_at or 0, num_left_out=len(self._left_out))
 
-    def leave_out(self, entry: LeftOut) -> int:
-        """Take note of an undecodable content image; return how many of them are broken, over all workers."""
+    def leave_out(self, entry: LeftOutImage) -> int:
+        """Record an undecodable content image; return the number of broken images over all workers."""
         self._left_out[entry.uri] = entry
         return num_failed(self._left_out.values())
 
-    def left_out(self) -> list[LeftOut]:
+    def left_out(self) -> list[LeftOutImage]:
         """Return the undecodable content images in order of location."""
         return [self._left_out[uri] for uri in sorted(self._left_out)]
 
@@ -158,7 +160,7 @@ class TrainTracker:
         self._should_stop = True
 
     def fail(self, failure: StylemillError) -> None:
-        """Take an error that no new start can mend."""
+        """Record an error that restarting the workers cannot fix; only the first one is kept."""
         self._failure = self._failure or failure
 
     def failure(self) -> StylemillError | None:
@@ -166,11 +168,11 @@ class TrainTracker:
         return self._failure
 
 
-def start_tracker(left_out: Sequence[LeftOut] = ()) -> ray.actor.ActorHandle:
-    """Start the tracker of one run; it ends with the driver, and lives on its node so that no other's loss takes it.
+def start_tracker(left_out: Sequence[LeftOutImage] = ()) -> ray.actor.ActorHandle:
+    """Start the tracker of a run. It ends with the driver and runs on its node, so that it survives the loss of others.
 
     Args:
-        left_out: by earlier starts of the run.
+        left_out: images that earlier runs of the same command left out.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}

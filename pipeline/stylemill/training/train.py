@@ -1,4 +1,7 @@
-"""The training flow: Ray Train around the worker loop."""
+"""The driver of a training run: it holds the lease, starts Ray Train, and monitors the workers.
+
+The work itself is in ``worker.train_worker``. Driver and workers communicate through the run's ``TrainTracker``.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +35,9 @@ from stylemill.training.worker import TrainJob, train_worker
 log = logging.getLogger(__name__)
 
 MAX_FAILURES = 5
-"""Lost workers after which the run stops, resumable."""
+"""Failures of workers after which the run stops; the same command resumes it."""
 MAX_START_FAILURES = 30
-"""Starts of the workers that come to nothing, after which the run stops; Ray waits a minute for room for each."""
+"""Failed attempts to start the workers after which the run stops; in each, Ray waits a minute for free resources."""
 PROGRESS_PERIOD_S = 0.5
 
 ProgressCallback = Callable[[TrainProgress], None]
@@ -42,11 +45,11 @@ ProgressCallback = Callable[[TrainProgress], None]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """What came of a training run."""
+    """The outcome of a training run."""
 
     layout: TrainLayout
     header: StyleHeader | None
-    """Of the final style model; None if the run was stopped before its end."""
+    """Of the final style model; None if the run was stopped early."""
     progress: TrainProgress
     already_finished: bool
     wall_s: float
@@ -58,16 +61,16 @@ def train(
     """Train a prepared run to its end on the Ray cluster that this process is connected to.
 
     Args:
-        run: as ``preflight.prepare`` returns it.
-        on_progress: called about twice a second from a thread of its own.
-        stop: once set, the workers write a checkpoint after the step they are in, and the run ends, resumable.
+        run: from ``preflight.prepare``.
+        on_progress: called about twice a second from a separate thread.
+        stop: once set, the workers finish their step, write a checkpoint and stop; the same command resumes.
 
     Raises:
-        ConfigError: the cluster lacks what the config asks for.
+        ConfigError: the cluster lacks resources that the config asks for.
         StorageError: storage failed beyond its retries; the same command resumes.
         TooManyFailures: too many content images cannot be decoded.
         RunConflict: another process trains the same run.
-        ClusterError: workers failed again and again, or the cluster never had room for them; the same command resumes.
+        ClusterError: workers failed repeatedly, or the cluster never had room for them; the same command resumes.
     """
     start_s = time.monotonic()
     if run.finished is not None:
@@ -75,9 +78,9 @@ def train(
         return TrainResult(layout=run.layout, header=run.finished, progress=progress, already_finished=True, wall_s=0.0)
     storage = Storage(run.config.storage)
     with acquire(storage, run.layout.lease_uri, on_wait=log.warning):
-        watch = _Watch(run, storage, on_progress, stop)
-        tracker = watch.tracker
-        with periodically(watch.look, PROGRESS_PERIOD_S):
+        monitor = _Monitor(run, storage, on_progress, stop)
+        tracker = monitor.tracker
+        with periodically(monitor.poll, PROGRESS_PERIOD_S):
             _fit(run, tracker)
         failure = ray.get(tracker.failure.remote())
         if failure is not None:
@@ -120,8 +123,8 @@ def _fit(run: PreparedTraining, tracker: ray.actor.ActorHandle) -> None:
                 resources_per_worker=resources,
             ),
             torch_config=ClusterTorchConfig(backend="nccl" if config.device == "cuda" else "gloo"),
-            # Checkpoints are our own, under OUT: Ray keeps no more than its controller's notes here, under a fresh
-            # name for each start, since it would otherwise continue a finished run of the same name.
+            # Checkpoints are our own, under OUT; Ray stores only its controller's state here. The name is new for
+            # each start because Ray would otherwise continue a finished run of the same name.
             run_config=RunConfig(
                 name=uuid.uuid4().hex,
                 storage_path=str(scratch),
@@ -136,10 +139,10 @@ def _fit(run: PreparedTraining, tracker: ray.actor.ActorHandle) -> None:
 
 
 def choose_cpus_per_worker(config: TrainConfig) -> int:
-    """Return the CPUs of each worker: as asked for, or the cluster's share of one.
+    """Return the number of CPUs per worker: the configured one, or the largest with which all workers fit.
 
     Raises:
-        ConfigError: the cluster's machines cannot hold the fewest workers.
+        ConfigError: the smallest number of workers does not fit the cluster's machines.
     """
     machines = cluster_machines()
     low, high = config.worker_range
@@ -147,7 +150,7 @@ def choose_cpus_per_worker(config: TrainConfig) -> int:
     if gpus and not max_per_machine(machines, "GPU"):
         raise ConfigError("device", config.device, "the cluster has no GPU", "use cpu")
     most = int(max_per_machine(machines, "CPU"))
-    shares = range(most, 1, -1)  # the most CPUs of which every worker finds as many on one machine
+    shares = range(most, 1, -1)  # largest first; a worker runs on one machine
     wanted = config.cpus_per_worker or next(
         (cpus for cpus in shares if how_many_fit(machines, {"CPU": cpus, **gpus}) >= high), 1
     )
@@ -160,8 +163,8 @@ def choose_cpus_per_worker(config: TrainConfig) -> int:
     return wanted
 
 
-class _Watch:
-    """Looks at a run from the driver: shows its progress, lists what is left out, passes the wish to stop on."""
+class _Monitor:
+    """Monitors a run from the driver: reports progress, writes the left-out list, forwards the request to stop."""
 
     def __init__(
         self,
@@ -172,19 +175,19 @@ class _Watch:
     ) -> None:
         self._storage, self._list_uri = storage, run.layout.left_out_uri
         self._on_progress, self._stop = on_progress, stop
-        known = load_left_out(storage, self._list_uri)
-        self._num_listed = len(known)
-        self.tracker = start_tracker(known)
+        listed = load_left_out(storage, self._list_uri)
+        self._num_listed = len(listed)
+        self.tracker = start_tracker(listed)
 
-    def look(self) -> None:
-        """Do all of it once."""
+    def poll(self) -> None:
+        """Do all of this once."""
         progress = ray.get(self.tracker.progress.remote())
         if progress.num_left_out > self._num_listed:
             try:
                 save_left_out(self._storage, self._list_uri, ray.get(self.tracker.left_out.remote()))
                 self._num_listed = progress.num_left_out
-            except StorageError as error:  # training is not lost for it; the next look tries again
-                log.warning("the list of images that are left out could not be written: %s", error)
+            except StorageError as error:  # not worth failing the training; the next poll tries again
+                log.warning("cannot write the list of left-out images, trying again: %s", error)
         if self._on_progress is not None:
             self._on_progress(progress)
         if self._stop is not None and self._stop.is_set():

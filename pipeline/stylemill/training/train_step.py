@@ -1,8 +1,7 @@
-"""The networks of a training run: the one in training, and its teacher.
+"""The networks of a training run, and ``train_step``, one update of the weights.
 
-The network in training with its convolutions in a reduced precision.
-
-One update of the weights, or none if anything is not finite.
+``train_step`` is the same on all workers: they exchange gradients and losses, and skip the update together if a loss or
+gradient of any of them is not finite.
 """
 
 from __future__ import annotations
@@ -19,38 +18,51 @@ from torch.func import functional_call
 
 from stylemill.nn.loss_networks.features import LossNetwork
 from stylemill.nn.loss_weights import LossWeights
-from stylemill.nn.losses import WHOLE, LossView, StyleTarget, perceptual_loss
+from stylemill.nn.losses import FULL_VIEW, LossView, StyleTarget, perceptual_loss
 from stylemill.nn.transformer_net import Architecture, TransformerNet
 from stylemill.style_model import from_bytes
 from stylemill.training.config import TrainConfig
 
 
-def architecture_of(config: TrainConfig) -> Architecture:
-    """Return the shape of the network that a config asks for."""
-    return Architecture(width=config.width, upsampling=config.upsampling, norm=config.norm, residual=config.residual)
+def initial_net(config: TrainConfig, warm_start: bytes | None, device: torch.device) -> TransformerNet:
+    """Return the network before the first step: a style model's, or one with random weights of the config's seed.
+
+    Args:
+        config: of the run.
+        warm_start: file of the style model to start from, or None.
+        device: of the network.
+    """
+    if warm_start is not None:
+        net = from_bytes(warm_start, source=str(config.warm_start)).build_network()
+    else:
+        net = TransformerNet(
+            Architecture(width=config.width, upsampling=config.upsampling, norm=config.norm, residual=config.residual)
+        )
+        net.init_weights(config.seed)
+    return net.train().to(device).to(memory_format=torch.channels_last)
 
 
-def frozen_teacher(model: bytes, source: str, dtype: torch.dtype) -> ReducedNet:
-    """Return a style model's network, ready to be learned from: in eval mode, without gradients.
+def frozen_teacher(model: bytes, source: str, dtype: torch.dtype) -> ReducedPrecisionNet:
+    """Return a style model's network in eval mode and without gradients.
 
     Args:
         model: the style model's file.
-        source: where it came from, for messages.
-        dtype: of its activations.
+        source: location of the file, for messages.
+        dtype: of the activations.
     """
     net = from_bytes(model, source=source).build_network().to(memory_format=torch.channels_last)
-    return ReducedNet(net.requires_grad_(False), dtype).eval()
+    return ReducedPrecisionNet(net.requires_grad_(False), dtype).eval()
 
 
-class ReducedNet(nn.Module):
+class ReducedPrecisionNet(nn.Module):
     """Runs a network with activations and convolution weights in ``dtype``; the parameters stay float32.
 
-    Weights are cast once per call, and everything between stays reduced. Autocast would send each reflection padding
-    through float32 on CPU, which costs a third of the step. Normalisation keeps its float32 scale and shift.
+    Weights are cast once per call, and all activations stay in ``dtype``. Autocast would convert to float32 for each
+    reflection padding on CPU, which costs a third of the step. Normalisation keeps its float32 scale and shift.
 
     Args:
         net: its parameters receive the gradients.
-        dtype: ``torch.bfloat16``, or ``torch.float32`` to reduce nothing.
+        dtype: ``torch.bfloat16``, or ``torch.float32`` for full precision.
     """
 
     def __init__(self, net: TransformerNet, dtype: torch.dtype) -> None:
@@ -69,38 +81,38 @@ class ReducedNet(nn.Module):
 
 
 class Request(enum.IntFlag):
-    """What the first worker asks of all workers after a step; it travels with the sums of the losses."""
+    """A request of the first worker to all workers, carried out after a step; sent along with the losses."""
 
     NOTHING = 0
     STOP = enum.auto()
-    """End this start."""
-    LOOK = enum.auto()
-    """Look together whether Ray is about to take a node away."""
+    """Write a checkpoint and end this start."""
+    CHECK_PREEMPTION = enum.auto()
+    """Check together whether Ray has announced the removal of a node."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepSetup:
-    """What stays the same from step to step."""
+    """Everything that ``train_step`` needs and that stays the same from step to step."""
 
     loss_network: LossNetwork
     """In ``dtype``."""
     target: StyleTarget
     weights: LossWeights
     dtype: torch.dtype
-    """Of activations; losses are float32 whatever it is."""
+    """Of activations; losses are always float32."""
     max_gradient_norm: float
     batch_size: int
     """Samples of a step over all workers."""
     num_workers: int
     micro_batch_size: int
     teacher: nn.Module | None = None
-    """Frozen network whose pictures are learned as well, in ``dtype``."""
+    """Frozen network whose outputs are learned too, in ``dtype``."""
     teacher_weight: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """What one step gave, equal on all workers; plain floats."""
+    """The losses and the outcome of one step, equal on all workers."""
 
     loss: float
     content_loss: float
@@ -108,13 +120,13 @@ class StepResult:
     tv_loss: float
     grid_loss: float
     teacher_loss: float
-    """Mean squared difference from the teacher's pictures, ImageNet-normalised; 0 without a teacher."""
+    """Mean squared difference from the teacher's ImageNet-normalised outputs; 0 without a teacher."""
     gradient_norm: float
     """Before clipping."""
     is_finite: bool
-    """If not, the weights were left as they were."""
+    """False if the update was skipped; the weights are unchanged."""
     request: Request = Request.NOTHING
-    """What the first worker asks of all."""
+    """The first worker's request to all."""
 
 
 def train_step(
@@ -123,28 +135,28 @@ def train_step(
     batch_NCHW: Tensor,
     setup: StepSetup,
     *,
-    view: LossView = WHOLE,
+    view: LossView = FULL_VIEW,
     request: Request = Request.NOTHING,
 ) -> StepResult:
     """Update the model by one batch; skip the update on all workers if the loss or gradient of any is not finite.
 
     All terms of the loss are means over samples, so the gradient of the whole batch is the weighted mean of the
-    workers' and micro-batches' gradients, however they are cut.
+    gradients of workers and micro-batches, for any split.
 
     Args:
-        model: the network, wrapped for several workers if there are some.
-        optimizer: of its parameters, the rate set.
+        model: the network, wrapped in DistributedDataParallel if there are several workers.
+        optimizer: of its parameters, with the learning rate of this step.
         batch_NCHW: (n, 3, H, W) this worker's samples, ImageNet-normalised float32.
-        setup: the rest.
-        view: what the loss sees in this step, the same on all workers.
-        request: of the first worker; the others ask nothing, and learn of it.
+        setup: loss, weights and sizes.
+        view: the part of the results that the loss sees in this step, the same on all workers.
+        request: of the first worker; the others pass NOTHING and find the request in the result.
     """
     optimizer.zero_grad(set_to_none=True)
     sums = torch.zeros(6, dtype=torch.float64, device=batch_NCHW.device)
     portions = batch_NCHW.split(setup.micro_batch_size)
     for number, portion_NCHW in enumerate(portions, 1):
         is_last = number == len(portions)
-        # A wrapped model exchanges gradients at the last portion only.
+        # Workers exchange gradients only at the last portion.
         with contextlib.nullcontext() if is_last or setup.num_workers == 1 else model.no_sync():  # type: ignore[operator]
             sums += _accumulate(model, portion_NCHW, setup, view)
     gradient_norm = nn.utils.clip_grad_norm_(model.parameters(), setup.max_gradient_norm)
@@ -169,7 +181,7 @@ def train_step(
 
 
 def _accumulate(model: nn.Module, portion_NCHW: Tensor, setup: StepSetup, view: LossView) -> Tensor:
-    """Add one portion's gradient; return its share of the batch's loss and terms, (6,) float64."""
+    """Accumulate the gradient of one portion; return its share of the batch's total loss and terms, (6,) float64."""
     share = len(portion_NCHW) / setup.batch_size
     portion_NCHW = portion_NCHW.to(setup.dtype)
     painted_NCHW = model(portion_NCHW)
@@ -180,7 +192,7 @@ def _accumulate(model: nn.Module, portion_NCHW: Tensor, setup: StepSetup, view: 
             wanted_NCHW = setup.teacher(portion_NCHW)
         teacher = (painted_NCHW.float() - wanted_NCHW.float()).square().mean()
         total = total + setup.teacher_weight * teacher
-    # Wrapped models average gradients over workers; this turns the mean into the sum of the shares.
+    # DistributedDataParallel averages gradients over workers; this factor turns the mean into the sum of the shares.
     (total * (share * setup.num_workers)).backward()
     values = torch.stack((total, terms.content, terms.style, terms.total_variation, terms.grid, teacher))
     return share * values.detach().double()

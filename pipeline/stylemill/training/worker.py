@@ -1,4 +1,9 @@
-"""The training function of one worker: it owns the device, the resume and the loop around ``train_step``."""
+"""The training function that Ray Train runs on every worker: set-up, resume, the loop around ``train_step``, export.
+
+All workers do the same in lockstep. The first one (rank 0) also writes checkpoints, samples and metrics, reports the
+progress, and decides with ``Request`` what all workers do after a step. On a failure Ray calls the function again on
+new workers, which resume at the newest checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -28,27 +33,34 @@ from stylemill.nn.pixels import normalize
 from stylemill.nn.precision import DTYPES, resolve_precision
 from stylemill.nn.transformer_net import TransformerNet
 from stylemill.storage import Storage
-from stylemill.style_model import from_bytes
 from stylemill.training.checkpoint import Checkpoints, CheckpointWriter, TrainState
 from stylemill.training.config import TrainConfig
-from stylemill.training.data import Batches, Content, LeftOut
+from stylemill.training.data import Batches, Content
 from stylemill.training.export import export_style
 from stylemill.training.layout import TrainLayout
 from stylemill.training.ray_backend import PreemptionNotice
 from stylemill.training.recorder import NUM_SAMPLES, Recorder
 from stylemill.training.schedule import Sampler, one_cycle
-from stylemill.training.train_step import ReducedNet, Request, StepSetup, architecture_of, frozen_teacher, train_step
+from stylemill.training.train_step import (
+    ReducedPrecisionNet,
+    Request,
+    StepSetup,
+    frozen_teacher,
+    initial_net,
+    train_step,
+)
 
 log = logging.getLogger(__name__)
 
 MAX_SKIPPED_IN_A_ROW = 3
-"""So many updates in a row that are not finite send the run back to its last checkpoint, at half the rate."""
+"""Consecutive updates that are not finite, after which the run returns to its last checkpoint at half the rate."""
 MAX_ROLL_BACKS = 4
+"""Roll-backs after which training fails."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainJob:
-    """What every worker must know."""
+    """The run as every worker receives it; its fields are explained in ``PreparedTraining``."""
 
     config: TrainConfig
     layout: TrainLayout
@@ -59,72 +71,89 @@ class TrainJob:
     teacher: bytes | None
     loss_weights: bytes | None
     cpus_per_worker: int
+    """CPUs that each worker reserves, and threads that it uses."""
 
 
 class _Unstable(Exception):
-    """Several updates in a row were not finite, or the weights at the end are not."""
+    """Several consecutive updates were not finite, or the final weights are not."""
 
 
 def train_worker(parameters: dict[str, Any]) -> None:
-    """Train until the last step; called by Ray on every worker, again after every failure.
+    """Train until the last step; Ray calls this on every worker, and again after every failure.
 
     Args:
-        parameters: ``job``, a ``TrainJob``, and ``tracker``, the run's ``TrainTracker``.
+        parameters: ``job``, a ``TrainJob``, and ``tracker``, the actor handle of the run's ``TrainTracker``.
     """
     tracker = parameters["tracker"]
     if ray.get(tracker.failure.remote()) is not None:
-        return  # Ray replaces failed workers whatever the reason; the driver raises this one
+        return  # Ray restarts workers after any error; the driver raises this one
     try:
-        Worker(parameters["job"], tracker).train()
+        worker = Worker(parameters["job"], tracker)
+        worker.set_up()
+        worker.train()
     except StylemillError as error:
         ray.get(tracker.fail.remote(error))
         raise
 
 
 class Worker:
-    """One start of the training function on one worker.
+    """One start of the training function on one worker: create it, call ``set_up``, then ``train``.
 
     Args:
         job: the run.
-        tracker: takes the progress of the first worker.
+        tracker: receives the progress from the first worker, and left-out images from all.
     """
 
     def __init__(self, job: TrainJob, tracker: ray.actor.ActorHandle) -> None:
-        context = ray.train.get_context()
-        self._job, self._config, self._tracker = job, job.config, tracker
+        context, config = ray.train.get_context(), job.config
+        self._job, self._config, self._tracker = job, config, tracker
         self._rank, self._num_workers = context.get_world_rank(), context.get_world_size()
-        torch.set_num_threads(job.cpus_per_worker)
-        torch.manual_seed(job.config.seed)
-        self._device = ray.train.torch.get_device() if job.config.device == "cuda" else torch.device("cpu")
-        self._storage = Storage(job.config.storage)
+        self._device = ray.train.torch.get_device() if config.device == "cuda" else torch.device("cpu")
+        self._storage = Storage(config.storage)
         self._checkpoints = Checkpoints(self._storage, job.layout.checkpoints_uri)
-        self._state = TrainState.fresh(self._initial_net())
-        self._sampler = Sampler(len(job.content), job.config.seed)
-        self._content = self._open_content()
+        self._sampler = Sampler(len(job.content), config.seed)
+        self._content = Content(
+            self._storage,
+            job.content,
+            crop_px=config.crop_px,
+            short_side_px=round(config.oversize * config.crop_px),
+            cache_bytes=parse_size("content_cache", config.content_cache),
+            max_failed_fraction=config.max_failed_fraction,
+            on_left_out=lambda entry: ray.get(tracker.leave_out.remote(entry)),
+        )
         self._batches = Batches(self._content, self._sampler, self._share)
-        self._setup = self._build_setup()
         self._start: int | None = None
+        """Start number; None on all workers except the first."""
+
+    def set_up(self) -> None:
+        """Build the networks, register the start and decode the sample crops."""
+        torch.set_num_threads(self._job.cpus_per_worker)
+        torch.manual_seed(self._config.seed)
+        self._state = TrainState.fresh(self._initial_net())
+        self._setup = self._build_setup()
         damaged: list[str] = []
+        writer: CheckpointWriter | None = None
         if self._rank == 0:
-            self._start, damaged = self._checkpoints.begin_start()
+            self._start, damaged = self._checkpoints.register_start()
+            writer = CheckpointWriter(self._checkpoints, self._start, self._config.keep_checkpoints)
         self._recorder = Recorder(
             self._config,
-            job.layout,
+            self._job.layout,
             self._storage,
-            tracker,
-            None if self._start is None else self._writer(self._start),
+            self._tracker,
+            writer,
             num_workers=self._num_workers,
             device=self._device,
             samples_NHWC=self._draw_samples() if self._rank == 0 else None,
         )
         for problem in damaged:
-            self._recorder.note(problem)
-        self._notice = PreemptionNotice()
+            self._recorder.add_event(problem)
+        self._preemption = PreemptionNotice()
 
     def train(self) -> None:
-        """Resume where the newest checkpoint is, and train to the end, to a plateau, or until asked to stop."""
+        """Resume at the newest checkpoint, and train to the last step, to a plateau, or until asked to stop."""
         self._resume()
-        net = ReducedNet(self._state.net, self._setup.dtype)
+        net = ReducedPrecisionNet(self._state.net, self._setup.dtype)
         model = ray.train.torch.prepare_model(net) if self._num_workers > 1 else net
         is_ended = False
         while not is_ended:
@@ -139,7 +168,7 @@ class Worker:
         self._recorder.finish()
         if self._is_finished:
             self._export()
-        self._recorder.show_last(self._state.step, is_finished=self._is_finished)
+        self._recorder.report_end(self._state.step, is_finished=self._is_finished)
         ray.train.report({"step": self._state.step})
 
     @property
@@ -148,13 +177,13 @@ class Worker:
         return self._state.step >= self._config.steps or is_plateau
 
     def _advance(self, model: torch.nn.Module) -> bool:
-        """Train on from where the state is; return True at the end of this start.
+        """Train from the current step on; return True at the end of this start.
 
         Raises:
-            _Unstable: too many updates in a row were not finite.
+            _Unstable: too many consecutive updates were not finite.
         """
         state, recorder = self._state, self._recorder
-        recorder.show(state.step)
+        recorder.report(state.step)
         if self._is_finished:
             return True
         for crops_NHWC, start_s, wait_s in _timed(self._batches.steps(state.step, self._config.steps)):
@@ -166,60 +195,61 @@ class Worker:
             result = train_step(model, state.optimizer, batch_NCHW, self._setup, view=view, request=self._request())
             state.count_step(result.is_finite, self._config.ema_decay)
             recorder.add(state.step, result, rate, seconds=time.perf_counter() - start_s, wait_s=wait_s)
-            recorder.show(state.step)
+            recorder.report(state.step)
             if state.num_skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
                 raise _Unstable
-            if self._leave_traces(result.request):
+            if self._finish_step(result.request):
                 return True
         return True
 
     def _request(self) -> Request:
-        """Return what all workers shall do after the coming step; only the first one asks."""
+        """Return what all workers should do after the next step; only the first worker requests anything."""
         request = Request.NOTHING
         if self._rank == 0:
             if self._recorder.should_stop:
                 request |= Request.STOP
-            if self._notice.is_look_due:
-                request |= Request.LOOK
+            if self._preemption.is_check_due:
+                request |= Request.CHECK_PREEMPTION
         return request
 
-    def _leave_traces(self, request: Request) -> bool:
-        """Write what is due after a step; return True if this start ends here."""
+    def _finish_step(self, request: Request) -> bool:
+        """Write samples and checkpoint if they are due after a step; return True if this start ends here."""
         config, recorder, step = self._config, self._recorder, self._state.step
         is_last, is_due = step == config.steps, step % config.checkpoint_every == 0
-        should_stop, is_preempted = Request.STOP in request, Request.LOOK in request and self._notice.look()
+        should_stop = Request.STOP in request
+        is_preempted = Request.CHECK_PREEMPTION in request and self._preemption.check()
         if step % config.sample_every == 0 or is_last:
-            recorder.sample(self._state)
+            recorder.write_samples(self._state)
         if is_due:
-            recorder.end_period()
+            recorder.update_plateau()
             if self._is_finished and not is_last:
-                recorder.note(f"step {step}: stopped early, the loss has not fallen for a while")
-        # After skipped updates the weights are those of a checkpoint that is there, or as bad as they can be.
+                recorder.add_event(f"step {step}: stopped early, the loss has not fallen for a while")
+        # After skipped updates the weights are those of an existing checkpoint, or not finite: not worth a new one.
         is_good = self._state.num_skipped_in_a_row == 0
         if is_last or (is_good and (is_due or should_stop or is_preempted)):
-            recorder.checkpoint(self._state)
+            recorder.write_checkpoint(self._state)
         if is_preempted:
             recorder.wait()
-            recorder.note(f"step {step}: Ray announces that a node will be taken away; a checkpoint is written")
+            recorder.add_event(f"step {step}: Ray announced the removal of a node; a checkpoint was written")
         return should_stop or self._is_finished
 
     def _resume(self) -> None:
         """Load the newest checkpoint on every worker, if there is one."""
         if self._num_workers > 1:
-            dist.barrier()  # the first worker has taken its start number: all find the same newest checkpoint
+            dist.barrier()  # the first worker has registered: all workers find the same newest checkpoint
         newest = self._checkpoints.newest()
         if newest is not None:
             self._state.load(newest.step, newest.tensors, newest.numbers)
-            self._recorder.continue_from(newest)
+            self._recorder.restore(newest)
             self._recorder.resumed_at = newest.step
 
     def _roll_back(self) -> None:
-        """Return to the last good checkpoint (or the start) at half the rate.
+        """Return to the last good checkpoint, or to the first step, at half the rate.
 
-        A checkpoint of the weights that have just failed is not good, so only those before the last update count.
+        The weights since the last update have failed, so only checkpoints before that update are good.
 
         Raises:
-            TrainingError: it has happened too often.
+            TrainingError: MAX_ROLL_BACKS was reached.
         """
         if self._state.rate_scale <= 2.0**-MAX_ROLL_BACKS:
             raise TrainingError(
@@ -228,22 +258,22 @@ class Worker:
         rate_scale, num_skipped = self._state.rate_scale / 2, self._state.num_skipped
         self._recorder.wait()
         if self._num_workers > 1:
-            dist.barrier()  # the first worker's last checkpoint is written: all find it
+            dist.barrier()  # the first worker has written its last checkpoint: all workers find it
         newest = self._checkpoints.newest(before=self._state.step - self._state.num_skipped_in_a_row)
         if newest is not None:
             self._state.load(newest.step, newest.tensors, newest.numbers)
-            self._recorder.continue_from(newest)
+            self._recorder.restore(newest)
         else:
             fresh = TrainState.fresh(self._initial_net())
             self._state.load(0, fresh.to_tensors(), fresh.to_numbers())
-            self._recorder.start_over()
+            self._recorder.reset()
         self._state.rate_scale, self._state.num_skipped = rate_scale, num_skipped
         if self._start is not None:
             self._checkpoints.discard_after(self._state.step)
-        self._recorder.note(f"rolled back to step {self._state.step}, the rate is now x{rate_scale:g}")
+        self._recorder.add_event(f"rolled back to step {self._state.step}, the rate is now x{rate_scale:g}")
 
     def _export(self) -> None:
-        """Write the style model, on the first worker, unless a newer start has taken the run over."""
+        """Write the style model, on the first worker; raise RunConflict if a newer start has taken over the run."""
         if self._start is None:
             return
         self._checkpoints.check_is_newest(self._start)
@@ -260,17 +290,8 @@ class Worker:
             left_out=ray.get(self._tracker.left_out.remote()),
         )
 
-    def _writer(self, start: int) -> CheckpointWriter:
-        return CheckpointWriter(self._checkpoints, start, self._config.keep_checkpoints)
-
     def _initial_net(self) -> TransformerNet:
-        config = self._config
-        if self._job.warm_start is not None:
-            net = from_bytes(self._job.warm_start, source=str(config.warm_start)).build_network()
-        else:
-            net = TransformerNet(architecture_of(config))
-            net.init_weights(config.seed)
-        return net.train().to(self._device).to(memory_format=torch.channels_last)
+        return initial_net(self._config, self._job.warm_start, self._device)
 
     def _build_setup(self) -> StepSetup:
         config = self._config
@@ -303,33 +324,17 @@ class Worker:
             teacher_weight=config.teacher_weight,
         )
 
-    def _open_content(self) -> Content:
-        config = self._config
-        return Content(
-            self._storage,
-            self._job.content,
-            crop_px=config.crop_px,
-            short_side_px=round(config.oversize * config.crop_px),
-            cache_bytes=parse_size("content_cache", config.content_cache),
-            max_failed_fraction=config.max_failed_fraction,
-            on_left_out=self._leave_out,
-        )
-
-    def _leave_out(self, entry: LeftOut) -> int:
-        num_failed: int = ray.get(self._tracker.leave_out.remote(entry))
-        return num_failed
-
     def _share(self, step: int) -> list[int]:
         return self._sampler.share(step, self._config.batch_size, self._rank, self._num_workers)
 
     def _draw_samples(self) -> NDArray[np.uint8]:
-        """Return the crops of the run's first samples, whatever step this start begins with."""
+        """Return the crops of the run's first samples, which are the same for every start."""
         samples = [self._sampler.sample(index) for index in range(NUM_SAMPLES)]
         return np.stack([self._content.crop(sample) for sample in samples])
 
 
 def _timed(batches: Iterator[NDArray[np.uint8]]) -> Iterator[tuple[NDArray[np.uint8], float, float]]:
-    """Yield each batch with the time when it was asked for and the seconds that it took to come."""
+    """Yield each batch with the time at which it was requested and the seconds spent waiting for it."""
     while True:
         start_s = time.perf_counter()
         batch_NHWC = next(batches, None)

@@ -30,7 +30,7 @@ def folder(tmp_path, step, start=1):
 
 
 def start_number(checkpoints):
-    return checkpoints.begin_start()[0]
+    return checkpoints.register_start()[0]
 
 
 def newest_step(checkpoints):
@@ -49,8 +49,8 @@ def test_comes_back_whole(checkpoints):
 
 def test_none_at_first(checkpoints):
     assert checkpoints.newest() is None
-    assert checkpoints.begin_start() == (1, [])
-    assert checkpoints.begin_start() == (2, [])
+    assert checkpoints.register_start() == (1, [])
+    assert checkpoints.register_start() == (2, [])
 
 
 @pytest.mark.parametrize(
@@ -72,9 +72,9 @@ def test_torn_or_damaged_ones_are_left_out_with_a_reason(checkpoints, tmp_path, 
     damaged_file = folder(tmp_path, 10) / file
     damaged_file.unlink() if content is None else damaged_file.write_bytes(content)
     assert newest_step(checkpoints) == 5
-    second, damaged = checkpoints.begin_start()
+    second, damaged = checkpoints.register_start()
     assert second == 2
-    assert len(damaged) == 1 and damaged[0].startswith("checkpoint step-00000010.start-000001 is left out:")
+    assert len(damaged) == 1 and damaged[0].startswith("checkpoint step-00000010.start-000001 is ignored:")
 
 
 @pytest.mark.parametrize("position", [0, 40, -1])

@@ -17,7 +17,7 @@ from stylemill.storage import Storage
 from stylemill.training.data import (
     Batches,
     Content,
-    LeftOut,
+    LeftOutImage,
     list_content,
     load_left_out,
     load_short_side,
@@ -170,8 +170,8 @@ def test_broken_images_of_other_workers_count_too(folder):
 def test_the_list_of_what_is_left_out_comes_back(tmp_path):
     uri = str(tmp_path / "left_out.json")
     assert load_left_out(Storage(), uri) == []
-    broken = LeftOut.from_error("b.jpg", ImageError("Corrupt", "cut off"))
-    note = LeftOut.from_error("a.txt", NotAnImage("Text", "words"))
+    broken = LeftOutImage.from_error("b.jpg", ImageError("Corrupt", "cut off"))
+    note = LeftOutImage.from_error("a.txt", NotAnImage("Text", "words"))
     save_left_out(Storage(), uri, [broken, note])
     assert load_left_out(Storage(), uri) == [note, broken]
     assert num_failed([note, broken]) == 1

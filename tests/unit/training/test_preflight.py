@@ -218,7 +218,7 @@ def test_another_architecture_than_that_of_the_weights_to_start_from_is_refused(
     asked = {"width": 0.5, "upsampling": "bilinear", "norm": "group", "residual": "separable"}[field]
     error = refused(folder, **start, **{field: asked})
     assert error.field == field
-    assert error.problem.endswith(f", {getattr(style_model(width=0.25).architecture, field)}")
+    assert error.problem.endswith(f", which has {getattr(style_model(width=0.25).architecture, field)}")
     assert any("width 0.25" in warning for warning in prepare(config(folder, **start)).warnings)
     assert prepare(config(folder, **start, width=0.25, out=str(folder / "other"))).warnings == ()
 

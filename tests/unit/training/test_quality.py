@@ -13,13 +13,13 @@ from stylemill.nn.pixels import deprocess, normalize
 from stylemill.nn.transformer_net import Architecture, TransformerNet
 from stylemill.training.checkpoint import TrainState
 from stylemill.training.schedule import one_cycle
-from stylemill.training.train_step import ReducedNet, StepSetup, train_step
+from stylemill.training.train_step import ReducedPrecisionNet, StepSetup, train_step
 from tests.drawn import drawn_image
 
 STEPS, CROP_PX = 10, 64
 
 
-def trained() -> ReducedNet:
+def trained() -> ReducedPrecisionNet:
     network = PyramidLossNetwork()
     target = style_target(network, normalize(torch.from_numpy(drawn_image(96, 96, seed=77))[None]))
     setup = StepSetup(
@@ -29,7 +29,7 @@ def trained() -> ReducedNet:
     net = TransformerNet(Architecture(width=0.25))
     net.init_weights(0)
     state = TrainState.fresh(net.train().to(memory_format=torch.channels_last))
-    model = ReducedNet(state.net, setup.dtype)
+    model = ReducedPrecisionNet(state.net, setup.dtype)
     for step in range(STEPS):
         crops_NHWC = np.stack([drawn_image(CROP_PX, CROP_PX, seed=2 * step + number) for number in range(2)])
         state.set_rate(one_cycle(step, STEPS, 4e-3))
@@ -39,18 +39,18 @@ def trained() -> ReducedNet:
 
 
 @torch.no_grad()
-def paint(model: ReducedNet, image_HWC: np.ndarray) -> np.ndarray:
+def paint(model: ReducedPrecisionNet, image_HWC: np.ndarray) -> np.ndarray:
     batch_NCHW = normalize(torch.from_numpy(image_HWC)[None]).contiguous(memory_format=torch.channels_last)
     return deprocess(model(batch_NCHW))[0].numpy()
 
 
 @pytest.fixture(scope="module")
-def model() -> ReducedNet:
+def model() -> ReducedPrecisionNet:
     return trained()
 
 
 @pytest.mark.parametrize("level", [0, 128, 255])
-def test_a_flat_input_stays_flat_and_within_the_range(model: ReducedNet, level: int):
+def test_a_flat_input_stays_flat_and_within_the_range(model: ReducedPrecisionNet, level: int):
     painted = paint(model, np.full((96, 96, 3), level, np.uint8)).astype(float)
     assert painted.std(axis=(0, 1)).max() < 1
     assert painted.min() > 20 and painted.max() < 235

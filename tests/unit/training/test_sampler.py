@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stylemill.nn.losses import WHOLE
+from stylemill.nn.losses import FULL_VIEW
 from stylemill.training.schedule import Sampler
 
 sizes = st.integers(1, 40)
@@ -90,4 +90,4 @@ def test_views_change_from_step_to_step_unless_they_are_whole():
     views = [sampler.view(step, 256, 0.6) for step in range(200)]
     assert min(view.scale for view in views) < 0.62 and max(view.scale for view in views) > 0.98
     assert {view.top_px for view in views} == {view.left_px for view in views} == set(range(17))
-    assert {sampler.view(step, 256, 1.0) for step in range(5)} == {WHOLE}
+    assert {sampler.view(step, 256, 1.0) for step in range(5)} == {FULL_VIEW}

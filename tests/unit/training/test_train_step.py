@@ -11,7 +11,7 @@ from stylemill.nn.losses import style_target
 from stylemill.nn.transformer_net import Architecture, TransformerNet
 from stylemill.style_model import from_bytes, to_bytes
 from stylemill.training.checkpoint import TrainState
-from stylemill.training.train_step import ReducedNet, Request, StepSetup, frozen_teacher, train_step
+from stylemill.training.train_step import ReducedPrecisionNet, Request, StepSetup, frozen_teacher, train_step
 from tests.drawn import style_model
 
 SIDE_PX = 32
@@ -39,7 +39,7 @@ def make_setup(dtype: torch.dtype = torch.float32, micro_batch_size: int = 4, cl
 
 
 def run(state: TrainState, setup: StepSetup, batch_NCHW: torch.Tensor):
-    return train_step(ReducedNet(state.net, setup.dtype), state.optimizer, batch_NCHW, setup)
+    return train_step(ReducedPrecisionNet(state.net, setup.dtype), state.optimizer, batch_NCHW, setup)
 
 
 def parameters_of(state: TrainState) -> torch.Tensor:
@@ -102,8 +102,8 @@ def test_large_gradients_are_clipped_but_reported_as_they_were():
 
 def test_a_request_is_passed_on_even_by_a_step_that_is_skipped():
     state, setup = fresh_state(), make_setup()
-    model = ReducedNet(state.net, setup.dtype)
-    both = Request.STOP | Request.LOOK
+    model = ReducedPrecisionNet(state.net, setup.dtype)
+    both = Request.STOP | Request.CHECK_PREEMPTION
     assert train_step(model, state.optimizer, batch(), setup, request=both).request == both
     skipped = train_step(model, state.optimizer, batch() * float("nan"), setup, request=Request.STOP)
     assert (skipped.is_finite, skipped.request) == (False, Request.STOP)

@@ -14,7 +14,7 @@ from stylemill.nn.loss_weights import LossWeights
 from stylemill.nn.losses import style_target
 from stylemill.nn.transformer_net import Architecture, TransformerNet
 from stylemill.training.checkpoint import TrainState
-from stylemill.training.train_step import ReducedNet, Request, StepSetup, train_step
+from stylemill.training.train_step import ReducedPrecisionNet, Request, StepSetup, train_step
 
 SIDE_PX, BATCH = 32, 4
 
@@ -44,12 +44,12 @@ def learn(rank: int, num_workers: int, folder: Path) -> None:
         loss_network=network, target=style_target(network, draw(9, 1)), weights=LossWeights(), dtype=torch.float32,
         max_gradient_norm=10.0, batch_size=BATCH, num_workers=num_workers, micro_batch_size=1,
     )  # fmt: skip
-    model = ReducedNet(state.net, setup.dtype)
+    model = ReducedPrecisionNet(state.net, setup.dtype)
     if num_workers > 1:
         model = torch.nn.parallel.DistributedDataParallel(model)
     results, weights = [], []
     for batch_NCHW in batches():
-        request = Request.LOOK if rank == 0 else Request.NOTHING
+        request = Request.CHECK_PREEMPTION if rank == 0 else Request.NOTHING
         results.append(train_step(model, state.optimizer, batch_NCHW[rank::num_workers], setup, request=request))
         weights.append(torch.cat([parameter.detach().flatten() for parameter in net.parameters()]))
     torch.save((results, weights), folder / f"{num_workers}-{rank}.pt")
@@ -67,7 +67,7 @@ def test_what_one_rank_meets_all_ranks_skip(tmp_path: Path):
     assert [result.is_finite for result in second] == [True, False, True]
     assert all(mine.equal(others) for mine, others in zip(weights, other_weights, strict=True))
     assert weights[1].equal(weights[0]) and not weights[2].equal(weights[1])
-    assert {result.request for result in first + second} == {Request.LOOK}
+    assert {result.request for result in first + second} == {Request.CHECK_PREEMPTION}
     for together, whole in ((first[0], alone[0]), (second[2], alone[2])):
         assert together.loss == pytest.approx(whole.loss, rel=1e-4)
         assert together.gradient_norm == pytest.approx(whole.gradient_norm, rel=1e-3)
