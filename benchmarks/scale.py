@@ -30,7 +30,7 @@ from PIL import Image
 
 from stylemill.cli.session import ray_session
 from stylemill.images.options import DecodeOptions
-from stylemill.manifest.commit import commit_part, missing_keys
+from stylemill.manifest.commit import commit_part, unfinished_sources
 from stylemill.manifest.layout import RunLayout
 from stylemill.nn.transformer_net import Architecture, TransformerNet
 from stylemill.process import periodically
@@ -204,7 +204,7 @@ def simulate_without_ray(count: int) -> None:
             commit_s = 0.0
             for shard, _ in shards:
                 flusher = Flusher(storage, layout, shard, lease)
-                for row in missing_keys(storage, layout, shard).to_pylist():
+                for row in unfinished_sources(storage, layout, shard).to_pylist():
                     flusher.add([simulated_row(layout, layout.run_id, row, style)])
                 flusher.flush()
                 before_s = time.perf_counter()

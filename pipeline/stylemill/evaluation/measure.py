@@ -26,7 +26,7 @@ from stylemill.manifest.schema import make_table
 from stylemill.nn.fast_net import FastNet
 from stylemill.registry import locate_model
 from stylemill.storage import ObjectStat, Storage, join, resolve
-from stylemill.storage.sources import draw, find_sources, stratum_of
+from stylemill.storage.sources import draw_sample, find_sources, stratum_of
 from stylemill.storage.uri import is_inside
 from stylemill.storage.user_errors import listing_input, write_config
 from stylemill.style_model import StyleModel, load_style_model
@@ -233,4 +233,4 @@ def _draw_sources(storage: Storage, config: EvaluateConfig, content: str) -> tup
         found = {item.key: item for item in find_sources(storage, content) if item.problem_type is None}
     if not found:
         raise ConfigError("content", config.content, "holds no images", "give a prefix, glob or file that holds some")
-    return tuple(found[key] for key in draw(list(found), config.num_images, seed=config.seed))
+    return tuple(found[key] for key in draw_sample(list(found), config.num_images, seed=config.seed))

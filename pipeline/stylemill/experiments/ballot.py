@@ -21,7 +21,7 @@ import pyarrow as pa
 from stylemill.errors import ConfigError
 from stylemill.manifest.schema import from_parquet, make_table, to_parquet
 from stylemill.storage import Storage, join, resolve
-from stylemill.storage.sources import draw
+from stylemill.storage.sources import draw_sample
 
 VOTE_SCHEMA: Final = pa.schema(
     [
@@ -166,7 +166,7 @@ def make_questions(
             "evaluation", list(dict.fromkeys(row["model"] for row in rows)), "holds no image by two models", cure
         )
     questions = {}
-    for key in draw(votable, num_images, seed=seed):
+    for key in draw_sample(votable, num_images, seed=seed):
         for model_a, model_b in combinations(sorted(painted[key]), 2):
             identity = hashlib.sha256(f"{key}\0{model_a}\0{model_b}".encode()).hexdigest()[:24]
             questions[identity] = Question(

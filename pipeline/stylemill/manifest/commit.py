@@ -1,18 +1,20 @@
-"""The frozen list of a run's sources: immutable shards in key order, ended by ``_COMPLETE``.
+"""Writing a run: plan shards, pending rows, parts, and ``_SUCCESS``, which commits the manifest.
 
-Rows of finished sources that wait for their part to be committed.
+The plan is the frozen list of sources, split into shards in key order; ``_COMPLETE`` ends it. Workers write the rows of
+finished sources to ``pending/``. When every source of a shard has its rows, they become one part of the manifest with
+exactly one row per source and style. ``_SUCCESS`` is written last and lists the parts; without it there is no manifest.
 
-Publishing: one part per plan shard with exactly one row per source and style, ``_SUCCESS`` last.
+All steps can be repeated: shards and parts are created once and never change, and duplicate pending rows are resolved
+when a part is built.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import secrets
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -22,14 +24,22 @@ from stylemill.errors import ObjectNotFound, RunConflict, StorageError
 from stylemill.manifest.layout import RunLayout
 from stylemill.manifest.schema import MANIFEST_SCHEMA, PLAN_SCHEMA, SCHEMA_VERSION, from_parquet, make_table, to_parquet
 from stylemill.storage import Storage, join
+from stylemill.storage.json_records import record_from_json, record_to_json
 
 ROWS_PER_SHARD = 4096
-"""Sources of one plan shard, and so rows per style of one manifest part."""
+"""Sources per plan shard, and so rows per style of a manifest part."""
+
+FLUSH_ROWS = 32
+FLUSH_SECONDS = 10.0
+"""A worker writes its finished rows to ``pending/`` after this many images or this time."""
+
+
+# The plan
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanSummary:
-    """What ``_COMPLETE`` says of a plan."""
+    """Content of ``_COMPLETE``."""
 
     num_shards: int
     num_sources: int
@@ -37,7 +47,7 @@ class PlanSummary:
 
 
 def write_shard(storage: Storage, layout: RunLayout, shard: int, table: pa.Table) -> None:
-    """Write one shard; a shard that exists already must stay as it is.
+    """Write one shard of the plan; a shard that exists must be equal.
 
     Raises:
         RunConflict: the shard exists with other sources (another process plans this run).
@@ -53,32 +63,36 @@ def read_shard(storage: Storage, layout: RunLayout, shard: int) -> pa.Table:
 
 
 def iter_shards(storage: Storage, layout: RunLayout) -> Iterator[int]:
-    """Yield the numbers of the shards that exist, in order."""
+    """Yield the numbers of the existing shards in order."""
     for found in storage.list_objects(layout.plan_uri):
         if found.key.startswith("shard-"):
             yield int(found.key.removeprefix("shard-").removesuffix(".parquet"))
 
 
 def complete_plan(storage: Storage, layout: RunLayout, summary: PlanSummary) -> None:
-    """End planning."""
-    storage.write_bytes(layout.plan_complete_uri, json.dumps(asdict(summary), indent=1).encode(), durable=True)
+    """End planning by writing ``_COMPLETE``."""
+    storage.write_bytes(layout.plan_complete_uri, record_to_json(summary), durable=True)
 
 
 def read_plan_summary(storage: Storage, layout: RunLayout) -> PlanSummary | None:
-    """Return what ``_COMPLETE`` says, or None while planning has not ended."""
+    """Return the content of ``_COMPLETE``, or None while planning has not ended.
+
+    Raises:
+        StorageError: the file is damaged.
+    """
+    uri = layout.plan_complete_uri
     try:
-        data = storage.read_bytes(layout.plan_complete_uri)
+        data = storage.read_bytes(uri)
     except ObjectNotFound:
         return None
-    return PlanSummary(**json.loads(data))
+    return record_from_json(PlanSummary, data, uri, cure="remove it; the next run of the same command plans again")
 
 
-FLUSH_ROWS = 32
-FLUSH_SECONDS = 10.0
+# Pending rows
 
 
 def write_pending(storage: Storage, layout: RunLayout, shard: int, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write finished rows of one shard under a name of their own. All rows of a source go into one call."""
+    """Write finished rows of one shard to a new file. One call must contain all rows of a source."""
     uri = join(layout.pending_shard_uri(shard), f"{secrets.token_hex(8)}.parquet")
     storage.write_bytes(uri, to_parquet(make_table(rows, MANIFEST_SCHEMA)), durable=True)
 
@@ -92,8 +106,15 @@ def read_pending(storage: Storage, layout: RunLayout, shard: int) -> pa.Table:
     return pa.concat_tables(tables) if tables else MANIFEST_SCHEMA.empty_table()
 
 
+def unfinished_sources(storage: Storage, layout: RunLayout, shard: int) -> pa.Table:
+    """Return the rows of a plan shard whose sources have no pending rows yet, in key order."""
+    plan = read_shard(storage, layout, shard)
+    done = read_pending(storage, layout, shard).column("key")
+    return plan.filter(pc.invert(pc.is_in(plan.column("key"), value_set=done.combine_chunks())))
+
+
 def remove_pending(storage: Storage, layout: RunLayout) -> None:
-    """Remove what a committed manifest made useless."""
+    """Remove all pending rows of a run whose manifest is committed."""
     remove_all(storage, layout.pending_uri)
 
 
@@ -102,9 +123,12 @@ def remove_all(storage: Storage, prefix_uri: str) -> None:
     storage.delete_all(found.uri for found in storage.list_objects(prefix_uri))
 
 
+# Parts
+
+
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One committed Parquet file, as ``_SUCCESS`` lists it."""
+    """One committed Parquet file, as listed in ``_SUCCESS``."""
 
     name: str
     rows: int
@@ -115,51 +139,20 @@ class Part:
     """Rows by error type."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Success:
-    """The content of ``_SUCCESS``."""
-
-    run_id: str
-    input: str
-    """Location of the sources."""
-    fingerprint: str
-    parent_run_id: str | None
-    schema_version: int
-    styles: list[dict[str, str]]
-    """Name, version and model digest of each style."""
-    num_sources: int
-    counts: dict[str, int]
-    parts: list[Part]
-    finished_at: str
-    """UTC, ISO 8601."""
-
-    @property
-    def num_rows(self) -> int:
-        """Rows of all parts."""
-        return sum(part.rows for part in self.parts)
-
-
-def missing_keys(storage: Storage, layout: RunLayout, shard: int) -> pa.Table:
-    """Return the rows of a plan shard that have no finished rows yet, in key order."""
-    plan = read_shard(storage, layout, shard)
-    done = read_pending(storage, layout, shard).column("key")
-    return plan.filter(pc.invert(pc.is_in(plan.column("key"), value_set=done.combine_chunks())))
-
-
 def commit_part(storage: Storage, layout: RunLayout, shard: int, styles: Sequence[str]) -> Part | None:
-    """Publish one shard's part, or return None while rows are missing. A part that exists is taken as it is.
+    """Publish the part of one shard, or return None while rows are missing. An existing part is kept.
 
-    A source that was done twice (its worker died after flushing it, or two workers raced) has several rows; the one
-    whose digest is that of the object that stands in storage is kept.
+    A source that was painted twice (its worker died after writing its rows, or two workers raced) has several rows; the
+    row whose digest matches the stored output is kept.
 
     Raises:
-        StorageError: pending rows that the plan does not know, or storage failed beyond its retries.
+        StorageError: there are pending rows of sources that are not in the plan, or storage failed beyond its retries.
     """
     plan = read_shard(storage, layout, shard)
     rows = _one_row_each(storage, read_pending(storage, layout, shard))
     if not (_all_in(rows, "key", plan.column("key")) and _all_in(rows, "style", pa.array(styles, pa.string()))):
         raise StorageError(
-            f"{layout.pending_shard_uri(shard)} holds rows that the plan does not; restore the run folder"
+            f"{layout.pending_shard_uri(shard)} holds rows that are not in the plan; restore the run folder"
         )
     if rows.num_rows != plan.num_rows * len(styles):
         return None
@@ -168,8 +161,27 @@ def commit_part(storage: Storage, layout: RunLayout, shard: int, styles: Sequenc
     return committed_part(storage, layout, shard)
 
 
-def _all_in(rows: pa.Table, column_name: str, known: pa.Array) -> bool:
-    return pc.all(pc.is_in(rows.column(column_name), value_set=known), min_count=0).as_py() is True
+def committed_part(storage: Storage, layout: RunLayout, shard: int) -> Part | None:
+    """Return the description of a published part, or None if there is none; a published part never changes.
+
+    Raises:
+        StorageError: the stored description is damaged, or storage failed beyond its retries.
+    """
+    uri = layout.part_info_uri(shard)
+    if not storage.exists(layout.part_uri(shard)):
+        storage.delete(uri)  # left by a part that was removed by hand
+        return None
+    try:
+        return record_from_json(Part, storage.read_bytes(uri), uri, cure="remove it and run the same command again")
+    except ObjectNotFound:
+        part = _describe_part(storage, layout, shard)
+    if part is not None:
+        storage.write_bytes(uri, record_to_json(part, indent=None, ensure_ascii=True), durable=True)
+    return part
+
+
+def _all_in(rows: pa.Table, column_name: str, allowed: pa.Array) -> bool:
+    return pc.all(pc.is_in(rows.column(column_name), value_set=allowed), min_count=0).as_py() is True
 
 
 def _one_row_each(storage: Storage, rows: pa.Table) -> pa.Table:
@@ -179,13 +191,13 @@ def _one_row_each(storage: Storage, rows: pa.Table) -> pa.Table:
         return rows
     for row in rows.to_pylist():
         pair = (row["key"], row["style"])
-        if pair not in chosen or _stands_in_storage(storage, row, chosen[pair]):
+        if pair not in chosen or _matches_stored_output(storage, row, chosen[pair]):
             chosen[pair] = row
     return pa.Table.from_pylist(list(chosen.values()), schema=MANIFEST_SCHEMA)
 
 
-def _stands_in_storage(storage: Storage, row: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Tell whether ``row`` rather than ``other`` describes the object that stands in storage."""
+def _matches_stored_output(storage: Storage, row: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Return whether ``row`` rather than ``other`` describes the stored output."""
     if row["status"] != "ok" or row["output_sha256"] == other["output_sha256"]:
         return False
     if other["status"] != "ok":
@@ -193,21 +205,7 @@ def _stands_in_storage(storage: Storage, row: dict[str, Any], other: dict[str, A
     return hashlib.sha256(storage.read_bytes(row["output_uri"])).hexdigest() == row["output_sha256"]
 
 
-def committed_part(storage: Storage, layout: RunLayout, shard: int) -> Part | None:
-    """Return what a published part holds, or None if it is not there; parts never change once they are."""
-    if not storage.exists(layout.part_uri(shard)):
-        storage.delete(layout.part_info_uri(shard))  # of a part that somebody removed
-        return None
-    try:
-        return Part(**json.loads(storage.read_bytes(layout.part_info_uri(shard))))
-    except ObjectNotFound:
-        part = _read_part(storage, layout, shard)
-    if part is not None:
-        storage.write_bytes(layout.part_info_uri(shard), json.dumps(asdict(part)).encode(), durable=True)
-    return part
-
-
-def _read_part(storage: Storage, layout: RunLayout, shard: int) -> Part | None:
+def _describe_part(storage: Storage, layout: RunLayout, shard: int) -> Part | None:
     try:
         data = storage.read_bytes(layout.part_uri(shard))
     except ObjectNotFound:
@@ -226,27 +224,54 @@ def _count(column: pa.ChunkedArray) -> dict[str, int]:
     return {item["values"]: item["counts"] for item in pc.value_counts(column).to_pylist()}
 
 
+# The commit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Success:
+    """Content of ``_SUCCESS``."""
+
+    run_id: str
+    input: str
+    """Location of the sources."""
+    fingerprint: str
+    parent_run_id: str | None
+    schema_version: int
+    styles: list[dict[str, str]]
+    """Name, version and model digest of each style."""
+    num_sources: int
+    counts: dict[str, int]
+    """Rows of all parts by status."""
+    parts: list[Part]
+    finished_at: str
+    """UTC, ISO 8601."""
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of all parts."""
+        return sum(part.rows for part in self.parts)
+
+
 def write_success(storage: Storage, layout: RunLayout, success: Success) -> bool:
-    """Commit the manifest; tell whether this process did (False: another one had)."""
-    return storage.create_bytes(layout.success_uri, json.dumps(asdict(success), indent=1).encode())
+    """Commit the manifest; return False if another process has committed it before."""
+    return storage.create_bytes(layout.success_uri, record_to_json(success, ensure_ascii=True))
 
 
 def read_success(storage: Storage, layout: RunLayout) -> Success | None:
-    """Return what ``_SUCCESS`` says, or None while the run is not committed.
+    """Return the content of ``_SUCCESS``, or None while the run is not committed.
 
     Raises:
-        StorageError: the file is damaged or of a newer schema.
+        StorageError: the file is damaged or has a newer schema.
     """
+    uri = layout.success_uri
+
+    def build(*, schema_version: int, parts: list[dict[str, Any]], **others: Any) -> Success:
+        if schema_version > SCHEMA_VERSION:
+            raise StorageError(f"{uri} was written by a newer stylemill; upgrade to read it")
+        return Success(schema_version=schema_version, parts=[Part(**part) for part in parts], **others)
+
     try:
-        data = storage.read_bytes(layout.success_uri)
+        data = storage.read_bytes(uri)
     except ObjectNotFound:
         return None
-    try:
-        tree = json.loads(data)
-        if tree["schema_version"] > SCHEMA_VERSION:
-            raise StorageError(f"{layout.success_uri} was written by a newer stylemill; upgrade to read it")
-        return Success(**{**tree, "parts": [Part(**part) for part in tree["parts"]]})
-    except (ValueError, KeyError, TypeError) as error:
-        raise StorageError(
-            f"{layout.success_uri} is damaged ({error}); restore it or repaint under a new run id"
-        ) from error
+    return record_from_json(build, data, uri, cure="restore it or repaint under a new run id")

@@ -1,4 +1,4 @@
-"""Where the files of a run live under the output location."""
+"""Locations of the files of a run below the output location."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RunLayout:
 
     @property
     def plan_complete_uri(self) -> str:
-        """JSON that ends planning."""
+        """JSON whose presence ends planning."""
         return join(self.plan_uri, "_COMPLETE")
 
     @property
@@ -38,16 +38,16 @@ class RunLayout:
 
     @property
     def identity_uri(self) -> str:
-        """What the run is: fingerprint, styles and the settings behind them, as JSON."""
+        """Identity of the run: fingerprint, styles and the settings behind them, as JSON."""
         return join(self.run_uri, "run.json")
 
     def model_uri(self, style: str) -> str:
-        """The run's own copy of a style model, so that no worker depends on where it came from."""
+        """The run's copy of a style model, so that workers do not depend on the original."""
         return join(self.run_uri, "models", f"{style}.safetensors")
 
     @property
     def report_uri(self) -> str:
-        """The run's HTML page."""
+        """HTML report of the run."""
         return join(self.run_uri, "report", "index.html")
 
     @property
@@ -57,16 +57,16 @@ class RunLayout:
 
     @property
     def deleted_uri(self) -> str:
-        """Sources that earlier runs painted and that are gone, as JSON (``--incremental``)."""
+        """Sources that earlier runs painted and that no longer exist, as JSON (``--incremental``)."""
         return join(self.run_uri, "deleted.json")
 
     @property
     def lease_uri(self) -> str:
-        """Prefix of the lease objects that say who may write the run."""
+        """Prefix of the lease objects, which decide which process may write the run."""
         return join(self.run_uri, "lease")
 
     def part_info_uri(self, shard: int) -> str:
-        """What ``_SUCCESS`` will say of one part, kept so that a resumed run need not read the part."""
+        """Description of one part for ``_SUCCESS``, stored so that a resumed run need not read the part."""
         return join(self.run_uri, "parts", f"part-{shard:06d}.json")
 
     @property

@@ -1,6 +1,7 @@
-"""Reading committed manifests: only the parts that ``_SUCCESS`` lists, each checked against its digest.
+"""Reading committed manifests: one run, or the history of all runs of an output location.
 
-What all committed runs of an output together say: the newest row of each key and style.
+Only the parts that ``_SUCCESS`` lists are read, and each is checked against its digest. The current state of an output
+is the newest committed row of each key and style, over all runs.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from stylemill.storage.uri import name, parent, resolve
 
 
 def find_run(storage: Storage, uri: str) -> RunLayout:
-    """Return the committed run that a location names.
+    """Return the committed run at a location.
 
     Args:
         storage: where to look.
@@ -31,7 +32,7 @@ def find_run(storage: Storage, uri: str) -> RunLayout:
             holds one committed run.
 
     Raises:
-        ConfigError: no committed run there, or several.
+        ConfigError: there is no committed run, or there are several.
     """
     uri = resolve(uri)
     if name(uri) == "_SUCCESS":
@@ -92,9 +93,11 @@ def read_manifest(storage: Storage, layout: RunLayout) -> pa.Table:
     return pa.concat_tables(tables) if tables else MANIFEST_SCHEMA.empty_table()
 
 
+# The history of an output location
+
 Row = dict[str, Any]
 
-_COLUMNS = (
+_HISTORY_COLUMNS = (
     "key",
     "style",
     "status",
@@ -121,7 +124,7 @@ def load_history(storage: Storage, out: str, input_uri: str | None = None) -> li
     Args:
         storage: where to look.
         out: resolved output location.
-        input_uri: leave out runs over other sources (see ``run.json``); None for all.
+        input_uri: only runs over these sources; None for all.
     """
     layouts = [RunLayout(out=out, run_id=run_id) for run_id in committed_runs(storage, out)]
     runs = [CommittedRun(layout=layout, success=load_success(storage, layout)) for layout in layouts]
@@ -133,14 +136,14 @@ def load_history(storage: Storage, out: str, input_uri: str | None = None) -> li
 def newest_rows(
     storage: Storage, runs: Sequence[CommittedRun], styles: Sequence[str]
 ) -> Iterator[tuple[str, list[Row]]]:
-    """Yield, in order of key, each key with its newest row per style.
+    """Yield each key with its newest row per style, in order of key.
 
-    Merges the runs' parts, which are in order of key, holding one part of each run in memory.
+    Merges the parts of the runs, which are in order of key, with one part of each run in memory.
 
     Args:
-        storage: where the runs are.
+        storage: gives access to the runs.
         runs: oldest first.
-        styles: the styles that matter.
+        styles: rows of other styles are left out.
     """
     streams = [_rows(storage, run, age) for age, run in enumerate(runs)]
     merged = heapq.merge(*streams, key=lambda item: item[0])
@@ -156,5 +159,5 @@ def newest_rows(
 
 def _rows(storage: Storage, run: CommittedRun, age: int) -> Iterator[tuple[str, int, Row]]:
     for table in iter_parts(storage, run.layout, run.success):
-        for row in table.select(_COLUMNS).to_pylist():
+        for row in table.select(_HISTORY_COLUMNS).to_pylist():
             yield row["key"], age, row

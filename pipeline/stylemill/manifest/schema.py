@@ -1,4 +1,4 @@
-"""The columns of a manifest, and Parquet bytes of them."""
+"""Columns of manifests and plans, and tables as Parquet bytes."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ MANIFEST_SCHEMA = pa.schema(
 )
 """One row per planned source and style.
 
-``note`` says what was changed or left out of an ``ok`` source. Times are in milliseconds, sizes in bytes or pixels,
-instants in UTC.
+``note`` names what was changed in, or left out of, an ``ok`` source. Durations are in milliseconds, sizes in bytes or
+pixels, points in time in UTC.
 """
 
 PLAN_SCHEMA = pa.schema(
@@ -62,14 +62,14 @@ PLAN_SCHEMA = pa.schema(
         pa.field("problem", pa.string()),
     ]
 )
-"""One row per source. ``twins`` are earlier ones whose results may stand in the way of this one's (see ``planner``)."""
+"""One row per source. ``twins`` are earlier sources whose output could have the same key (``stylizing/plan.py``)."""
 
 
 def make_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     """Return rows as a table of exactly ``schema``; absent values become null.
 
     Raises:
-        ValueError: a row holds a column that the schema lacks.
+        ValueError: a row has a column that is not in the schema.
     """
     rows = list(rows)
     names = set(schema.names)
@@ -88,10 +88,10 @@ def to_parquet(table: pa.Table) -> bytes:
 
 
 def from_parquet(data: bytes, schema: pa.Schema) -> pa.Table:
-    """Return the table in the bytes of a Parquet file, its columns checked against ``schema``.
+    """Return the table in the bytes of a Parquet file, after checking its columns against ``schema``.
 
     Raises:
-        ValueError: not Parquet (``pyarrow.ArrowInvalid``), or other columns.
+        ValueError: the bytes are not Parquet (``pyarrow.ArrowInvalid``), or the columns differ.
     """
     table = pq.read_table(pa.BufferReader(data))
     if not table.schema.equals(schema, check_metadata=False):

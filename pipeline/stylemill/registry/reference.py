@@ -1,4 +1,4 @@
-"""``registry:<style>[@version]`` wherever a model is taken."""
+"""References ``registry:<style>[@version]``, accepted wherever a config takes a model."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ REGISTRY_VARIABLE = "STYLEMILL_REGISTRY"
 
 @dataclass(frozen=True, kw_only=True)
 class StyleReference:
-    """A style of a registry, and perhaps one version of it."""
+    """A style of a registry, optionally with a version."""
 
     style: str
     version: str | None
-    """None for the champion."""
+    """None means the champion."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read ``STYLE`` or ``STYLE@VERSION``, with or without ``registry:`` before it.
 
         Raises:
-            ConfigError: neither.
+            ConfigError: the style or the version is empty.
         """
         style, separator, version = text.removeprefix(PREFIX).partition("@")
         if not style or (separator and not version):
-            raise ConfigError("style", text, "names no style", "write STYLE or STYLE@VERSION")
+            raise ConfigError("style", text, "does not name a style", "write STYLE or STYLE@VERSION")
         return cls(style=style, version=version or None)
 
 
 def is_reference(uri: str) -> bool:
-    """Tell whether a model's location is a reference into a registry."""
+    """Return whether a model's location is a reference to a registry."""
     return uri.startswith(PREFIX)
 
 
 def locate_model(storage: Storage, uri: str, registry: str | None) -> str:
-    """Return where a model lies, resolved: the file of the version that a reference means, or the location itself.
+    """Return the resolved location of a model: the file that a reference names, or the location itself.
 
     Args:
-        storage: where the registry is.
+        storage: gives access to the registry.
         uri: a location, or ``registry:<style>[@version]``.
-        registry: location of the registry; None takes the environment's ``STYLEMILL_REGISTRY``.
+        registry: location of the registry; None takes the environment variable ``STYLEMILL_REGISTRY``.
 
     Raises:
-        ConfigError: no registry is named, it is none, or it has no such style or version.
-        RegistryError: the model's file is missing or is not the one that was added.
+        ConfigError: no registry is given, there is none, or it has no such style or version.
+        RegistryError: the model file is missing or damaged.
     """
     if not is_reference(uri):
         return resolve(uri)
@@ -61,15 +61,15 @@ def locate_model(storage: Storage, uri: str, registry: str | None) -> str:
 
 
 def find_version(storage: Storage, uri: str, registry: str | None) -> Version:
-    """Return the version that ``registry:<style>[@version]`` means.
+    """Return the version that ``registry:<style>[@version]`` names.
 
     Args:
-        storage: where the registry is.
+        storage: gives access to the registry.
         uri: the reference.
-        registry: location of the registry; None takes the environment's ``STYLEMILL_REGISTRY``.
+        registry: location of the registry; None takes the environment variable ``STYLEMILL_REGISTRY``.
 
     Raises:
-        ConfigError: no registry is named, it is none, or it has no such style or version.
+        ConfigError: no registry is given, there is none, or it has no such style or version.
     """
     return _find(storage, uri, registry)[1]
 
@@ -81,10 +81,14 @@ def _find(storage: Storage, uri: str, registry: str | None) -> tuple[Registry, V
 
 
 def registry_uri(registry: str | None, needed_for: str) -> str:
-    """Return the registry that a config names, or else the environment.
+    """Return the location of the registry from a config, or else from the environment.
+
+    Args:
+        registry: field of the config.
+        needed_for: what the registry is needed for, for the message.
 
     Raises:
-        ConfigError: neither does.
+        ConfigError: neither is set.
     """
     found = registry or os.environ.get(REGISTRY_VARIABLE)
     if not found:

@@ -1,14 +1,14 @@
-"""Styles, their versions and their champions in plain files: no server, any store.
+"""Styles, their versions and their champions as plain files in any store, without a server.
 
     REGISTRY/registry.json                                  schema version
     REGISTRY/<style>/versions/<version>/style.safetensors   the model
-    REGISTRY/<style>/versions/<version>/version.json        written after it: the version exists
-    REGISTRY/<style>/versions/<version>/deleted.json        its model was removed; what is known of it stays
-    REGISTRY/<style>/promotions/<number>.json               each created once: the history, and the truth
-    REGISTRY/<style>/champion.json                          a copy of the newest one, for people and other tools
+    REGISTRY/<style>/versions/<version>/version.json        written after the model: the version exists
+    REGISTRY/<style>/versions/<version>/deleted.json        the model was removed; version.json stays
+    REGISTRY/<style>/promotions/<number>.json               created once each: the history, which is authoritative
+    REGISTRY/<style>/champion.json                          a copy of the newest promotion, for people and other tools
 
-A promotion is a compare-and-swap: whoever decides on champion N creates number N + 1, which exactly one process can
-(conditional create). The other one is told, and has changed nothing.
+A promotion is a compare-and-swap: a decision about champion N creates promotion N + 1, and the conditional create lets
+exactly one process succeed. Any other process gets a RunConflict and has changed nothing.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from typing import Any, Self
 from stylemill.errors import ConfigError, ObjectNotFound, PathConflict, RegistryError, RunConflict
 from stylemill.registry.records import Promotion, PromotionKind, Version
 from stylemill.storage import Storage, join, resolve
+from stylemill.storage.json_records import RecordT, record_from_json, record_to_json
+from stylemill.storage.user_errors import writing_output
 from stylemill.style_model import read_header
 
 SCHEMA_VERSION = 1
@@ -33,16 +35,16 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 def can_name_a_version(name: str) -> bool:
-    """Tell whether a style or a version may be called so in a registry."""
+    """Return whether a text is a valid name of a style or a version in a registry."""
     return _NAME.fullmatch(name) is not None
 
 
 class Registry:
-    """The versions of styles and which one is in use; safe to share between processes.
+    """Versions of styles and their champions; safe to share between processes. Use ``open`` or ``create``.
 
     Args:
-        storage: where it is.
-        root: resolved location. Use ``open`` or ``create``.
+        storage: gives access to the registry.
+        root: resolved location of an existing registry.
     """
 
     def __init__(self, storage: Storage, root: str) -> None:
@@ -54,13 +56,13 @@ class Registry:
         """Return the registry at a location.
 
         Raises:
-            ConfigError: there is none, or it has another schema.
+            ConfigError: there is no registry, it is damaged, or it has another schema.
         """
         root = resolve(uri)
         try:
             data = storage.read_bytes(join(root, "registry.json"))
         except (ObjectNotFound, PathConflict):
-            cure = "check the location; `stylemill styles add` makes a new one"
+            cure = "check the location; `stylemill styles add` creates a new one"
             raise ConfigError("registry", uri, "holds no registry", cure) from None
         try:
             schema = json.loads(data)["schema_version"]
@@ -68,44 +70,42 @@ class Registry:
             raise ConfigError("registry", uri, "is damaged: registry.json cannot be read", "restore it") from None
         if schema != SCHEMA_VERSION:
             cure = "use the stylemill that wrote it, or another registry"
-            raise ConfigError("registry", uri, f"has schema {schema}, this stylemill knows {SCHEMA_VERSION}", cure)
+            raise ConfigError("registry", uri, f"has schema {schema}, this stylemill reads {SCHEMA_VERSION}", cure)
         return cls(storage, root)
 
     @classmethod
     def create(cls, storage: Storage, uri: str) -> Self:
-        """Return the registry at a location, which is made there if need be; raises as ``open``."""
+        """Return the registry at a location, after creating it if there is none; raises as ``open``."""
         marker = json.dumps({"schema_version": SCHEMA_VERSION, "created_at": _now()}).encode()
-        try:
+        with writing_output(uri, "registry", only=PathConflict):
             storage.create_bytes(join(resolve(uri), "registry.json"), marker)
-        except PathConflict as error:
-            raise ConfigError("registry", uri, f"cannot be made ({error})", "give a folder or a prefix") from None
         return cls.open(storage, uri)
 
     def model_uri(self, style: str, version: str) -> str:
-        """Return where a version's model lies."""
+        """Return the location of a version's model file."""
         return join(self.root, style, "versions", version, "style.safetensors")
 
     def champion_uri(self, style: str) -> str:
-        """Return where the copy of the newest promotion lies."""
+        """Return the location of the copy of the newest promotion."""
         return join(self.root, style, "champion.json")
 
     def add(self, data: bytes, *, source_uri: str, note: str = "") -> Version:
-        """Add a model file as a version of its style; adding it once more changes nothing.
+        """Add a model file as a version of its style; adding the same file again changes nothing.
 
         Args:
             data: the whole file.
             source_uri: where it came from.
-            note: for people.
+            note: a remark for people.
 
         Raises:
-            ConfigError: it is no style model, its name or version cannot name a folder, or another file is this
-                version already.
+            ConfigError: the file is not a style model, its name or version cannot name a folder, or this version exists
+                with another file.
         """
         header = read_header(data, source=source_uri)
-        for what, name in (("style", header.name), ("version", header.version)):
+        for kind, name in (("style", header.name), ("version", header.version)):
             if not can_name_a_version(name):
                 cure = "use letters, digits, '.', '_' and '-'; train with --name"
-                raise ConfigError("model", source_uri, f"has the {what} {name!r}, which cannot name a folder", cure)
+                raise ConfigError("model", source_uri, f"has the {kind} {name!r}, which cannot name a folder", cure)
         version = Version(
             style=header.name,
             version=header.version,
@@ -119,10 +119,10 @@ class Registry:
         if self._storage.exists(self._deleted_uri(version.style, version.version)):
             raise self._was_deleted(version.style, version.version)
         self._storage.create_bytes(self.model_uri(version.style, version.version), data)
-        self._storage.create_bytes(self._version_uri(version.style, version.version), version.to_bytes())
+        self._storage.create_bytes(self._version_uri(version.style, version.version), record_to_json(version))
         known = self._read_version(version.style, version.version)
         if known.sha256 != header.sha256:
-            cure = "versions never change; train anew, which gives another version"
+            cure = "versions never change; train again for a new version"
             raise ConfigError("model", source_uri, f"is not the {known.style}@{known.version} of this registry", cure)
         self.check(known)
         return known
@@ -144,7 +144,7 @@ class Registry:
         """Return one version of a style, by default its champion.
 
         Raises:
-            ConfigError: there is no such style or version, it was deleted, or the style has no champion.
+            ConfigError: the style or version does not exist, was deleted, or the style has no champion.
         """
         if version is None:
             champion = self.champion(style)
@@ -154,37 +154,33 @@ class Registry:
             version = champion.version
         name = f"{style}@{version}"
         if not (can_name_a_version(style) and can_name_a_version(version)):
-            raise ConfigError("style", name, "cannot name a version", "use letters, digits, '.', '_' and '-'")
+            raise ConfigError("style", name, "is not a valid name", "use letters, digits, '.', '_' and '-'")
         if self._storage.exists(self._deleted_uri(style, version)):
             raise self._was_deleted(style, version)
         if not self._storage.exists(self._version_uri(style, version)):
             raise ConfigError("style", name, "is not in this registry", "see `stylemill styles list`")
         return self._read_version(style, version)
 
-    def read_model(self, version: Version) -> bytes:
-        """Return a version's model file.
+    def check(self, version: Version) -> None:
+        """Check a version's model file.
 
         Raises:
-            RegistryError: it is gone, or is not the file that was added.
+            RegistryError: it is missing, or is not the file that was added.
         """
         uri = self.model_uri(version.style, version.version)
+        cure = f"restore it from {version.source_uri}, or roll back: stylemill styles rollback {version.style}"
         try:
             data = self._storage.read_bytes(uri)
         except ObjectNotFound:
-            raise RegistryError(f"{uri} is missing; {self._cure(version)}") from None
+            raise RegistryError(f"{uri} is missing; {cure}") from None
         if hashlib.sha256(data).hexdigest() != version.sha256:
-            raise RegistryError(f"{uri} fails its checksum; {self._cure(version)}")
-        return data
-
-    def check(self, version: Version) -> None:
-        """Raise RegistryError if a version's model file is missing or damaged."""
-        self.read_model(version)
+            raise RegistryError(f"{uri} fails its checksum; {cure}")
 
     def history(self, style: str) -> list[Promotion]:
         """Return all changes of a style's champion, oldest first."""
         root = join(self.root, style, "promotions")
         uris = [join(root, found.key) for found in self._storage.list_objects(root)]
-        return [Promotion.from_bytes(self._storage.read_bytes(uri), uri) for uri in uris]
+        return [self._read(Promotion, uri) for uri in uris]
 
     def champion(self, style: str) -> Promotion | None:
         """Return the newest promotion of a style, None before the first."""
@@ -192,8 +188,7 @@ class Registry:
         newest = max((found.key for found in self._storage.list_objects(root)), default=None)
         if newest is None:
             return None
-        uri = join(root, newest)
-        return Promotion.from_bytes(self._storage.read_bytes(uri), uri)
+        return self._read(Promotion, join(root, newest))
 
     def promote(
         self,
@@ -205,28 +200,28 @@ class Registry:
         kind: PromotionKind = "promoted",
         evidence: Mapping[str, Any] | None = None,
     ) -> Promotion:
-        """Make a version the champion, if the champion is still the one that the decision was about.
+        """Make a version the champion, provided that the current champion is the one that the decision was about.
 
-        Promoting the champion itself changes nothing, so a decision may be carried out again after a kill.
+        Promoting the champion itself changes nothing, so a decision can be repeated after a kill.
 
         Args:
-            style: the style.
+            style: name of the style.
             version: the new champion.
-            reason: why, for people.
-            over: number of the promotion that this replaces; None where there was no champion.
-            kind: what it counts as.
-            evidence: JSON-able figures.
+            reason: a sentence for people.
+            over: number of the promotion that this one replaces; None if there is no champion.
+            kind: recorded in the history.
+            evidence: JSON-able figures behind the decision.
 
         Raises:
-            ConfigError: no such version.
+            ConfigError: there is no such version.
             RegistryError: its model file is missing or damaged.
-            RunConflict: somebody else changed the champion meanwhile; nothing was changed here.
+            RunConflict: another process has changed the champion meanwhile; this call has changed nothing.
         """
         wanted = self.version(style, version)
         self.check(wanted)
         champion = self.champion(style)
         if champion is not None and champion.version == version:
-            self._publish(champion)  # whoever promoted it may have been killed before this
+            self._publish(champion)  # the process that promoted it may have been killed before this step
             return champion
         if (champion.number if champion else None) != over:
             raise self._changed_meanwhile(style, champion)
@@ -243,10 +238,10 @@ class Registry:
             evidence=dict(evidence or {}),
         )
         uri = join(self.root, style, "promotions", f"{promotion.number:08d}.json")
-        if not self._storage.create_bytes(uri, promotion.to_bytes()):
+        if not self._storage.create_bytes(uri, record_to_json(promotion)):
             raise self._changed_meanwhile(style, self.champion(style))
         self._publish(promotion)
-        if self._storage.exists(self._deleted_uri(style, version)):  # while this decision was written
+        if self._storage.exists(self._deleted_uri(style, version)):  # meanwhile, by another process
             self.rollback(style, reason=f"{version} was deleted while it was promoted")
             raise self._was_deleted(style, version)
         return promotion
@@ -255,14 +250,14 @@ class Registry:
         """Make an earlier champion the champion again.
 
         Args:
-            style: the style.
-            reason: why, for people.
+            style: name of the style.
+            reason: a sentence for people.
             to: its version; by default the newest earlier champion that still exists.
 
         Raises:
-            ConfigError: there is no earlier champion, or the one named was deleted or never was one.
+            ConfigError: there is no earlier champion, or ``to`` was deleted or never was the champion.
             RegistryError: its model file is missing or damaged.
-            RunConflict: somebody else changed the champion meanwhile.
+            RunConflict: another process has changed the champion meanwhile.
         """
         history = self.history(style)
         if not history:
@@ -270,7 +265,7 @@ class Registry:
         earlier = list(dict.fromkeys(p.version for p in reversed(history) if p.version != history[-1].version))
         if to is not None and to not in earlier:
             cure = "choose one of " + (", ".join(earlier) or "none: there is no earlier champion")
-            raise ConfigError("style", f"{style}@{to}", "is no earlier champion", cure)
+            raise ConfigError("style", f"{style}@{to}", "is not an earlier champion", cure)
         left = [version for version in earlier if not self._storage.exists(self._deleted_uri(style, version))]
         if to is None and not left:
             raise ConfigError("style", style, "has no earlier champion that still exists", "promote another version")
@@ -278,17 +273,17 @@ class Registry:
         return self.promote(style, target, reason=reason, over=history[-1].number, kind="rolled_back")
 
     def delete(self, style: str, version: str) -> Version:
-        """Remove a version's model; what is known of it stays.
+        """Remove a version's model file; its record stays.
 
         Raises:
-            ConfigError: no such version, or it is the champion.
+            ConfigError: there is no such version, or it is the champion.
         """
         found = self.version(style, version)
         self._refuse_champion(style, version)
         tombstone = json.dumps({"at": _now(), "by": _who()}).encode()
         self._storage.create_bytes(self._deleted_uri(style, version), tombstone)
         try:
-            self._refuse_champion(style, version)  # it may have become the champion meanwhile
+            self._refuse_champion(style, version)  # another process may have promoted it meanwhile
         except ConfigError:
             self._storage.delete(self._deleted_uri(style, version))
             raise
@@ -302,27 +297,27 @@ class Registry:
             raise ConfigError("style", f"{style}@{version}", "is the champion", cure)
 
     def _publish(self, promotion: Promotion) -> None:
-        """Bring ``champion.json`` up to date; a later promotion that was faster is not overwritten for good."""
-        self._storage.write_bytes(self.champion_uri(promotion.style), promotion.to_bytes())
+        """Write ``champion.json``; if a later promotion was published in the meantime, restore that one."""
+        self._storage.write_bytes(self.champion_uri(promotion.style), record_to_json(promotion))
         newest = self.champion(promotion.style)
         if newest is not None and newest.number > promotion.number:
-            self._storage.write_bytes(self.champion_uri(promotion.style), newest.to_bytes())
+            self._storage.write_bytes(self.champion_uri(promotion.style), record_to_json(newest))
 
     def _changed_meanwhile(self, style: str, champion: Promotion | None) -> RunConflict:
-        now = f"{champion.version}, {champion.kind} by {champion.by} at {champion.at}" if champion else "none"
-        return RunConflict(f"the champion of {style} was changed meanwhile and is {now}; decide again")
+        current = f"{champion.version}, {champion.kind} by {champion.by} at {champion.at}" if champion else "none"
+        return RunConflict(f"the champion of {style} was changed meanwhile and is {current}; decide again")
 
     @staticmethod
     def _was_deleted(style: str, version: str) -> ConfigError:
         cure = f"choose another: stylemill styles show {style}"
         return ConfigError("style", f"{style}@{version}", "was deleted", cure)
 
-    def _cure(self, version: Version) -> str:
-        return f"restore it from {version.source_uri}, or roll back: stylemill styles rollback {version.style}"
-
     def _read_version(self, style: str, version: str) -> Version:
-        uri = self._version_uri(style, version)
-        return Version.from_bytes(self._storage.read_bytes(uri), uri)
+        return self._read(Version, self._version_uri(style, version))
+
+    def _read(self, record_type: type[RecordT], uri: str) -> RecordT:
+        cure = "restore it from a backup of the registry"
+        return record_from_json(record_type, self._storage.read_bytes(uri), uri, cure=cure, error_type=RegistryError)
 
     def _version_uri(self, style: str, version: str) -> str:
         return join(self.root, style, "versions", version, "version.json")

@@ -16,6 +16,7 @@ from stylemill.registry import Promotion, Registry
 from stylemill.retraining.config import RetrainConfig
 from stylemill.retraining.outcome import Evidence, Outcome, load_outcomes
 from stylemill.storage import Storage, join, resolve
+from stylemill.storage.json_records import record_from_json, record_to_json
 from stylemill.storage.sources import find_sources
 from stylemill.training.config import SETTINGS_THAT_MAY_CHANGE, TrainConfig, settings_of
 
@@ -39,7 +40,7 @@ class Firing:
 
     def to_bytes(self) -> bytes:
         """Return the content of ``firing.json``."""
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False).encode()
+        return record_to_json(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,10 +136,13 @@ def begin(
     )
     if storage.create_bytes(layout.firing_uri, firing.to_bytes()):
         return firing
-    try:
-        known = Firing(**json.loads(storage.read_bytes(layout.firing_uri)))
-    except (ValueError, TypeError) as error:
-        raise RegistryError(f"{layout.firing_uri} is damaged ({error}); fire again under another --firing") from error
+    known = record_from_json(
+        Firing,
+        storage.read_bytes(layout.firing_uri),
+        layout.firing_uri,
+        cure="fire again under another --firing",
+        error_type=RegistryError,
+    )
     if (known.style, known.inputs_digest) != (style, inputs_digest):
         cure = "give each firing a name of its own, or leave --firing out"
         raise ConfigError("firing", layout.name, "was begun with other images or settings", cure)

@@ -5,9 +5,8 @@ Whether a candidate replaces the champion: the comparison of ``stylemill.evaluat
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -16,6 +15,7 @@ from stylemill.errors import ObjectNotFound, RegistryError
 from stylemill.experiments.decision import Comparison, compare
 from stylemill.retraining.config import RetrainConfig
 from stylemill.storage import Storage, join, resolve
+from stylemill.storage.json_records import record_from_json, record_to_json
 
 DecisionKind = Literal["promoted", "kept", "rolled_back"]
 
@@ -62,7 +62,7 @@ class Outcome:
 
     def to_bytes(self) -> bytes:
         """Return the JSON."""
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False).encode()
+        return record_to_json(self)
 
     @classmethod
     def from_bytes(cls, data: bytes, uri: str) -> Outcome:
@@ -71,10 +71,7 @@ class Outcome:
         Raises:
             RegistryError: it is damaged.
         """
-        try:
-            return cls(**json.loads(data))
-        except (ValueError, TypeError) as error:
-            raise RegistryError(f"{uri} is damaged ({error}); remove it to decide again") from error
+        return record_from_json(cls, data, uri, cure="remove it to decide again", error_type=RegistryError)
 
 
 def read_outcome(storage: Storage, uri: str) -> Outcome | None:

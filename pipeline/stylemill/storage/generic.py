@@ -1,4 +1,4 @@
-"""Any other fsspec file system (gs://, abfs://, memory://): the store's own semantics, found by scheme."""
+"""Stores behind any other fsspec file system (gs://, abfs://, memory://), found by scheme."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ from stylemill.storage.uri import name, scheme
 
 
 class FsspecStore:
-    """Objects behind an fsspec file system; whole-object puts of object stores are atomic.
+    """Objects behind an fsspec file system; object stores write whole objects atomically.
 
     Raises:
-        ConfigError: no file system is known, or its package is not installed, for this scheme.
+        ConfigError: fsspec has no file system for this scheme, or its package is not installed.
     """
 
     def __init__(self, protocol: str) -> None:
         try:
             self._fs = fsspec.filesystem(protocol)
         except (ValueError, ImportError, TypeError, OSError) as error:
-            cure = "install the extra that brings it (stylemill[gcs], stylemill[azure]) or use another scheme"
+            cure = "install its extra (stylemill[gcs], stylemill[azure]) or use another scheme"
             raise ConfigError("location", f"{protocol}://", f"cannot be reached ({error})", cure) from error
 
     def read(self, path: str) -> bytes:
-        """Return an object's content."""
-        with _translated(path):
+        """Return the whole content of an object."""
+        with _translated_errors(path):
             return bytes(self._fs.cat_file(path))
 
     def read_head(self, path: str, size_bytes: int) -> bytes:
         """Return at most the first ``size_bytes`` of an object."""
-        with _translated(path):
+        with _translated_errors(path):
             return bytes(self._fs.cat_file(path, start=0, end=size_bytes))
 
     def write(self, path: str, data: bytes, *, durable: bool = False) -> None:
         """Replace an object."""
         del durable
-        with _translated(path):
+        with _translated_errors(path):
             self._fs.pipe_file(path, data)
 
     def create(self, path: str, data: bytes) -> bool:
-        """Write an object unless it exists, as exclusively as the file system can; tell whether it was written."""
-        with _translated(path):
+        """Write an object unless it exists, as exclusively as the file system can; return whether it was written."""
+        with _translated_errors(path):
             try:
                 self._fs.pipe_file(path, data, mode="create")
             except FileExistsError:
@@ -55,15 +55,15 @@ class FsspecStore:
 
     def stat(self, path: str) -> ObjectStat:
         """Return size and etag of an object."""
-        with _translated(path):
+        with _translated_errors(path):
             found = self._fs.info(path)
         if found["type"] != "file":
-            raise ObjectNotFound(f"{path} is no object")
+            raise ObjectNotFound(f"{path} is not an object")
         return _stat(path, name(path), found)
 
     def list_objects(self, root: str, after: str = "") -> Iterator[ObjectStat]:
-        """Yield every object below a prefix in order of key. The listing is held in memory."""
-        with _translated(root):
+        """Yield the objects below a prefix in order of key; the whole listing is held in memory."""
+        with _translated_errors(root):
             found = self._fs.find(root, detail=True)
         base = self._fs._strip_protocol(root).rstrip("/") + "/"
         for path in sorted(found):
@@ -72,8 +72,8 @@ class FsspecStore:
                 yield _stat(f"{scheme(root)}://{path.lstrip('/')}", key, found[path])
 
     def delete(self, path: str) -> None:
-        """Remove an object; one that is gone already is fine."""
-        with _translated(path), contextlib.suppress(FileNotFoundError):
+        """Remove an object; it is no error if there is none."""
+        with _translated_errors(path), contextlib.suppress(FileNotFoundError):
             self._fs.rm_file(path)
 
     def delete_all(self, paths: Sequence[str]) -> None:
@@ -82,17 +82,17 @@ class FsspecStore:
             self.delete(path)
 
     def remove_leftovers(self, root: str, older_than_s: float) -> None:
-        """Do nothing: what a store of an unknown kind holds is not ours to tidy up."""
+        """Do nothing: what counts as a leftover in a store of an unknown kind is not known."""
 
 
 def _stat(uri: str, key: str, found: dict[str, Any]) -> ObjectStat:
-    marks = (found.get(field) for field in ("etag", "ETag", "md5Hash", "mtime", "last_modified", "created"))
-    etag = next((str(mark) for mark in marks if mark), "")
+    versions = (found.get(field) for field in ("etag", "ETag", "md5Hash", "mtime", "last_modified", "created"))
+    etag = next((str(version) for version in versions if version), "")
     return ObjectStat(uri, key, int(found.get("size") or 0), etag)
 
 
 @contextlib.contextmanager
-def _translated(path: str) -> Iterator[None]:
+def _translated_errors(path: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
@@ -104,7 +104,7 @@ def _translated(path: str) -> Iterator[None]:
     except NotImplementedError as error:
         raise StorageError(f"{path}: {error}") from error
     except Exception as error:
-        # gcsfs, adlfs and what they stand on raise classes of their own; their HTTP status says what to do.
+        # gcsfs, adlfs and their dependencies raise their own classes; the HTTP status tells them apart.
         raise _by_status(error, path) from error
 
 

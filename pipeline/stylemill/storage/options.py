@@ -1,4 +1,4 @@
-"""What a user may say about object storage. Never a secret: those come from the environment or the machine's role."""
+"""Settings of object storage. Never a secret: those come from the environment or the machine's role."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class StorageOptions:
     """How to reach object storage; credentials come from the usual environment variables or the machine's role.
 
     Raises:
-        ConfigError: an endpoint that is no http(s) URL or carries credentials, a bound that is not positive.
+        ConfigError: the endpoint is not an http(s) URL or contains credentials, or a time is not positive.
     """
 
     endpoint_url: str | None = None
@@ -23,14 +23,14 @@ class StorageOptions:
     profile: str | None = None
     """Named profile of the AWS configuration files."""
     retry_deadline_s: float = 120.0
-    """Seconds after which a failing storage operation is given up and the job stops, resumable."""
+    """Seconds after which a failing storage operation is not retried any more and the job stops; it can be resumed."""
     timeout_s: float = 30.0
-    """Seconds without an answer after which one request counts as failed."""
+    """Seconds without an answer after which a request counts as failed."""
 
     def __post_init__(self) -> None:
         url = self.endpoint_url
         if url is not None and not _is_http_url(url):
-            raise ConfigError("storage.endpoint_url", url, "is no http(s) URL", "write https://host[:port]")
+            raise ConfigError("storage.endpoint_url", url, "is not an http(s) URL", "write https://host[:port]")
         if url is not None and "@" in url.split("/")[2]:
             host = url.split("@")[-1]
             cure = "leave it out and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
@@ -44,13 +44,13 @@ def _is_http_url(url: str) -> bool:
     try:
         parts = urlsplit(url)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, half an IPv6 address
+    except ValueError:  # a port that is not a number, half an IPv6 address
         return False
 
 
-FIRST_LOOK_S = 20.0
+PREFLIGHT_DEADLINE_S = 20.0
 
 
-def first_look(options: StorageOptions) -> StorageOptions:
-    """Return options for the checks before a job: a store that does not answer should be told of soon."""
-    return replace(options, retry_deadline_s=min(options.retry_deadline_s, FIRST_LOOK_S))
+def preflight_options(options: StorageOptions, deadline_s: float = PREFLIGHT_DEADLINE_S) -> StorageOptions:
+    """Return options for the checks before a job, which report a store that does not answer after a short time."""
+    return replace(options, retry_deadline_s=min(options.retry_deadline_s, deadline_s))

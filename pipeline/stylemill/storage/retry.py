@@ -1,6 +1,7 @@
-"""The one layer that retries: exponential backoff with full jitter under a total deadline.
+"""Retries of storage operations, and a limit on the requests in flight.
 
-How many requests of this process a store gets at once: fewer after a refusal, slowly more while it answers.
+``with_retries`` is the only layer that retries: exponential backoff with full jitter, up to a total deadline.
+``Limiter`` adapts the number of concurrent requests of this process to what the store accepts.
 """
 
 from __future__ import annotations
@@ -21,8 +22,21 @@ ResultT = TypeVar("ResultT")
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 10.0
 
+MOST_REQUESTS = 32
+ANSWERS_PER_STEP = 16
+"""Successful answers per concurrent request after which the limit grows by one: after throttling it stays low for a
+while."""
 
-class _Count:
+
+class TransientError(Exception):
+    """A storage fault that may pass: throttling, a reset, a timeout, a truncated body."""
+
+
+class Throttled(TransientError):
+    """The store asks for fewer requests (429, 503, SlowDown)."""
+
+
+class _Counter:
     """Counts over all threads of this process."""
 
     def __init__(self) -> None:
@@ -34,28 +48,20 @@ class _Count:
             self.value += 1
 
 
-_retries = _Count()
+_retries = _Counter()
 
 
 def num_retries() -> int:
-    """Return how many operations this process has tried again so far."""
+    """Return the number of retries in this process so far."""
     return _retries.value
-
-
-class TransientError(Exception):
-    """A storage fault that may pass: throttling, a reset, a timeout, a truncated body."""
-
-
-class Throttled(TransientError):
-    """The store asks for fewer requests (429, 503, SlowDown)."""
 
 
 def with_retries(operation: Callable[[], ResultT], *, what: str, deadline_s: float) -> ResultT:
     """Call ``operation`` until it stops raising TransientError or the deadline passes.
 
     Args:
-        operation: called without arguments; must be safe to repeat.
-        what: names the operation and its location in messages.
+        operation: safe to repeat.
+        what: the operation and its location, for messages.
         deadline_s: seconds from the first call after which no new attempt starts.
 
     Raises:
@@ -78,23 +84,19 @@ def with_retries(operation: Callable[[], ResultT], *, what: str, deadline_s: flo
                     "run the same command again to resume"
                 ) from error
             _retries.add_one()
-            log.info("%s: %s; attempt %d follows in %.1f s", what, error, attempt + 1, delay_s)
+            log.info("%s: %s; attempt %d starts in %.1f s", what, error, attempt + 1, delay_s)
             time.sleep(delay_s)
 
 
-MOST_REQUESTS = 32
-ANSWERS_PER_STEP = 16
-"""Answers per place after which there is one place more: a store that throttles stays narrow for a while."""
-
-
 class Limiter:
-    """Additive increase, multiplicative decrease, as in TCP; safe to use from many threads.
+    """Limits concurrent requests by additive increase and multiplicative decrease, as TCP does; thread-safe.
 
-    A refusal halves the number of requests that were under way, once for all of those that were under way together.
-    The wait before a repeat is not the limiter's (see ``with_retries``): nobody waits while holding a place.
+    When the store throttles, the limit becomes half the number of requests in flight; requests that were in flight at
+    that moment do not lower it again. The pause before a retry happens outside (see ``with_retries``), so a request
+    that waits for its retry does not count.
 
     Args:
-        most_requests: at once, at most and at first.
+        most_requests: upper limit, and the limit at the start.
 
     Source: Chiu and Jain, "Analysis of the Increase and Decrease Algorithms for Congestion Avoidance", 1989.
     """
@@ -109,11 +111,11 @@ class Limiter:
 
     @property
     def limit(self) -> int:
-        """Requests that may be under way at once."""
+        """Requests that may be in flight at once."""
         return max(1, int(self._limit))
 
     def run(self, operation: Callable[[], ResultT]) -> ResultT:
-        """Wait for a place, call ``operation`` and learn from how it ends."""
+        """Wait until the limit allows one more request, call ``operation`` and adapt the limit to its outcome."""
         with self._changed:
             self._changed.wait_for(lambda: self._in_flight < self.limit)
             self._in_flight += 1

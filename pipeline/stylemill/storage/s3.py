@@ -1,4 +1,7 @@
-"""S3 and what speaks its protocol, through s3fs: one request per operation, errors sorted by what can be done."""
+"""S3 and compatible stores through s3fs: one request per operation, errors classified by what can be done.
+
+Transient faults raise TransientError and are retried by ``Storage``; the retries of s3fs and botocore are off.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from stylemill.storage.uri import name
 
 PAGE_SIZE = 1000
 MULTIPART_FROM_BYTES = 64 * 2**20
-"""Larger bodies go up as a multipart upload, which becomes visible when it is complete."""
+"""Objects from this size on use a multipart upload, which becomes visible when it is complete."""
 
 _NOT_FOUND = {"NoSuchKey", "NoSuchBucket", "404", "NotFound"}
 _DENIED = {"AccessDenied", "403", "Forbidden", "AllAccessDisabled", "InvalidObjectState"}
@@ -29,7 +32,7 @@ _THROTTLED = {
     "RequestLimitExceeded",
 }
 _TRANSIENT = {
-    "ConditionalRequestConflict",  # a race of conditional creates is undecided yet: ask again
+    "ConditionalRequestConflict",  # concurrent conditional creates are not decided yet: ask again
     "RequestTimeout",
     "RequestTimeTooSkewed",
     "InternalError",
@@ -58,10 +61,10 @@ class S3Store:
             },
             use_listings_cache=False,
         )
-        self._fs.retries = 1  # Storage retries, and nobody below it
+        self._fs.retries = 1  # only Storage retries
 
     def read(self, path: str) -> bytes:
-        """Return an object's content; a body shorter than announced is a transient fault."""
+        """Return the whole content of an object; a body shorter than announced is a transient fault."""
         return self._get(path, {})
 
     def read_head(self, path: str, size_bytes: int) -> bytes:
@@ -79,11 +82,11 @@ class S3Store:
 
         data, announced = self._run(get, path)
         if len(data) != announced:
-            raise TransientError(f"{path}: {len(data)} of {announced} bytes arrived")
+            raise TransientError(f"{path}: only {len(data)} of {announced} bytes arrived")
         return data
 
     def write(self, path: str, data: bytes, *, durable: bool = False) -> None:
-        """Replace an object with one request, or one completed multipart upload. S3 is always durable."""
+        """Replace an object with one request, or one multipart upload. S3 is always durable."""
         del durable
         if len(data) < MULTIPART_FROM_BYTES:
             self._run(lambda: self._fs._call_s3("put_object", **_place(path), Body=data), path)
@@ -91,7 +94,7 @@ class S3Store:
             self._run(lambda: self._fs._pipe_file(path, data, chunksize=MULTIPART_FROM_BYTES // 4), path)
 
     def create(self, path: str, data: bytes) -> bool:
-        """Write an object unless it exists (``If-None-Match: *``); tell whether it was written."""
+        """Write an object unless it exists (``If-None-Match: *``); return whether it was written."""
         try:
             self._run(lambda: self._fs._call_s3("put_object", **_place(path), Body=data, IfNoneMatch="*"), path)
         except FileExistsError:
@@ -103,17 +106,17 @@ class S3Store:
         try:
             found = self._run(lambda: self._fs._call_s3("head_object", **_place(path)), path)
         except AccessDenied:
-            self.read_head(path, 1)  # the answer to a HEAD has no body to say why: expired credentials stop the job
+            self.read_head(path, 1)  # a HEAD answer has no body with a reason; this one raises for expired credentials
             raise
         return ObjectStat(path, name(path), int(found["ContentLength"]), str(found["ETag"]).strip('"'))
 
     def list_objects(self, root: str, after: str = "") -> Iterator[ObjectStat]:
-        """Yield every object below a prefix in order of key, one page of 1,000 in memory at a time."""
+        """Yield the objects below a prefix in order of key, with one page of 1,000 in memory at a time."""
         for page in self.list_pages(root, after):
             yield from page
 
     def list_pages(self, root: str, after: str = "") -> Iterator[list[ObjectStat]]:
-        """Yield pages of a listing; each page is one request and may be asked for again by ``after``."""
+        """Yield the pages of a listing, one request each; ``after`` continues a listing."""
         place = _place(root)
         prefix = place["Key"] + "/" if place["Key"] else ""
         request: dict[str, Any] = {"Bucket": place["Bucket"], "Prefix": prefix, "MaxKeys": PAGE_SIZE}
@@ -133,11 +136,11 @@ class S3Store:
         return page
 
     def delete(self, path: str) -> None:
-        """Remove an object; one that is gone already is fine."""
+        """Remove an object; it is no error if there is none."""
         self._run(lambda: self._fs._call_s3("delete_object", **_place(path)), path)
 
     def delete_all(self, paths: Sequence[str]) -> None:
-        """Remove at most 1,000 objects of one bucket with one request; what is gone already is fine."""
+        """Remove at most 1,000 objects of one bucket with one request; it is no error if some do not exist."""
         places = [_place(path) for path in paths]
         request = {"Objects": [{"Key": place["Key"]} for place in places], "Quiet": True}
 
@@ -146,8 +149,10 @@ class S3Store:
             return list(answer.get("Errors", []))
 
         for refused in self._run(delete, paths[0]):
-            # The rest of the request was done; asking for all of it again is harmless.
-            raise _sorted_code(refused["Code"], 200, f"s3://{places[0]['Bucket']}/{refused['Key']}: {refused['Code']}")
+            # The other objects are removed; repeating the whole request is harmless.
+            raise _classify_code(
+                refused["Code"], 200, f"s3://{places[0]['Bucket']}/{refused['Key']}: {refused['Code']}"
+            )
 
     def remove_leftovers(self, root: str, older_than_s: float) -> None:
         """Do nothing: an object appears whole or not at all."""
@@ -156,14 +161,14 @@ class S3Store:
         from fsspec.asyn import sync
 
         try:
-            # The bound covers a body that trickles; connection and read have their own below it.
+            # Covers a body that arrives very slowly; connecting and each read have shorter timeouts of their own.
             return sync(self._fs.loop, request, timeout=4 * self._timeout_s)
         except Exception as error:
-            raise _sorted_error(error, path) from error
+            raise _classify_error(error, path) from error
 
 
 class _EmptyRange(Exception):
-    """The object has no bytes in the asked range: it is empty."""
+    """The object has no bytes in the requested range: it is empty."""
 
 
 def _place(path: str) -> dict[str, str]:
@@ -175,12 +180,12 @@ def _listed(bucket: str, prefix: str, item: dict[str, Any]) -> ObjectStat | None
     key = item["Key"][len(prefix) :]
     size_bytes = int(item["Size"])
     if not key or (key.endswith("/") and size_bytes == 0):
-        return None  # the marker that consoles write for an empty folder
+        return None  # the marker that web consoles write for an empty folder
     return ObjectStat(f"s3://{bucket}/{item['Key']}", key, size_bytes, str(item["ETag"]).strip('"'))
 
 
-def _sorted_error(error: BaseException, path: str) -> BaseException:
-    """Return the error to raise: what is missing, denied, passing, or broken."""
+def _classify_error(error: BaseException, path: str) -> BaseException:
+    """Return the error to raise for an error of s3fs, botocore or aiohttp."""
     from botocore import exceptions as botocore
 
     chain: list[BaseException] = []
@@ -190,7 +195,7 @@ def _sorted_error(error: BaseException, path: str) -> BaseException:
         cause = cause.__cause__ or cause.__context__
     client_error = next((item for item in chain if isinstance(item, botocore.ClientError)), None)
     if client_error is not None:
-        return _sorted_answer(client_error, path)
+        return _classify_answer(client_error, path)
     if any(isinstance(item, botocore.NoCredentialsError) for item in chain):
         return StorageError(f"{path}: no credentials found; set the AWS variables or give the machine a role")
     text = f"{path}: {' '.join(str(error).split())}"
@@ -203,7 +208,7 @@ def _sorted_error(error: BaseException, path: str) -> BaseException:
         botocore.PartialCredentialsError,
         botocore.ProfileNotFound,
     )
-    if any(isinstance(item, settings) for item in chain) or isinstance(error, ValueError):  # an endpoint that is none
+    if any(isinstance(item, settings) for item in chain) or isinstance(error, ValueError):  # a malformed endpoint
         return StorageError(text)
     if isinstance(error, FileNotFoundError):
         return ObjectNotFound(f"{path} does not exist")
@@ -214,16 +219,16 @@ def _sorted_error(error: BaseException, path: str) -> BaseException:
     return error
 
 
-def _sorted_answer(error: Any, path: str) -> BaseException:
+def _classify_answer(error: Any, path: str) -> BaseException:
     code = str(error.response.get("Error", {}).get("Code", ""))
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     text = f"{path}: {code or status}: {error.response.get('Error', {}).get('Message', '')}"
     if code in _EXISTS or status == 412:
         return FileExistsError(path)
-    return _sorted_code(code, status, text)
+    return _classify_code(code, status, text)
 
 
-def _sorted_code(code: str, status: int, text: str) -> BaseException:
+def _classify_code(code: str, status: int, text: str) -> BaseException:
     if code in _NOT_FOUND:
         return ObjectNotFound(text)
     if code in _DENIED:

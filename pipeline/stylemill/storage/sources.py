@@ -1,6 +1,7 @@
-"""Finding the sources: a prefix, a glob, one file, or a Parquet file of locations; always in order of key.
+"""Finding source images, and drawing a stratified sample of them.
 
-Which images an experiment sees: drawn by seed, evenly over the strata of a library.
+``find_sources`` lists a prefix, a glob, one file or a Parquet file of locations, always in order of key.
+``draw_sample`` chooses images for an experiment: by seed, in proportion to the size of each stratum of the library.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from fsspec.utils import glob_translate
 from stylemill.errors import ConfigError, ObjectNotFound
 from stylemill.storage.storage import Storage
 from stylemill.storage.store import ObjectStat
-from stylemill.storage.uri import MAGIC, is_glob, is_inside, name, parent, resolve, scheme
+from stylemill.storage.uri import is_glob, is_inside, name, parent, resolve, scheme
 
 
 def find_sources(storage: Storage, input_uri: str, after: str = "") -> Iterator[ObjectStat]:
@@ -26,7 +27,7 @@ def find_sources(storage: Storage, input_uri: str, after: str = "") -> Iterator[
     Args:
         storage: where to look.
         input_uri: resolved location.
-        after: yield keys greater than this one.
+        after: yield only keys greater than this one.
 
     Raises:
         ConfigError: a Parquet file without a string column ``uri``.
@@ -49,7 +50,7 @@ def find_sources(storage: Storage, input_uri: str, after: str = "") -> Iterator[
 def sources_root(storage: Storage, input_uri: str) -> str:
     """Return the prefix to which keys are relative: the location itself, or the root of a glob.
 
-    Brackets and asterisks are ordinary characters in a name that exists: ``Photos [2020]`` is a folder.
+    A name that exists is taken literally even if it contains glob characters: ``Photos [2020]`` is a folder.
     """
     if not is_glob(input_uri) or _single_object(storage, input_uri) is not None:
         return input_uri
@@ -60,25 +61,25 @@ def sources_root(storage: Storage, input_uri: str) -> str:
 
 def glob_root(uri: str) -> str:
     """Return the part of a glob before its first component with glob characters; keys are relative to it."""
-    while any(character in MAGIC for character in uri):
+    while is_glob(uri):
         uri = parent(uri)
     return uri
 
 
-def reaches_into(root: str, input_uri: str, folder: str) -> bool:
-    """Tell whether objects that come to lie in a folder could be taken for sources.
+def input_covers(root: str, input_uri: str, folder: str) -> bool:
+    """Return whether objects written to a folder could match the input and so be taken for sources.
 
     Args:
-        root: what ``sources_root`` gives.
-        input_uri: the location that it is the root of.
-        folder: a resolved location.
+        root: the result of ``sources_root`` for the input.
+        input_uri: resolved location of the sources.
+        folder: resolved location of the folder.
     """
     if not is_inside(folder, root):
         return False
     components = input_uri[len(root) :].strip("/").split("/")
     if input_uri == root or "**" in components:
         return True
-    # Without ** a glob names objects at one depth only.
+    # Without ** a glob matches objects at one depth only.
     depth = len([part for part in folder[len(root) :].split("/") if part])
     return depth < len(components)
 
@@ -103,12 +104,12 @@ def _rows_of(storage: Storage, uri: str) -> Iterator[ObjectStat]:
     uris = [resolve(text) for text in _texts(table, "uri", uri) if text]
     given = _texts(table, "key", uri) if "key" in table.schema.names else [None] * len(uris)
     if len(uris) != table.num_rows:
-        raise ConfigError("input", uri, "has empty uris", "drop those rows")
+        raise ConfigError("input", uri, "has rows with an empty uri", "remove those rows")
     rows = sorted((key or _default_key(text), text) for key, text in zip(given, uris, strict=True))
     previous = None
     for key, text in rows:
         if key == previous:
-            raise ConfigError("input", uri, f"names the key {key!r} twice", "give distinct values in a key column")
+            raise ConfigError("input", uri, f"contains the key {key!r} twice", "give distinct values in a key column")
         previous = key
         yield ObjectStat(text, key, 0, "")
 
@@ -117,7 +118,7 @@ def _texts(table: pa.Table, column_name: str, uri: str) -> list[str | None]:
     column = table.column(column_name)
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if not any(is_text(kind) for is_text in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)):
-        raise ConfigError("input", uri, f"has {kind} in the column {column_name}", "write text there")
+        raise ConfigError("input", uri, f"has values of type {kind} in the column {column_name}", "write text there")
     texts: list[str | None] = column.to_pylist()
     return texts
 
@@ -126,21 +127,24 @@ def _default_key(uri: str) -> str:
     return uri.partition("://")[2] if scheme(uri) != "file" else uri.lstrip("/")
 
 
+# Stratified sampling
+
+
 def stratum_of(key: str) -> str:
     """Return the stratum of an image: the first folder of its key, or ``""`` at the root."""
     folder, separator, _ = key.partition("/")
     return folder if separator else ""
 
 
-def draw(keys: Sequence[str], num_images: int, *, seed: int) -> list[str]:
-    """Return so many keys, from each stratum in proportion to its size, at least one from each if they suffice.
+def draw_sample(keys: Sequence[str], num_images: int, *, seed: int) -> list[str]:
+    """Return a sample of keys, from each stratum in proportion to its size, and one from each if there is room.
 
-    Whether a key is drawn depends on the seed and the key: adding images to a library leaves most of a sample in place.
+    The rank of a key depends on seed and key alone, so most of a sample stays the same when a library grows.
 
     Args:
         keys: all keys, distinct.
-        num_images: how many to draw; 0, or more than there are, takes all.
-        seed: of the draw.
+        num_images: size of the sample; 0, or more than there are, takes all.
+        seed: seed of the draw.
 
     Returns:
         The drawn keys in order.
@@ -158,16 +162,16 @@ def _rank(key: str, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}\0{key}".encode()).digest()
 
 
-def _shares(sizes: dict[str, int], wanted: int) -> dict[str, int]:
+def _shares(sizes: dict[str, int], num_images: int) -> dict[str, int]:
     """Return images per stratum by the largest remainder, after one for each of the largest strata.
 
     Source: Hamilton's method of apportionment.
     """
     by_size = sorted(sizes, key=lambda name: (-sizes[name], name))
-    shares = {name: int(rank < wanted) for rank, name in enumerate(by_size)}
-    total, rest = sum(sizes.values()), wanted - sum(shares.values())
+    shares = {name: int(rank < num_images) for rank, name in enumerate(by_size)}
+    total, rest = sum(sizes.values()), num_images - sum(shares.values())
     if rest:
-        quotas = {name: wanted * size / total for name, size in sizes.items()}
+        quotas = {name: num_images * size / total for name, size in sizes.items()}
         while rest:
             open_strata = [name for name in by_size if shares[name] < sizes[name]]
             neediest = max(open_strata, key=lambda name: quotas[name] - shares[name])

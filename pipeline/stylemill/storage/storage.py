@@ -1,46 +1,36 @@
-"""The one seam to storage: whole objects in and out, by location, with the one layer of retries."""
+"""Whole objects in and out, by location: the only way in which the library reaches storage.
+
+``Storage`` picks the store by the scheme of a location, limits the requests in flight and retries transient faults;
+nothing below or above it retries. Contents are always whole: no append, no partial write.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from stylemill.errors import ObjectNotFound
 from stylemill.storage.options import StorageOptions
 from stylemill.storage.retry import Limiter, TransientError, with_retries
-from stylemill.storage.store import ObjectStat
+from stylemill.storage.store import ObjectStat, Store
 from stylemill.storage.uri import resolve, scheme
 
 ResultT = TypeVar("ResultT")
 
 DELETED_AT_ONCE = 1000
-"""The most objects that S3 deletes in one request."""
-
-
-class Store(Protocol):
-    """What each kind of store can do; operations raise TransientError where a repeat may help."""
-
-    def read(self, path: str) -> bytes: ...
-    def read_head(self, path: str, size_bytes: int) -> bytes: ...
-    def write(self, path: str, data: bytes, *, durable: bool = False) -> None: ...
-    def create(self, path: str, data: bytes) -> bool: ...
-    def stat(self, path: str) -> ObjectStat: ...
-    def list_objects(self, root: str, after: str = "") -> Iterator[ObjectStat]: ...
-    def delete(self, path: str) -> None: ...
-    def delete_all(self, paths: Sequence[str]) -> None: ...
-    def remove_leftovers(self, root: str, older_than_s: float) -> None: ...
+"""Objects per request: the most that S3 accepts."""
 
 
 class Storage:
-    """Objects by location. Cheap to build and to pickle: connections are opened by the process that needs them.
+    """Objects by location. Cheap to build and to pickle: each process opens its own connections when it needs them.
 
-    Every method raises ``ObjectNotFound``, ``AccessDenied``, ``PathConflict``, or ``StorageError`` once the retries
+    Every method raises ``ObjectNotFound``, ``AccessDenied`` or ``PathConflict``, and ``StorageError`` when the retries
     are used up.
 
     Args:
-        options: endpoint, region, profile and bounds.
+        options: endpoint, region, profile and time limits.
     """
 
     def __init__(self, options: StorageOptions | None = None) -> None:
@@ -62,10 +52,10 @@ class Storage:
         return self._retried(lambda: store.read_head(path, size_bytes), f"reading {path}")
 
     def write_bytes(self, uri: str, data: bytes, *, durable: bool = False) -> None:
-        """Replace an object in one step: it is never seen in part.
+        """Replace an object in one step: readers never see a part of it.
 
         Args:
-            uri: where.
+            uri: location of the object.
             data: the whole content.
             durable: also force it to the disk of a local file system before returning.
         """
@@ -73,31 +63,31 @@ class Storage:
         self._retried(lambda: store.write(path, data, durable=durable), f"writing {path}")
 
     def create_bytes(self, uri: str, data: bytes) -> bool:
-        """Write an object unless one exists there; tell whether this call's content stands there now.
+        """Write an object unless one exists there; return whether the object now has this call's content.
 
-        A create whose answer was lost is settled by reading: equal content counts as written.
+        If the answer to a create was lost, the object is read: equal content counts as written.
         """
         store, path = self._locate(uri)
-        doubtful = False
+        answer_lost = False
 
         def create() -> bool:
-            nonlocal doubtful
+            nonlocal answer_lost
             try:
                 created = store.create(path, data)
             except TransientError:
-                doubtful = True
+                answer_lost = True
                 raise
-            return created or (doubtful and store.read(path) == data)
+            return created or (answer_lost and store.read(path) == data)
 
         return self._retried(create, f"creating {path}")
 
     def stat(self, uri: str) -> ObjectStat:
         """Return size and etag of an object."""
         store, path = self._locate(uri)
-        return self._retried(lambda: store.stat(path), f"looking at {path}")
+        return self._retried(lambda: store.stat(path), f"reading the size of {path}")
 
     def exists(self, uri: str) -> bool:
-        """Tell whether there is an object at a location."""
+        """Return whether there is an object at a location."""
         try:
             self.stat(uri)
         except ObjectNotFound:
@@ -105,11 +95,11 @@ class Storage:
         return True
 
     def list_objects(self, prefix_uri: str, after: str = "") -> Iterator[ObjectStat]:
-        """Yield the objects below a prefix in order of key; a fault continues the listing after the last key.
+        """Yield the objects below a prefix in order of key; after a fault the listing continues at the last key.
 
         Args:
             prefix_uri: the prefix or directory; keys are relative to it.
-            after: yield keys greater than this one.
+            after: only keys greater than this one.
         """
         store, root = self._locate(prefix_uri)
         listing = store.list_objects(root, after)
@@ -123,36 +113,36 @@ class Storage:
                 listing = store.list_objects(root, last)
                 raise
 
-        # Not limited: a listing is one request after another, each for many keys.
+        # Not limited: a listing sends one request after another, each for many keys.
         deadline_s = self.options.retry_deadline_s
         while (found := with_retries(advance, what=f"listing {root}", deadline_s=deadline_s)) is not None:
             last = found.key
             yield found
 
     def delete(self, uri: str) -> None:
-        """Remove an object; one that is gone already is fine."""
+        """Remove an object; it is no error if there is none."""
         store, path = self._locate(uri)
         self._retried(lambda: store.delete(path), f"deleting {path}")
 
     def delete_all(self, uris: Iterable[str]) -> None:
-        """Remove many objects of one store, with one request for each thousand where it has such a request."""
+        """Remove many objects of one store, a thousand per request where the store can."""
         waiting = iter(uris)
         while some := list(islice(waiting, DELETED_AT_ONCE)):
             store = self._locate(some[0])[0]
             paths = [self._locate(uri)[1] for uri in some]
-            self._retried(partial(store.delete_all, paths), f"deleting {len(paths)} objects, {paths[0]} the first")
+            self._retried(partial(store.delete_all, paths), f"deleting {len(paths)} objects, the first {paths[0]}")
 
     def remove_leftovers(self, prefix_uri: str, *, older_than_s: float = 0.0) -> None:
-        """Remove what killed processes left half-written below a prefix, and its empty directories.
+        """Remove files that killed processes left half-written below a prefix, and empty directories.
 
-        Object stores show neither, so nothing happens there.
+        Object stores have neither, so nothing happens there.
 
         Args:
-            prefix_uri: whose objects nobody is writing just now, or ``older_than_s`` keeps those out.
-            older_than_s: age, by the time of the last change, from which something is a leftover.
+            prefix_uri: where to look.
+            older_than_s: minimum age, by the time of the last change; at 0 nobody may be writing there.
         """
         store, root = self._locate(prefix_uri)
-        self._retried(lambda: store.remove_leftovers(root, older_than_s), f"tidying up {root}")
+        self._retried(lambda: store.remove_leftovers(root, older_than_s), f"removing leftovers below {root}")
 
     def _retried(self, operation: Callable[[], ResultT], what: str) -> ResultT:
         limited = partial(self._limiter.run, operation)

@@ -1,8 +1,13 @@
-"""What a listing or a HEAD says about one object."""
+"""What every kind of store offers, and the description of one object.
+
+``LocalStore``, ``S3Store`` and ``FsspecStore`` implement the protocol; ``Storage`` picks one by scheme and retries.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +17,7 @@ class ObjectStat:
     Args:
         uri: full location.
         key: path relative to the listed prefix; the name for a single object.
-        size_bytes: of the content.
+        size_bytes: size of the content.
         etag: changes when the content does; modification time and size on file systems.
         problem_type: why it cannot be read as an object (``SpecialFile``), or None.
         problem: the same as a sentence.
@@ -24,3 +29,34 @@ class ObjectStat:
     etag: str
     problem_type: str | None = None
     problem: str | None = None
+
+
+class Store(Protocol):
+    """Operations of one kind of store; they raise TransientError where another attempt may succeed."""
+
+    def read(self, path: str) -> bytes:
+        """Return the whole content of an object."""
+
+    def read_head(self, path: str, size_bytes: int) -> bytes:
+        """Return at most the first ``size_bytes`` of an object."""
+
+    def write(self, path: str, data: bytes, *, durable: bool = False) -> None:
+        """Replace an object in one step; ``durable`` also forces it to the disk of a local file system."""
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write an object unless it exists; return whether it was written."""
+
+    def stat(self, path: str) -> ObjectStat:
+        """Return size and etag of an object."""
+
+    def list_objects(self, root: str, after: str = "") -> Iterator[ObjectStat]:
+        """Yield the objects below a prefix whose keys are greater than ``after``, in order of key."""
+
+    def delete(self, path: str) -> None:
+        """Remove an object; it is no error if there is none."""
+
+    def delete_all(self, paths: Sequence[str]) -> None:
+        """Remove at most 1,000 objects of one bucket or file system."""
+
+    def remove_leftovers(self, root: str, older_than_s: float) -> None:
+        """Remove half-written files and empty directories below a prefix that have not changed for this long."""

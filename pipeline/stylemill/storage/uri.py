@@ -1,4 +1,4 @@
-"""Locations as text: never percent-encoded, always ``str``."""
+"""Locations and keys as text: always ``str``, never percent-encoded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from stylemill.config import check_no_credential
 from stylemill.errors import ConfigError
 
-MAGIC = frozenset("*?[")
+GLOB_CHARACTERS = frozenset("*?[")
 _LIKE_A_URI = re.compile(r"\s*[A-Za-z][\w.+:-]+:/")
 
 
@@ -21,10 +21,10 @@ def scheme(uri: str) -> str:
 
 
 def resolve(uri: str) -> str:
-    """Return a location in its one spelling: bare paths and ``file://`` become absolute paths, no trailing slash.
+    """Return a location in canonical form: bare paths and ``file://`` become absolute paths, no trailing slash.
 
     Raises:
-        ConfigError: an empty location, one that is not UTF-8, that is nearly a URI, or that carries credentials.
+        ConfigError: the location is empty, not UTF-8, a mistyped URI, or contains credentials.
     """
     if not uri:
         raise ConfigError("location", uri, "is empty", "write a path or a URI such as s3://bucket/prefix")
@@ -34,11 +34,11 @@ def resolve(uri: str) -> str:
         raise ConfigError("location", uri, "is not valid UTF-8", "rename it; manifests hold UTF-8 text only") from None
     if scheme(uri) == "file":
         is_uri = uri[:7].lower() == "file://"
-        if not is_uri and _LIKE_A_URI.match(uri):  # else s3:/x would become a folder named s3:
-            cure = "write SCHEME://..., or ./ before it if it is a path of this machine"
-            raise ConfigError("location", uri, "is nearly a URI", cure)
+        if not is_uri and _LIKE_A_URI.match(uri):  # otherwise s3:/x would become a folder named s3:
+            cure = "write SCHEME://..., or put ./ before a path of this machine"
+            raise ConfigError("location", uri, "looks like a mistyped URI", cure)
         path = Path(uri[len("file://") :] if is_uri else uri)
-        with contextlib.suppress(RuntimeError):  # "~name" of nobody is a file name like any other
+        with contextlib.suppress(RuntimeError):  # "~name" of an unknown user is an ordinary file name
             path = path.expanduser()
         return str(path.absolute()) if ".." not in path.parts else str(path.resolve())
     check_no_credential("location", uri)
@@ -47,7 +47,7 @@ def resolve(uri: str) -> str:
 
 
 def join(uri: str, *parts: str) -> str:
-    """Append path parts to a location; nothing is encoded, ``..`` is not resolved."""
+    """Append path parts to a location, without encoding and without resolving ``..``."""
     return "/".join((uri.rstrip("/"), *(part.strip("/") for part in parts)))
 
 
@@ -62,17 +62,17 @@ def name(uri: str) -> str:
 
 
 def is_glob(uri: str) -> bool:
-    """Tell whether a location holds glob characters."""
-    return any(character in MAGIC for character in uri)
+    """Return whether a location contains glob characters."""
+    return any(character in GLOB_CHARACTERS for character in uri)
 
 
 def is_inside(uri: str, root: str) -> bool:
-    """Tell whether ``uri`` is ``root`` or lies below it (both resolved)."""
+    """Return whether ``uri`` is ``root`` or below it (both resolved)."""
     return uri == root or uri.startswith(root.rstrip("/") + "/")
 
 
 def can_name_folder(text: str) -> bool:
-    """Tell whether a name can be that of one folder everywhere, and be shown in a terminal."""
+    """Return whether a text is a valid folder name on every store and can be printed in a terminal."""
     return "/" not in text and key_problem(text) is None and text.isprintable()
 
 

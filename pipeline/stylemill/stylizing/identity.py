@@ -14,6 +14,7 @@ from typing import Any, Literal
 from stylemill.config import digest, to_mapping
 from stylemill.manifest.layout import RunLayout
 from stylemill.storage import Storage
+from stylemill.storage.json_records import record_to_json
 from stylemill.storage.lease import Lease
 from stylemill.stylizing.config import StylizeConfig
 
@@ -68,8 +69,7 @@ class RunIdentity:
 
     def to_json(self) -> bytes:
         """Return the content of ``run.json``."""
-        tree = {**vars(self), "styles": [vars(style) for style in self.styles]}
-        return json.dumps(tree, indent=1, ensure_ascii=False).encode()
+        return record_to_json(self)
 
     @classmethod
     def from_json(cls, data: bytes) -> RunIdentity:

@@ -18,8 +18,8 @@ from stylemill.manifest.layout import RunLayout
 from stylemill.manifest.read import CommittedRun, load_history
 from stylemill.registry import locate_model
 from stylemill.storage import Storage, resolve
-from stylemill.storage.options import first_look
-from stylemill.storage.sources import find_sources, reaches_into, sources_root
+from stylemill.storage.options import preflight_options
+from stylemill.storage.sources import find_sources, input_covers, sources_root
 from stylemill.storage.uri import is_inside, scheme
 from stylemill.storage.user_errors import listing_input, reading_input, writing_output
 from stylemill.style_model import StyleModel, load_style_model, to_bytes
@@ -55,7 +55,7 @@ def prepare(config: StylizeConfig) -> PreparedRun:
         ConfigError: a model is not a style model; there are no sources; or the output cannot be written, contains
             other files, overlaps the sources, or contains this run with another fingerprint.
     """
-    storage = Storage(first_look(config.storage))
+    storage = Storage(preflight_options(config.storage))
     with config_errors_for("input"):
         source_root = resolve(config.input)
     with config_errors_for("out"):
@@ -156,7 +156,7 @@ def load_models(storage: Storage, uris: Sequence[str], registry: str | None = No
 
 def _check_apart(root: str, source_root: str, out: str, identity: RunIdentity) -> None:
     real, layout = _real(root), RunLayout(out=_real(out), run_id=identity.run_id)
-    if reaches_into(real, real + source_root.removeprefix(root), layout.out):
+    if input_covers(real, real + source_root.removeprefix(root), layout.out):
         raise ConfigError("out", out, "is inside the input", "choose a location outside the sources")
     for style in identity.styles:
         if is_inside(real, layout.images_uri(style.name)):

@@ -24,11 +24,11 @@ from stylemill.manifest.commit import (
     Success,
     commit_part,
     committed_part,
-    missing_keys,
     read_plan_summary,
     read_success,
     remove_all,
     remove_pending,
+    unfinished_sources,
     write_success,
 )
 from stylemill.manifest.layout import RunLayout
@@ -264,7 +264,7 @@ class Publisher:
     def _missing(self, shard: int) -> pa.Table | None:
         part = committed_part(self._storage, self._layout, shard)
         if part is None:
-            return missing_keys(self._storage, self._layout, shard)
+            return unfinished_sources(self._storage, self._layout, shard)
         self._parts[shard] = part
         return None
 

@@ -15,7 +15,7 @@ from stylemill.errors import ConfigError, StorageError
 from stylemill.machines import Resources, how_many_fit, total_of
 from stylemill.manifest.read import iter_parts, load_history
 from stylemill.storage import Storage
-from stylemill.storage.options import first_look
+from stylemill.storage.options import preflight_options
 from stylemill.storage.sources import find_sources
 from stylemill.stylizing.config import StylizeConfig
 from stylemill.training.config import TrainConfig
@@ -82,7 +82,7 @@ def count_sources(
         ConfigError: a location cannot be listed, or holds nothing.
     """
     field, locations = ("input", (config.input,)) if isinstance(config, StylizeConfig) else ("content", config.content)
-    storage = Storage(first_look(config.storage))
+    storage = Storage(preflight_options(config.storage))
     num_sources = num_bytes = 0
     for location in locations:
         try:
@@ -117,7 +117,7 @@ def choose_workers(config: StylizeConfig | TrainConfig, machines: Sequence[Resou
 
 def measured_rate(config: StylizeConfig | TrainConfig) -> Rate | None:
     """Return the rate of the newest run into the same output, or None if there is none."""
-    storage = Storage(first_look(config.storage))
+    storage = Storage(preflight_options(config.storage))
     try:
         return (
             _rate_of_bulk(storage, config) if isinstance(config, StylizeConfig) else _rate_of_training(storage, config)

@@ -1,3 +1,5 @@
+"""Plan shards, pending rows, parts and the commit."""
+
 from __future__ import annotations
 
 import hashlib
@@ -5,23 +7,30 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from stylemill.errors import ConfigError, StorageError
+from stylemill.errors import ConfigError, RunConflict, StorageError
 from stylemill.manifest.commit import (
+    PlanSummary,
     commit_part,
     committed_part,
-    missing_keys,
+    complete_plan,
+    iter_shards,
     read_pending,
+    read_plan_summary,
+    read_shard,
     read_success,
     remove_pending,
+    unfinished_sources,
     write_pending,
     write_shard,
     write_success,
 )
 from stylemill.manifest.layout import RunLayout
-from stylemill.manifest.read import find_run, iter_parts, load_success, read_manifest
+from stylemill.manifest.read import find_run, load_success, read_manifest
 from stylemill.manifest.schema import MANIFEST_SCHEMA, PLAN_SCHEMA, from_parquet, make_table
-from stylemill.storage import Storage, join
+from stylemill.storage import Storage
 from tests.committed import commit_run, failed_row, paint, planned, row
 
 STYLES = ["dunes", "waves"]
@@ -50,11 +59,11 @@ def both(layout: RunLayout, *keys: str, **columns: object) -> list[dict]:
 def test_a_part_waits_for_every_row(storage: Storage, layout: RunLayout):
     assert commit_part(storage, layout, 0, STYLES) is None
     paint(storage, layout, 0, both(layout, "c", "a"))
-    assert missing_keys(storage, layout, 0)["key"].to_pylist() == ["b"]
+    assert unfinished_sources(storage, layout, 0)["key"].to_pylist() == ["b"]
     assert commit_part(storage, layout, 0, STYLES) is None
     assert not storage.exists(layout.part_uri(0))
     paint(storage, layout, 0, [failed_row(layout, "b", style) for style in STYLES])
-    assert missing_keys(storage, layout, 0).num_rows == 0
+    assert unfinished_sources(storage, layout, 0).num_rows == 0
     part = commit_part(storage, layout, 0, STYLES)
     assert part is not None and part.rows == 6
     assert part.counts == {"ok": 4, "failed": 2} and part.errors == {"Truncated": 2}
@@ -63,16 +72,16 @@ def test_a_part_waits_for_every_row(storage: Storage, layout: RunLayout):
     assert found == [(key, style) for key in "abc" for style in STYLES]
 
 
-def test_nothing_is_missing_twice_over(storage: Storage, layout: RunLayout):
-    assert missing_keys(storage, layout, 0).schema.equals(PLAN_SCHEMA)
-    assert missing_keys(storage, layout, 0)["key"].to_pylist() == ["a", "b", "c"]
+def test_sources_with_duplicate_rows_are_finished(storage: Storage, layout: RunLayout):
+    assert unfinished_sources(storage, layout, 0).schema.equals(PLAN_SCHEMA)
+    assert unfinished_sources(storage, layout, 0)["key"].to_pylist() == ["a", "b", "c"]
     for _ in range(2):
         paint(storage, layout, 0, both(layout, "a", "b"))
-    assert missing_keys(storage, layout, 0)["key"].to_pylist() == ["c"]
+    assert unfinished_sources(storage, layout, 0)["key"].to_pylist() == ["c"]
 
 
 @pytest.mark.parametrize("order", [1, -1] * 3)
-def test_of_two_rows_the_one_whose_object_stands_is_kept(storage: Storage, layout: RunLayout, order: int):
+def test_of_two_rows_the_one_that_matches_the_stored_object_is_kept(storage: Storage, layout: RunLayout, order: int):
     paint(storage, layout, 0, both(layout, "b", "c"))
     rows = [row(layout, "a", "waves"), row(layout, "a", "waves", data=b"overwritten since", note="loser")]
     for one in rows[::order]:
@@ -96,21 +105,21 @@ def test_of_two_rows_the_one_that_is_ok_is_kept(storage: Storage, layout: RunLay
 
 def test_rows_that_were_not_planned_are_refused(storage: Storage, layout: RunLayout):
     paint(storage, layout, 0, both(layout, "a", "b", "stranger"))
-    with pytest.raises(StorageError, match="plan does not"):
+    with pytest.raises(StorageError, match="not in the plan"):
         commit_part(storage, layout, 0, STYLES)
     paint(storage, layout, 0, both(layout, "c"))
-    with pytest.raises(StorageError, match="plan does not"):
+    with pytest.raises(StorageError, match="not in the plan"):
         commit_part(storage, layout, 0, STYLES)
     assert not storage.exists(layout.part_uri(0))
 
 
 def test_rows_of_another_style_are_refused(storage: Storage, layout: RunLayout):
     paint(storage, layout, 0, [*both(layout, "a", "b"), row(layout, "c", "waves"), row(layout, "c", "fog")])
-    with pytest.raises(StorageError, match="plan does not"):
+    with pytest.raises(StorageError, match="not in the plan"):
         commit_part(storage, layout, 0, STYLES)
 
 
-def test_a_part_that_stands_is_kept(storage: Storage, layout: RunLayout):
+def test_an_existing_part_is_kept(storage: Storage, layout: RunLayout):
     paint(storage, layout, 0, both(layout, "a", "b", "c"))
     first = commit_part(storage, layout, 0, STYLES)
     data = storage.read_bytes(layout.part_uri(0))
@@ -129,7 +138,7 @@ def test_a_part_that_was_removed_is_made_again(storage: Storage, layout: RunLayo
     assert again is not None and again.sha256 == hashlib.sha256(storage.read_bytes(layout.part_uri(0))).hexdigest()
 
 
-def test_pending_rows_of_one_source_stand_or_fall_together(storage: Storage, layout: RunLayout):
+def test_pending_rows_of_one_source_are_written_together(storage: Storage, layout: RunLayout):
     paint(storage, layout, 0, both(layout, "a"))
     assert read_pending(storage, layout, 0).num_rows == 2
     assert read_pending(storage, layout, 1).num_rows == 0
@@ -167,29 +176,36 @@ def test_damaged_or_newer_success_is_an_error(storage: Storage, tmp_path: Path, 
         read_success(storage, layout)
 
 
-def test_readers_trust_only_listed_parts(storage: Storage, tmp_path: Path):
-    layout = commit_run(storage, str(tmp_path / "out"))
-    stray = join(layout.manifest_uri, "part-000007.parquet")
-    storage.write_bytes(stray, storage.read_bytes(layout.part_uri(0)))
-    assert read_manifest(storage, layout)["key"].to_pylist() == ["a.jpg", "b/c.jpg", "d.jpg"]
+@pytest.fixture
+def empty_layout(tmp_path: Path) -> RunLayout:
+    return RunLayout(out=str(tmp_path), run_id="r")
 
 
-def test_a_part_that_was_changed_is_refused(storage: Storage, tmp_path: Path):
-    layout = commit_run(storage, str(tmp_path / "out"))
-    storage.write_bytes(layout.part_uri(1), storage.read_bytes(layout.part_uri(0)))
-    with pytest.raises(StorageError, match="part-000001"):
-        list(iter_parts(storage, layout, load_success(storage, layout)))
-    storage.delete(layout.part_uri(1))
-    with pytest.raises(StorageError):
-        read_manifest(storage, layout)
+def test_a_shard_is_written_once(empty_layout: RunLayout):
+    storage, table = Storage(), make_table([planned("a"), planned("b", twins=[{"key": "x", "uri": "/x"}])], PLAN_SCHEMA)
+    write_shard(storage, empty_layout, 3, table)
+    write_shard(storage, empty_layout, 3, table)
+    assert read_shard(storage, empty_layout, 3).equals(table)
+    for other in (table.slice(0, 1), make_table([planned("a"), planned("b")], PLAN_SCHEMA)):
+        with pytest.raises(RunConflict):
+            write_shard(storage, empty_layout, 3, other)
+    assert read_shard(storage, empty_layout, 3).equals(table)
 
 
-def test_runs_are_found_by_every_name_they_go_by(storage: Storage, tmp_path: Path):
-    out = str(tmp_path / "out")
-    layout = commit_run(storage, out)
-    for uri in (out, out + "/", layout.manifest_uri, layout.run_uri, layout.success_uri, f"file://{out}"):
-        assert find_run(storage, uri) == layout
-    commit_run(storage, out, run_id="r2")
-    assert find_run(storage, layout.manifest_uri) == layout
-    with pytest.raises(ConfigError, match=r"2 committed runs.*r1.*r2"):
-        find_run(storage, out)
+def test_shards_are_listed_in_order_without_the_end_mark(empty_layout: RunLayout):
+    storage, table = Storage(), make_table([planned("a")], PLAN_SCHEMA)
+    for shard in (11, 2, 0, 1_000_000, 999_999):
+        write_shard(storage, empty_layout, shard, table)
+    assert read_plan_summary(storage, empty_layout) is None
+    summary = PlanSummary(num_shards=5, num_sources=5, num_bytes=1)
+    complete_plan(storage, empty_layout, summary)
+    assert read_plan_summary(storage, empty_layout) == summary
+    assert sorted(iter_shards(storage, empty_layout)) == [0, 2, 11, 999_999, 1_000_000]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.text(st.characters(exclude_categories=("Cs",)), max_size=20), min_size=1, max_size=10))
+def test_any_text_survives_a_plan(tmp_path_factory: pytest.TempPathFactory, keys: list[str]):
+    storage, layout = Storage(), RunLayout(out=str(tmp_path_factory.mktemp("plan")), run_id="r")
+    write_shard(storage, layout, 0, make_table([planned(key) for key in keys], PLAN_SCHEMA))
+    assert read_shard(storage, layout, 0)["key"].to_pylist() == keys

@@ -304,9 +304,9 @@ def test_a_full_disk_is_no_conflict_and_not_retried(storage: Storage):
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
     with pytest.raises(StorageError) as caught, Path("/dev/full").open("wb", buffering=0) as full:
-        from stylemill.storage.local import _translated
+        from stylemill.storage.local import _translated_errors
 
-        with _translated("/dev/full"):
+        with _translated_errors("/dev/full"):
             full.write(b"x")
     assert type(caught.value) is StorageError and "space" in str(caught.value)
 

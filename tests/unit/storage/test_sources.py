@@ -1,14 +1,19 @@
+"""Finding sources, and drawing stratified samples of them."""
+
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stylemill.errors import ConfigError
 from stylemill.storage import Storage
-from stylemill.storage.sources import find_sources, glob_root, sources_root
+from stylemill.storage.sources import draw_sample, find_sources, glob_root, sources_root, stratum_of
 
 NAMES = ["a.jpg", "b.png", "deep/a.jpg", "deep/er/c.jpg", "deep/b.JPG", "x[1].jpg", "with space.jpg", "é.jpg"]
 
@@ -153,3 +158,25 @@ def test_a_folder_named_parquet_is_a_folder(tmp_path: Path):
     (tmp_path / "x.parquet").mkdir()
     (tmp_path / "x.parquet" / "a.jpg").write_text("a")
     assert found(tmp_path / "x.parquet") == ["a.jpg"]
+
+
+KEYS = [f"{folder}/{number}.jpg" for folder, num in (("cats", 80), ("dogs", 15), ("owls", 5)) for number in range(num)]
+
+
+def test_strata_are_drawn_in_proportion():
+    assert Counter(map(stratum_of, draw_sample(KEYS, 20, seed=1))) == {"cats": 16, "dogs": 3, "owls": 1}
+
+
+def test_the_seed_decides_and_additions_leave_a_sample_in_place():
+    assert (
+        draw_sample(KEYS, 20, seed=1) == draw_sample(list(reversed(KEYS)), 20, seed=1) != draw_sample(KEYS, 20, seed=2)
+    )
+    before, after = set(draw_sample(KEYS, 50, seed=1)), set(draw_sample([*KEYS, "cats/new.jpg"], 50, seed=1))
+    assert len(before & after) >= 48
+
+
+@given(st.lists(st.text("ab/", min_size=1, max_size=6), unique=True, max_size=30), st.integers(0, 40))
+def test_exactly_as_many_as_asked_for_or_all(keys: list[str], num: int):
+    drawn = draw_sample(keys, num, seed=0)
+    assert len(drawn) == len(set(drawn)) == (min(num, len(keys)) if num else len(keys))
+    assert set(drawn) <= set(keys)

@@ -1,4 +1,4 @@
-"""What each answer of an S3 service means for a job."""
+"""How errors of S3 services are classified."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from botocore.exceptions import (
 
 from stylemill.errors import AccessDenied, ObjectNotFound, PathConflict, StorageError
 from stylemill.storage.retry import Throttled, TransientError
-from stylemill.storage.s3 import _sorted_error
+from stylemill.storage.s3 import _classify_error
 
 
 def answer(code: str, status: int) -> ClientError:
@@ -48,21 +48,21 @@ def answer(code: str, status: int) -> ClientError:
     ],
 )
 def test_each_answer_has_one_meaning(code: str, status: int, kind: type[Exception]):
-    assert type(_sorted_error(answer(code, status), "s3://bucket/x")) is kind
+    assert type(_classify_error(answer(code, status), "s3://bucket/x")) is kind
 
 
 def test_the_answer_is_found_below_what_wraps_it():
     wrapped = OSError(5, "something went wrong")
     wrapped.__cause__ = answer("SlowDown", 503)
-    assert type(_sorted_error(wrapped, "s3://bucket/x")) is Throttled
+    assert type(_classify_error(wrapped, "s3://bucket/x")) is Throttled
     refused = PermissionError("no")
     refused.__cause__ = answer("ExpiredToken", 403)
-    assert type(_sorted_error(refused, "s3://bucket/x")) is StorageError
+    assert type(_classify_error(refused, "s3://bucket/x")) is StorageError
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError(), TimeoutError(), OSError(5, "?")])
 def test_a_broken_connection_may_pass(error: Exception):
-    assert type(_sorted_error(error, "s3://bucket/x")) is TransientError
+    assert type(_classify_error(error, "s3://bucket/x")) is TransientError
 
 
 @pytest.mark.parametrize(
@@ -76,12 +76,12 @@ def test_a_broken_connection_may_pass(error: Exception):
     ],
 )
 def test_what_is_wrong_with_the_settings_does_not_pass(error: Exception):
-    found = _sorted_error(error, "s3://bucket/x")
+    found = _classify_error(error, "s3://bucket/x")
     assert type(found) is StorageError and "\n" not in str(found)
 
 
 def test_a_name_that_s3_does_not_have_is_a_conflict_in_one_line():
-    found = _sorted_error(ParamValidationError(report="Invalid bucket name\n''"), "s3://")
+    found = _classify_error(ParamValidationError(report="Invalid bucket name\n''"), "s3://")
     assert type(found) is PathConflict and "\n" not in str(found)
 
 
@@ -94,4 +94,4 @@ def test_a_name_that_s3_does_not_have_is_a_conflict_in_one_line():
     ],
 )
 def test_what_the_network_did_may_pass(error: Exception):
-    assert type(_sorted_error(error, "s3://bucket/x")) is TransientError
+    assert type(_classify_error(error, "s3://bucket/x")) is TransientError
