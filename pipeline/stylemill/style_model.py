@@ -1,4 +1,9 @@
-"""One trained style as one safetensors file: weights, architecture and history; never pickle."""
+"""The file of a trained style: weights, architecture and history in one safetensors file, without pickle.
+
+The safetensors header holds the format, the name and version of the style, the architecture and the metadata as JSON.
+Reading it (``read_header``) needs neither torch nor the weights. Equal models give equal bytes, and the SHA-256 of the
+bytes identifies a model in manifests and registries.
+"""
 
 from __future__ import annotations
 
@@ -36,12 +41,12 @@ class ByteStore(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class StyleHeader:
-    """What a style file says about itself; read without importing torch."""
+    """Header of a style file; read without importing torch."""
 
     name: str
-    """The style."""
+    """Name of the style."""
     version: str
-    """The version of this style; versions of one style are different trainings."""
+    """Version of the style: each training of a style gives another version."""
     architecture: dict[str, Any]
     """Fields of ``stylemill.nn.architecture.Architecture``."""
     metadata: dict[str, Any]
@@ -52,14 +57,14 @@ class StyleHeader:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StyleModel:
-    """Trained weights of one style and all that is known about them."""
+    """Trained weights of one style with architecture and history."""
 
     name: str
-    """The style."""
+    """Name of the style."""
     version: str
-    """The version of this style; versions of one style are different trainings."""
+    """Version of the style: each training of a style gives another version."""
     architecture: Architecture
-    """Rebuilds the network that the weights belong to."""
+    """Architecture of the network that the weights belong to."""
     state_dict: dict[str, Tensor]
     """Parameters and buffers of a ``TransformerNet``, on the CPU."""
     metadata: dict[str, Any]
@@ -73,7 +78,7 @@ class StyleModel:
 
         from stylemill.nn.transformer_net import TransformerNet
 
-        with torch.device("meta"):  # neither draws random weights nor allocates any
+        with torch.device("meta"):  # draws no random weights and allocates no memory
             network = TransformerNet(self.architecture)
         weights = {key: tensor.detach().to(torch.float32, copy=True) for key, tensor in self.state_dict.items()}
         network.load_state_dict(weights, assign=True)
@@ -81,7 +86,7 @@ class StyleModel:
 
 
 def to_bytes(model: StyleModel) -> bytes:
-    """Serialise a model; equal models give equal bytes (``model.sha256`` does not enter)."""
+    """Serialise a model; equal models give equal bytes, whatever their ``sha256`` field holds."""
     import safetensors.torch
 
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict.items()}
@@ -93,27 +98,27 @@ def to_bytes(model: StyleModel) -> bytes:
         "architecture": json.dumps(model.architecture.to_mapping(), sort_keys=True),
         "metadata": json.dumps(model.metadata, sort_keys=True, ensure_ascii=False, allow_nan=False),
     }
-    # safetensors itself orders metadata by a randomly seeded hash map.
+    # safetensors itself writes metadata in the order of a randomly seeded hash map.
     text = json.dumps(header, sort_keys=True, ensure_ascii=False).encode()
     text += b" " * (-len(text) % _ALIGNMENT_BYTES)
     return len(text).to_bytes(_LENGTH_BYTES, "little") + text + payload
 
 
 def read_header(data: bytes, *, source: str) -> StyleHeader:
-    """Read what a style file says about itself, without importing torch.
+    """Read the header of a style file without importing torch.
 
     Args:
-        data: the whole file (its digest is taken).
+        data: the whole file, which is also hashed.
         source: where the bytes came from, for messages.
     Raises:
-        ConfigError: the bytes are not a style model, or its name or version would lead out of a folder.
+        ConfigError: the bytes are not a style model, or its name or version cannot name a folder.
     """
     try:
         header, _ = _split(data)
         entries = header["__metadata__"]
         if entries["format"] != FORMAT:
             raise ConfigError("model", source, f"has the unknown format {entries['format']!r}", _CURE)
-        for what in ("name", "version"):  # folders are called after them
+        for what in ("name", "version"):  # they name folders
             if not can_name_folder(entries[what]):
                 problem = f"has the {what} {entries[what]!r}, which cannot name a folder"
                 raise ConfigError("model", source, problem, "train or import it with another --name")
@@ -135,7 +140,7 @@ def from_bytes(data: bytes, *, source: str) -> StyleModel:
         data: the whole file.
         source: where the bytes came from, for messages.
     Raises:
-        ConfigError: not a style model, or its weights do not fit its architecture or are not finite.
+        ConfigError: the bytes are not a style model, or the weights do not fit the architecture or are not finite.
     """
     import safetensors.torch
     from safetensors import SafetensorError
@@ -162,7 +167,7 @@ def from_bytes(data: bytes, *, source: str) -> StyleModel:
 
 
 def save_style_model(storage: ByteStore, uri: str, model: StyleModel) -> StyleModel:
-    """Write a model atomically and return it with the digest of the bytes written."""
+    """Write a model atomically and return it with the digest of the written bytes."""
     data = to_bytes(model)
     storage.write_bytes(uri, data)
     return replace(model, sha256=hashlib.sha256(data).hexdigest())
@@ -172,14 +177,14 @@ def load_style_model(storage: ByteStore, uri: str) -> StyleModel:
     """Read a model from any location.
 
     Raises:
-        ConfigError: there is no object, or it is not a style model.
+        ConfigError: there is no object at the location, or it is not a style model.
         StorageError: the storage failed beyond its retries.
     """
     return from_bytes(_read(storage, uri), source=uri)
 
 
 def load_style_header(storage: ByteStore, uri: str) -> StyleHeader:
-    """Read a model's header and digest from any location, without importing torch; raises as above."""
+    """Read a model's header and digest from any location without importing torch; raises as ``load_style_model``."""
     return read_header(_read(storage, uri), source=uri)
 
 
@@ -189,11 +194,11 @@ def _read(storage: ByteStore, uri: str) -> bytes:
     except ObjectNotFound as error:
         raise ConfigError("model", uri, "does not exist", _CURE) from error
     except PathConflict as error:
-        raise ConfigError("model", uri, f"is no file ({error})", _CURE) from error
+        raise ConfigError("model", uri, f"is not a file ({error})", _CURE) from error
 
 
 def _split(data: bytes) -> tuple[dict[str, Any], bytes]:
-    """Return the JSON header and the payload of safetensors bytes; ValueError if there is none."""
+    """Return the JSON header and the payload of safetensors bytes; raise ValueError if there is no header."""
     length = int.from_bytes(data[:_LENGTH_BYTES], "little")
     end = _LENGTH_BYTES + length
     if len(data) < end:
@@ -209,7 +214,7 @@ def _json_object(text: str | bytes) -> dict[str, Any]:
 
 
 def _weights_problem(architecture: Architecture, state_dict: Mapping[str, Tensor]) -> str | None:
-    """Say how the weights contradict the architecture, or None if they fit and are finite."""
+    """Return why the weights do not fit the architecture or are not finite, or None."""
     import torch
 
     from stylemill.nn.transformer_net import TransformerNet
@@ -218,7 +223,7 @@ def _weights_problem(architecture: Architecture, state_dict: Mapping[str, Tensor
         expected = TransformerNet(architecture).state_dict()
     if expected.keys() != state_dict.keys():
         names = sorted(expected.keys() ^ state_dict.keys())
-        return f"{len(names)} parameters too many or too few, {names[0]} for one"
+        return f"{len(names)} parameters are missing or unexpected, such as {names[0]}"
     for key, tensor in state_dict.items():
         if tensor.shape != expected[key].shape:
             return f"{key} has shape {tuple(tensor.shape)} instead of {tuple(expected[key].shape)}"

@@ -124,13 +124,13 @@ def test_header_is_read_without_torch(tmp_path):
     [b"", b"\x00" * 7, b"\x00" * 64, b"PK\x03\x04 a zip archive", b"\xff" * 100, to_bytes(make_model())[:300],
      (2).to_bytes(8, "little") + b"[]", (100_000).to_bytes(8, "little") + b"[" * 100_000],
 )  # fmt: skip
-def test_bytes_that_are_no_style_model(data):
+def test_bytes_that_are_not_a_style_model(data):
     with pytest.raises(ConfigError, match=r"m\.bin.*not a style model") as caught:
         from_bytes(data, source="m.bin")
     assert caught.value.field == "model"
 
 
-def test_safetensors_of_somebody_else():
+def test_safetensors_of_other_programs():
     import safetensors.torch
 
     with pytest.raises(ConfigError, match="not a style model"):
@@ -171,7 +171,7 @@ def test_damaged_weights():
     with pytest.raises(ConfigError, match=r"stem\.conv\.bias holds values that are not finite"):
         from_bytes(to_bytes(make_model(state_dict=broken)), source="m")
     del broken["stem.conv.bias"]
-    with pytest.raises(ConfigError, match="too few"):
+    with pytest.raises(ConfigError, match="parameters are missing or unexpected"):
         from_bytes(to_bytes(make_model(state_dict=broken)), source="m")
     with pytest.raises(ConfigError, match="damaged"):
         from_bytes(to_bytes(make_model())[:-4], source="m")
@@ -205,7 +205,7 @@ def test_the_architecture_of_a_default_network_is_written_as_it_always_was():
 
 @pytest.mark.parametrize("bad", ["../up", "..", ".", "a/b", "/etc", "", "a\0b", "a\x1b[2J", "a\nb"])
 @pytest.mark.parametrize("field", ["name", "version"])
-def test_names_that_lead_out_of_a_folder_or_command_a_terminal_are_refused(field, bad):
+def test_names_that_cannot_name_a_folder_are_refused(field, bad):
     model = make_model()
     data = to_bytes(replace(model, **{field: bad}))
     for read in (read_header, from_bytes):

@@ -1,7 +1,7 @@
-"""A small, mixed and slightly damaged image library made of real photographs.
+"""The demo's image library and training images: real photographs, of mixed formats, with a few damaged files.
 
-The photographs come out of the installed scikit-image wheel (``skimage/data``), so nothing is
-downloaded. What scikit-image says about their origin and licence:
+The photographs come from the installed scikit-image wheel (``skimage/data``), so nothing is downloaded. Their origin
+and licence according to scikit-image:
 
 =====================  ==========================================================================
 file                   origin and licence
@@ -16,7 +16,7 @@ hubble_deep_field.jpg  Hubble extreme deep field; NASA, public domain
 logo.png               the logo of scikit-image, part of its distribution (BSD-3-Clause)
 moon.png               surface of the moon, part of the distribution (BSD-3-Clause)
 motorcycle_left.png,   Middlebury Stereo 2014 (D. Scharstein et al., GCPR 2014); scikit-image names
-motorcycle_right.png   no licence of its own
+motorcycle_right.png   no separate licence
 retina.jpg             fundus of a normal left eye, Mikael Häggström (Wikimedia Commons), CC0
 rocket.jpg             launch of DSCOVR on Falcon 9; SpaceX, public domain
 =====================  ==========================================================================
@@ -37,60 +37,60 @@ from stylemill.errors import ConfigError
 
 Box = tuple[float, float, float, float]
 _EXIF_ORIENTATION = 0x0112
-# Orientation 6: "turn me 90 degrees clockwise before you show me", as a phone held upright writes it.
-_TURN_CLOCKWISE = 6
+# Orientation 6: the image must be rotated by 90 degrees clockwise for display; phones held upright write it.
+_ROTATE_CLOCKWISE = 6
 
 
 @dataclass(frozen=True, kw_only=True)
 class Library:
-    """What `build_library` put into a folder."""
+    """A library written by ``build_library``."""
 
     root: Path
     keys: tuple[str, ...]
-    """Every file, relative to root, POSIX, sorted."""
+    """All files relative to ``root``, as POSIX paths, sorted."""
     damaged_keys: tuple[str, ...]
-    """Those of the keys that cannot be repainted, on purpose."""
+    """Keys of the files that cannot be repainted, on purpose."""
 
 
 def build_library(root: Path) -> Library:
-    """Write the demo's library: 27 pictures and four files that are none.
+    """Write the demo's library: 27 pictures, and four files that are not valid images.
 
-    Sizes, formats, qualities and modes are mixed; one name is not ASCII, some hold spaces, one photo
-    lies on its side and says so in EXIF, one picture has an alpha channel, some are grayscale. A file
-    that is already there with the same bytes is left alone.
+    Sizes, formats, qualities and modes are mixed. Some names contain spaces or characters outside ASCII, one photo is
+    stored rotated with an EXIF orientation, one picture has an alpha channel, and some are grayscale. Existing files
+    with the same bytes are not written again.
 
     Args:
-        root: folder to build in; made when it is missing.
+        root: folder of the library; created if it is missing.
 
     Returns:
         The folder with its keys.
 
     Raises:
-        ConfigError: scikit-image, which carries the photographs, is not installed.
+        ConfigError: scikit-image, which contains the photographs, is not installed.
         OSError: root cannot be written.
     """
     _photo_folder()
     contents = {**dict(_pictures()), **_damaged()}
     for key, data in contents.items():
-        _write_once(root / key, data)
+        _write_if_changed(root / key, data)
     return Library(root=root, keys=tuple(sorted(contents)), damaged_keys=tuple(sorted(_damaged())))
 
 
 def build_training_content(root: Path, *, side_px: int = 320) -> tuple[str, ...]:
-    """Write square crops of the photographs to train on: whole views, parts and mirrored parts.
+    """Write square crops of the photographs as training images: whole views, details and their mirror images.
 
-    Pictures that look like nothing else (retina, logo) are left out: with this little content they
-    would pull the network's colours towards themselves.
+    Pictures unlike all others (retina, logo) are left out: among so few images they would shift the colours that the
+    network learns.
 
     Args:
-        root: folder to build in; made when it is missing.
+        root: folder of the crops; created if it is missing.
         side_px: side of a crop in pixels.
 
     Returns:
         The names of the JPEG files, sorted.
 
     Raises:
-        ConfigError: scikit-image, which carries the photographs, is not installed.
+        ConfigError: scikit-image, which contains the photographs, is not installed.
         OSError: root cannot be written.
     """
     names = []
@@ -100,13 +100,13 @@ def build_training_content(root: Path, *, side_px: int = 320) -> tuple[str, ...]
             crop = _crop(image, box).resize((side_px, side_px), Image.Resampling.LANCZOS)
             for mirrored in (False, True):
                 name = f"{Path(photo).stem}-{number}{'-mirrored' if mirrored else ''}.jpg"
-                turned = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else crop
-                _write_once(root / name, _encode(turned, "JPEG", quality=92))
+                view = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else crop
+                _write_if_changed(root / name, _encode(view, "JPEG", quality=92))
                 names.append(name)
     return tuple(sorted(names))
 
 
-# Square in pixels for the photo they belong to; (left, top, right, bottom) as fractions of its size.
+# Crops by photo: (left, top, right, bottom) as fractions of its size, chosen to be square in pixels.
 _TRAINING_CROPS: dict[str, tuple[Box, ...]] = {
     "astronaut.png": ((0, 0, 1, 1), (0.2, 0, 0.7, 0.5), (0, 0.3, 0.6, 0.9), (0.5, 0, 1, 0.5)),
     "chelsea.png": ((0.15, 0, 0.815, 1), (0.33, 0.05, 0.83, 0.8), (0, 0.2, 0.4, 0.8)),
@@ -128,7 +128,7 @@ _TRAINING_CROPS: dict[str, tuple[Box, ...]] = {
 
 
 def _pictures() -> Iterator[tuple[str, bytes]]:
-    """Yield (key, bytes) of the sound pictures of the library."""
+    """Yield (key, bytes) of the valid pictures of the library."""
     photos: dict[str, Image.Image] = {}
 
     def view(photo: str, box: Box = (0, 0, 1, 1), width_px: int | None = None) -> Image.Image:
@@ -163,7 +163,7 @@ def _pictures() -> Iterator[tuple[str, bytes]]:
     yield "machines/workshop.webp", _encode(workshop, "WEBP", quality=85)
     yield "space/launch.jpg", _encode(view("rocket.jpg"), "JPEG", quality=90)
     upright = view("rocket.jpg", (0.3, 0, 0.72, 1))
-    yield "space/launch, held upright.jpg", _encode_sideways(upright)
+    yield "space/launch, held upright.jpg", _encode_rotated(upright)
     yield "space/lights.png", _encode(view("rocket.jpg", (0, 0.6, 0.62, 1)), "PNG")
     yield "space/deep field.jpg", _encode(view("hubble_deep_field.jpg", width_px=640), "JPEG", quality=85)
     galaxies = view("hubble_deep_field.jpg", (0.55, 0.35, 0.95, 0.7))
@@ -176,7 +176,7 @@ def _pictures() -> Iterator[tuple[str, bytes]]:
 
 
 def _damaged() -> dict[str, bytes]:
-    """Return the files that are no pictures, though some of them say so."""
+    """Return the files that are not valid images, by key."""
     coffee = _encode(_photo("coffee.png").resize((450, 300), Image.Resampling.LANCZOS), "JPEG", quality=85)
     page = b"<!doctype html>\n<html><body><h1>404 Not Found</h1><p>a.jpg is gone.</p></body></html>\n"
     notes = "Notes of the archivist: the café series was scanned in 2019; colours unchecked.\n"
@@ -195,7 +195,7 @@ def _photo_folder() -> Any:
         raise ConfigError(
             "demo",
             "scikit-image",
-            "is not installed; its wheel carries the photographs",
+            "is not installed; its wheel contains the photographs",
             "pip install 'stylemill[demo]'",
         ) from error
     return folder
@@ -221,18 +221,18 @@ def _encode(image: Image.Image, image_format: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _encode_sideways(image: Image.Image) -> bytes:
+def _encode_rotated(image: Image.Image) -> bytes:
     exif = Image.Exif()
-    exif[_EXIF_ORIENTATION] = _TURN_CLOCKWISE
-    lying = image.transpose(Image.Transpose.ROTATE_90)
-    return _encode(lying, "JPEG", quality=88, exif=exif.tobytes())
+    exif[_EXIF_ORIENTATION] = _ROTATE_CLOCKWISE
+    rotated = image.transpose(Image.Transpose.ROTATE_90)
+    return _encode(rotated, "JPEG", quality=88, exif=exif.tobytes())
 
 
-def _write_once(path: Path, data: bytes) -> None:
-    """Leave a file with these bytes alone, so that its age and etag stay as they are."""
+def _write_if_changed(path: Path, data: bytes) -> None:
+    """Write a file unless it has this content already, so that its modification time and etag stay the same."""
     if path.exists() and path.read_bytes() == data:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".draft")
-    draft.write_bytes(data)
-    draft.replace(path)
+    temporary = path.with_name(path.name + ".draft")
+    temporary.write_bytes(data)
+    temporary.replace(path)

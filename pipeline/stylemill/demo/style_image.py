@@ -1,7 +1,8 @@
-"""A painting drawn by code, so that the demo needs no style image from anywhere.
+"""The demo's style image: a painting that is drawn by code, without any image file.
 
-The picture is a night landscape of brush strokes: every stroke follows a swirling flow, takes its
-colour from an underpainting and is a bundle of bristles. No image file stands behind it.
+The picture is a night landscape of brush strokes. Each stroke is a bundle of bristles that follows a swirling flow; its
+colour is a function of its position. ``draw_style_image`` draws the underpainting, three passes of strokes from coarse
+to fine, the stars, and a varnish that shades the relief of the paint.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 FloatArray = NDArray[np.float64]
 
-# Strokes are drawn at twice the size and scaled down, which is the cheapest good antialiasing.
+# Strokes are drawn at twice the size and scaled down, which is cheap antialiasing of good quality.
 _SUPERSAMPLING = 2
 _HORIZON = 0.70
 _STEPS_PER_STROKE = 14
@@ -33,7 +34,7 @@ _SIENNA = (0.720, 0.330, 0.090)
 _RED = (0.790, 0.130, 0.090)
 _WINE = (0.290, 0.040, 0.100)
 
-# (position along the ramp, colour): the sky from the trough of a current to its crest.
+# Colour ramps as (position, colour). The sky, from the trough of a current to its crest:
 _SKY_RAMP = (
     (0.00, _DEEP),
     (0.26, _NAVY),
@@ -42,11 +43,11 @@ _SKY_RAMP = (
     (0.90, _PALE),
     (1.00, _WHITE),
 )
-# ... of a star from its rim to its heart ...
+# A star, from its rim to its centre:
 _STAR_RAMP = ((0.00, _NAVY), (0.22, _AZURE), (0.42, _OCHRE), (0.66, _LEMON), (0.86, _WHITE), (1.00, _WHITE))
-# ... of the far hills ...
+# The far hills, from dark to light:
 _HILL_RAMP = ((0.00, _DEEP), (0.35, _TEAL), (0.62, _COBALT), (0.80, _JADE), (1.00, _PALE))
-# ... and of the fields from a furrow to its ridge.
+# The fields, from a furrow to its ridge:
 _LAND_RAMP = (
     (0.00, _WINE),
     (0.24, _RED),
@@ -59,7 +60,7 @@ _LAND_RAMP = (
 
 @dataclass(frozen=True, kw_only=True)
 class _Vortex:
-    """One whirl of the sky: centre and radius as fractions of the side, spin with its sign."""
+    """One vortex of the sky: centre and radius as fractions of the side; the sign of ``spin`` is its direction."""
 
     x: float
     y: float
@@ -68,7 +69,7 @@ class _Vortex:
     star: bool = True
 
 
-# Placed by eye: a large moon, a whirl in the middle, and smaller stars that lead between them.
+# Placed by eye: a large moon, a spiral in the middle, and smaller stars around them.
 _VORTICES = (
     _Vortex(x=0.775, y=0.205, radius=0.165, spin=1.0),
     _Vortex(x=0.385, y=0.345, radius=0.190, spin=-1.0, star=False),
@@ -82,7 +83,7 @@ _VORTICES = (
 
 @dataclass(frozen=True, kw_only=True)
 class _Brush:
-    """One pass over the canvas; lengths and widths are fractions of the side."""
+    """Settings of one pass of strokes; lengths and widths are fractions of the side."""
 
     num_strokes: int
     length: float
@@ -105,7 +106,7 @@ def draw_style_image(*, side_px: int = 512, seed: int = 7) -> Image.Image:
 
     Args:
         side_px: side of the square picture in pixels, at least 64.
-        seed: another seed moves every stroke, not the composition.
+        seed: changes the position of every stroke, not the composition.
 
     Returns:
         A square RGB image; the same arguments give the same picture.
@@ -146,7 +147,7 @@ class _SmoothNoise:
 
 
 def _hill(x: FloatArray) -> FloatArray:
-    """Return the y of the far hills' crest at each x (0 is the top of the picture)."""
+    """Return the y of the crest of the far hills at each x (0 is the top of the picture)."""
     return _HORIZON - 0.040 * np.sin(2.3 * np.pi * x + 0.5) - 0.016 * np.sin(6.7 * np.pi * x + 2.0)
 
 
@@ -177,14 +178,14 @@ def _step(depth: FloatArray, softness: float) -> FloatArray:
 
 
 def _velocity(x: FloatArray, y: FloatArray, noise: _SmoothNoise) -> tuple[FloatArray, FloatArray]:
-    """Return the unit direction of the flow: the curl of the stream function, so it never runs dry."""
+    """Return the unit direction of the flow, the curl of the stream function, which is free of divergence."""
     step = 1e-3
     along_x = (_stream(x, y + step, noise) - _stream(x, y - step, noise)) / (2.0 * step)
     along_y = -(_stream(x + step, y, noise) - _stream(x - step, y, noise)) / (2.0 * step)
     speed = np.hypot(along_x, along_y) + 1e-9
     along_x, along_y = along_x / speed, along_y / speed
     for vortex in _VORTICES:
-        # A little drift towards the heart makes spirals of what would be closed rings.
+        # A small drift towards the centre turns closed rings into spirals.
         to_x, to_y = vortex.x - x, vortex.y - y
         reach = np.hypot(to_x, to_y) + 1e-9
         pull = 0.30 * np.clip(1.25 - reach / vortex.radius, 0.0, 1.0) ** 0.5
@@ -202,14 +203,14 @@ def _ramp(position: FloatArray, stops: tuple[tuple[float, tuple[float, float, fl
 
 
 def _colour(x: FloatArray, y: FloatArray, noise: _SmoothNoise, lift: FloatArray) -> FloatArray:
-    """Return the paint (..., 3) in [0, 1] at each point; lift moves along the ramps, dark to light."""
+    """Return the colour (..., 3) in [0, 1] at each point; ``lift`` shifts the position on the ramps, dark to light."""
     psi = _stream(x, y, noise)
     current = 0.5 + 0.5 * np.sin(2.0 * np.pi * psi / 0.125)
     sky_tone = 0.06 + 0.62 * current * (0.55 + 0.45 * np.clip(y / _HORIZON, 0.0, 1.0)) + 0.13 * noise(x, y)
     paint = _ramp(sky_tone + lift, _SKY_RAMP)
     for vortex in _VORTICES:
         reach = np.hypot(x - vortex.x, y - vortex.y) / vortex.radius
-        # The brush takes star or sky, never a mix: mixed, ochre and blue turn to grey.
+        # A hard edge between star and sky: a mix of ochre and blue would be grey.
         cover = np.clip((0.94 - reach + 0.9 * lift) / 0.04, 0.0, 1.0)[..., None]
         if vortex.star:
             rings = 0.15 * np.cos(2.0 * np.pi * reach * 2.2)
@@ -227,10 +228,9 @@ def _colour(x: FloatArray, y: FloatArray, noise: _SmoothNoise, lift: FloatArray)
 
 
 def _accent(x: FloatArray, y: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """Return the opposite colours (strokes, 3): warm ones in the sky and on the hills, cold ones in the fields.
+    """Return contrasting colours (strokes, 3): warm ones in the sky and on the hills, cold ones in the fields.
 
-    Broken colour makes the paint vibrate; and a network that learns from strokes, not from the composition,
-    finds the whole palette in every corner.
+    With them every region contains the whole palette; the network learns from strokes and not from the composition.
     """
     warm = np.array([_OCHRE, _SIENNA, _RED, _LEMON, _OCHRE])[rng.integers(0, 5, size=len(x))]
     cold = np.array([_NAVY, _COBALT, _TEAL, _AZURE])[rng.integers(0, 4, size=len(x))]
@@ -238,7 +238,7 @@ def _accent(x: FloatArray, y: FloatArray, rng: np.random.Generator) -> FloatArra
 
 
 def _over(paint: FloatArray, upper: FloatArray, depth: FloatArray) -> FloatArray:
-    """Lay a nearer ground over the picture where depth > 0, with a dark contour along its edge."""
+    """Return ``upper`` over ``paint`` where depth > 0, with a dark contour along the edge."""
     ground = np.clip(depth / 0.006, 0.0, 1.0)[..., None]
     contour = 0.9 * np.exp(-0.5 * (depth / 0.006) ** 2)[..., None]
     return (paint * (1.0 - ground) + upper * ground) * (1.0 - contour) + np.array(_DEEP) * contour
@@ -249,7 +249,7 @@ def _to_uint8(values: FloatArray) -> NDArray[np.uint8]:
 
 
 def _underpainting(noise: _SmoothNoise, side: int) -> FloatArray:
-    """Return the coarse first coat (side, side, 3), darker than what comes on top."""
+    """Return the coarse underpainting (side, side, 3), darker than the strokes on top of it."""
     cells = 128
     centre = (np.arange(cells) + 0.5) / cells
     x, y = np.meshgrid(centre, centre)
@@ -258,7 +258,7 @@ def _underpainting(noise: _SmoothNoise, side: int) -> FloatArray:
 
 
 def _trace(x: FloatArray, y: FloatArray, length: FloatArray, noise: _SmoothNoise) -> tuple[FloatArray, FloatArray]:
-    """Follow the flow from each point; returns two (strokes, steps) arrays of fractions of the side."""
+    """Follow the flow from each point; return x and y as (strokes, steps) arrays of fractions of the side."""
     xs, ys = [x], [y]
     step = length / (_STEPS_PER_STROKE - 1)
     for _ in range(_STEPS_PER_STROKE - 1):
@@ -272,7 +272,7 @@ def _trace(x: FloatArray, y: FloatArray, length: FloatArray, noise: _SmoothNoise
 def _paint(
     draw: ImageDraw.ImageDraw, *, side: int, brush: _Brush, noise: _SmoothNoise, rng: np.random.Generator
 ) -> None:
-    """Lay one pass of strokes: each is a bundle of bristles, wide in the middle and thin at its ends."""
+    """Draw one pass of strokes; each is a bundle of bristles, wide in the middle and thin at the ends."""
     x = rng.uniform(-0.04, 1.02, size=brush.num_strokes)
     y = rng.uniform(-0.02, 1.02, size=brush.num_strokes)
     length = brush.length * rng.uniform(0.45, 1.35, size=brush.num_strokes)
@@ -287,7 +287,7 @@ def _paint(
     norm = np.hypot(along_x, along_y) + 1e-9
     taper = np.sin(np.linspace(0.10 * np.pi, 0.94 * np.pi, _STEPS_PER_STROKE)) ** 0.6
     offsets = np.linspace(-0.5, 0.5, brush.bristles)
-    # Paint piles up on one side of the stroke and leaves the other in shade, as light from the left would.
+    # One side of a stroke is lighter and the other darker, like thick paint in light from the left.
     relief = 0.92 + 0.30 * offsets
     grain = rng.normal(0.0, 0.055, size=(brush.num_strokes, brush.bristles))
     reach = (offsets[None, :, None] * width[:, None, None]) * taper
@@ -302,7 +302,7 @@ def _paint(
 
 
 def _paint_stars(draw: ImageDraw.ImageDraw, *, side: int, rng: np.random.Generator) -> None:
-    """Set a thick heart of white and lemon dabs into every whirl."""
+    """Draw dabs of white and lemon in the centre of every vortex."""
     for vortex in _VORTICES:
         for _ in range(26 if vortex.star else 9):
             angle, reach = rng.uniform(0.0, 2.0 * np.pi), 0.20 * vortex.radius * np.sqrt(rng.uniform())
@@ -319,7 +319,7 @@ def _rgb(colour: FloatArray) -> tuple[int, int, int]:
 
 
 def _varnish(image: Image.Image) -> Image.Image:
-    """Light the ridges of the paint from the upper left and sharpen them a little."""
+    """Shade the relief of the paint as if lit from the upper left, and sharpen it slightly."""
     tone = np.asarray(image.convert("L").filter(ImageFilter.GaussianBlur(0.6)), dtype=np.float64) / 255.0
     slope = np.zeros_like(tone)
     slope[1:, 1:] = tone[1:, 1:] - tone[:-1, :-1]
