@@ -60,7 +60,7 @@ def train(pictures: Path) -> Train:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Keeps the first whole run for the tests that compare with it."""
+    """Keeps the first undisturbed run for the tests that compare with it."""
     return {"out": tmp_path_factory.mktemp("undisturbed") / "out"}
 
 
@@ -71,7 +71,7 @@ def whole_run(undisturbed: dict[str, Any], train: Train) -> Path:
     return undisturbed["out"]
 
 
-def test_a_run_leaves_everything_that_the_design_names(whole_run: Path, undisturbed: dict[str, Any], pictures: Path):
+def test_a_run_writes_all_its_outputs(whole_run: Path, undisturbed: dict[str, Any], pictures: Path):
     result = undisturbed["result"]
     model = load_style_model(Storage(), str(whole_run / "style.safetensors"))
     assert (result.header.sha256, result.progress.step, result.already_finished) == (model.sha256, 12, False)
@@ -125,7 +125,7 @@ def test_two_workers_follow_the_curve_of_one(whole_run: Path, train: Train, tmp_
 
 
 @pytest.mark.slow
-def test_a_damaged_checkpoint_is_left_out_and_said_so(whole_run: Path, train: Train, tmp_path: Path):
+def test_a_damaged_checkpoint_is_ignored_and_reported(whole_run: Path, train: Train, tmp_path: Path):
     out = tmp_path / "out"
     shutil.copytree(whole_run, out)
     (out / "style.safetensors").unlink()
@@ -138,7 +138,7 @@ def test_a_damaged_checkpoint_is_left_out_and_said_so(whole_run: Path, train: Tr
 
 
 def poison(out: Path, step: int, **numbers: float) -> None:
-    """Make it as if the checkpoint of a step were the newest one and held weights that are not finite."""
+    """Make the checkpoint of a step the newest one, with weights that are not finite."""
     (out / "style.safetensors").unlink()
     for folder in (out / "checkpoints").glob("step-*"):
         if int(folder.name[5:13]) > step:
@@ -174,7 +174,7 @@ def test_weights_that_are_not_finite_send_all_workers_back_to_the_last_good_chec
 
 @pytest.mark.slow
 def test_a_run_does_not_end_with_weights_that_are_not_finite(whole_run: Path, train: Train, tmp_path: Path):
-    """Fewer steps are left than it takes to call the run unstable."""
+    """Fewer steps remain than are needed to roll back for consecutive skips."""
     out = tmp_path / "out"
     shutil.copytree(whole_run, out)
     poison(out, step=6)
@@ -195,7 +195,7 @@ def test_a_loss_that_does_not_stay_finite_ends_the_run_with_a_cure(whole_run: Pa
 
 @pytest.mark.slow
 def test_a_run_starts_from_the_weights_of_another_style(whole_run: Path, train: Train, tmp_path: Path):
-    """At a rate of almost nothing the weights stay what they were at first."""
+    """At a very low rate the weights stay almost unchanged."""
     train(tmp_path / "out", steps=2, warm_start=str(whole_run / "style.safetensors"), learning_rate=1e-7, ema_decay=0.0)
     first, then = weights_of(whole_run), weights_of(tmp_path / "out")
     assert first.keys() == then.keys()
@@ -224,8 +224,8 @@ def test_training_stops_at_a_plateau_wherever_it_was_interrupted(train: Train, t
 
 
 @pytest.mark.slow
-def test_the_loss_looks_at_views_unless_they_shall_be_whole(whole_run: Path, train: Train, tmp_path: Path):
-    """The first step of both paints the same."""
+def test_the_loss_sees_changing_views_unless_least_view_is_1(whole_run: Path, train: Train, tmp_path: Path):
+    """Both runs have the same outputs in their first step."""
     train(tmp_path / "out", steps=1, least_view=1.0)
     viewed, whole = rows_of(whole_run)[0], rows_of(tmp_path / "out")[0]
     assert (viewed["tv_loss"], viewed["grid_loss"]) == (whole["tv_loss"], whole["grid_loss"])
@@ -233,7 +233,7 @@ def test_the_loss_looks_at_views_unless_they_shall_be_whole(whole_run: Path, tra
 
 
 @pytest.mark.slow
-def test_what_the_teacher_says_has_a_column_of_its_own(whole_run: Path, train: Train, tmp_path: Path):
+def test_the_teacher_loss_has_its_own_column(whole_run: Path, train: Train, tmp_path: Path):
     train(tmp_path / "out", steps=3, teacher=str(whole_run / "style.safetensors"))
     for row in rows_of(tmp_path / "out"):
         assert row["teacher_loss"] > 0
@@ -242,7 +242,7 @@ def test_what_the_teacher_says_has_a_column_of_its_own(whole_run: Path, train: T
     assert {row["teacher_loss"] for row in rows_of(whole_run)} == {None}
 
 
-def test_changed_settings_are_refused_by_name(whole_run: Path, train: Train):
+def test_changed_settings_are_refused_by_field(whole_run: Path, train: Train):
     with pytest.raises(ConfigError, match="style_weight"):
         train(whole_run, style_weight=9.0)
 
@@ -266,19 +266,19 @@ def test_a_cluster_that_never_has_room_ends_the_run(train: Train, tmp_path: Path
 
 
 class Tenant:
-    """Holds what it is given of a cluster."""
+    """Occupies resources of the cluster."""
 
     def here(self) -> bool:
         return True
 
 
-def test_training_from_and_into_s3_in_a_session_of_its_own(
+def test_training_from_and_into_s3_in_a_new_ray_session(
     s3_bucket: str, s3_service: dict[str, str], pictures: Path, stylemill: Callable[..., Any]
 ):
     storage = Storage()
     for file in [pictures / "style.png", *sorted((pictures / "content").iterdir())]:
         storage.write_bytes(f"{s3_bucket}/{file.relative_to(pictures)}", file.read_bytes())
-    # The endpoint stands in the config, the credentials in the environment alone.
+    # The endpoint is in the config; the credentials are only in the environment.
     arguments = [
         "train", "--style-image", f"{s3_bucket}/style.png", "--content", f"{s3_bucket}/content/*.jpg",
         "--out", f"{s3_bucket}/out", "--storage.endpoint-url", s3_service["AWS_ENDPOINT_URL"],

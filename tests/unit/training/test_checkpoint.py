@@ -38,7 +38,7 @@ def newest_step(checkpoints):
     return newest.step if newest else None
 
 
-def test_comes_back_whole(checkpoints):
+def test_a_checkpoint_reads_back_as_written(checkpoints):
     write(checkpoints, start_number(checkpoints), 5)
     newest = checkpoints.newest()
     assert (newest.step, newest.numbers) == (5, NUMBERS)
@@ -47,7 +47,7 @@ def test_comes_back_whole(checkpoints):
     assert newest.metrics[2]["loss"] == 1 / 3
 
 
-def test_none_at_first(checkpoints):
+def test_a_new_run_has_no_checkpoint(checkpoints):
     assert checkpoints.newest() is None
     assert checkpoints.register_start() == (1, [])
     assert checkpoints.register_start() == (2, [])
@@ -65,7 +65,7 @@ def test_none_at_first(checkpoints):
         ("metrics.parquet", b"x"),
     ],
 )
-def test_torn_or_damaged_ones_are_left_out_with_a_reason(checkpoints, tmp_path, file, content):
+def test_incomplete_or_damaged_checkpoints_are_ignored_with_a_reason(checkpoints, tmp_path, file, content):
     start = start_number(checkpoints)
     write(checkpoints, start, 5)
     write(checkpoints, start, 10)
@@ -87,7 +87,7 @@ def test_a_single_flipped_bit_is_noticed(checkpoints, tmp_path, position):
     assert newest_step(checkpoints) is None
 
 
-def test_late_uploads_of_a_start_that_was_overtaken_never_count(checkpoints):
+def test_late_uploads_of_an_earlier_start_are_ignored(checkpoints):
     first = start_number(checkpoints)
     write(checkpoints, first, 5)
     second = start_number(checkpoints)  # resumes at 5
@@ -121,7 +121,7 @@ def test_nothing_is_left_of_a_removed_checkpoint(checkpoints, tmp_path):
     assert [path.name for path in (tmp_path / "checkpoints").glob("step-*")] == [folder(tmp_path, 10).name]
 
 
-def test_an_overtaken_start_is_told_so(checkpoints):
+def test_an_earlier_start_raises_once_a_newer_one_has_registered(checkpoints):
     first = start_number(checkpoints)
     checkpoints.check_is_newest(first)
     start_number(checkpoints)
@@ -129,7 +129,7 @@ def test_an_overtaken_start_is_told_so(checkpoints):
         checkpoints.check_is_newest(first)
 
 
-def test_only_the_newest_complete_ones_are_kept_and_scraps_go(checkpoints, tmp_path):
+def test_only_the_newest_complete_checkpoints_are_kept(checkpoints, tmp_path):
     first = start_number(checkpoints)
     for step in (5, 10, 15):
         write(checkpoints, first, step)
@@ -143,7 +143,7 @@ def test_only_the_newest_complete_ones_are_kept_and_scraps_go(checkpoints, tmp_p
     assert not list(folder(tmp_path, 15).glob("*"))
 
 
-def test_writer_uploads_in_order_and_keeps_as_many_as_asked(checkpoints):
+def test_writer_uploads_in_order_and_keeps_the_given_number(checkpoints):
     writer = CheckpointWriter(checkpoints, start_number(checkpoints), keep=1)
     for step in (1, 2, 3):
         writer.submit(step, {"w": torch.ones(2)}, NUMBERS, rows(step))
@@ -151,7 +151,7 @@ def test_writer_uploads_in_order_and_keeps_as_many_as_asked(checkpoints):
     assert newest_step(checkpoints) == 3
 
 
-def test_writer_raises_what_went_wrong_and_the_old_checkpoint_stands(checkpoints, tmp_path):
+def test_writer_raises_an_upload_s_error_and_the_old_checkpoint_stays_valid(checkpoints, tmp_path):
     start = start_number(checkpoints)
     write(checkpoints, start, 5)
     folder(tmp_path, 10).write_bytes(b"a file where the folder of the next checkpoint would be")
@@ -163,7 +163,7 @@ def test_writer_raises_what_went_wrong_and_the_old_checkpoint_stands(checkpoints
     assert newest_step(checkpoints) == 5
 
 
-def test_a_roll_back_leaves_nothing_of_what_it_takes_back(checkpoints):
+def test_a_roll_back_removes_later_checkpoints(checkpoints):
     """A killed run resumes where its last start was, not at the weights that had failed."""
     start = start_number(checkpoints)
     for step in (5, 10, 15):
@@ -176,7 +176,7 @@ def test_a_roll_back_leaves_nothing_of_what_it_takes_back(checkpoints):
     assert checkpoints.newest(before=7).step == 5
 
 
-def test_a_start_that_was_overtaken_removes_nothing_of_the_newer_one(checkpoints, tmp_path):
+def test_an_earlier_start_removes_no_checkpoint_of_a_newer_one(checkpoints, tmp_path):
     first = start_number(checkpoints)
     for step in (5, 10):
         write(checkpoints, first, step)
@@ -188,7 +188,7 @@ def test_a_start_that_was_overtaken_removes_nothing_of_the_newer_one(checkpoints
     assert newest_step(checkpoints) == 10
 
 
-def test_files_of_others_among_the_starts_do_not_matter(checkpoints, tmp_path):
+def test_foreign_files_among_the_starts_are_ignored(checkpoints, tmp_path):
     start_number(checkpoints)
     (tmp_path / "checkpoints" / "starts" / ".DS_Store").write_bytes(b"Finder")
     assert start_number(checkpoints) == 2

@@ -12,7 +12,7 @@ from stylemill.training.layout import TrainLayout
 
 
 def test_a_style_whose_last_steps_were_skipped_is_written(tmp_path):
-    """The loss of a skipped step is no number, for which JSON has no word."""
+    """The loss of a skipped step is not finite, which JSON cannot represent."""
     net = TransformerNet(Architecture(width=0.1))
     net.init_weights(0)
     losses = [1.5, float("nan"), float("inf"), 1.25]

@@ -46,14 +46,14 @@ def refused(folder, **changes) -> ConfigError:
     return caught.value
 
 
-def test_a_sound_config_is_claimed_and_can_be_claimed_again(folder):
+def test_a_valid_config_is_prepared_and_can_be_prepared_again(folder):
     first = prepare(config(folder))
     assert [uri.rsplit("/", 1)[1] for uri in first.content] == [f"{seed}.jpg" for seed in range(9)]
     assert first.finished is None and first.warnings == ()
     assert prepare(config(folder)) == first
 
 
-def test_a_run_begun_with_the_loss_as_it_once_was_is_not_continued_with_another(folder):
+def test_a_run_with_another_revision_of_the_loss_is_not_resumed(folder):
     prepare(config(folder))
     storage, identity_uri = Storage(), TrainLayout(resolve(str(folder / "out"))).identity_uri
     then = json.loads(storage.read_bytes(identity_uri))
@@ -62,7 +62,7 @@ def test_a_run_begun_with_the_loss_as_it_once_was_is_not_continued_with_another(
     assert error.field == "loss_network" and "differs from 'pyramid'" in str(error)
 
 
-def test_images_that_come_later_do_not_change_a_run_that_was_begun(folder):
+def test_images_that_are_added_later_do_not_change_a_started_run(folder):
     first = prepare(config(folder))
     (folder / "content" / "a-new-one.jpg").write_bytes(image_bytes(20, 30))
     assert prepare(config(folder)).content == first.content
@@ -73,7 +73,7 @@ def test_images_that_come_later_do_not_change_a_run_that_was_begun(folder):
     [("style_image", "absent.jpg"), ("style_image", "content"), ("content", ("absent",)), ("out", "style.jpg/below"),
      ("warm_start", "style.jpg"), ("warm_start", "absent"), ("teacher", "style.jpg"), ("teacher", "absent")],
 )  # fmt: skip
-def test_locations_that_do_not_serve(folder, field, value):
+def test_unusable_locations_are_refused_by_field(folder, field, value):
     value = tuple(str(folder / part) for part in value) if field == "content" else str(folder / value)
     assert refused(folder, **{field: value}).field == field
 
@@ -86,7 +86,7 @@ def test_weights_to_start_from_that_are_not_finite(folder):
     assert error.field == "warm_start" and "not finite" in error.problem
 
 
-def test_a_style_image_that_is_none(folder):
+def test_a_style_image_that_is_not_an_image(folder):
     (folder / "style.jpg").write_text("no picture")
     assert refused(folder).field == "style_image"
 
@@ -119,18 +119,18 @@ def test_settings_that_may_change(folder):
     assert changed.warnings == ()
 
 
-def test_other_steps_are_allowed_with_a_word_about_what_they_do(folder):
+def test_other_steps_are_allowed_with_a_warning(folder):
     prepare(config(folder, steps=10))
     (warning,) = prepare(config(folder, steps=20)).warnings
     assert "from 10 to 20" in warning and "not that of an undisturbed run" in warning
 
 
-def test_few_images_are_allowed_with_a_word_about_what_they_do(folder):
+def test_few_images_are_allowed_with_a_warning(folder):
     (warning,) = prepare(config(folder, content=(str(folder / "content" / "1.jpg"),))).warnings
     assert "only 1 content image:" in warning and "may smear" in warning
 
 
-def test_a_run_of_an_older_version_that_knows_no_variants_is_resumed(folder):
+def test_variants_at_their_default_are_omitted_from_the_identity(folder):
     prepare(config(folder))
     begun_with = json.loads(Storage().read_bytes(TrainLayout(resolve(str(folder / "out"))).identity_uri))
     assert not set(begun_with) & set(OMITTED_AT_DEFAULT)
@@ -138,14 +138,14 @@ def test_a_run_of_an_older_version_that_knows_no_variants_is_resumed(folder):
 
 
 @pytest.mark.parametrize(("field", "value"), [("norm", "group"), ("residual", "separable"), ("teacher_weight", 3.0)])
-def test_variants_are_part_of_what_a_run_is(folder, field, value):
+def test_variants_are_part_of_the_identity(folder, field, value):
     prepare(config(folder, **{field: value}))
     assert refused(folder).field == field
     prepare(config(folder, out=str(folder / "other")))
     assert refused(folder, out=str(folder / "other"), **{field: value}).field == field
 
 
-def test_the_teacher_is_part_of_what_a_run_is_by_its_content(folder):
+def test_the_teacher_is_part_of_the_identity_by_its_digest(folder):
     for name, seed in (("a", 1), ("b", 2)):
         save_style_model(Storage(), str(folder / f"{name}.safetensors"), style_model(seed=seed))
     first = prepare(config(folder, teacher=str(folder / "a.safetensors")))
@@ -157,7 +157,7 @@ def test_the_teacher_is_part_of_what_a_run_is_by_its_content(folder):
 
 
 def finish(folder, **changes) -> TrainConfig:
-    """Claim a run and put a style model there, as its end would."""
+    """Record a run's identity and write a style model, as a finished run has."""
     made, done = config(folder, **changes), changes.get("steps", 2000)
     prepare(made)
     metadata = {
@@ -176,7 +176,7 @@ def finish(folder, **changes) -> TrainConfig:
      ({"patience": 3}, {"patience": 9}, False), ({"patience": 3}, {"patience": 0}, False),
      ({"patience": 3}, {"patience": 0, "steps": 300}, True)],
 )  # fmt: skip
-def test_a_run_that_stopped_early_goes_on_with_more_patience(folder, trained, asked, is_finished):
+def test_a_run_that_stopped_early_continues_with_more_patience(folder, trained, asked, is_finished):
     finish(folder, **trained)
     assert (prepare(config(folder, **asked)).finished is not None) == is_finished
 
@@ -223,7 +223,7 @@ def test_another_architecture_than_that_of_the_weights_to_start_from_is_refused(
     assert prepare(config(folder, **start, width=0.25, out=str(folder / "other"))).warnings == ()
 
 
-def test_what_cannot_be_listed_is_told(folder):
+def test_content_entries_that_cannot_be_read_are_reported(folder):
     (folder / "links").mkdir()
     (folder / "links" / "to").symlink_to(folder / "content")
     error = refused(folder, content=(str(folder / "links"),))
@@ -233,7 +233,7 @@ def test_what_cannot_be_listed_is_told(folder):
     assert "1 of the content's entries" in warning and "symbolic link to a directory" in warning
 
 
-def test_a_listing_that_is_none_is_named_by_its_flag(folder):
+def test_a_listing_that_is_not_parquet_is_refused_by_field(folder):
     (folder / "listing.parquet").write_text("no Parquet")
     assert refused(folder, content=(str(folder / "listing.parquet"),)).field == "content"
 
@@ -245,8 +245,8 @@ def test_another_style_image_is_named_by_its_location(folder):
     assert error.value == str(folder / "other.jpg") and "is not the file" in error.problem
 
 
-def test_of_the_loss_weights_only_what_is_used_travels_to_the_workers(folder):
-    """Those of torchvision are 553 MB, of which 94 % are never looked at."""
+def test_only_the_loss_weights_that_are_used_are_sent_to_the_workers(folder):
+    """Torchvision's weights have 553 MB, of which 94 % are not used."""
     layers = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"])
     weights = {f"features.{name}": tensor for name, tensor in layers.state_dict().items()}
     buffer = io.BytesIO()
@@ -259,7 +259,7 @@ def test_of_the_loss_weights_only_what_is_used_travels_to_the_workers(folder):
     assert built[0].digest() == built[1].digest()
 
 
-def test_a_config_file_that_says_the_same_is_left_as_its_author_wrote_it(folder):
+def test_an_equal_config_file_is_not_rewritten(folder):
     made = config(folder, steps=10)
     written = "# Strokes as fine as the photos allow.\n" + to_yaml(made)
     (folder / "out").mkdir()

@@ -23,7 +23,7 @@ COLUMNS = (
 
 
 def rows(last: int, start: int = 1) -> list[dict[str, Any]]:
-    """Return rows of steps 1 to ``last``; each start leaves a mark of its own on the loss."""
+    """Return rows of steps 1 to ``last``; the loss shows which start wrote the row."""
     common = dict.fromkeys(COLUMNS, 0.5) | {"images_per_s": 8.0, "peak_memory_bytes": 1 << 30, "skipped": False}
     return [common | {"step": step, "loss": start + step / 100} for step in range(1, last + 1)]
 
@@ -41,7 +41,7 @@ def steps(folder: Path, tag: str = "loss/total") -> list[int]:
     return [event.step for event in read(folder).Scalars(tag)]
 
 
-def test_every_figure_of_every_step_and_the_grids_arrive(tmp_path: Path):
+def test_all_metrics_of_all_steps_and_the_grids_are_written(tmp_path: Path):
     files = open_files(tmp_path)
     files.write(rows(2))
     files.add_grid(4, image_bytes(16, 24))
@@ -59,7 +59,7 @@ def test_every_figure_of_every_step_and_the_grids_arrive(tmp_path: Path):
     assert (grid.step, grid.width, grid.height) == (4, 24, 16)
 
 
-def test_times_follow_from_how_long_steps_took(tmp_path: Path):
+def test_times_follow_from_the_duration_of_steps(tmp_path: Path):
     open_files(tmp_path).write(rows(3))
     times_s = [event.wall_time for event in read(tmp_path).Scalars("loss/total")]
     assert [after - before for before, after in itertools.pairwise(times_s)] == pytest.approx([0.5, 0.5])
@@ -77,13 +77,13 @@ def test_a_resumed_run_writes_each_step_once(tmp_path: Path):
     assert [int(event.value) for event in read(tmp_path).Scalars("loss/total")] == [1] * 6 + [2] * 4
 
 
-def test_a_run_that_began_again_leaves_nothing_of_the_first_start(tmp_path: Path):
+def test_a_run_that_starts_over_removes_the_events_of_the_first_start(tmp_path: Path):
     open_files(tmp_path).write(rows(4))
     open_files(tmp_path).write(rows(2, start=2))
     assert [event.value for event in read(tmp_path).Scalars("loss/total")] == pytest.approx([2.01, 2.02])
 
 
-def test_a_run_asked_for_events_late_writes_those_of_all_steps(tmp_path: Path):
+def test_events_enabled_later_include_all_steps(tmp_path: Path):
     late = open_files(tmp_path)
     late.continue_after(4)
     late.write(rows(6))
@@ -98,7 +98,7 @@ def test_nothing_new_writes_nothing(tmp_path: Path):
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_steps_without_a_figure_are_left_out(tmp_path: Path):
+def test_null_metrics_are_omitted(tmp_path: Path):
     made = rows(3)
     made[1]["grid_loss"] = None
     open_files(tmp_path).write(made)

@@ -1,20 +1,47 @@
+"""``train_step`` on random crops: single steps, all variants of the network, teachers, flat colours, two processes."""
+
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing
 
 from stylemill.nn.loss_networks.pyramid import PyramidLossNetwork
 from stylemill.nn.loss_weights import LossWeights
-from stylemill.nn.losses import style_target
+from stylemill.nn.losses import StyleTarget, style_target
+from stylemill.nn.pixels import deprocess, normalize
 from stylemill.nn.transformer_net import Architecture, TransformerNet
 from stylemill.style_model import from_bytes, to_bytes
 from stylemill.training.checkpoint import TrainState
+from stylemill.training.schedule import one_cycle
 from stylemill.training.train_step import ReducedPrecisionNet, Request, StepSetup, frozen_teacher, train_step
-from tests.drawn import style_model
+from tests.drawn import drawn_image, style_model
 
 SIDE_PX = 32
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Small tensors gain nothing from threads, which wait for each other on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@cache
+def pyramid(dtype: torch.dtype = torch.float32) -> tuple[PyramidLossNetwork, StyleTarget]:
+    """Return the loss network in a dtype, and the target of a random style, computed in float32."""
+    network = PyramidLossNetwork()
+    target = style_target(network, batch(1, seed=9))
+    return network.to(dtype), target
 
 
 def batch(num: int = 4, seed: int = 0) -> torch.Tensor:
@@ -30,10 +57,9 @@ def fresh_state() -> TrainState:
 
 
 def make_setup(dtype: torch.dtype = torch.float32, micro_batch_size: int = 4, clip: float = 10.0) -> StepSetup:
-    network = PyramidLossNetwork()
-    target = style_target(network, batch(1, seed=9))
+    network, target = pyramid(dtype)
     return StepSetup(
-        loss_network=network.to(dtype), target=target, weights=LossWeights(), dtype=dtype, max_gradient_norm=clip,
+        loss_network=network, target=target, weights=LossWeights(), dtype=dtype, max_gradient_norm=clip,
         batch_size=4, num_workers=1, micro_batch_size=micro_batch_size,
     )  # fmt: skip
 
@@ -77,7 +103,7 @@ def test_reduced_precision_stays_close_and_parameters_float32():
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_batch_that_is_not_finite_changes_nothing_and_the_next_one_counts_again(value):
+def test_a_batch_that_is_not_finite_changes_nothing_and_the_next_one_updates(value):
     state, setup = fresh_state(), make_setup()
     run(state, setup, batch())
     before, slots = parameters_of(state), state.to_tensors()
@@ -100,7 +126,7 @@ def test_large_gradients_are_clipped_but_reported_as_they_were():
     assert float(applied.norm()) == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_a_request_is_passed_on_even_by_a_step_that_is_skipped():
+def test_requests_are_returned_even_by_a_skipped_step():
     state, setup = fresh_state(), make_setup()
     model = ReducedPrecisionNet(state.net, setup.dtype)
     both = Request.STOP | Request.CHECK_PREEMPTION
@@ -110,7 +136,7 @@ def test_a_request_is_passed_on_even_by_a_step_that_is_skipped():
     assert train_step(model, state.optimizer, batch(), setup).request == Request.NOTHING
 
 
-def test_state_goes_into_tensors_and_back_to_the_bit():
+def test_a_restored_state_continues_to_the_bit():
     state, setup = fresh_state(), make_setup()
     for seed in range(2):
         state.count_step(run(state, setup, batch(seed=seed)).is_finite, 0.9)
@@ -151,7 +177,7 @@ VARIANTS = {
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", VARIANTS)
-def test_every_variant_learns_and_its_state_goes_into_tensors_and_back(name, dtype):
+def test_every_variant_learns_and_its_state_can_be_restored(name, dtype):
     def fresh() -> TrainState:
         net = TransformerNet(Architecture(width=0.1, **VARIANTS[name]))
         net.init_weights(0)
@@ -206,8 +232,91 @@ def test_a_student_comes_closer_to_its_teacher_which_stays_as_it_is(dtype):
         assert parameter.equal(was) and not parameter.requires_grad and parameter.grad is None
 
 
-def test_a_teacher_has_nothing_to_say_to_its_equal():
+def test_the_teacher_loss_of_an_equal_network_is_zero():
     model = from_bytes(teacher_bytes(0), source="test")
     state = TrainState.fresh(model.build_network().train().to(memory_format=torch.channels_last))
     setup = replace(make_setup(), teacher=frozen_teacher(teacher_bytes(0), "test", torch.float32), teacher_weight=9.0)
     assert run(state, setup, batch()).teacher_loss == pytest.approx(0, abs=1e-9)
+
+
+NUM_STEPS, CROP_PX = 10, 64
+
+
+@pytest.fixture(scope="module")
+def trained() -> ReducedPrecisionNet:
+    """A network that was trained for a few steps on drawn pictures without flat colours."""
+    network = PyramidLossNetwork()
+    target = style_target(network, normalize(torch.from_numpy(drawn_image(96, 96, seed=77))[None]))
+    setup = StepSetup(
+        loss_network=network, target=target, weights=LossWeights(), dtype=torch.float32,
+        max_gradient_norm=5.0, batch_size=2, num_workers=1, micro_batch_size=2,
+    )  # fmt: skip
+    net = TransformerNet(Architecture(width=0.25))
+    net.init_weights(0)
+    state = TrainState.fresh(net.train().to(memory_format=torch.channels_last))
+    model = ReducedPrecisionNet(state.net, setup.dtype)
+    for step in range(NUM_STEPS):
+        crops_NHWC = np.stack([drawn_image(CROP_PX, CROP_PX, seed=2 * step + number) for number in range(2)])
+        state.set_rate(one_cycle(step, NUM_STEPS, 4e-3))
+        batch_NCHW = normalize(torch.from_numpy(crops_NHWC)).contiguous(memory_format=torch.channels_last)
+        assert train_step(model, state.optimizer, batch_NCHW, setup).is_finite
+    return model
+
+
+@torch.no_grad()
+def paint(model: ReducedPrecisionNet, image_HWC: np.ndarray) -> np.ndarray:
+    batch_NCHW = normalize(torch.from_numpy(image_HWC)[None]).contiguous(memory_format=torch.channels_last)
+    return deprocess(model(batch_NCHW))[0].numpy()
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_a_flat_input_stays_flat_and_within_the_range(trained: ReducedPrecisionNet, level: int):
+    painted = paint(trained, np.full((96, 96, 3), level, np.uint8)).astype(float)
+    assert painted.std(axis=(0, 1)).max() < 1
+    assert painted.min() > 20 and painted.max() < 235
+
+
+def batches_of_ranks() -> list[torch.Tensor]:
+    """Return three batches; in the second one a single value of the last sample, the second rank's, is not finite."""
+    drawn = [batch(seed=seed) for seed in range(3)]
+    drawn[1][-1, 0, 3, 3] = float("nan")
+    return drawn
+
+
+def learn(rank: int, num_workers: int, folder: Path) -> None:
+    """Take the steps of one rank and leave results and weights behind."""
+    torch.set_num_threads(1)
+    if num_workers > 1:
+        dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=num_workers)
+    net = TransformerNet(Architecture(width=0.1))
+    net.init_weights(0)
+    state = TrainState.fresh(net.train())
+    state.set_rate(1e-3)
+    setup = replace(make_setup(micro_batch_size=1), num_workers=num_workers)
+    model = ReducedPrecisionNet(state.net, setup.dtype)
+    if num_workers > 1:
+        model = torch.nn.parallel.DistributedDataParallel(model)
+    results, weights = [], []
+    for batch_NCHW in batches_of_ranks():
+        request = Request.CHECK_PREEMPTION if rank == 0 else Request.NOTHING
+        results.append(train_step(model, state.optimizer, batch_NCHW[rank::num_workers], setup, request=request))
+        weights.append(torch.cat([parameter.detach().flatten() for parameter in net.parameters()]))
+    torch.save((results, weights), folder / f"{num_workers}-{rank}.pt")
+    if num_workers > 1:
+        dist.destroy_process_group()
+
+
+def test_all_ranks_skip_an_update_that_is_not_finite_on_one(tmp_path: Path):
+    torch.multiprocessing.spawn(learn, (2, tmp_path), nprocs=2)
+    learn(0, 1, tmp_path)
+    (first, weights), (second, other_weights), (alone, _) = (
+        torch.load(tmp_path / f"{name}.pt", weights_only=False) for name in ("2-0", "2-1", "1-0")
+    )
+    assert [result.is_finite for result in first] == [True, False, True]
+    assert [result.is_finite for result in second] == [True, False, True]
+    assert all(mine.equal(others) for mine, others in zip(weights, other_weights, strict=True))
+    assert weights[1].equal(weights[0]) and not weights[2].equal(weights[1])
+    assert {result.request for result in first + second} == {Request.CHECK_PREEMPTION}
+    for together, whole in ((first[0], alone[0]), (second[2], alone[2])):
+        assert together.loss == pytest.approx(whole.loss, rel=1e-4)
+        assert together.gradient_norm == pytest.approx(whole.gradient_norm, rel=1e-3)

@@ -82,8 +82,8 @@ def encoded(image: Image.Image, format: str, **options) -> bytes:
 
 
 @pytest.mark.parametrize("size_px", [(2, 4000), (4000, 2)])
-def test_of_a_line_the_middle_is_taken(size_px):
-    """Whole, it would take a gigabyte at 384 px."""
+def test_a_very_long_image_is_cropped_to_its_middle(size_px):
+    """Uncropped, it would take a gigabyte at 384 px."""
     line_HWC = np.full((*size_px, 3), 255, np.uint8)
     middle = np.s_[:, 1990:2010] if size_px[0] == 2 else np.s_[1990:2010]
     line_HWC[middle] = (200, 0, 0)
@@ -92,7 +92,7 @@ def test_of_a_line_the_middle_is_taken(size_px):
     assert abs(image_HWC.astype(int) - (200, 0, 0)).max() <= 1
 
 
-def test_what_is_transparent_is_white():
+def test_transparent_pixels_become_white():
     see_through = Image.new("RGBA", (60, 60), (10, 20, 30, 0))
     see_through.paste((200, 100, 0, 128), (0, 0, 60, 30))
     image_HWC = load_short_side(encoded(see_through, "PNG"), 60).astype(int)
@@ -120,12 +120,12 @@ def test_colours_are_those_of_the_bulk_flow_s_decoder():
 
 
 @pytest.mark.parametrize("data", [b"", b"text", image_bytes(200, 200)[:500], image_bytes(50, 50, format="PNG")[:-60]])
-def test_what_cannot_be_decoded_is_an_image_error(data):
+def test_undecodable_data_raises_an_image_error(data):
     with pytest.raises(ImageError):
         load_short_side(data, 48)
 
 
-def test_crops_lie_where_the_sample_says(folder):
+def test_crops_are_at_the_sample_s_position(folder):
     content = open_content(folder)
     whole = load_short_side((folder / "2.jpg").read_bytes(), 48)
     assert np.array_equal(crop(content, 2), whole[:32, :32])
@@ -139,7 +139,7 @@ def test_crops_do_not_depend_on_the_cache(folder):
             assert np.array_equal(crop(with_cache, image, (0.5, 0.5)), crop(without, image, (0.5, 0.5)))
 
 
-def test_a_broken_image_is_replaced_always_by_the_same_one_and_named(folder):
+def test_a_broken_image_is_always_replaced_by_the_same_one_and_listed(folder):
     (folder / "1.jpg").write_bytes(image_bytes(60, 60)[:300])
     first, second = open_content(folder), open_content(folder)
     crop(first, 3)
@@ -153,7 +153,7 @@ def test_too_many_broken_images_are_an_error_that_names_one(folder):
         crop(open_content(folder, max_failed_fraction=0.2), 1)
 
 
-def test_files_that_are_no_images_do_not_count_as_broken(folder):
+def test_files_that_are_not_images_do_not_count_as_broken(folder):
     (folder / "1.txt").write_text("a note " * 50)
     content = open_content(folder, max_failed_fraction=0.0)
     for image in range(5):
@@ -167,7 +167,7 @@ def test_broken_images_of_other_workers_count_too(folder):
         crop(open_content(folder, on_left_out=lambda entry: 3), 1)
 
 
-def test_the_list_of_what_is_left_out_comes_back(tmp_path):
+def test_the_left_out_list_reads_back_as_written(tmp_path):
     uri = str(tmp_path / "left_out.json")
     assert load_left_out(Storage(), uri) == []
     broken = LeftOutImage.from_error("b.jpg", ImageError("Corrupt", "cut off"))
@@ -196,7 +196,7 @@ def test_content_comes_from_prefixes_globs_files_and_lists(folder):
     assert names("3.jpg", "below", "1.jpg") == ["3.jpg", "below/a photo.jpg", "1.jpg"]
 
 
-def test_batches_come_in_order_and_go_on_anywhere(folder):
+def test_batches_are_in_order_and_can_start_at_any_step(folder):
     def read(first: int, end: int) -> list[np.ndarray]:
         sampler = Sampler(4, seed=1)
         batches = Batches(open_content(folder), sampler, lambda step: sampler.share(step, 3, 0, 1))
@@ -209,7 +209,7 @@ def test_batches_come_in_order_and_go_on_anywhere(folder):
     assert all(np.array_equal(left, right) for left, right in zip(whole[4:], read(4, 7), strict=True))
 
 
-def test_transparency_of_16_bits_is_white_too():
+def test_pixels_with_16_bits_of_transparency_become_white():
     half_HW = np.full((40, 50), 0x80FF, np.uint16)  # not a value that 8 bits can hold
     data = write_png16(np.zeros((40, 50, 3), np.uint8), half_HW, [])
     assert (load_short_side(data, 40) == 255 - 0x80).all()

@@ -17,7 +17,7 @@ ROW: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_rows_come_back_as_they_went_with_or_without_a_teacher():
+def test_rows_read_back_as_written_with_or_without_a_teacher():
     rows = [ROW, ROW | {"step": 2, "teacher_loss": 0.75}]
     assert metrics_from_parquet(metrics_to_parquet(rows)) == rows
 
@@ -27,7 +27,7 @@ def test_the_types_do_not_depend_on_the_rows(rows):
     assert pq.read_schema(io.BytesIO(metrics_to_parquet(rows))).equals(METRICS_SCHEMA)
 
 
-def test_rows_of_before_a_column_was_there_have_none():
+def test_missing_nullable_columns_are_none():
     older = pa.Table.from_pylist([ROW], METRICS_SCHEMA).drop_columns(["teacher_loss", "grid_loss"])
     sink = io.BytesIO()
     pq.write_table(older, sink)
@@ -36,13 +36,13 @@ def test_rows_of_before_a_column_was_there_have_none():
 
 
 @pytest.mark.parametrize("column", ["step", "learning_rate", "skipped"])
-def test_rows_without_what_every_step_has_are_refused(column):
+def test_missing_required_columns_are_refused(column):
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist([ROW], METRICS_SCHEMA).drop_columns([column]), sink)
     with pytest.raises(CheckpointError, match=column):
         metrics_from_parquet(sink.getvalue())
 
 
-def test_what_is_no_parquet_file_is_refused():
+def test_bytes_that_are_not_parquet_are_refused():
     with pytest.raises(CheckpointError, match="cannot be read"):
         metrics_from_parquet(b"rows")
