@@ -64,14 +64,14 @@ MIXED: Files = {
     "notes.txt": b"Shot on a rainy Sunday.\n" * 20,
     "empty.jpg": b"",
 }
-"""A small library of everything: sizes, formats, names; the last three are no pictures."""
+"""A small library of everything: sizes, formats, names; the last three cannot be painted."""
 
 NOT_PAINTED = {"corrupt.jpg": "failed", "notes.txt": "skipped", "empty.jpg": "failed"}
 
 
 @pytest.fixture(scope="session")
 def mixed_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MIXED as files; nobody may change it."""
+    """MIXED as files; tests must not change it."""
     return fill(tmp_path_factory.mktemp("library") / "in", MIXED)
 
 
@@ -99,7 +99,7 @@ def contents_of(folder: Path) -> dict[str, bytes]:
 def paint(local_ray: str, style_file: Path) -> Callable[..., Any]:
     """Return a function that paints a library on the shared cluster, as ``stylemill stylize`` does.
 
-    By one actor, where a test says nothing else: a second one takes longer to start than to share the work.
+    Uses one actor by default: a second one takes longer to start than it saves.
     """
     from stylemill.config import from_mapping
     from stylemill.stylizing.config import StylizeConfig

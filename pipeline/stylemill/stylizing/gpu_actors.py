@@ -70,8 +70,8 @@ class PaintStage(Stage):
     def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
         """Paint one block.
 
-        If the worker died, it gets its block again. Images are then painted one at a time, so that only the image
-        being painted is blamed for the next death; ``count_deaths`` gives up one that was being painted at two deaths.
+        When a worker dies, its block is run again. Images are then painted one at a time, so that only the image being
+        painted is blamed for the next death; ``count_deaths`` gives up one that was being painted at two deaths.
         """
         samples = _samples(block)
         deaths: dict[str, int] = ray.get(self._tracker.unfinished.remote([sample.key for sample in samples]))
@@ -83,7 +83,7 @@ class PaintStage(Stage):
 
     def _paint(self, samples: list[Sample]) -> list[Sample]:
         keys = [sample.key for sample in samples if sample.failure is None]
-        # Waits for the answers: a report that is under way when the process dies is lost.
+        # Waits for the answers: a report that is not delivered when the process dies is lost.
         ray.get([self._tracker.begin.remote(key) for key in keys])
         self._decode(samples)
         painted = self._painter.paint_all(samples)

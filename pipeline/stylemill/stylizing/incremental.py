@@ -2,7 +2,7 @@
 
 There are three kinds: ``incremental`` paints new and changed sources, ``retry_failed`` failed ones, and ``repair``
 those whose results are missing or damaged. All of them stream the sources and the newest committed rows in order of
-key, in constant memory.
+key, with one manifest part of each run in memory.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """What a run keeps track of while its workers live and die: progress, worker deaths and metrics.
 
-A worker is an actor process that reads, paints or writes. Each worker reports to one ``RunTracker`` per run when it
-starts and when it finishes a source. A source that was started and never finished was being painted when its worker
-died. Ray Data restarts the worker and gives it the same block again; ``remaining_work`` then leaves out what is done,
-counts the attempts and gives up an image that was being painted at ``MAX_WORKER_DEATHS`` deaths (a quarantine), so
-that one image cannot kill worker after worker.
+A worker is an actor process that reads, paints or writes. A run has one ``RunTracker``, to which workers report each
+source that they start or finish. A source that was started and not finished was being painted when its worker died.
+After a death Ray Data runs the block again; ``remaining_work`` then leaves out finished sources, counts attempts and
+gives up an image that was being painted at ``MAX_WORKER_DEATHS`` deaths (the quarantine), so that one image cannot
+kill worker after worker.
 
 In order: the tracker, the workers' reports to it, the quarantine, and the metrics, whose names
 ``infra/observability`` uses.
@@ -156,8 +156,8 @@ def remaining_work(
 ) -> tuple[list[dict[str, Any]], list[Sample]]:
     """Return the rows of a block that must be painted, and the samples that are given up.
 
-    If the worker died, it gets its block again. Sources whose rows it had flushed are then left out, attempts are
-    counted, and an image that was being painted at ``MAX_WORKER_DEATHS`` deaths is given up.
+    When a worker dies, its block is run again. Sources whose rows were flushed are then left out, attempts are counted,
+    and an image that was being painted at ``MAX_WORKER_DEATHS`` deaths is given up.
 
     Args:
         storage: where the run is.

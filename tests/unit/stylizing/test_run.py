@@ -97,5 +97,5 @@ def test_nothing_is_published_under_a_lost_lease(storage: Storage, layout: RunLa
 def test_damage_found_in_a_thread_is_raised(storage: Storage, layout: RunLayout, publisher: Publisher):
     paint_keys(storage, layout, 0, [*KEYS[0], "unknown"])
     publisher.publish([0])
-    with pytest.raises(StorageError, match="plan does not"):
+    with pytest.raises(StorageError, match="rows that are not in the plan"):
         publisher.wait()
