@@ -112,11 +112,6 @@ class S3Store:
 
     def list_objects(self, root: str, after: str = "") -> Iterator[ObjectStat]:
         """Yield the objects below a prefix in order of key, with one page of 1,000 in memory at a time."""
-        for page in self.list_pages(root, after):
-            yield from page
-
-    def list_pages(self, root: str, after: str = "") -> Iterator[list[ObjectStat]]:
-        """Yield the pages of a listing, one request each; ``after`` continues a listing."""
         place = _place(root)
         prefix = place["Key"] + "/" if place["Key"] else ""
         request: dict[str, Any] = {"Bucket": place["Bucket"], "Prefix": prefix, "MaxKeys": PAGE_SIZE}
@@ -124,8 +119,10 @@ class S3Store:
             request["StartAfter"] = prefix + after
         while True:
             page = self._list_page(request, root)
-            found = [_listed(place["Bucket"], prefix, item) for item in page.get("Contents", [])]
-            yield [item for item in found if item is not None]
+            for item in page.get("Contents", []):
+                found = _listed(place["Bucket"], prefix, item)
+                if found is not None:
+                    yield found
             if not page.get("IsTruncated"):
                 return
             request["ContinuationToken"] = page["NextContinuationToken"]

@@ -146,7 +146,7 @@ def test_pending_rows_of_one_source_are_written_together(storage: Storage, layou
     assert read_pending(storage, layout, 0).num_rows == 0
 
 
-def test_success_comes_back_and_is_written_once(storage: Storage, tmp_path: Path):
+def test_success_is_written_once_and_read_back(storage: Storage, tmp_path: Path):
     layout = commit_run(storage, str(tmp_path / "out"), styles=STYLES)
     success = load_success(storage, layout)
     assert (success.run_id, success.num_rows, success.num_sources) == ("r1", 6, 3)

@@ -39,7 +39,7 @@ def test_every_column_has_a_type_even_when_it_holds_nothing():
         assert table.num_rows == len(rows)
 
 
-def test_rows_come_back_as_they_were():
+def test_rows_survive_a_round_trip():
     rows = [
         row(LAYOUT, "é\n'💡"),
         row(LAYOUT, "b", status="failed", error_type="Truncated", error="x" * 5000, note="n"),
@@ -61,7 +61,7 @@ def test_unknown_columns_and_wrong_types_are_errors():
         make_table([{**row(LAYOUT, "a"), "width_px": "wide"}], MANIFEST_SCHEMA)
 
 
-def test_what_is_no_manifest_is_an_error():
+def test_other_content_is_an_error():
     other = io.BytesIO()
     pq.write_table(pa.table({"key": ["a"]}), other)
     for data in (b"", b"PAR1", b"words", other.getvalue(), to_parquet(PLAN_SCHEMA.empty_table())):

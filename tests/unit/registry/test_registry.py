@@ -1,4 +1,4 @@
-"""Versions that never change, champions that change one at a time, and a way back."""
+"""Versions, which never change; promotions, one at a time; rollbacks and deletions."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_rolling_back_and_forth(registry: Registry):
     assert newest is not None and (newest.kind, newest.number, newest.previous_version) == ("rolled_back", 5, "b")
 
 
-def test_rolling_back_to_what_is_not_there_is_refused(registry: Registry):
+def test_rolling_back_without_an_earlier_champion_is_refused(registry: Registry):
     with pytest.raises(ConfigError, match="has no champion"):
         registry.rollback("waves", reason="none")
     promote(registry, "a")
@@ -142,7 +142,7 @@ def test_rolling_back_to_what_is_not_there_is_refused(registry: Registry):
     assert registry.version("waves").version == "b"
 
 
-def test_deleting_keeps_the_champion_and_what_is_known(registry: Registry):
+def test_deleting_keeps_the_champion_and_the_records(registry: Registry):
     promote(registry, "a")
     with pytest.raises(ConfigError, match="is the champion"):
         registry.delete("waves", "a")

@@ -1,4 +1,4 @@
-"""The path of every other fsspec file system, on its own in-memory one."""
+"""Any other fsspec file system, tested with the one in memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def storage() -> Iterator[Storage]:
     memory.store.clear()
 
 
-def test_objects_come_back(storage: Storage):
+def test_objects_are_read_as_written(storage: Storage):
     uri = join(ROOT, "a b/é%20.jpg")
     storage.write_bytes(uri, b"12345", durable=True)
     assert storage.read_bytes(uri) == b"12345"
@@ -61,7 +61,7 @@ def test_absence_is_not_retried(storage: Storage):
             operation(join(ROOT, "nothing"))
 
 
-def test_a_directory_is_no_object(storage: Storage):
+def test_a_directory_is_not_an_object(storage: Storage):
     storage.write_bytes(join(ROOT, "a/b"), b"")
     assert not storage.exists(join(ROOT, "a"))
     with pytest.raises(StorageError) as caught:

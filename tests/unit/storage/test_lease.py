@@ -49,8 +49,8 @@ def test_a_living_holder_of_another_machine_is_left_alone(prefix: str):
     first.check()
 
 
-def test_a_holder_that_gives_no_sign_loses_the_run(prefix: str):
-    first = acquire(Storage(), prefix)  # never renewed: it is not entered
+def test_a_holder_that_does_not_renew_loses_the_run(prefix: str):
+    first = acquire(Storage(), prefix)  # never entered, so never renewed
     change_holder(prefix, 1, host="elsewhere")
     second = acquire(Storage(), prefix, dead_after_s=0.2)
     assert second.token == 2
@@ -80,7 +80,7 @@ def test_a_holder_renews_its_lease(prefix: str, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("turn", range(3))
-def test_of_many_who_want_a_free_run_one_gets_it(prefix: str, turn: int):
+def test_one_of_many_processes_gets_a_free_run(prefix: str, turn: int):
     start = threading.Barrier(8)
 
     def take(_: int) -> bool:

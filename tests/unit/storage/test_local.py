@@ -75,7 +75,7 @@ def test_what_is_written_is_read(storage: Storage, tmp_path: Path):
         assert storage.stat(uri).etag != found.etag
 
 
-def test_a_listing_is_in_order_of_key_and_gives_back_every_name(storage: Storage, tmp_path: Path):
+def test_a_listing_has_every_name_in_order_of_key(storage: Storage, tmp_path: Path):
     for key in NASTY:
         storage.write_bytes(join(str(tmp_path), key), key.encode())
     found = list(storage.list_objects(str(tmp_path)))
@@ -93,14 +93,14 @@ names = st.text(st.sampled_from("ab-./0ABé~"), min_size=1, max_size=4)
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(names, max_size=8), names)
-def test_a_listing_goes_on_after_any_key(tmp_path_factory: pytest.TempPathFactory, wanted: list[str], after: str):
+def test_a_listing_continues_after_any_key(tmp_path_factory: pytest.TempPathFactory, wanted: list[str], after: str):
     root, storage, written = tmp_path_factory.mktemp("list"), Storage(), set()
     for key in wanted:
         if "" in key.split("/") or set(key.split("/")) & {".", ".."}:
             continue
         try:
             storage.write_bytes(join(str(root), key), b"")
-        except PathConflict:  # 'a' and 'a/b' cannot both be
+        except PathConflict:  # 'a' and 'a/b' cannot both exist
             continue
         written.add(key)
     assert keys(storage, root) == sorted(written)
@@ -108,7 +108,7 @@ def test_a_listing_goes_on_after_any_key(tmp_path_factory: pytest.TempPathFactor
         assert keys(storage, root, start) == sorted(key for key in written if key > start)
 
 
-def test_what_is_no_file_is_told_apart(storage: Storage, tmp_path: Path):
+def test_what_is_not_a_file_is_reported(storage: Storage, tmp_path: Path):
     (tmp_path / "real").write_bytes(b"12345")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "inside").write_bytes(b"")
@@ -184,7 +184,7 @@ def test_nothing_is_left_behind(storage: Storage, tmp_path: Path):
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a", "folder"]
 
 
-def test_many_are_removed_and_those_beside_them_stay(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_many_objects_are_removed_and_others_stay(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(storage_module, "DELETED_AT_ONCE", 3)
     for number in range(8):
         storage.write_bytes(join(str(tmp_path), f"{number}"), b"x")
@@ -194,7 +194,7 @@ def test_many_are_removed_and_those_beside_them_stay(storage: Storage, tmp_path:
     storage.delete_all([])
 
 
-def test_a_prefix_that_is_not_there_holds_nothing(storage: Storage, tmp_path: Path):
+def test_a_missing_prefix_is_empty(storage: Storage, tmp_path: Path):
     (tmp_path / "file").write_bytes(b"")
     assert keys(storage, tmp_path / "nowhere") == []
     assert keys(storage, tmp_path / "file") == []
@@ -226,7 +226,7 @@ def test_readers_never_see_a_part(tmp_path: Path):
 
 @pytest.fixture(params=["hard links", "no hard links"])
 def with_or_without_links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system's answer on a file system that has no hard links, such as FAT."""
+    """Fails as on a file system without hard links, such as FAT."""
 
     def refuse(*_: object) -> None:
         raise OSError(errno.EPERM, "Operation not permitted")
@@ -237,7 +237,7 @@ def with_or_without_links(request: pytest.FixtureRequest, monkeypatch: pytest.Mo
 
 @pytest.mark.usefixtures("with_or_without_links")
 @pytest.mark.parametrize("turn", range(5))
-def test_of_many_creators_one_wins(storage: Storage, tmp_path: Path, turn: int):
+def test_one_of_many_creators_wins(storage: Storage, tmp_path: Path, turn: int):
     uri, start = str(tmp_path / "new" / "file"), threading.Barrier(16)
 
     def create(number: int) -> bool:
@@ -252,7 +252,7 @@ def test_of_many_creators_one_wins(storage: Storage, tmp_path: Path, turn: int):
 
 
 @pytest.mark.usefixtures("with_or_without_links")
-def test_what_is_created_is_whole_when_it_is_seen(storage: Storage, tmp_path: Path):
+def test_a_created_file_is_complete_when_it_appears(storage: Storage, tmp_path: Path):
     data, stop = b"x" * 2_000_000, threading.Event()
 
     def watch() -> None:
@@ -300,7 +300,7 @@ def test_what_cannot_be_opened_is_a_conflict_and_does_not_block(storage: Storage
         keys(storage, tmp_path / ("n" * 300))
 
 
-def test_a_full_disk_is_no_conflict_and_not_retried(storage: Storage):
+def test_a_full_disk_is_not_a_conflict_and_not_retried(storage: Storage):
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
     with pytest.raises(StorageError) as caught, Path("/dev/full").open("wb", buffering=0) as full:
@@ -343,7 +343,7 @@ def test_permissions(tmp_path: Path, run_bound_by_permissions):
     assert answer.stdout.strip() == "6", answer.stderr
 
 
-def test_a_storage_travels_in_a_pickle(tmp_path: Path):
+def test_a_storage_can_be_pickled(tmp_path: Path):
     options = StorageOptions(endpoint_url="http://h:1", retry_deadline_s=3.0)
     storage = Storage(options)
     storage.write_bytes(str(tmp_path / "a"), b"1")

@@ -15,7 +15,7 @@ from stylemill.storage.retry import Limiter, Throttled, TransientError, with_ret
 
 
 class Flaky:
-    """Fails so often, then answers."""
+    """Fails this many times, then succeeds."""
 
     def __init__(self, num_failures: int, error: type[Exception] = TransientError) -> None:
         self.calls, self._left, self._error = 0, num_failures, error
@@ -28,14 +28,14 @@ class Flaky:
         return "answer"
 
 
-def test_a_fault_that_passes_is_got_over(monkeypatch: pytest.MonkeyPatch):
+def test_a_transient_fault_is_retried(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(retry, "FIRST_DELAY_S", 0.0005)
     operation = Flaky(8)
     assert with_retries(operation, what="reading x", deadline_s=60) == "answer"
     assert operation.calls == 9
 
 
-def test_a_fault_that_stays_ends_at_the_deadline_and_says_what_to_do():
+def test_a_lasting_fault_ends_at_the_deadline_with_a_cure():
     operation = Flaky(10**9)
     with pytest.raises(StorageError, match=r"reading x failed \d+ times.*not now.*same command") as caught:
         with_retries(operation, what="reading x", deadline_s=0.5)
@@ -44,7 +44,7 @@ def test_a_fault_that_stays_ends_at_the_deadline_and_says_what_to_do():
 
 
 @pytest.mark.parametrize("error", [ObjectNotFound, StorageError, ValueError, KeyboardInterrupt])
-def test_a_fault_that_cannot_pass_is_not_repeated(error: type[Exception]):
+def test_other_errors_are_not_retried(error: type[Exception]):
     operation = Flaky(1, error)
     with pytest.raises(error):
         with_retries(operation, what="x", deadline_s=60)
@@ -52,7 +52,7 @@ def test_a_fault_that_cannot_pass_is_not_repeated(error: type[Exception]):
 
 
 class LossyStore:
-    """A store in memory whose answers get lost now and then; each operation really happens first."""
+    """A store in memory that loses some answers after it has done the operation."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
@@ -94,7 +94,7 @@ def test_a_create_whose_answer_was_lost_is_still_ours(lossy: tuple[Storage, Loss
     assert storage.create_bytes("memory://x", b"mine") is True
 
 
-def test_a_create_after_someone_elses_is_not_ours(lossy: tuple[Storage, LossyStore]):
+def test_a_create_after_another_process_is_not_ours(lossy: tuple[Storage, LossyStore]):
     storage, store = lossy
     store.objects["memory://x"] = b"theirs"
     store.lose = [True, False]
@@ -103,7 +103,7 @@ def test_a_create_after_someone_elses_is_not_ours(lossy: tuple[Storage, LossySto
     assert storage.create_bytes("memory://x", b"theirs") is False, "equal content of another's is no win without doubt"
 
 
-def test_a_listing_that_breaks_goes_on_where_it_was(lossy: tuple[Storage, LossyStore]):
+def test_a_broken_listing_continues_after_the_last_key(lossy: tuple[Storage, LossyStore]):
     storage, store = lossy
     store.objects = {f"k{number}": b"" for number in range(6)}
     store.lose = [False, False, True, False, True, True, False]
@@ -124,7 +124,7 @@ def refuse(limiter: Limiter, error: type[Exception] = Throttled) -> None:
 
 
 class Busy:
-    """Operations that stay under way until they are let go."""
+    """Operations that stay in flight until they are released."""
 
     def __init__(self, limiter: Limiter, count: int, error: type[Exception] | None = None) -> None:
         self._go, self._started = threading.Event(), threading.Semaphore(0)
@@ -147,7 +147,7 @@ class Busy:
         self._pool.shutdown()
 
 
-def test_no_more_than_the_limit_are_under_way():
+def test_requests_in_flight_stay_within_the_limit():
     limiter = Limiter(3)
     busy = Busy(limiter, 5)
     busy.wait_until_started(3)
@@ -155,7 +155,7 @@ def test_no_more_than_the_limit_are_under_way():
     busy.let_go()
 
 
-def test_a_refusal_halves_what_was_under_way_once():
+def test_throttling_halves_the_limit_once_per_group_of_requests():
     limiter = Limiter(32)
     busy = Busy(limiter, 8, Throttled)
     busy.wait_until_started(8)
@@ -180,7 +180,7 @@ def test_answers_raise_the_limit_slowly_and_not_beyond_the_first():
 
 
 @pytest.mark.parametrize("error", [TransientError, ObjectNotFound, KeyboardInterrupt])
-def test_other_faults_change_nothing_and_give_their_place_back(error: type[Exception]):
+def test_other_faults_leave_the_limit_and_end_their_request(error: type[Exception]):
     limiter = Limiter(2)
     for _ in range(5):
         refuse(limiter, error)
@@ -188,7 +188,7 @@ def test_other_faults_change_nothing_and_give_their_place_back(error: type[Excep
 
 
 class NarrowStore:
-    """A store that refuses what comes while ``width`` requests are under way."""
+    """A store that throttles requests while ``width`` others are in flight."""
 
     def __init__(self, width: int) -> None:
         self.num_done = self.num_refused = 0
@@ -203,7 +203,7 @@ class NarrowStore:
         self._places.release()
 
 
-def test_a_store_that_is_asked_for_too_much_is_soon_asked_for_less(monkeypatch: pytest.MonkeyPatch):
+def test_a_throttling_store_soon_gets_fewer_requests(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(retry, "FIRST_DELAY_S", 0.0)  # so that the limiter alone holds requests back
     monkeypatch.setattr(retry, "LONGEST_DELAY_S", 0.0)
     storage, store = Storage(StorageOptions(retry_deadline_s=60.0)), NarrowStore(3)

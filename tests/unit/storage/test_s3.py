@@ -51,7 +51,7 @@ def test_each_answer_has_one_meaning(code: str, status: int, kind: type[Exceptio
     assert type(_classify_error(answer(code, status), "s3://bucket/x")) is kind
 
 
-def test_the_answer_is_found_below_what_wraps_it():
+def test_a_wrapped_answer_is_found():
     wrapped = OSError(5, "something went wrong")
     wrapped.__cause__ = answer("SlowDown", 503)
     assert type(_classify_error(wrapped, "s3://bucket/x")) is Throttled
@@ -61,7 +61,7 @@ def test_the_answer_is_found_below_what_wraps_it():
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError(), TimeoutError(), OSError(5, "?")])
-def test_a_broken_connection_may_pass(error: Exception):
+def test_a_broken_connection_is_transient(error: Exception):
     assert type(_classify_error(error, "s3://bucket/x")) is TransientError
 
 
@@ -75,7 +75,7 @@ def test_a_broken_connection_may_pass(error: Exception):
         ValueError("Invalid endpoint: http://"),
     ],
 )
-def test_what_is_wrong_with_the_settings_does_not_pass(error: Exception):
+def test_wrong_settings_are_not_transient(error: Exception):
     found = _classify_error(error, "s3://bucket/x")
     assert type(found) is StorageError and "\n" not in str(found)
 
@@ -93,5 +93,5 @@ def test_a_name_that_s3_does_not_have_is_a_conflict_in_one_line():
         CredentialRetrievalError(provider="iam-role", error_msg="busy"),
     ],
 )
-def test_what_the_network_did_may_pass(error: Exception):
+def test_network_errors_are_transient(error: Exception):
     assert type(_classify_error(error, "s3://bucket/x")) is TransientError

@@ -85,7 +85,7 @@ def test_a_folder_with_brackets_in_its_name_is_a_folder(tmp_path: Path):
         assert found(tmp_path / name) == ["a.jpg"], name
 
 
-def test_what_exists_is_its_own_root(library: Path):
+def test_an_existing_location_is_its_own_root(library: Path):
     storage = Storage()
     for uri in (f"{library}/x[1].jpg", str(library), str(library / "nothing")):
         assert sources_root(storage, uri) == uri
@@ -147,7 +147,7 @@ def test_parquet_files_that_name_no_sources(tmp_path: Path, columns: dict):
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1PAR1", b"words " * 99])
-def test_parquet_files_that_are_none(tmp_path: Path, content: bytes):
+def test_files_that_are_not_parquet(tmp_path: Path, content: bytes):
     path = tmp_path / "sources.parquet"
     path.write_bytes(content)
     with pytest.raises(ConfigError):
@@ -167,7 +167,7 @@ def test_strata_are_drawn_in_proportion():
     assert Counter(map(stratum_of, draw_sample(KEYS, 20, seed=1))) == {"cats": 16, "dogs": 3, "owls": 1}
 
 
-def test_the_seed_decides_and_additions_leave_a_sample_in_place():
+def test_the_sample_depends_on_the_seed_and_survives_additions():
     assert (
         draw_sample(KEYS, 20, seed=1) == draw_sample(list(reversed(KEYS)), 20, seed=1) != draw_sample(KEYS, 20, seed=2)
     )
@@ -176,7 +176,7 @@ def test_the_seed_decides_and_additions_leave_a_sample_in_place():
 
 
 @given(st.lists(st.text("ab/", min_size=1, max_size=6), unique=True, max_size=30), st.integers(0, 40))
-def test_exactly_as_many_as_asked_for_or_all(keys: list[str], num: int):
+def test_a_sample_has_the_requested_size_or_is_everything(keys: list[str], num: int):
     drawn = draw_sample(keys, num, seed=0)
     assert len(drawn) == len(set(drawn)) == (min(num, len(keys)) if num else len(keys))
     assert set(drawn) <= set(keys)

@@ -48,7 +48,7 @@ def test_scheme(uri: str, expected: str):
         ("abfss://box@account/x", "abfss://box@account/x"),
     ],
 )
-def test_a_location_has_one_spelling(uri: str, expected: str):
+def test_locations_are_normalised(uri: str, expected: str):
     assert resolve(uri) == expected
     assert resolve(resolve(uri)) == expected
 
@@ -65,7 +65,7 @@ def test_bare_paths_belong_to_the_working_directory(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(
     "uri", ["", "s3://key:secret@bucket/x", "https://me:secret@host/x", "/x\udcff", "s3://b/\ud800"]
 )
-def test_what_is_no_location(uri: str):
+def test_invalid_locations(uri: str):
     with pytest.raises(ConfigError) as caught:
         resolve(uri)
     assert "secret" not in str(caught.value)
@@ -76,7 +76,7 @@ def test_what_is_no_location(uri: str):
     "uri",
     ["s3:/bucket/x", "file:/a/b", "GS:/x", " s3://bucket/x", "simplecache::s3://b/x", "s3+fips://b/x", "https:/h/x"],
 )
-def test_what_looks_like_a_uri_is_no_folder_of_this_machine(uri: str):
+def test_mistyped_uris_are_refused(uri: str):
     with pytest.raises(ConfigError, match="SCHEME://"):
         resolve(uri)
     assert resolve(f"./{uri}") == str(Path(uri).absolute())
