@@ -12,17 +12,15 @@ def fail(field: str = "location") -> None:
 
 
 def test_the_field_is_replaced():
-    with (
-        pytest.raises(ConfigError, match="^style_image='/a/b': does not exist; give another$"),
-        config_errors_for("style_image"),
-    ):
+    with pytest.raises(ConfigError) as caught, config_errors_for("style_image"):
         fail()
+    assert str(caught.value) == "style_image='/a/b': does not exist; give another"
 
 
 def test_value_and_cure_can_be_replaced():
-    with pytest.raises(ConfigError, match="^model='b': does not exist; train it$"):  # noqa: SIM117
-        with config_errors_for("model", value="b", cure="train it"):
-            fail()
+    with pytest.raises(ConfigError) as caught, config_errors_for("model", value="b", cure="train it"):
+        fail()
+    assert str(caught.value) == "model='b': does not exist; train it"
 
 
 def test_fields_that_are_kept_pass_unchanged():

@@ -13,10 +13,8 @@ from stylemill.storage.user_errors import listing_input, reading_input, writing_
 
 def test_an_output_that_cannot_be_written(tmp_path: Path):
     (tmp_path / "file").write_text("x")
-    with (
-        pytest.raises(ConfigError, match=r"^out='OUT': cannot be written \(.*file.*\); give a location") as caught,
-        writing_output("OUT"),
-    ):
+    message = r"^out='OUT': cannot be written \(.*file.*\); give a location that these credentials may write$"
+    with pytest.raises(ConfigError, match=message) as caught, writing_output("OUT"):
         Storage().write_bytes(str(tmp_path / "file" / "below"), b"")
     assert isinstance(caught.value.__cause__, PathConflict)
 
@@ -36,10 +34,7 @@ def test_other_errors_pass():
     ],
 )
 def test_an_input_that_cannot_be_read(error: StorageError, problem: str):
-    with (
-        pytest.raises(ConfigError, match=f"^style_image='a': {problem}$"),
-        reading_input("style_image", "a", expected="an image"),
-    ):
+    with pytest.raises(ConfigError, match=f"^image='a': {problem}$"), reading_input("image", "a", expected="an image"):
         raise error
 
 
