@@ -30,7 +30,7 @@ from stylemill.training.layout import TrainLayout
 from stylemill.training.preflight import PreparedTraining
 from stylemill.training.ray_backend import ClusterTorchConfig
 from stylemill.training.tracker import TrainProgress, start_tracker
-from stylemill.training.worker import TrainJob, train_worker
+from stylemill.training.worker import train_worker
 
 log = logging.getLogger(__name__)
 
@@ -99,24 +99,13 @@ def _fit(run: PreparedTraining, tracker: ray.actor.ActorHandle) -> None:
     config = run.config
     low, high = config.worker_range
     cpus = choose_cpus_per_worker(config)
-    job = TrainJob(
-        config=config,
-        layout=run.layout,
-        style_png=run.style_png,
-        style_sha256=run.style_sha256,
-        content=run.content,
-        warm_start=run.warm_start,
-        teacher=run.teacher,
-        loss_weights=run.loss_weights,
-        cpus_per_worker=cpus,
-    )
     resources: dict[str, float] = {"CPU": cpus}
     if config.device == "cuda":
         resources["GPU"] = 1
     with scratch_folder("stylemill-train-") as scratch:
         trainer = TorchTrainer(
             train_worker,
-            train_loop_config={"job": job, "tracker": tracker},
+            train_loop_config={"run": run, "tracker": tracker, "threads": cpus},
             scaling_config=ScalingConfig(
                 num_workers=low if low == high else (low, high),
                 use_gpu=config.device == "cuda",

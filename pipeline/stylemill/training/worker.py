@@ -12,7 +12,6 @@ import io
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,10 +33,9 @@ from stylemill.nn.precision import DTYPES, resolve_precision
 from stylemill.nn.transformer_net import TransformerNet
 from stylemill.storage import Storage
 from stylemill.training.checkpoint import Checkpoints, CheckpointWriter, TrainState
-from stylemill.training.config import TrainConfig
 from stylemill.training.data import Batches, Content
 from stylemill.training.export import export_style
-from stylemill.training.layout import TrainLayout
+from stylemill.training.preflight import PreparedTraining
 from stylemill.training.ray_backend import PreemptionNotice
 from stylemill.training.recorder import NUM_SAMPLES, Recorder
 from stylemill.training.schedule import Sampler, one_cycle
@@ -58,22 +56,6 @@ MAX_ROLL_BACKS = 4
 """Roll-backs after which training fails."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainJob:
-    """The run as every worker receives it; its fields are explained in ``PreparedTraining``."""
-
-    config: TrainConfig
-    layout: TrainLayout
-    style_png: bytes
-    style_sha256: str
-    content: tuple[str, ...]
-    warm_start: bytes | None
-    teacher: bytes | None
-    loss_weights: bytes | None
-    cpus_per_worker: int
-    """CPUs that each worker reserves, and threads that it uses."""
-
-
 class _Unstable(Exception):
     """Several consecutive updates were not finite, or the final weights are not."""
 
@@ -82,14 +64,15 @@ def train_worker(parameters: dict[str, Any]) -> None:
     """Train until the last step; Ray calls this on every worker, and again after every failure.
 
     Args:
-        parameters: ``job``, a ``TrainJob``, and ``tracker``, the actor handle of the run's ``TrainTracker``.
+        parameters: ``run``, a ``PreparedTraining``; ``tracker``, the actor handle of the run's ``TrainTracker``;
+            ``threads``, the number of threads that torch uses.
     """
     tracker = parameters["tracker"]
     if ray.get(tracker.failure.remote()) is not None:
         return  # Ray restarts workers after any error; the driver raises this one
     try:
-        worker = Worker(parameters["job"], tracker)
-        worker.set_up()
+        worker = Worker(parameters["run"], tracker)
+        worker.set_up(parameters["threads"])
         worker.train()
     except StylemillError as error:
         ray.get(tracker.fail.remote(error))
@@ -100,21 +83,21 @@ class Worker:
     """One start of the training function on one worker: create it, call ``set_up``, then ``train``.
 
     Args:
-        job: the run.
+        run: as ``preflight.prepare`` returned it.
         tracker: receives the progress from the first worker, and left-out images from all.
     """
 
-    def __init__(self, job: TrainJob, tracker: ray.actor.ActorHandle) -> None:
-        context, config = ray.train.get_context(), job.config
-        self._job, self._config, self._tracker = job, config, tracker
+    def __init__(self, run: PreparedTraining, tracker: ray.actor.ActorHandle) -> None:
+        context, config = ray.train.get_context(), run.config
+        self._run, self._config, self._tracker = run, config, tracker
         self._rank, self._num_workers = context.get_world_rank(), context.get_world_size()
         self._device = ray.train.torch.get_device() if config.device == "cuda" else torch.device("cpu")
         self._storage = Storage(config.storage)
-        self._checkpoints = Checkpoints(self._storage, job.layout.checkpoints_uri)
-        self._sampler = Sampler(len(job.content), config.seed)
+        self._checkpoints = Checkpoints(self._storage, run.layout.checkpoints_uri)
+        self._sampler = Sampler(len(run.content), config.seed)
         self._content = Content(
             self._storage,
-            job.content,
+            run.content,
             crop_px=config.crop_px,
             short_side_px=round(config.oversize * config.crop_px),
             cache_bytes=parse_size("content_cache", config.content_cache),
@@ -125,9 +108,13 @@ class Worker:
         self._start: int | None = None
         """Start number; None on all workers except the first."""
 
-    def set_up(self) -> None:
-        """Build the networks, register the start and decode the sample crops."""
-        torch.set_num_threads(self._job.cpus_per_worker)
+    def set_up(self, threads: int) -> None:
+        """Build the networks, register the start and decode the sample crops.
+
+        Args:
+            threads: number of threads that torch uses.
+        """
+        torch.set_num_threads(threads)
         torch.manual_seed(self._config.seed)
         self._state = TrainState.fresh(self._initial_net())
         self._setup = self._build_setup()
@@ -138,7 +125,7 @@ class Worker:
             writer = CheckpointWriter(self._checkpoints, self._start, self._config.keep_checkpoints)
         self._recorder = Recorder(
             self._config,
-            self._job.layout,
+            self._run.layout,
             self._storage,
             self._tracker,
             writer,
@@ -279,33 +266,33 @@ class Worker:
         self._checkpoints.check_is_newest(self._start)
         export_style(
             self._storage,
-            self._job.layout,
+            self._run.layout,
             self._config,
             self._state,
             self._recorder.rows,
             loss_digest=self._loss_digest,
-            style_sha256=self._job.style_sha256,
-            teacher_sha256=None if self._job.teacher is None else hashlib.sha256(self._job.teacher).hexdigest(),
-            num_content=len(self._job.content),
+            style_sha256=self._run.style_sha256,
+            teacher_sha256=None if self._run.teacher is None else hashlib.sha256(self._run.teacher).hexdigest(),
+            num_content=len(self._run.content),
             left_out=ray.get(self._tracker.left_out.remote()),
         )
 
     def _initial_net(self) -> TransformerNet:
-        return initial_net(self._config, self._job.warm_start, self._device)
+        return initial_net(self._config, self._run.warm_start, self._device)
 
     def _build_setup(self) -> StepSetup:
         config = self._config
         network = build_loss_network(
-            config.loss_network, weights=self._job.loss_weights, source=config.loss_weights, device=self._device
+            config.loss_network, weights=self._run.loss_weights, source=config.loss_weights, device=self._device
         )
         self._loss_digest = network.digest()
-        style_HWC = np.asarray(Image.open(io.BytesIO(self._job.style_png)))
+        style_HWC = np.asarray(Image.open(io.BytesIO(self._run.style_png)))
         style_NCHW = normalize(torch.from_numpy(style_HWC.copy())[None].to(self._device))
         target = style_target(network, style_NCHW)
         dtype = DTYPES[resolve_precision(config.precision, self._device)]
         teacher = None
-        if self._job.teacher is not None:
-            teacher = frozen_teacher(self._job.teacher, str(config.teacher), dtype).to(self._device)
+        if self._run.teacher is not None:
+            teacher = frozen_teacher(self._run.teacher, str(config.teacher), dtype).to(self._device)
         return StepSetup(
             loss_network=network.to(dtype),
             target=target,
