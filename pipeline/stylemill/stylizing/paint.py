@@ -81,12 +81,13 @@ class Controls:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Started:
+class _RunningBatch:
     """One batch in flight, in every style."""
 
     samples: Sequence[Sample]
     sources: Sequence[Image]
-    flights: Mapping[str, Flight]
+    results: Mapping[str, Flight]
+    """By style."""
     start_s: float
 
 
@@ -111,19 +112,19 @@ class BatchPainter:
     def __call__(self, samples: Sequence[Sample]) -> None:
         """Fill in ``painted``, but not of animations and of images that do not fit the device even alone."""
         waiting = deque(self._batches(samples))
-        started: deque[_Started] = deque()
-        while waiting or started:
-            if not waiting or len(started) == BATCHES_IN_FLIGHT:
-                self._finish(started.popleft())
+        running: deque[_RunningBatch] = deque()
+        while waiting or running:
+            if not waiting or len(running) == BATCHES_IN_FLIGHT:
+                self._finish(running.popleft())
                 continue
             batch = waiting.popleft()
-            flight = self._start(batch)
-            if flight is None:
-                while started:
-                    self._finish(started.popleft())
-                flight = self._start(batch)
-            if flight is not None:
-                started.append(flight)
+            started = self._start(batch)
+            if started is None:
+                while running:
+                    self._finish(running.popleft())
+                started = self._start(batch)
+            if started is not None:
+                running.append(started)
             elif len(batch) > 1:
                 half = len(batch) // 2
                 waiting.extendleft((batch[half:], batch[:half]))
@@ -147,26 +148,26 @@ class BatchPainter:
         height_px, width_px = self._controls.network_size(sample.source.image_HWC.shape[:2])
         return height_px * width_px
 
-    def _start(self, samples: Sequence[Sample]) -> _Started | None:
+    def _start(self, samples: Sequence[Sample]) -> _RunningBatch | None:
         """Start a batch; return None if it does not fit the device's memory."""
         start_s = time.perf_counter()
         sources = [
             self._controls.limit_size(sample.source.image_HWC) for sample in samples if sample.source is not None
         ]
         inputs_NHWC = np.stack([self._controls.scale_to_network(source_HWC) for source_HWC in sources])
-        flights: dict[str, Flight] = {}
+        results: dict[str, Flight] = {}
         try:
             for style, net in self._nets.items():
-                flights[style] = net.submit_batch(inputs_NHWC)
+                results[style] = net.submit_batch(inputs_NHWC)
         except torch.OutOfMemoryError:
-            for flight in flights.values():
-                flight.result()
+            for pending in results.values():
+                pending.result()
             torch.cuda.empty_cache()
             return None
-        return _Started(samples=samples, sources=sources, flights=flights, start_s=start_s)
+        return _RunningBatch(samples=samples, sources=sources, results=results, start_s=start_s)
 
-    def _finish(self, batch: _Started) -> None:
-        painted_by_style = {style: flight.result() for style, flight in batch.flights.items()}
+    def _finish(self, batch: _RunningBatch) -> None:
+        painted_by_style = {style: pending.result() for style, pending in batch.results.items()}
         now_s = time.perf_counter()
         # The time from the start of a batch includes earlier batches: count from the end of the previous one.
         each_ms = 1000 * (now_s - max(batch.start_s, self._last_s)) / len(batch.samples) / len(self._nets)
