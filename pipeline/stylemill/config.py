@@ -1,10 +1,13 @@
-"""Frozen dataclasses <-> YAML files and the values of command-line flags, and checks of fields.
+"""Configs: frozen dataclasses that are read from YAML files and command-line flags.
 
-A config is a frozen keyword-only dataclass beside its owner, each field followed by a docstring that becomes the
-flag's help. YAML scalars are read as plain strings and typed by the field, exactly as flags are: so ``1:4`` stays
-text, ``1e-3`` is a number, and a mistake in a file reads like a mistake in a flag. ``cli/arguments.py`` builds an
-argparse parser from the same fields. The mapping is written here because the ready-made ones miss dashes, repeated
-list flags and one-line errors.
+A config is a frozen keyword-only dataclass, defined next to the code that uses it. Each field is followed by a
+docstring, which becomes the help of its flag. The scalars of a YAML file are read as strings and converted by the type
+of the field, exactly as flags are: ``1:4`` stays text, ``1e-3`` is a number, and a mistake in a file gives the same
+message as a mistake in a flag. ``cli/arguments.py`` builds an argparse parser from the same fields. Existing libraries
+for this lack dashes in flags, repeated list flags or one-line errors.
+
+In this order: the fields of a config, conversion of values, reading YAML, building a config, writing one, and checks
+of values that several configs share.
 """
 
 from __future__ import annotations
@@ -30,33 +33,37 @@ ConfigT = TypeVar("ConfigT")
 _TRUE = {"true", "yes", "on", "1"}
 _FALSE = {"false", "no", "off", "0"}
 _NONE = {"", "null", "none", "~"}
+_LOGIN = re.compile(r"(?P<scheme>\w[\w+.-]*)://(?P<login>[^/@\s]*)@")
+_SIGNED = re.compile(
+    r"https?://[^?\s]*\?([^\s]*&)?[^=&]*(sig|signature|token|secret|credential|password)[^=&]*=", re.IGNORECASE
+)
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML whose scalars all stay strings (the field decides what they mean), without aliases or repeated keys."""
+    """A YAML loader that keeps all scalars as strings and refuses aliases and repeated keys."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (replaces the parent's table)
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Refuse aliases: a few lines of them are gigabytes once they are followed."""
+        """Refuse aliases: a few lines of them can expand to gigabytes."""
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark
-            raise yaml.MarkedYAMLError(problem="an alias; write the value itself", problem_mark=mark)
+            raise yaml.MarkedYAMLError(problem="aliases are not supported; write the value itself", problem_mark=mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Refuse a key that stands twice, of which YAML's own loader drops the first."""
+        """Refuse a repeated key; PyYAML silently keeps the last one."""
         seen: set[str] = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"{key.value!r} stands twice", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(problem=f"{key.value!r} is given twice", problem_mark=key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
 
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
-    """One settable value: where it sits in the config, what users call it, its type, default and help."""
+    """One value of a config that a user can set: its path in the config, name, type, default and help."""
 
     path: tuple[str, ...]
     name: str
@@ -71,12 +78,12 @@ class Leaf:
 
 
 def inline(group_type: type[ConfigT]) -> ConfigT:
-    """Return a field whose own fields appear without a prefix in flags and files: no ``encode.``."""
+    """Return a field for a nested config whose names get no prefix in flags and files: no ``encode.``."""
     return dataclasses.field(default_factory=group_type, metadata={"inline": True})
 
 
 def field_docs(config_type: type) -> dict[str, str]:
-    """Return the docstring under each field of a dataclass, inherited ones included."""
+    """Return the docstring below each field of a dataclass, including inherited fields."""
     docs: dict[str, str] = {}
     for owner in reversed(config_type.__mro__):
         if not dataclasses.is_dataclass(owner):
@@ -92,7 +99,7 @@ def field_docs(config_type: type) -> dict[str, str]:
 
 
 def leaves(config_type: type, path: tuple[str, ...] = (), prefix: str = "", with_docs: bool = False) -> Iterator[Leaf]:
-    """Yield the settable values of a config, nested ones with dotted names; ``with_docs`` reads their help too."""
+    """Yield the values of a config that users can set, nested ones with dotted names; ``with_docs`` adds their help."""
     hints = typing.get_type_hints(config_type)
     docs = field_docs(config_type) if with_docs else {}
     for field in dataclasses.fields(config_type):
@@ -105,7 +112,7 @@ def leaves(config_type: type, path: tuple[str, ...] = (), prefix: str = "", with
         default = field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
-        # A trailing underscore keeps a field apart from a word of Python (from_) and is nothing to users.
+        # A trailing underscore avoids a Python keyword (from_) and is not part of the name for users.
         name = prefix + field.name.rstrip("_")
         yield Leaf(here, name, annotation, default, docs.get(field.name, ""))
 
@@ -115,7 +122,7 @@ def _is_group(annotation: Any) -> bool:
 
 
 def strip_optional(annotation: Any) -> tuple[Any, bool]:
-    """Return a field's type without ``| None``, and whether None was allowed."""
+    """Return a field's type without ``| None``, and whether None is allowed."""
     if get_origin(annotation) in (typing.Union, types.UnionType):
         members = [member for member in get_args(annotation) if member is not type(None)]
         return members[0], len(members) < len(get_args(annotation))
@@ -123,24 +130,24 @@ def strip_optional(annotation: Any) -> tuple[Any, bool]:
 
 
 def is_list(annotation: Any) -> bool:
-    """Return whether a field takes several values (a tuple)."""
+    """Return whether a field takes several values (is a tuple)."""
     return get_origin(strip_optional(annotation)[0]) is tuple
 
 
 def _convert(leaf: Leaf, value: Any) -> Any:
-    """Return ``value`` (a string, or a list of strings) as the leaf's type; raise ConfigError otherwise."""
+    """Convert a string or a list of strings to the type of a field; raise ConfigError if that is impossible."""
     annotation, optional = strip_optional(leaf.annotation)
     if value is None or (optional and isinstance(value, str) and value.strip().lower() in _NONE):
         if optional:
             return None
-        raise ConfigError(leaf.name, value, "a value is missing", f"give one with {leaf.flag}")
+        raise ConfigError(leaf.name, value, "needs a value", f"give one with {leaf.flag}")
     if get_origin(annotation) is tuple:
         items = [value] if isinstance(value, str) else value
         if not isinstance(items, Sequence) or not all(isinstance(item, str) for item in items):
             raise ConfigError(leaf.name, value, "is not a list of strings", "write one value or a YAML list")
         return tuple(items)
     if not isinstance(value, str):
-        raise ConfigError(leaf.name, value, "is not a single value", f"write one, as for {leaf.flag}")
+        raise ConfigError(leaf.name, value, "is not a single value", f"write one value, as for {leaf.flag}")
     return _convert_scalar(leaf.name, annotation, value)
 
 
@@ -155,7 +162,7 @@ def _convert_scalar(name: str, annotation: Any, text: str) -> Any:
             raise ConfigError(name, text, "is neither true nor false", "write true or false")
         return text.lower() in _TRUE
     if annotation in (int, float):
-        # YAML writes infinity and not-a-number with a dot.
+        # YAML spells infinity and not-a-number with a dot: .inf, .nan.
         plain = re.sub(r"(?i)^([-+]?)\.(inf|nan)$", r"\1\2", text) if annotation is float else text
         try:
             return annotation(plain.replace("_", ""))
@@ -168,19 +175,19 @@ def _convert_scalar(name: str, annotation: Any, text: str) -> Any:
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a YAML mapping as values by dotted name, all scalars as strings."""
+    """Return the values of a YAML mapping by dotted name, all scalars as strings."""
     values: dict[str, Any] = {}
     for raw_name, value in tree.items():
         name = prefix + str(raw_name).replace("-", "_")
         found = _flatten(value, name + ".") if isinstance(value, Mapping) else {name: _stringify(value)}
         for twice in found.keys() & values.keys():
-            raise ConfigError(twice, found[twice], "stands twice in the file", "keep one of them")
+            raise ConfigError(twice, found[twice], "is given twice in the file", "keep one of them")
         values.update(found)
     return values
 
 
 def _read_tree(config_type: type, tree: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
-    """Return the typed values of a YAML mapping by path; raise ConfigError at the first unknown field."""
+    """Return the converted values of a YAML mapping by path; raise ConfigError at the first unknown field."""
     known = {leaf.name: leaf for leaf in leaves(config_type)}
     values = _flatten(tree)
     for name, value in list(values.items()):
@@ -190,10 +197,12 @@ def _read_tree(config_type: type, tree: Mapping[str, Any]) -> dict[tuple[str, ..
                 del values[name]
                 continue
             if inside:
-                raise ConfigError(name, value, "is a group of fields", f"write below it, indented: {', '.join(inside)}")
+                raise ConfigError(
+                    name, value, "is a group of fields", f"write its fields below it, indented: {', '.join(inside)}"
+                )
             close = difflib.get_close_matches(name, known, n=1)
             cure = f"did you mean {close[0]}?" if close else "use one of " + ", ".join(known)
-            raise ConfigError(name, value, "is no field here", cure)
+            raise ConfigError(name, "" if value is None else value, "is not a field of this config", cure)
     return {known[name].path: _convert(known[name], value) for name, value in values.items()}
 
 
@@ -207,16 +216,15 @@ def _build(config_type: type[ConfigT], values: Mapping[tuple[str, ...], Any], pa
         elif here in values:
             arguments[field.name] = values[here]
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            flag = "--" + field.name.replace("_", "-")
-            raise ConfigError(field.name, None, "is required", f"give {flag}, or the field in --config")
+            raise ConfigError(field.name, None, "is required", "give it on the command line or in the --config file")
     return config_type(**arguments)
 
 
 def from_mapping(config_type: type[ConfigT], tree: Mapping[str, Any]) -> ConfigT:
-    """Build a config from a mapping as YAML gives it (scalars as strings or plain values).
+    """Build a config from a mapping whose scalars are strings or plain values.
 
     Raises:
-        ConfigError: an unknown field, a value of the wrong type, a missing required field.
+        ConfigError: a field is unknown, a value has the wrong type, or a required field is missing.
     """
     return from_flags(config_type, {}, tree)
 
@@ -226,7 +234,7 @@ def _stringify(value: Any) -> Any:
         return [_stringify(item) for item in value]
     if isinstance(value, bool):
         return str(value).lower()
-    # A mapping inside a list is no value of any field: left as it is, it is refused with the field's name.
+    # No field takes a mapping inside a list: it stays as it is, so that it is refused with the name of the field.
     return value if value is None or isinstance(value, str | Mapping) else str(value)
 
 
@@ -234,7 +242,7 @@ def parse_yaml(text: str, *, source: str) -> Mapping[str, Any]:
     """Read a YAML mapping whose scalars stay strings.
 
     Raises:
-        ConfigError: not YAML, or not a mapping.
+        ConfigError: the text is not YAML, or not a mapping.
     """
     try:
         tree = yaml.load(text, Loader=_PlainLoader)  # noqa: S506 (a SafeLoader with fewer types)
@@ -256,16 +264,16 @@ def from_flags(
     tree: Mapping[str, Any],
     preset: Mapping[str, Any] | None = None,
 ) -> ConfigT:
-    """Build a config from a YAML mapping overridden by parsed flags; list flags append to the file's list.
+    """Build a config from a YAML mapping and flags, which override it; list flags append to the file's list.
 
     Args:
         config_type: the dataclass to build.
-        flags: dotted field name -> string, list of strings, or None where the flag was not given.
-        tree: as ``parse_yaml`` gives it.
-        preset: values by field that stand in for the defaults.
+        flags: dotted field name -> string, list of strings, or None if the flag was not given.
+        tree: what ``parse_yaml`` returned.
+        preset: values by field that replace the defaults.
 
     Raises:
-        ConfigError: as in ``from_mapping``, or a value that carries a credential: configs are shown and stored.
+        ConfigError: as in ``from_mapping``, or a value carries a credential: configs are printed and stored.
     """
     merged = _read_tree(config_type, preset or {}) | _read_tree(config_type, tree)
     for leaf in leaves(config_type):
@@ -298,7 +306,7 @@ def to_mapping(config: Any) -> dict[str, Any]:
 
 
 def to_yaml(config: Any) -> str:
-    """Return a config as YAML that ``from_flags`` reads back to an equal config."""
+    """Return a config as YAML from which ``from_flags`` builds an equal config."""
     text = yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True)
     if any(line_break in text for line_break in "\x85\u2028\u2029"):  # PyYAML would read them back as spaces
         text = yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=False)
@@ -315,7 +323,7 @@ def parse_size(field: str, text: str) -> int:
     """Return a size such as ``5GiB``, ``512MB`` or ``1000`` in bytes.
 
     Raises:
-        ConfigError: the text is no size.
+        ConfigError: the text is not a size of at least one byte.
     """
     units = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
     number = text.strip().rstrip("BKMGIbkmgi ")
@@ -325,14 +333,8 @@ def parse_size(field: str, text: str) -> int:
     except (ValueError, KeyError):
         raise ConfigError(field, text, "is not a size", "write for example 5GiB or 512MB") from None
     if not 1 <= size < float("inf"):
-        raise ConfigError(field, text, "is less than one byte, or endless", "write for example 5GiB or 512MB")
+        raise ConfigError(field, text, "is less than one byte, or infinite", "write for example 5GiB or 512MB")
     return int(size)
-
-
-_LOGIN = re.compile(r"(?P<scheme>\w[\w+.-]*)://(?P<login>[^/@\s]*)@")
-_SIGNED = re.compile(
-    r"https?://[^?\s]*\?([^\s]*&)?[^=&]*(sig|signature|token|secret|credential|password)[^=&]*=", re.IGNORECASE
-)
 
 
 def check_at_least(field: str, value: int, low: int) -> None:
@@ -342,21 +344,21 @@ def check_at_least(field: str, value: int, low: int) -> None:
 
 
 def check_within(field: str, value: float, low: float, high: float) -> None:
-    """Raise ConfigError if a number is not between ``low`` and ``high``, both included."""
+    """Raise ConfigError if a number is not between ``low`` and ``high``, inclusive."""
     if not low <= value <= high:
         raise ConfigError(field, value, "is out of range", f"write a number from {low:g} to {high:g}")
 
 
 def check_one_of(field: str, value: str, choices: Sequence[str]) -> None:
-    """Raise ConfigError if a word is none of the choices."""
+    """Raise ConfigError if a word is not one of the choices."""
     if value not in choices:
         raise ConfigError(field, value, "is not a choice", "use one of " + ", ".join(choices))
 
 
 def check_no_credential(field: str, value: str) -> None:
-    """Raise ConfigError if a location carries a credential (a login, or a signed URL's query), without showing it."""
+    """Raise ConfigError if a location carries a credential, a login or a signed URL's query; never show it."""
     login = _LOGIN.match(value)
-    # abfs://container@account names no login.
+    # abfs://container@account is not a login.
     has_login = login is not None and (login["scheme"].lower() not in ("abfs", "abfss") or ":" in login["login"])
     if has_login or _SIGNED.match(value):
         shown = without_credentials(value.partition("?")[0])

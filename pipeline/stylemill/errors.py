@@ -1,4 +1,4 @@
-"""The shapes that failures take: user mistakes, bad samples, broken infrastructure."""
+"""The project's exceptions: mistakes of the user, images that fail, infrastructure that fails."""
 
 from __future__ import annotations
 
@@ -6,27 +6,32 @@ import re
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 
-_LONGEST_SHOWN = 400
+_MAX_VALUE_LENGTH = 400
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 def without_credentials(text: str) -> str:
-    """Return text in which ``scheme://user:password@host`` has lost its credentials."""
+    """Return text in which the credentials of ``scheme://user:password@host`` are replaced by ``***``."""
     return _CREDENTIALS.sub("***@", text)
 
 
 class StylemillError(Exception):
-    """Root of every error that this project raises on purpose."""
+    """Base class of every error that this project raises on purpose."""
 
 
 class ConfigError(StylemillError):
-    """A user's mistake, found before Ray starts.
+    """A user's mistake, found before Ray starts; printed as one line.
+
+    A value is shown with its field: ``quality='high': is not a whole number; write a whole number``. Without a value
+    the flag is the subject: ``--model is required; ...``. Without a field the problem is the whole sentence:
+    ``unknown option --quiet; ...``.
 
     Args:
-        field: name of the flag or config field at fault, without dashes (``style_image``).
-        value: what the user gave; shown with ``repr`` (never pass a secret).
-        problem: what is wrong with it, without a full stop.
-        cure: what the user can do about it, without a full stop.
+        field: name of the flag or config field at fault, without dashes (``style_image``); empty if the command line
+            itself is wrong.
+        value: what the user gave, shown with ``repr`` (never pass a secret); None if nothing was given.
+        problem: what is wrong, without a full stop: ``is not a size``.
+        cure: what the user can do about it, without a full stop; empty if ``problem`` says it.
     """
 
     def __init__(self, field: str, value: object, problem: str, cure: str) -> None:
@@ -37,10 +42,20 @@ class ConfigError(StylemillError):
         super().__init__(field, value, problem, cure)
 
     def __str__(self) -> str:
+        text = self._subject() + self.problem
+        if self.cure:
+            text += f"; {self.cure}"
+        return without_credentials(" ".join(text.split()))
+
+    def _subject(self) -> str:
+        if not self.field:
+            return ""
+        if self.value is None:
+            return f"--{self.field.replace('_', '-')} "
         shown = without_credentials(repr(self.value))
-        if len(shown) > _LONGEST_SHOWN:
-            shown = f"{shown[:_LONGEST_SHOWN]}... ({len(shown):,} characters)"
-        return without_credentials(" ".join(f"{self.field}={shown}: {self.problem}; {self.cure}".split()))
+        if len(shown) > _MAX_VALUE_LENGTH:
+            shown = f"{shown[:_MAX_VALUE_LENGTH]}... ({len(shown):,} characters)"
+        return f"{self.field}={shown}: "
 
 
 @contextmanager
@@ -65,7 +80,7 @@ def config_errors_for(
 
 
 class ImageError(StylemillError):
-    """One source could not be done: becomes a row with status ``failed``, never a failed job.
+    """One source cannot be processed: it becomes a row with status ``failed`` and never fails the job.
 
     Args:
         error_type: short CamelCase name for the manifest's ``error_type`` column (``Truncated``).
@@ -82,44 +97,44 @@ class ImageError(StylemillError):
 
 
 class NotAnImage(ImageError):
-    """The source is by its content no image: becomes a row with status ``skipped`` and a reason."""
+    """The content of the source is not an image: it becomes a row with status ``skipped`` and a reason."""
 
 
 class StorageError(StylemillError):
-    """Storage failed beyond the bounded retries: stops the job, which can be resumed."""
+    """Storage failed beyond the bounded retries: the job stops and can be resumed."""
 
 
 class ObjectNotFound(StorageError):
-    """No object at this location."""
+    """There is no object at this location."""
 
 
 class AccessDenied(StorageError):
-    """The store refuses this one object to these credentials."""
+    """The store refuses access to this object with these credentials."""
 
 
 class PathConflict(StorageError):
-    """The store cannot hold an object of this name: too long, or a file stands where a directory is needed."""
+    """The store cannot hold an object of this name: it is too long, or a file exists where a directory is needed."""
 
 
 class TooManyFailures(StylemillError):
-    """More samples failed than ``max_failed_fraction`` allows: stops the job."""
+    """More samples failed than ``max_failed_fraction`` allows: the job stops."""
 
 
 class TrainingError(StylemillError):
-    """Training cannot go on: too many bad images, or the loss does not stay finite."""
+    """Training cannot continue: too many images are bad, or the loss does not stay finite."""
 
 
 class CheckpointError(StylemillError):
-    """A checkpoint is missing, torn, or belongs to another run."""
+    """A checkpoint is missing, incomplete, or belongs to another run."""
 
 
 class RegistryError(StylemillError):
-    """A registry of styles is damaged: nothing is promoted or painted from what fails its checksum."""
+    """A registry of styles is damaged: nothing that fails its checksum is promoted or used to paint."""
 
 
 class ClusterError(StylemillError):
-    """The Ray cluster failed beyond its own retries: stops the job, which can be resumed."""
+    """The Ray cluster failed beyond its own retries: the job stops and can be resumed."""
 
 
 class RunConflict(StylemillError):
-    """Another process holds this run, or committed it meanwhile."""
+    """Another process holds this run, or has committed it in the meantime."""

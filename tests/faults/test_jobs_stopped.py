@@ -104,7 +104,7 @@ def test_painting_that_is_stopped_and_painting_that_is_killed(
     job = job_in(run("submit", *stylize))
     wait_for("rows", lambda: flushed(tmp_path))
     stopped = run("jobs", "stop", job)
-    assert stopped.returncode == 0 and "stopped; the same submit command goes on" in stopped.stdout, stopped.stdout
+    assert stopped.returncode == 0 and "stopped; the same submit command resumes" in stopped.stdout, stopped.stdout
     (lease,) = tmp_path.glob("out/runs/*/lease/*.json")
     assert json.loads(lease.read_text())["released"]
     wait_for("the end of its actors", lambda: not actors_of_ours(head))

@@ -55,8 +55,8 @@ def test_the_second_run_finds_nothing_to_do(first):
     page = (out / "report" / "index.html").stat().st_mtime_ns
     done = _demo(out)
     assert done.returncode == 0, done.stderr
-    assert "learned before" in done.stdout
-    assert "repainted before" in done.stdout
+    assert "already trained" in done.stdout
+    assert "already repainted" in done.stdout
     assert done.stdout.splitlines()[-1] == str(out / "report" / "index.html")
     assert before == {path: path.stat().st_mtime_ns for path in before}
     assert (out / "report" / "index.html").stat().st_mtime_ns == page

@@ -47,7 +47,7 @@ def test_without_the_token_nothing_is_submitted(run: Submit, head: Cluster):
     submit = ("submit", "--address", head.address, "--shared-filesystem", *TRAIN)
     for environment, problem in (
         ({"RAY_AUTH_TOKEN_PATH": "", "RAY_AUTH_TOKEN": "wrong"}, "refuses this token"),
-        ({"RAY_AUTH_MODE": "disabled"}, "asks for a token"),
+        ({"RAY_AUTH_MODE": "disabled"}, "requires a token"),
     ):
         answer = run(*submit, **environment)
         assert (answer.returncode, answer.stdout) == (WRONG_USE, ""), answer.stdout + answer.stderr
@@ -139,9 +139,9 @@ def test_two_jobs_at_once_both_end_as_if_alone(two_jobs: dict[str, Any], run: Su
 def test_submitting_again_does_not_run_again(two_jobs: dict[str, Any], head: Cluster):
     job = id_in(two_jobs["stylize"])
     assert id_in(two_jobs["again"]) == job
-    assert two_jobs["again"].stdout.startswith(f"job {job} runs already; nothing was submitted")
+    assert two_jobs["again"].stdout.startswith(f"job {job} is already running; nothing was submitted")
     third = two_jobs["submit"]("--wait", *two_jobs["stylize words"])
-    assert third.returncode == TOO_MANY_FAILED and "has done this already" in third.stdout, third.stderr
+    assert third.returncode == TOO_MANY_FAILED and "has already finished" in third.stdout, third.stderr
     assert len(head.get("/api/jobs/")) == 2  # type: ignore[arg-type]
 
 
@@ -153,7 +153,7 @@ def test_looking_after_jobs(two_jobs: dict[str, Any], run: Submit, head: Cluster
     assert "done, but too many sources failed" in status
     assert f"progress: {len(MIXED)}/{len(MIXED)} images" in status and "2 failed" in status
     stopped = run("jobs", "stop", job, **at(head))
-    assert stopped.returncode == DONE and "has ended before" in stopped.stdout
+    assert stopped.returncode == DONE and "has already ended" in stopped.stdout
 
 
 def test_another_verb_with_the_code_that_is_installed_there(two_jobs: dict[str, Any], head: Cluster):

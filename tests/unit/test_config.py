@@ -1,8 +1,7 @@
+"""Configs from YAML files and flags, and back."""
+
 from __future__ import annotations
 
-import argparse
-import contextlib
-import io
 import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -11,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stylemill.cli.arguments import add_flags, make_parser, parse
+from stylemill.cli.arguments import add_flags, make_parser
 from stylemill.config import (
     digest,
-    field_docs,
     from_flags,
     from_mapping,
     inline,
@@ -82,20 +80,6 @@ def problem(*arguments: str, file: str = "") -> ConfigError:
 def test_flags_have_dashes_and_dots():
     job = parsed("--name", "x", "--learning-rate", "2", "--num-layers", "3", "--store.endpoint-url", "http://h")
     assert (job.learning_rate, job.paint.num_layers, job.store.endpoint_url) == (2.0, 3, "http://h")
-
-
-def test_underscores_are_no_flags():
-    error = problem("--name", "x", "--learning_rate", "2")
-    assert "--learning_rate 2" in str(error) and error.cure == "did you mean --learning-rate?"
-
-
-def test_abbreviations_are_refused():
-    assert "--learn" in str(problem("--name", "x", "--learn", "2"))
-
-
-def test_a_mistyped_flag_comes_with_a_suggestion_and_a_stray_word_with_none():
-    assert problem("--name", "x", "--stesp=7").cure == "did you mean --steps?"
-    assert problem("--name", "x", "stray").cure == "see test --help"
 
 
 def test_repeated_list_flags_append_to_the_files_list():
@@ -177,12 +161,12 @@ def test_nested_and_inline_groups_in_the_file():
     assert job.paint.colour == "blue" and job.store == Store(timeout_s=4.0)
 
 
-def test_what_is_required_is_asked_for():
+def test_a_required_field_is_named_with_its_flag():
     assert problem().field == "name"
-    assert "--name" in problem().cure
+    assert str(problem()).startswith("--name is required; ")
 
 
-def test_the_owners_own_checks_count():
+def test_the_checks_of_the_config_run():
     assert problem("--name", "x", "--steps", "0").field == "steps"
 
 
@@ -190,7 +174,7 @@ def test_the_owners_own_checks_count():
     "text",
     ["[1, 2]", "just text", "a: [", "a: b: c", "\x00", "? [a, b]\n: c", "a: !!python/object:os.system x", "- x"],
 )
-def test_what_is_no_mapping_is_refused_in_one_line(text: str):
+def test_text_that_is_not_a_mapping_is_refused_in_one_line(text: str):
     error = problem("--name", "x", file=text)
     assert error.field in ("config", "('a', 'b')", "['a', 'b']")
 
@@ -201,7 +185,7 @@ def test_an_empty_file_is_an_empty_mapping():
 
 
 @pytest.mark.parametrize("text", ["models: &loop [*loop]", "a: &loop {b: *loop}", "a: " + "[" * 3000])
-def test_yaml_that_bites_its_own_tail_is_refused(text: str):
+def test_recursive_yaml_is_refused(text: str):
     assert problem("--name", "x", file=text).field in ("config", "a", "models")
 
 
@@ -214,7 +198,7 @@ def test_yaml_that_bites_its_own_tail_is_refused(text: str):
         ("store: {timeout_s: 1}\nstore.timeout_s: 2", "store.timeout_s"),
     ],
 )
-def test_a_field_that_stands_twice_is_refused(text: str, twice: str):
+def test_a_field_that_is_given_twice_is_refused(text: str, twice: str):
     assert twice in str(problem("--name", "x", file=text)) and "twice" in str(problem("--name", "x", file=text))
 
 
@@ -229,7 +213,7 @@ def test_a_group_of_fields_may_be_empty_and_is_no_value():
     assert error.field == "store" and "timeout_s" in error.cure
 
 
-def test_a_value_without_end_is_shown_in_part():
+def test_a_long_value_is_shown_in_part():
     assert len(str(problem("--name", "x", "--steps", "9" * 5000 + "x"))) < 1000
 
 
@@ -238,28 +222,9 @@ def test_the_wrong_shape_is_refused(text: str):
     assert problem("--name", "x", file=text).field.split(".")[0] in ("models", "name", "steps")
 
 
-def test_values_of_other_types_are_taken_from_mappings():
+def test_mappings_may_hold_typed_values():
     job = from_mapping(Job, {"name": "x", "steps": 3, "fast": True, "models": ["a"], "learning_rate": 0.5})
     assert (job.steps, job.fast, job.models, job.learning_rate) == (3, True, ("a",), 0.5)
-
-
-def test_every_field_of_every_config_is_explained():
-    from stylemill.stylizing.config import StylizeConfig
-
-    assert field_docs(Job)["steps"] == "At 100% speed."
-    parser = make_parser("test", "a test")
-    add_flags(parser, StylizeConfig)
-    for action in parser._actions:
-        assert action.help, action.dest
-
-
-def test_help_prints_percent_signs_and_leaves():
-    parser = make_parser("test", "a test")
-    add_flags(parser, Job)
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), pytest.raises(SystemExit):
-        parser.parse_args(["--help"])
-    assert "100% speed" in " ".join(printed.getvalue().split())
 
 
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
@@ -282,41 +247,18 @@ jobs = st.builds(
 
 
 @given(jobs)
-def test_yaml_brings_back_the_same_config(job: Job):
+def test_yaml_gives_back_an_equal_config(job: Job):
     assert from_mapping(Job, parse_yaml(to_yaml(job), source="f")) == job
 
 
 @given(jobs)
-def test_mappings_bring_back_the_same_config(job: Job):
+def test_mappings_give_back_an_equal_config(job: Job):
     assert from_mapping(Job, to_mapping(job)) == job
 
 
-def test_not_a_number_survives_too():
+def test_not_a_number_is_written_and_read():
     job = from_mapping(Job, parse_yaml(to_yaml(Job(name="x", learning_rate=math.nan)), source="f"))
     assert math.isnan(job.learning_rate)
-
-
-def test_print_config_feeds_back(tmp_path, capsys):
-    first, second = tmp_path / "one.yaml", tmp_path / "two.yaml"
-    first.write_text("models: [a, '1:4']\nlearning_rate: 1e-7\nstore: {timeout_s: inf}\n")
-    assert parse(Job, "job", "", ["--config", str(first), "--name", "é\n x", "--print-config"]) is None
-    second.write_text(capsys.readouterr().out, encoding="utf-8")
-    once = parse(Job, "job", "", ["--config", str(first), "--name", "é\n x"])
-    assert once is not None and once.models == ("a", "1:4")
-    assert parse(Job, "job", "", ["--config", str(second)]) == once
-
-
-def test_help_begins_with_what_has_to_be_given(capsys):
-    assert parse(Job, "paint", "Paints.", ["--help"], positional="name") is None
-    assert capsys.readouterr().out.startswith("usage: stylemill paint NAME [--config FILE.yaml] [--field value ...]\n")
-    assert parse(Job, "paint", "Paints.", ["--help"]) is None
-    assert capsys.readouterr().out.startswith("usage: stylemill paint --name NAME [--config FILE.yaml] [--field v")
-
-
-def test_a_positional_argument_is_the_field(capsys):
-    assert parse(Job, "job", "", ["x", "--fast"], positional="name") == Job(name="x", fast=True)
-    assert parse(Job, "job", "", ["--help"], positional="name") is None
-    assert "usage: stylemill job" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -328,18 +270,14 @@ def test_sizes(text: str, size: int):
 
 
 @pytest.mark.parametrize("text", ["", "GiB", "5 elephants", "-1", "0", "nan", "inf", "0.5", "5GiBGiB", "5BKB", "1 2"])
-def test_what_is_no_size(text: str):
+def test_text_that_is_not_a_size(text: str):
     with pytest.raises(ConfigError) as caught:
         parse_size("max", text)
     assert caught.value.field == "max"
 
 
 @given(st.dictionaries(texts, st.integers() | texts | st.none(), max_size=5))
-def test_a_digest_does_not_know_the_order_of_keys(values: dict[str, Any]):
+def test_a_digest_does_not_depend_on_the_order_of_keys(values: dict[str, Any]):
     assert digest(values) == digest(dict(reversed(values.items())))
     assert len(digest(values)) == 64
     assert digest({**values, "one more": 1}) != digest(values)
-
-
-def test_argparse_itself_is_left_alone():
-    assert issubclass(type(make_parser("a", "b")), argparse.ArgumentParser)

@@ -1,11 +1,15 @@
-"""From a verb's arguments to its config: flags over the file, ``--print-config``."""
+"""Command-line arguments to configs: flags override ``--config``, which overrides presets and defaults.
+
+``parse`` serves a verb with one config, ``run_subcommand`` a verb with subcommands (``manifest verify``). Every mistake
+is raised as a ConfigError, so that it is printed as one line; argparse itself neither prints an error nor exits.
+"""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, NoReturn, TypeVar, get_args, get_origin
@@ -30,12 +34,12 @@ def parse(
 
     Args:
         config_type: the config's dataclass.
-        verb: as typed.
+        verb: as typed, with its subcommand.
         description: one sentence for ``--help``.
         arguments: what follows the verb.
         positional: name of a field that may be given without its flag.
-        presets: values by field, of which one set may be named to stand in for the defaults.
-        followed_by: what comes after these arguments, for the usage line.
+        presets: sets of values by field; ``--preset`` selects one that replaces the defaults.
+        followed_by: what follows these arguments in the usage line.
 
     Raises:
         ConfigError: anything wrong with the arguments or the file.
@@ -47,7 +51,7 @@ def parse(
         (f"stylemill {verb}", *needed, "[--config FILE.yaml] [--field value ...]", followed_by)
     ).rstrip()
     parser.add_argument("--config", metavar="FILE.yaml", help="read fields from this file; flags override it")
-    parser.add_argument("--print-config", action="store_true", help="print the resulting config and stop")
+    parser.add_argument("--print-config", action="store_true", help="print the resulting config and exit")
     if presets:
         parser.add_argument("--preset", metavar="NAME", help=_preset_help(presets))
     add_flags(parser, config_type)
@@ -74,12 +78,12 @@ def _preset_help(presets: Mapping[str, Mapping[str, Any]]) -> str:
         f"{name} ({', '.join(f'{field} {value}' for field, value in values.items())})"
         for name, values in presets.items()
     )
-    return f"values that stand in for the defaults; --config and flags override them: {sets}"
+    return f"values that replace the defaults; --config and flags override them: {sets}"
 
 
 def _find_preset(presets: Mapping[str, Mapping[str, Any]], name: str | None) -> Mapping[str, Any]:
     if name is not None and name not in presets:
-        raise ConfigError("preset", name, "is no preset", "use one of " + ", ".join(presets))
+        raise ConfigError("preset", name, "is not a preset", "use one of " + ", ".join(presets))
     return presets[name] if name is not None else {}
 
 
@@ -96,13 +100,13 @@ def _read_file(path: str | None) -> Mapping[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Subcommand(Generic[ConfigT]):
-    """One of the things that a verb can do."""
+    """One subcommand of a verb."""
 
     does: str
-    """What, in one sentence for ``--help``."""
+    """What it does, in one sentence for ``--help``."""
     config: type[ConfigT]
     run: Callable[[ConfigT], int]
-    """Does it and returns the exit code."""
+    """Runs it and returns the exit code."""
     positional: str | None = None
     """Field of the config that may be given without its flag."""
 
@@ -120,33 +124,61 @@ def run_subcommand(verb: str, subcommands: Mapping[str, Subcommand[Any]], argume
         for name, subcommand in subcommands.items():
             print(f"  {name:<10} {subcommand.does}")
         return 0
-    if not arguments or arguments[0] not in subcommands:
-        given = arguments[0] if arguments else None
-        raise ConfigError(verb, given, "is no subcommand", "use one of " + ", ".join(subcommands))
-    name, chosen = arguments[0], subcommands[arguments[0]]
-    config = parse(chosen.config, f"{verb} {name}", chosen.does, arguments[1:], positional=chosen.positional)
+    if not arguments:
+        raise wrong_use(f"{verb} needs a subcommand: {', '.join(subcommands)}")
+    name, *rest = arguments
+    if name not in subcommands:
+        raise unknown_command(name, subcommands, after=verb)
+    chosen = subcommands[name]
+    config = parse(chosen.config, f"{verb} {name}", chosen.does, rest, positional=chosen.positional)
     return 0 if config is None else chosen.run(config)
 
 
+def wrong_use(problem: str, cure: str = "") -> ConfigError:
+    """Return the error for a command line that is wrong as a whole, not in the value of one field."""
+    return ConfigError("", None, problem, cure)
+
+
+def unknown_command(given: str, known: Iterable[str], *, after: str = "") -> ConfigError:
+    """Return the error for a word, or an option, where a command is expected.
+
+    Args:
+        given: the word.
+        known: the commands that exist there.
+        after: the command before it, if a subcommand is expected.
+    """
+    names = list(known)
+    if given.startswith("-"):
+        command = f"stylemill {after}".rstrip()
+        return wrong_use(f"unknown option {given.partition('=')[0]}", f"options follow a command; see {command} --help")
+    close = difflib.get_close_matches(given, names, n=1)
+    cure = f"did you mean {close[0]!r}?" if close else "use one of " + ", ".join(names)
+    return wrong_use(f"unknown command {f'{after} {given}'.lstrip()!r}", cure)
+
+
 class _Parser(argparse.ArgumentParser):
-    """Raises ConfigError instead of printing the usage and leaving."""
+    """Raises ConfigError instead of printing the usage and exiting."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse, and suggest a flag in place of an unknown one."""
+        """Parse; suggest a similar option for an unknown one."""
         found, unknown = self.parse_known_args(args, namespace)
-        if unknown:
-            close = difflib.get_close_matches(unknown[0].partition("=")[0], self._option_string_actions, n=1)
-            cure = f"did you mean {close[0]}?" if close else f"see {self.prog} --help"
-            raise ConfigError("command line", " ".join(unknown), f"is nothing that {self.prog} knows", cure)
-        return found
+        if not unknown:
+            return found
+        first = unknown[0].partition("=")[0]
+        if not first.startswith("-"):
+            raise wrong_use(f"unexpected argument {unknown[0]!r}", f"see {self.prog} --help")
+        names = [option.lstrip("-") for option in self._option_string_actions]
+        close = difflib.get_close_matches(first.lstrip("-"), names, n=1)
+        cure = f"did you mean --{close[0]}?" if close else f"see {self.prog} --help"
+        raise wrong_use(f"unknown option {first}", cure)
 
     def error(self, message: str) -> NoReturn:
-        """Turn argparse's complaint into one line."""
-        raise ConfigError("command line", self.prog, message, f"see {self.prog} --help")
+        """Raise argparse's message as a ConfigError."""
+        raise wrong_use(message, f"see {self.prog} --help")
 
 
 def make_parser(prog: str, description: str) -> argparse.ArgumentParser:
-    """Return an argument parser that raises ConfigError and never abbreviates flags."""
+    """Return an argument parser that raises ConfigError and does not accept abbreviated flags."""
     return _Parser(prog=prog, description=description, allow_abbrev=False)
 
 

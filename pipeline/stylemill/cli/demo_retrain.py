@@ -1,4 +1,8 @@
-"""``stylemill demo-retrain``: four decisions about a style on this machine: first, better, worse, undone."""
+"""``stylemill demo-retrain``: four decisions about a style on this machine.
+
+The first candidate becomes the champion, a better one replaces it, a worse one does not, and the last promotion is
+rolled back.
+"""
 
 from __future__ import annotations
 
@@ -16,28 +20,30 @@ from stylemill.retraining.config import RetrainConfig
 from stylemill.training.config import PRESETS
 
 HOLDOUT_PHOTOS = ("camera", "coffee", "coins", "rocket")
-"""No training sees these; the others are trained on."""
+"""Photographs to compare on; the others are trained on."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoRetrainConfig:
-    """Retraining in small."""
+    """Settings of the demo of retraining."""
 
     out: str = "demo-retrain-out"
-    """Folder on this machine for everything that the demo makes; running it again there finishes what is left."""
+    """Folder on this machine for all output of the demo; running it again there finishes what is left."""
 
     steps: int = 200
     """Steps of the good candidate; the first champion gets a quarter of them, the bad candidate a tenth."""
 
     def __post_init__(self) -> None:
         if not self.out or "://" in self.out:
-            raise ConfigError("out", self.out, "is no folder of this machine", "give one such as demo-retrain-out")
+            raise ConfigError(
+                "out", self.out, "is not a folder of this machine", "write a folder such as demo-retrain-out"
+            )
         if self.steps < 10:
-            raise ConfigError("steps", self.steps, "is below 10", "give at least 10")
+            raise ConfigError("steps", self.steps, "is below 10", "write a whole number from 10")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the verb; return 0 when all four decisions stand as the story wants them, else 1."""
+    """Run the verb; return 0 if the four decisions are the expected ones, else 1."""
     config = parse(DemoRetrainConfig, "demo-retrain", "Four decisions about a style, on this machine.", arguments)
     if config is None:
         return 0
@@ -62,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
                 "crop_px": 128,
                 "sample_every": steps,
                 "size_px": 192,
-                "minimal_effect": 0.2,  # eleven photographs find no smaller one
+                "minimal_effect": 0.2,  # eleven photographs cannot show a smaller one
             },
         )
 
@@ -71,14 +77,14 @@ def main(arguments: Sequence[str]) -> int:
         firing("2-longer", config.steps, "champion"),
         firing("3-hasty", max(1, config.steps // 10), "scratch"),
     ]
-    decisions = [fire(one) for one in firings] + [undo(firings[-1])]
+    decisions = [run_firing(one) for one in firings] + [roll_back_once(firings[-1])]
     print(f"\n{', '.join(decisions)} in {duration(time.monotonic() - start_s)}. Open this page in a browser:")
     print(out / "report" / "index.html")
     return 0 if decisions == ["promoted", "promoted", "kept", "rolled_back"] else 1
 
 
 def build(out: Path) -> tuple[Path, Path, Path]:
-    """Draw the style and cut the photographs; return the style image, the content and the holdout."""
+    """Draw the style image and crop the photographs; return the style image, the content and the holdout."""
     from stylemill.demo.library import build_training_content
     from stylemill.demo.style_image import draw_style_image
 
@@ -89,8 +95,8 @@ def build(out: Path) -> tuple[Path, Path, Path]:
             for folder in (content, holdout, style_image.parent):
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            problem = f"cannot be made ({error.strerror})"
-            raise ConfigError("out", str(out), problem, "give a folder that you may write") from None
+            problem = f"cannot be created ({error.strerror})"
+            raise ConfigError("out", str(out), problem, "give a folder in which you may write") from None
         for name in build_training_content(content):
             photo = name.partition("-")[0]
             if photo in HOLDOUT_PHOTOS and "mirrored" not in name:
@@ -103,8 +109,8 @@ def build(out: Path) -> tuple[Path, Path, Path]:
     return style_image, content, holdout
 
 
-def fire(config: RetrainConfig) -> str:
-    """Do one firing and return its decision."""
+def run_firing(config: RetrainConfig) -> str:
+    """Run one firing and return its decision."""
     from stylemill.cli.retrain import print_outcome, train_candidate, write_page
     from stylemill.retraining.retrain import retrain
 
@@ -117,8 +123,8 @@ def fire(config: RetrainConfig) -> str:
     return result.outcome.decision
 
 
-def undo(config: RetrainConfig) -> str:
-    """Roll the newest promotion back, once, and return the decision."""
+def roll_back_once(config: RetrainConfig) -> str:
+    """Roll back the newest promotion, unless that is done, and return the decision."""
     from stylemill.cli import styles
     from stylemill.cli.retrain import write_page
     from stylemill.retraining.outcome import load_outcomes
@@ -133,4 +139,4 @@ def undo(config: RetrainConfig) -> str:
         words = [config.style_name, "--registry", str(config.registry), "--out", config.out, "--reason", reason]
         styles.main(["rollback", *words])
         write_page(config)
-    return "rolled_back" if rolled_back() else "untold"
+    return "rolled_back" if rolled_back() else "not rolled back"

@@ -16,7 +16,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run(config: EvaluateConfig) -> int:
-    """Measure, write table, pictures and page, and return the exit code."""
+    """Measure, write the table, the pictures and the page, and return the exit code."""
     from stylemill.evaluation.measure import evaluate, prepare
     from stylemill.evaluation.optimize import measure_yardstick
     from stylemill.evaluation.reporting import write_evaluation_page
@@ -33,7 +33,7 @@ def run(config: EvaluateConfig) -> int:
     line = LiveLine()
     try:
         table = evaluate(storage, prepared, on_progress=lambda done, of: line.show(f"{done:,}/{of:,} images"))
-        readings = measure_yardstick(storage, prepared, table, line.show) if config.yardstick else ()
+        yardstick = measure_yardstick(storage, prepared, table, line.show) if config.yardstick else ()
     finally:
         line.close()
     failed = table.filter([status != "ok" for status in table["status"].to_pylist()])
@@ -42,8 +42,8 @@ def run(config: EvaluateConfig) -> int:
     for row in metric_rows(table):
         figures = ", ".join(f"{label} {number(mean)} ± {number(error)}" for label, mean, error in row.means)
         print(f"{row.name:<22} {figures}")
-    for reading in readings:
-        print(reading.sentence)
+    for result in yardstick:
+        print(result.sentence)
     print(f"table:  {table_uri(prepared.out)}")
-    print(f"page:   {write_evaluation_page(storage, prepared, table, readings)}")
+    print(f"page:   {write_evaluation_page(storage, prepared, table, yardstick)}")
     return 0 if failed.num_rows < table.num_rows else 3

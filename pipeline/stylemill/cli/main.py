@@ -1,15 +1,12 @@
-"""The command line: ``stylemill <verb> [--config FILE.yaml] [--field value ...]``.
+"""The command line: ``stylemill <command> [--config FILE.yaml] [--field value ...]``.
 
-``stylemill-job <verb> ...``: a verb for schedulers that know success and failure only, such as KubeRay's RayJob.
-
-They would repeat a job that left with 3 (done, but too many sources failed), on a new cluster, for nothing: its run is
-committed. So 3 becomes 0 and one line on stderr that begins with ``ALERT``, for whoever watches the logs; the metric
-``ray_stylemill_images_total`` and the run's page tell the same. All other codes stay.
+``main`` is the program ``stylemill``: it finds the module of a command (in the code: a verb), runs it and turns every
+expected error into one line on stderr and an exit code. Nothing heavy is imported before a verb needs it.
+``main_for_scheduler`` is the program ``stylemill-job``, for schedulers to which every exit code but 0 is a failure.
 """
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import io
 import logging
@@ -26,7 +23,8 @@ from stylemill.errors import ConfigError, StylemillError
 DONE, FAILED, WRONG_USE, TOO_MANY_FAILED = 0, 1, 2, 3
 """Exit codes: done; failed, resumable; wrong use; done, but too many sources failed."""
 INTERRUPTED = 128 + signal.SIGINT
-"""Exit code after Ctrl-C, as shells have it."""
+"""Exit code after Ctrl-C, the same as a shell's."""
+ALERT = "ALERT"
 
 VERBS = {
     "demo": "the whole story on this machine: real photos, a style trained here, the library repainted",
@@ -37,12 +35,12 @@ VERBS = {
     "optimize": "paint one picture by optimising its pixels, without a network",
     "compare": "decide which of two styles is better, by measurements and votes",
     "vote": "ask people which of two pictures they prefer, on a local web page",
-    "manifest": "verify, summarise, repair or tidy up what committed runs wrote",
-    "retrain": "train a candidate, and make it the champion if it is better; running it again goes on",
-    "models": "bring models from other implementations, take them elsewhere, show what one is",
+    "manifest": "verify, summarise, repair or clean up what committed runs wrote",
+    "retrain": "train a candidate and make it the champion if it is better; running it again resumes",
+    "models": "import models from other implementations, export them, show details of one",
     "styles": "keep versions of styles and choose which one is in use",
-    "submit": "run a verb as a job on a Ray cluster",
-    "jobs": "list submitted jobs, show how far one is, print its log, stop it",
+    "submit": "run a command as a job on a Ray cluster",
+    "jobs": "list submitted jobs, show the progress or the log of one, stop it",
 }
 """Each verb is a module of this package (``-`` becomes ``_``) with ``main(arguments) -> exit code``."""
 
@@ -52,16 +50,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of styles and sources may hold what a terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_usage())
-        return DONE if arguments else WRONG_USE
-    if arguments[0] in ("-V", "--version"):
-        print(f"stylemill {__version__}")
-        return DONE
+    try:
+        code = _run_and_report(arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here a closed pipe is an exception; when Python exits it is a message on stderr
+    except BrokenPipeError:
+        # The reader of our output has exited, as in `stylemill --help | head -1`: exit too, without a message.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    return code
+
+
+def _run_and_report(arguments: list[str]) -> int:
     with unwinding_on_sigterm() as terminated:
         try:
-            _start_logging(os.environ.get("STYLEMILL_LOG", "WARNING"))
-            return _run(arguments[0], arguments[1:])
+            return _run(arguments)
         except ConfigError as error:
             print(f"stylemill: {error}", file=sys.stderr)
             return WRONG_USE
@@ -69,36 +72,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"stylemill: {' '.join(str(error).split())}", file=sys.stderr)
             return FAILED
         except ModuleNotFoundError as error:
-            lack = f"{sys.executable} lacks the module {error.name!r}"
-            print(f"stylemill: {lack}; install stylemill's dependencies there", file=sys.stderr)
+            problem = f"the module {error.name!r} is not installed for {sys.executable}"
+            print(f"stylemill: {problem}; install stylemill's dependencies there", file=sys.stderr)
             return FAILED
         except KeyboardInterrupt:
             print("stylemill: interrupted; the same command resumes", file=sys.stderr)
             return TERMINATED if terminated.is_set() else INTERRUPTED
-        except BrokenPipeError:
-            # The reader of our output has left; leave too, without Python's complaint about the closed pipe.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return FAILED
+
+
+def _run(arguments: list[str]) -> int:
+    if arguments[:1] == ["help"] and len(arguments) > 1:  # `help train` is `train --help`
+        arguments = [*arguments[1:], "--help"]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return DONE if arguments else WRONG_USE
+    if arguments[0] in ("-V", "--version"):
+        print(f"stylemill {__version__}")
+        return DONE
+    _start_logging(os.environ.get("STYLEMILL_LOG", "WARNING"))
+    verb, *rest = arguments
+    if verb not in VERBS:
+        from stylemill.cli.arguments import unknown_command
+
+        raise unknown_command(verb, VERBS)
+    return _run_verb(verb, rest)
+
+
+def _run_verb(verb: str, arguments: list[str]) -> int:
+    module = importlib.import_module("stylemill.cli." + verb.replace("-", "_"))
+    code: int = module.main(arguments)
+    return code
 
 
 def _start_logging(name: str) -> None:
     level = logging.getLevelNamesMapping().get(name.upper())
     if level is None:
-        raise ConfigError("STYLEMILL_LOG", name, "is no log level", "use DEBUG, INFO, WARNING or ERROR")
+        raise ConfigError("STYLEMILL_LOG", name, "is not a log level", "use DEBUG, INFO, WARNING or ERROR")
     logging.basicConfig(level=max(level, logging.WARNING), format="%(levelname)s %(name)s: %(message)s")
-    # Ours alone: what libraries tell while they are debugged has the headers of requests in it, and so session tokens.
-    for package in ("stylemill",):
-        logging.getLogger(package).setLevel(level)
-
-
-def _run(verb: str, arguments: list[str]) -> int:
-    if verb not in VERBS:
-        close = difflib.get_close_matches(verb, VERBS, n=1)
-        cure = f"did you mean {close[0]}?" if close else "use one of " + ", ".join(VERBS)
-        raise ConfigError("verb", verb, "is unknown", cure)
-    module = importlib.import_module("stylemill.cli." + verb.replace("-", "_"))
-    code: int = module.main(arguments)
-    return code
+    # Below WARNING only stylemill logs: debug messages of libraries hold the headers of requests, with session tokens.
+    logging.getLogger("stylemill").setLevel(level)
 
 
 def _usage() -> str:
@@ -106,24 +118,28 @@ def _usage() -> str:
     verbs = "\n".join(f"  {verb:<{width}}  {text}" for verb, text in VERBS.items())
     name = Path(sys.argv[0]).name if sys.argv[0].endswith("stylemill") else "stylemill"
     return (
-        f"usage: {name} <verb> [--config FILE.yaml] [--field value ...]\n\n{verbs}\n\n"
-        f"`{name} <verb> --help` lists a verb's flags. Locations are paths or URIs such as s3://bucket/prefix."
+        f"usage: {name} <command> [--config FILE.yaml] [--field value ...]\n\n{verbs}\n\n"
+        f"`{name} <command> --help` lists the flags of a command. Locations are paths or URIs such as s3://bucket/prefix."
     )
 
 
-ALERT = "ALERT"
-
-
 def main_for_scheduler(arguments: Sequence[str] | None = None) -> int:
-    """Run a verb; return its exit code, or 0 and an alert where that is 3."""
+    """Run a verb; return its exit code, but 0 and an alert instead of 3.
+
+    Schedulers such as KubeRay's RayJob repeat every job that does not exit with 0, on a new cluster. After exit code 3
+    (done, but too many sources failed) that would be for nothing, because the run is committed. So 3 becomes 0 and one
+    line on stderr that begins with ``ALERT``, for whoever watches the logs; the metric
+    ``ray_stylemill_images_total`` and the run's page show the same. All other codes stay.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     code = main(arguments)
     if code != TOO_MANY_FAILED:
         return code
     verb = " ".join(arguments[:1])
     print(
-        f"{ALERT} stylemill {verb}: done, but more than max_failed_fraction of the sources failed (exit code 3, told "
-        "to the scheduler as 0: doing it again changes nothing); see the run's page or `stylemill manifest summary`",
+        f"{ALERT} stylemill {verb}: done, but more than max_failed_fraction of the sources failed (exit code 3, "
+        "reported to the scheduler as 0 because repeating the job changes nothing); see the run's page or "
+        "`stylemill manifest summary`",
         file=sys.stderr,
         flush=True,
     )

@@ -1,4 +1,4 @@
-"""``stylemill manifest verify|summary|repair|gc URI``: check what committed runs wrote, tell, mend, tidy up."""
+"""``stylemill manifest verify|summary|repair|gc URI``: check, summarise and repair committed runs, and clean up."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from stylemill.storage import StorageOptions
 if TYPE_CHECKING:
     from stylemill.auditing.verify import Verification
 
-PROBLEMS_SHOWN = 20
+MAX_PROBLEMS_SHOWN = 20
 LEFTOVERS_S = 3600.0
-"""Half-written files of this age belong to processes that are gone."""
-PARTS_WITHOUT_RAY = 2
-"""Manifests of so few parts are verified in this process: starting Ray would take longer."""
+"""Age from which half-written files are removed: the processes that wrote them have ended."""
+MAX_PARTS_WITHOUT_RAY = 2
+"""Manifests with at most this many parts are verified in this process: starting Ray would take longer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ManifestConfig:
-    """Which manifest."""
+    """The manifest to use."""
 
     uri: str
     """OUT, OUT/manifests/RUN_ID or OUT/runs/RUN_ID of a committed run."""
@@ -40,10 +40,10 @@ class ManifestConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyConfig(ManifestConfig):
-    """Which manifest, and how much of it."""
+    """Settings of ``manifest verify``."""
 
     sample: float = 1.0
-    """Share of the objects whose content is read, from 0 to 1; rows and parts are always checked."""
+    """Fraction of the objects whose content is read, from 0 to 1; rows and parts are always checked."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,33 +53,33 @@ class VerifyConfig(ManifestConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class GcConfig(ManifestConfig):
-    """Which output, and whether to remove."""
+    """Settings of ``manifest gc``."""
 
     delete: bool = False
-    """Remove the objects instead of listing them."""
+    """Delete the objects instead of listing them."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the verb; ``verify`` returns 1 if anything is not as the manifest says."""
+    """Run the verb; ``verify`` returns 1 if anything differs from the manifest."""
     return run_subcommand("manifest", SUBCOMMANDS, arguments)
 
 
 def verify(config: VerifyConfig) -> int:
     """Check a manifest and print what is wrong."""
-    found = _verification(config, config.sample)
+    found = _verify(config, config.sample)
     return 0 if found.is_sound else 1
 
 
-def _verification(config: ManifestConfig, sample: float = 1.0) -> Verification:
+def _verify(config: ManifestConfig, sample: float = 1.0) -> Verification:
     from stylemill.manifest.read import find_run, load_success
     from stylemill.storage import Storage
 
     storage = Storage(config.storage)
-    layout = find_run(storage, config.uri)  # a wrong location should not wait for Ray's import
+    layout = find_run(storage, config.uri)  # fails before Ray is imported if the location is wrong
     from stylemill.auditing import verify as auditing
     from stylemill.cli.session import ray_session
 
-    is_small = len(load_success(storage, layout).parts) <= PARTS_WITHOUT_RAY
+    is_small = len(load_success(storage, layout).parts) <= MAX_PARTS_WITHOUT_RAY
     line = LiveLine()
     with nullcontext() if is_small else ray_session():
         found = auditing.verify(
@@ -92,18 +92,18 @@ def _verification(config: ManifestConfig, sample: float = 1.0) -> Verification:
     print(f"{found.num_rows:,} rows, {found.num_objects:,} objects, {found.num_bytes / 1e6:,.1f} MB checked")
     if found.num_superseded:
         print(f"{found.num_superseded:,} objects were replaced by later runs and belong to their manifests")
-    for problem in found.problems[:PROBLEMS_SHOWN]:
+    for problem in found.problems[:MAX_PROBLEMS_SHOWN]:
         about = f" (key {problem.key!r}, style {problem.style!r})" if problem.key else ""
         print(f"  {problem.kind}: {problem.uri!r}{about}: {problem.detail}")
-    if len(found.problems) > PROBLEMS_SHOWN:
-        print(f"  ... and {len(found.problems) - PROBLEMS_SHOWN:,} more")
+    if len(found.problems) > MAX_PROBLEMS_SHOWN:
+        print(f"  ... and {len(found.problems) - MAX_PROBLEMS_SHOWN:,} more")
     print(f"manifest {layout.run_id} is sound" if found.is_sound else f"{len(found.problems):,} problems")
     return found
 
 
 def repair(config: ManifestConfig) -> int:
-    """Verify a manifest and paint again what is missing or damaged."""
-    found = _verification(config)
+    """Verify a manifest and repaint what is missing or damaged."""
+    found = _verify(config)
     from stylemill.auditing.repair import prepare_repair
     from stylemill.cli.session import ray_session
     from stylemill.cli.stylize import paint, print_summary, write_report
@@ -120,7 +120,7 @@ def repair(config: ManifestConfig) -> int:
 
 
 def gc(config: GcConfig) -> int:
-    """List, or remove, objects that no committed run owns."""
+    """List or delete the objects that no committed run owns."""
     from stylemill.auditing.repair import find_garbage
     from stylemill.storage import Storage, resolve
 
@@ -139,12 +139,12 @@ def gc(config: GcConfig) -> int:
     total = sum(found.size_bytes for found in garbage.objects)
     print(f"{len(garbage.objects):,} objects, {total / 1e6:,.1f} MB {'deleted' if config.delete else 'unowned'}")
     if garbage.unfinished_runs:
-        print(f"not committed, and so possibly their owners: {', '.join(garbage.unfinished_runs)}")
+        print(f"runs that are not committed and may own some of them: {', '.join(garbage.unfinished_runs)}")
     return 0
 
 
 def summary(config: ManifestConfig) -> int:
-    """Print what a manifest holds."""
+    """Print counts, times and errors of a manifest."""
     from stylemill.manifest.read import find_run, iter_parts, load_success
     from stylemill.storage import Storage
 
@@ -186,10 +186,10 @@ def summary(config: ManifestConfig) -> int:
     )
     print(f"{source_bytes / 1e6:,.1f} MB read, {output_bytes / 1e6:,.1f} MB written")
     for stage, milliseconds in stages.items():
-        print(f"{stage}: {duration(milliseconds / 1000)} in all")
+        print(f"{stage}: {duration(milliseconds / 1000)} in total")
     if first and last and last > first:
         seconds = (last - first).total_seconds()
-        print(f"throughput: {(success.num_rows - 1) / seconds:.2f} rows/s between the first and the last finish")
+        print(f"throughput: {(success.num_rows - 1) / seconds:.2f} rows/s from the first to the last finished row")
     for error_type, count in errors.most_common():
         print(f"  {count:,} x {error_type}")
     return 0
@@ -206,13 +206,13 @@ SUBCOMMANDS: dict[str, Subcommand[Any]] = {
         does="print counts, errors and throughput", config=ManifestConfig, run=summary, positional="uri"
     ),
     "repair": Subcommand(
-        does="paint again, in a run of its own, what verify finds missing or damaged",
+        does="repaint, in a new run, what verify finds missing or damaged",
         config=ManifestConfig,
         run=repair,
         positional="uri",
     ),
     "gc": Subcommand(
-        does="list objects that no committed run owns; remove them with --delete",
+        does="list objects that no committed run owns; --delete deletes them",
         config=GcConfig,
         run=gc,
         positional="uri",

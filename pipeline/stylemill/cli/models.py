@@ -1,7 +1,4 @@
-"""What ``stylemill models show`` says about a style model.
-
-``stylemill models import|export|show``: from and to other implementations, and what one is.
-"""
+"""``stylemill models import|export|show``: convert models from and to other implementations, and describe one."""
 
 from __future__ import annotations
 
@@ -21,13 +18,178 @@ from stylemill.storage.user_errors import writing_output
 from stylemill.style_model import StyleModel
 from stylemill.training.config import TrainConfig
 
+MODEL_FILE = "style.safetensors"
 DIGITS = 12
+"""Digits of a SHA-256 that are printed."""
 TRIAL_SIDE_PX = 512
-TRIALS = 3
+NUM_TRIALS = 3
+"""``show`` measures the best of this many paintings of a picture of this size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportConfig:
+    """Settings of ``models import``."""
+
+    from_: str = ""
+    """Location of a checkpoint (.pth, .model) of one of the networks listed in docs/models.md."""
+
+    out: str = ""
+    """Location of the style model to write: a name that ends in .safetensors, or a folder for style.safetensors."""
+
+    name: str | None = None
+    """Name of the style; by default the stem of the checkpoint's name."""
+
+    tanh_scale: float | None = None
+    """Factor after the final tanh, which the keys of a checkpoint omit: 150 for rrmina's TransformerNetworkTanh."""
+
+    storage: StorageOptions = field(default_factory=StorageOptions)
+
+    def __post_init__(self) -> None:
+        if not self.from_:
+            raise ConfigError("from", None, "is required", "give the location of a checkpoint")
+        if not self.out:
+            raise ConfigError("out", None, "is required", "give the location of the style model to write")
+        if self.tanh_scale is not None:
+            check_within("tanh_scale", self.tanh_scale, 1e-3, 1e5)
+        if not can_name_folder(self.style_name):
+            raise ConfigError("name", self.style_name, "cannot name a folder", "give another --name")
+
+    @property
+    def style_name(self) -> str:
+        """Name of the style."""
+        file = last_component(self.from_)
+        return self.name or file.rpartition(".")[0] or file
+
+    @property
+    def out_uri(self) -> str:
+        """Location of the style model."""
+        uri = resolve(self.out)
+        return uri if uri.endswith(".safetensors") else join(uri, MODEL_FILE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Settings of ``models export``."""
+
+    from_: str = ""
+    """Location of a style model, or registry:STYLE[@VERSION]."""
+
+    to: Literal["onnx", "torchscript", "safetensors", "pt-examples"] = "onnx"
+    """Format. onnx needs `pip install 'stylemill[onnx]'`; pt-examples is a checkpoint for pytorch/examples."""
+
+    out: str = ""
+    """Location of the file to write: a name with a suffix, or a folder."""
+
+    registry: str | None = None
+    """Registry that registry:STYLE refers to; by default STYLEMILL_REGISTRY of the environment."""
+
+    storage: StorageOptions = field(default_factory=StorageOptions)
+
+    def __post_init__(self) -> None:
+        if not self.from_:
+            raise ConfigError("from", None, "is required", "give the location of a style model")
+        if not self.out:
+            raise ConfigError("out", None, "is required", "give the location of the file to write")
+
+    def out_uri(self, style: str, suffix: str) -> str:
+        """Return the location of the file; in a folder it is named after the style."""
+        uri = resolve(self.out)
+        return uri if "." in last_component(uri) else join(uri, style + suffix)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowConfig:
+    """Settings of ``models show``."""
+
+    uri: str = ""
+    """Location of a style model, or registry:STYLE[@VERSION]."""
+
+    registry: str | None = None
+    """Registry that registry:STYLE refers to; by default STYLEMILL_REGISTRY of the environment."""
+
+    storage: StorageOptions = field(default_factory=StorageOptions)
+
+    def __post_init__(self) -> None:
+        if not self.uri:
+            raise ConfigError("uri", None, "is required", "give the location of a style model")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the verb."""
+    return run_subcommand("models", SUBCOMMANDS, arguments)
+
+
+def import_model(config: ImportConfig) -> int:
+    """Convert a checkpoint and print what it was."""
+    from stylemill.exchange.convert import convert
+    from stylemill.style_model import save_style_model
+
+    storage = Storage(config.storage)
+    data = _read(storage, "from", config.from_)
+    model = convert(data, source=config.from_, name=config.style_name, tanh_scale=config.tanh_scale)
+    with writing_output(config.out):
+        saved = save_style_model(storage, config.out_uri, model)
+    imported = saved.metadata["imported"]
+    print(f"{config.from_} is a checkpoint of {imported['layout']}, sha256 {imported['sha256'][:DIGITS]}")
+    for key, value in imported["notes"].items():
+        print(f"  {key}: {value}")
+    print(f"{saved.name}@{saved.version}: {config.out_uri}, sha256 {saved.sha256[:DIGITS]}")
+    return 0
+
+
+def export_model(config: ExportConfig) -> int:
+    """Write a style model in another format, after a comparison with the network."""
+    from stylemill.exchange.export import SUFFIXES, check_format, export
+
+    check_format(config.to)
+    storage = Storage(config.storage)
+    _, model = _load(storage, config.from_, config.registry)
+    exported = export(model, config.to)
+    uri = config.out_uri(model.name, SUFFIXES[config.to])
+    with writing_output(config.out):
+        storage.write_bytes(uri, exported.data)
+    print(f"{model.name}@{model.version} as {config.to}: {uri}, {len(exported.data):,} bytes")
+    print(f"  {exported.description}")
+    print(f"  read back, it differs from the network by at most {exported.difference:.4f} of 255 levels")
+    return 0
+
+
+def show_model(config: ShowConfig) -> int:
+    """Print what a style model is, how it was trained and what it costs on this machine."""
+    storage = Storage(config.storage)
+    uri, model = _load(storage, config.uri, config.registry)
+    for heading, text in model_card(storage, uri, model):
+        print(f"{heading:<12}{text}")
+    return 0
+
+
+def _load(storage: Storage, uri: str, registry: str | None) -> tuple[str, StyleModel]:
+    """Return the location of a model, and the model."""
+    from stylemill.registry import locate_model
+    from stylemill.style_model import load_style_model
+
+    located = locate_model(storage, uri, registry)
+    return located, load_style_model(storage, located)
+
+
+def _read(storage: Storage, field_name: str, uri: str) -> bytes:
+    """Read a file of bounded size; raise ConfigError if it does not exist or is too large."""
+    from stylemill.errors import ObjectNotFound
+    from stylemill.exchange.foreign import MAX_BYTES
+
+    located = resolve(uri)
+    try:
+        size_bytes = storage.stat(located).size_bytes
+        if size_bytes > MAX_BYTES:
+            problem = f"has {size_bytes / 2**20:,.0f} MiB, more than any style network"
+            raise ConfigError(field_name, uri, problem, f"give a file of at most {MAX_BYTES >> 20} MiB")
+        return storage.read_bytes(located)
+    except ObjectNotFound as error:
+        raise ConfigError(field_name, uri, "does not exist", "give the location of a file") from error
 
 
 def model_card(storage: Storage, uri: str, model: StyleModel) -> Iterator[tuple[str, str]]:
-    """Yield what a model is, as pairs of a heading and a sentence; the last ones take a second to measure."""
+    """Yield a description of a model as pairs of heading and text; the last ones take a second to measure."""
     architecture, metadata = model.architecture, model.metadata
     num_parameters = sum(tensor.numel() for tensor in model.state_dict.values())
     yield "style", f"{model.name}, version {model.version}"
@@ -36,7 +198,7 @@ def model_card(storage: Storage, uri: str, model: StyleModel) -> Iterator[tuple[
     yield "network", f"{_network(architecture)}; {num_parameters:,} parameters"
     yield "pixels", _pixels(architecture.pixels)
     yield from _history(metadata)
-    yield "sample", _sample(storage, uri) or "none beside the file"
+    yield "sample", _sample(storage, uri) or "none next to the file"
     yield from _cost(model)
 
 
@@ -55,7 +217,7 @@ def _pixels(pixels: PixelConvention) -> str:
 
 
 def _history(metadata: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield how a model was trained, as far as it says so; metadata may hold anything."""
+    """Yield how a model was trained, as far as its metadata, which may hold anything, records it."""
     imported = metadata.get("imported")
     if isinstance(imported, dict):
         yield (
@@ -64,7 +226,7 @@ def _history(metadata: dict[str, Any]) -> Iterator[tuple[str, str]]:
         )
         notes = imported.get("notes")
         if isinstance(notes, dict) and notes:
-            yield "it says", ", ".join(f"{key} {value}" for key, value in notes.items())
+            yield "notes", ", ".join(f"{key} {value}" for key, value in notes.items())
     config = metadata.get("config")
     if isinstance(config, dict):
         seen = f"{metadata.get('steps')} steps of {config.get('batch_size')} crops of {config.get('crop_px')} px"
@@ -83,15 +245,15 @@ def _history(metadata: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if losses:
         yield "last loss", f"{sum(losses) / len(losses):.4f}, mean of the last {len(losses)} steps"
     if not isinstance(imported, dict) and not isinstance(config, dict):
-        yield "trained", "the file does not say how"
+        yield "trained", "not recorded in the file"
 
 
 def _sample(storage: Storage, uri: str) -> str | None:
-    """Return the newest sample sheet that training left beside the file, or None."""
+    """Return the newest sample picture that training wrote next to the file, or None."""
     try:
         samples = [found.uri for found in storage.list_objects(join(parent(uri), "samples"))]
     except StorageError:
-        return None  # a location that cannot be listed, such as a web server's
+        return None  # the location cannot be listed, such as a web server's
     return max((sample for sample in samples if sample.endswith(".jpg")), default=None)
 
 
@@ -99,189 +261,24 @@ def _cost(model: StyleModel) -> Iterator[tuple[str, str]]:
     import numpy as np
     import torch
 
-    from stylemill.nn.cpu.layers import folded, not_folded
+    from stylemill.nn.cpu.layers import describe_folded, describe_unfolded
     from stylemill.nn.fast_net import FastNet
 
     net = FastNet(model.build_network(), precision="auto")
     grain = np.random.default_rng(0).integers(0, 256, (TRIAL_SIDE_PX, TRIAL_SIDE_PX, 3), dtype=np.uint8)
-    net.stylize(grain)  # what is done once is not the cost of an image
+    net.stylize(grain)  # warm-up: what happens once is not the cost of an image
     seconds = []
-    for _ in range(TRIALS):
+    for _ in range(NUM_TRIALS):
         start_s = time.perf_counter()
         net.stylize(grain)
         seconds.append(time.perf_counter() - start_s)
     per_megapixel = min(seconds) / (TRIAL_SIDE_PX**2 / 1e6)
     threads = torch.get_num_threads()
-    where = f"here, {net.precision} on {threads} thread" + "s" * (threads > 1)
-    how = f"best of {TRIALS} images of {TRIAL_SIDE_PX} x {TRIAL_SIDE_PX} px"
+    where = f"on this machine, {net.precision} on {threads} thread" + "s" * (threads > 1)
+    how = f"best of {NUM_TRIALS} images of {TRIAL_SIDE_PX} x {TRIAL_SIDE_PX} px"
     yield "cost", f"{per_megapixel:.3f} s per megapixel {where} ({how})"
-    yield "fast form", "; ".join(folded(model.architecture))
-    yield "not folded", "; ".join(not_folded(model.architecture)) or "nothing"
-
-
-MODEL_FILE = "style.safetensors"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImportConfig:
-    """What to convert."""
-
-    from_: str = ""
-    """Location of a checkpoint (.pth, .model) of one of the networks that docs/models.md lists."""
-
-    out: str = ""
-    """Where the style model goes: a name that ends in .safetensors, or a folder for style.safetensors."""
-
-    name: str | None = None
-    """Name of the style; by default the stem of the checkpoint's name."""
-
-    tanh_scale: float | None = None
-    """The network ends in a tanh times this, which its keys do not tell: 150 for rrmina's TransformerNetworkTanh."""
-
-    storage: StorageOptions = field(default_factory=StorageOptions)
-
-    def __post_init__(self) -> None:
-        if not self.from_:
-            raise ConfigError("from", self.from_, "is missing", "give --from URI, the location of a checkpoint")
-        if not self.out:
-            raise ConfigError("out", self.out, "is missing", "give --out URI, where the style model goes")
-        if self.tanh_scale is not None:
-            check_within("tanh_scale", self.tanh_scale, 1e-3, 1e5)
-        if not can_name_folder(self.style_name):
-            raise ConfigError("name", self.style_name, "is no folder name", "give another --name")
-
-    @property
-    def style_name(self) -> str:
-        """Name of the style."""
-        file = last_component(self.from_)
-        return self.name or file.rpartition(".")[0] or file
-
-    @property
-    def out_uri(self) -> str:
-        """Location of the style model."""
-        uri = resolve(self.out)
-        return uri if uri.endswith(".safetensors") else join(uri, MODEL_FILE)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportConfig:
-    """What to write, and how."""
-
-    from_: str = ""
-    """Location of a style model, or registry:STYLE[@VERSION]."""
-
-    to: Literal["onnx", "torchscript", "safetensors", "pt-examples"] = "onnx"
-    """Format. onnx needs `pip install 'stylemill[onnx]'`; pt-examples is a checkpoint for pytorch/examples."""
-
-    out: str = ""
-    """Where the file goes: a name with a suffix, or a folder."""
-
-    registry: str | None = None
-    """Registry that registry:STYLE means; by default the environment's STYLEMILL_REGISTRY."""
-
-    storage: StorageOptions = field(default_factory=StorageOptions)
-
-    def __post_init__(self) -> None:
-        if not self.from_:
-            raise ConfigError("from", self.from_, "is missing", "give --from URI, the location of a style model")
-        if not self.out:
-            raise ConfigError("out", self.out, "is missing", "give --out URI, where the file goes")
-
-    def out_uri(self, style: str, suffix: str) -> str:
-        """Location of the file; in a folder it is called after the style."""
-        uri = resolve(self.out)
-        return uri if "." in last_component(uri) else join(uri, style + suffix)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShowConfig:
-    """Which model."""
-
-    uri: str = ""
-    """Location of a style model, or registry:STYLE[@VERSION]."""
-
-    registry: str | None = None
-    """Registry that registry:STYLE means; by default the environment's STYLEMILL_REGISTRY."""
-
-    storage: StorageOptions = field(default_factory=StorageOptions)
-
-    def __post_init__(self) -> None:
-        if not self.uri:
-            raise ConfigError("uri", self.uri, "is missing", "give the location of a style model")
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Run a subcommand."""
-    return run_subcommand("models", SUBCOMMANDS, arguments)
-
-
-def import_model(config: ImportConfig) -> int:
-    """Convert a checkpoint and say what it was."""
-    from stylemill.exchange.convert import convert
-    from stylemill.style_model import save_style_model
-
-    storage = Storage(config.storage)
-    data = _read(storage, "from", config.from_)
-    model = convert(data, source=config.from_, name=config.style_name, tanh_scale=config.tanh_scale)
-    with writing_output(config.out):
-        saved = save_style_model(storage, config.out_uri, model)
-    imported = saved.metadata["imported"]
-    print(f"{config.from_} is a checkpoint of {imported['layout']}, sha256 {imported['sha256'][:DIGITS]}")
-    for key, value in imported["notes"].items():
-        print(f"  {key}: {value}")
-    print(f"{saved.name}@{saved.version}: {config.out_uri}, sha256 {saved.sha256[:DIGITS]}")
-    return 0
-
-
-def export_model(config: ExportConfig) -> int:
-    """Write a style model in another format, checked against the network."""
-    from stylemill.exchange.export import SUFFIXES, check_format, export
-
-    check_format(config.to)
-    storage = Storage(config.storage)
-    _, model = _load(storage, config.from_, config.registry)
-    exported = export(model, config.to)
-    uri = config.out_uri(model.name, SUFFIXES[config.to])
-    with writing_output(config.out):
-        storage.write_bytes(uri, exported.data)
-    print(f"{model.name}@{model.version} as {config.to}: {uri}, {len(exported.data):,} bytes")
-    print(f"  {exported.description}")
-    print(f"  read back, it differs from the network by at most {exported.difference:.4f} of 255 levels")
-    return 0
-
-
-def show_model(config: ShowConfig) -> int:
-    """Print what a style model is, how it came about and what it costs here."""
-    storage = Storage(config.storage)
-    uri, model = _load(storage, config.uri, config.registry)
-    for heading, text in model_card(storage, uri, model):
-        print(f"{heading:<12}{text}")
-    return 0
-
-
-def _load(storage: Storage, uri: str, registry: str | None) -> tuple[str, StyleModel]:
-    """Return where a model lies, and the model."""
-    from stylemill.registry import locate_model
-    from stylemill.style_model import load_style_model
-
-    located = locate_model(storage, uri, registry)
-    return located, load_style_model(storage, located)
-
-
-def _read(storage: Storage, field_name: str, uri: str) -> bytes:
-    """Read a file of bounded size; ConfigError if there is none."""
-    from stylemill.errors import ObjectNotFound
-    from stylemill.exchange.foreign import MAX_BYTES
-
-    located = resolve(uri)
-    try:
-        size_bytes = storage.stat(located).size_bytes
-        if size_bytes > MAX_BYTES:
-            problem = f"holds {size_bytes / 2**20:,.0f} MiB, more than any style network"
-            raise ConfigError(field_name, uri, problem, f"give a file of at most {MAX_BYTES >> 20} MiB")
-        return storage.read_bytes(located)
-    except ObjectNotFound as error:
-        raise ConfigError(field_name, uri, "does not exist", "give the location of a file") from error
+    yield "fast form", "; ".join(describe_folded(model.architecture))
+    yield "not folded", "; ".join(describe_unfolded(model.architecture)) or "nothing"
 
 
 SUBCOMMANDS: dict[str, Subcommand[Any]] = {
@@ -298,7 +295,7 @@ SUBCOMMANDS: dict[str, Subcommand[Any]] = {
         positional="from",
     ),
     "show": Subcommand(
-        does="say what a style model is, how it was trained and what it costs on this machine",
+        does="print what a style model is, how it was trained and what it costs on this machine",
         config=ShowConfig,
         run=show_model,
         positional="uri",

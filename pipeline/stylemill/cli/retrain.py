@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the verb; return 0 once a decision stands, also if another firing is at work on it."""
-    description = "Train a candidate and promote it if it is better; the same command again goes on."
+    """Run the verb; return 0 once a decision is made, or if another firing is running."""
+    description = "Train a candidate and promote it if it is better; running the same command again resumes."
     config = parse(RetrainConfig, "retrain", description, arguments, presets=PRESETS)
     return 0 if config is None else run(config)
 
 
 def run(config: RetrainConfig) -> int:
-    """Do a firing, tell how it goes and return the exit code."""
+    """Run one firing, print its stages and return the exit code."""
     from stylemill.retraining.retrain import retrain
 
     result = retrain(config, train_candidate, lambda stage: print(stage, flush=True))
@@ -66,11 +66,11 @@ def print_outcome(result: RetrainResult) -> None:
     print(f"{outcome.style}: {outcome.decision} ({outcome.reason})")
     print(f"champion: {outcome.champion or 'none'}")
     if not result.is_notified:
-        print("note: the webhook did not take the outcome; the next firing tries again")
+        print("note: the webhook did not accept the outcome; the next firing tries again")
 
 
 def write_page(config: RetrainConfig) -> None:
-    """Write the page about all decisions and print where it is."""
+    """Write the page about all decisions and print its location."""
     from stylemill.registry import registry_uri
     from stylemill.retraining.reporting import write_retraining_page
     from stylemill.storage import Storage

@@ -1,11 +1,11 @@
-"""SIGTERM, as `jobs stop`, ending pods and preempted machines send it, ends a verb in order.
+"""The surroundings of a verb: SIGTERM ends it in order, and a Ray session is open while it runs.
 
-Connecting to Ray: the cluster that this process belongs to, or one of its own on this machine.
+``jobs stop``, ending pods and preempted machines send SIGTERM. ``ray_session`` connects to the cluster that this
+process is a job of, or starts one on this machine.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import signal
@@ -20,39 +20,41 @@ from stylemill.errors import ClusterError, ConfigError
 log = logging.getLogger(__name__)
 
 TERMINATED = 128 + signal.SIGTERM
-"""Exit code after SIGTERM, as shells have it."""
+"""Exit code after SIGTERM, the same as a shell's."""
+OBJECT_STORE_BYTES = 512 * 2**20
+MAX_STARTS = 3
+"""Ray waits 30 seconds for its processes to start; a busy machine may need several attempts."""
 
 
 @contextmanager
 def unwinding_on_sigterm() -> Iterator[threading.Event]:
-    """While the body runs, let SIGTERM raise KeyboardInterrupt in the main thread, so that leases are given back.
+    """While the body runs, let SIGTERM raise KeyboardInterrupt in the main thread, so that leases are released.
 
-    It is KeyboardInterrupt because that is what Ray's blocking calls pass on. Later signals are ignored: the first one
-    has told.
+    It is KeyboardInterrupt because Ray's blocking calls let that one through. Signals after the first are ignored.
 
     Yields:
         An event that is set if a KeyboardInterrupt comes from SIGTERM.
     """
-    told = threading.Event()
+    received = threading.Event()
 
     def end(*_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        told.set()
+        received.set()
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
-        yield told  # Python delivers signals to the main thread alone
+        yield received  # Python runs signal handlers only in the main thread
         return
     before = signal.signal(signal.SIGTERM, end)
     try:
-        yield told
+        yield received
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
 def keeping_sigterm() -> Iterator[None]:
-    """Put what SIGTERM does now back after the body, which may change it: ``ray.init`` does."""
+    """Restore the handler of SIGTERM after the body, which may replace it: ``ray.init`` does."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -61,20 +63,15 @@ def keeping_sigterm() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-OBJECT_STORE_BYTES = 512 * 2**20
-MAX_STARTS = 3
-"""Ray gives its processes 30 seconds to start, which a busy machine may need more than once."""
-
-
-@contextlib.contextmanager
+@contextmanager
 def ray_session(num_cpus: int | None = None) -> Iterator[None]:
-    """Connect to Ray for the length of the block.
+    """Connect to Ray while the block runs.
 
-    Inside a Ray job (``RAY_ADDRESS`` is set) this is the job's cluster. Otherwise a cluster of this process's own is
-    started on this machine; its workers inherit this process's environment, and so its storage credentials.
+    Inside a Ray job (``RAY_ADDRESS`` is set) this is the job's cluster. Otherwise a new cluster is started on this
+    machine; its workers inherit this process's environment, and so its storage credentials.
 
     Args:
-        num_cpus: CPUs of an own cluster; by default all of the machine's.
+        num_cpus: CPUs of a new cluster; by default all of the machine's.
 
     Raises:
         ConfigError: ``RAY_ADDRESS`` is a dashboard's URL.
@@ -82,8 +79,8 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
     """
     address = os.environ.get("RAY_ADDRESS", "")
     if address.startswith(("http://", "https://")):
-        cure = "put `submit` before the verb to run it there, or unset the variable to run it here"
-        raise ConfigError("RAY_ADDRESS", address, "is a dashboard's URL, to which no driver can attach", cure)
+        cure = "put `submit` before the command to run it there, or unset the variable to run it here"
+        raise ConfigError("RAY_ADDRESS", address, "is the URL of a dashboard, to which no driver can connect", cure)
     # Ray reads these when it is imported.
     os.environ.setdefault("RAY_DEDUP_LOGS", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -108,7 +105,7 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what ends a run is raised, and told once
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # an error that ends a run is raised, and printed once
     try:
         yield
     finally:
@@ -116,7 +113,7 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
 
 
 def _start_here(num_cpus: int | None) -> None:
-    """Start a cluster of this process's own, again where Ray gave up waiting for its processes."""
+    """Start a cluster on this machine; try again if Ray gave up waiting for its processes."""
     import ray
 
     from stylemill.ray_internals import has_start_timed_out
@@ -132,7 +129,7 @@ def _start_here(num_cpus: int | None) -> None:
                 log_to_driver=False,
             )
             return
-        except Exception as error:  # Ray has no class for it
+        except Exception as error:  # Ray raises a plain Exception
             if not has_start_timed_out(error):
                 raise
             log.info("Ray's processes did not start in time; starting them again")
@@ -143,14 +140,14 @@ def _start_here(num_cpus: int | None) -> None:
     )
 
 
-@contextlib.contextmanager
+@contextmanager
 def _quiet_stderr() -> Iterator[None]:
-    """Drop what Ray's native code writes to stderr while it starts; what goes wrong there is raised as well."""
+    """Discard what Ray's native code writes to stderr while it starts; errors there are raised as well."""
     sys.stderr.flush()
     saved = os.dup(2)
     try:
-        with Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
+        with Path(os.devnull).open("w") as devnull:
+            os.dup2(devnull.fileno(), 2)
         yield
     finally:
         os.dup2(saved, 2)
@@ -158,7 +155,7 @@ def _quiet_stderr() -> Iterator[None]:
 
 
 def _tighten_token() -> None:
-    """Make Ray's authentication token readable by its owner alone; Ray writes it with mode 0644."""
+    """Make Ray's authentication token readable only by its owner; Ray writes it with mode 0644."""
     token = Path.home() / ".ray" / "auth_token"
     if token.exists():
         token.chmod(0o600)

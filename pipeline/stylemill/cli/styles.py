@@ -1,4 +1,4 @@
-"""``stylemill styles add|list|show|promote|rollback|delete``: a registry of styles, their versions and champions."""
+"""``stylemill styles add|list|show|promote|rollback|delete``: manage a registry of styles, versions and champions."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from stylemill.registry import Promotion, Registry, StyleReference, Version, reg
 from stylemill.storage import Storage, StorageOptions, resolve
 
 DIGITS = 12
+"""Digits of a SHA-256 that are printed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RegistryConfig:
-    """Which registry."""
+    """The registry to use."""
 
     registry: str | None = None
-    """Location of the registry; by default the environment's STYLEMILL_REGISTRY."""
+    """Location of the registry; by default STYLEMILL_REGISTRY of the environment."""
 
     storage: StorageOptions = field(default_factory=StorageOptions)
 
     @property
     def location(self) -> str:
-        """Where the registry is.
+        """Location of the registry.
 
         Raises:
-            ConfigError: nobody said.
+            ConfigError: neither the config nor the environment has one.
         """
         return registry_uri(self.registry, "styles")
 
@@ -39,70 +40,74 @@ class RegistryConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AddConfig(RegistryConfig):
-    """Which model."""
+    """Settings of ``styles add``."""
 
     model: str = ""
     """Location of the style model."""
 
     note: str = ""
-    """Kept with the version, for people."""
+    """Text that is stored with the version, for people."""
 
     promote: bool = False
     """Make it the champion at once."""
 
     def __post_init__(self) -> None:
         if not self.model:
-            raise ConfigError("model", self.model, "is missing", "give the location of a style model")
+            raise ConfigError("model", None, "is required", "give the location of a style model")
 
 
 @dataclass(frozen=True, kw_only=True)
 class StyleConfig(RegistryConfig):
-    """Which style."""
+    """The style to use."""
 
     style: str = ""
     """STYLE, or STYLE@VERSION."""
 
     def __post_init__(self) -> None:
         if not self.style:
-            raise ConfigError("style", self.style, "is missing", "write STYLE or STYLE@VERSION")
+            raise ConfigError("style", None, "is required", "write STYLE or STYLE@VERSION")
 
     @property
     def reference(self) -> StyleReference:
-        """The style and perhaps its version."""
+        """The style, with its version if one is given."""
         return StyleReference.parse(self.style)
 
     @property
     def named_version(self) -> str:
-        """The version; ConfigError if none is named."""
+        """The version.
+
+        Raises:
+            ConfigError: no version is given.
+        """
         version = self.reference.version
         if version is None:
-            raise ConfigError("style", self.style, "names no version", f"write {self.style}@VERSION")
+            raise ConfigError("style", self.style, "has no version", f"write {self.style}@VERSION")
         return version
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChangeConfig(StyleConfig):
-    """Which champion, and why."""
+    """Settings of ``styles promote``."""
 
     reason: str = "by hand"
-    """Kept in the history."""
+    """Text that is stored in the history."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RollbackConfig(ChangeConfig):
-    """Which champion, why, and who is told."""
+    """Settings of ``styles rollback``."""
 
     out: str | None = None
-    """OUT of the style's `stylemill retrain`: the outcome is left there, else by the next firing."""
+    """OUT of the style's `stylemill retrain`, to write the outcome there; without it the next firing writes it."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run a subcommand."""
+    """Run the verb."""
     return run_subcommand("styles", SUBCOMMANDS, arguments)
 
 
 def add(config: AddConfig) -> int:
-    """Add a version; a registry is made where there is none."""
+    """Add a version; create the registry if it does not exist."""
     storage = Storage(config.storage)
     source = resolve(config.model)
     data = _read_model(storage, source)
@@ -122,7 +127,7 @@ def _read_model(storage: Storage, uri: str) -> bytes:
     if not storage.exists(uri):
         raise ConfigError("model", uri, "does not exist", "give the location of a style model")
     data = storage.read_bytes(uri)
-    from_bytes(data, source=uri)  # a file whose weights do not fit must not become a version
+    from_bytes(data, source=uri)  # fails if the weights do not fit the network
     return data
 
 
@@ -131,7 +136,7 @@ def list_styles(config: RegistryConfig) -> int:
     registry = config.open()
     names = registry.styles()
     if not names:
-        print(f"{registry.root} holds no styles")
+        print(f"{registry.root} has no styles")
         return 0
     width = max(map(len, [*names, "STYLE"]))
     print(f"{'STYLE':<{width}}  {'CHAMPION':<14}  {'SINCE (UTC)':<16}  VERSIONS")
@@ -170,7 +175,7 @@ def _promotion_line(promotion: Promotion) -> str:
 
 
 def promote(config: ChangeConfig) -> int:
-    """Change the champion."""
+    """Make a version the champion."""
     version = config.named_version
     registry, style = config.open(), config.reference.style
     champion = registry.champion(style)
@@ -182,7 +187,7 @@ def promote(config: ChangeConfig) -> int:
 
 
 def rollback(config: RollbackConfig) -> int:
-    """Bring an earlier champion back."""
+    """Make an earlier champion the champion again."""
     from stylemill.retraining.firing import roll_back
 
     style, to = config.reference.style, config.reference.version
@@ -192,9 +197,9 @@ def rollback(config: RollbackConfig) -> int:
 
 
 def delete(config: StyleConfig) -> int:
-    """Remove a version's model."""
+    """Delete the model of a version."""
     removed = config.open().delete(config.reference.style, config.named_version)
-    print(f"{removed.style}@{removed.version} was deleted; what is known of it stays")
+    print(f"{removed.style}@{removed.version} was deleted; its record and history remain")
     return 0
 
 
@@ -203,7 +208,7 @@ def _print_change(promotion: Promotion) -> None:
 
 
 def _minute(at: str) -> str:
-    """Return a UTC time of a record to the minute."""
+    """Return the UTC time of a record to the minute."""
     return at[:16].replace("T", " ")
 
 
@@ -228,7 +233,7 @@ SUBCOMMANDS: dict[str, Subcommand[Any]] = {
         positional="style",
     ),
     "delete": Subcommand(
-        does="remove the model of a version that is not the champion: STYLE@VERSION",
+        does="delete the model of a version that is not the champion: STYLE@VERSION",
         config=StyleConfig,
         run=delete,
         positional="style",

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the verb; return 0 when done, 3 when more than ``max_failed_fraction`` of the sources failed."""
-    config = parse(StylizeConfig, "stylize", "Repaint a library; the same command again resumes.", arguments)
+    config = parse(StylizeConfig, "stylize", "Repaint a library; running the same command again resumes.", arguments)
     if config is None:
         return 0
     return run(config)
 
 
 def run(config: StylizeConfig) -> int:
-    """Paint, tell how it goes and return the exit code."""
+    """Paint, print progress and return the exit code."""
     from stylemill.stylizing.preflight import prepare
 
     prepared = prepare(config)
@@ -37,7 +37,7 @@ def run(config: StylizeConfig) -> int:
     with ray_session():
         result = paint(config, prepared)
     if result.already_committed:
-        print(f"nothing to do since run {result.success.run_id}, committed at {result.success.finished_at}")
+        print(f"nothing new since run {result.success.run_id}, committed at {result.success.finished_at}")
         return 0
     print_summary(result)
     write_report(config, result)
@@ -45,7 +45,7 @@ def run(config: StylizeConfig) -> int:
 
 
 def paint(config: StylizeConfig, prepared: object) -> BulkResult:
-    """Paint a prepared run under a live line."""
+    """Paint a prepared run and show its progress."""
     from stylemill.stylizing.preflight import PreparedRun
     from stylemill.stylizing.ray_pipeline import choose_num_actors
     from stylemill.stylizing.run import stylize
@@ -53,7 +53,7 @@ def paint(config: StylizeConfig, prepared: object) -> BulkResult:
     assert isinstance(prepared, PreparedRun)
     actors, threads = choose_num_actors(config), config.threads_per_actor
     limit_pixels = prepared.largest_whole_pixels
-    larger = "images that do not fit the GPU are painted on the CPU, in tiles"
+    larger = "images that do not fit on the GPU are painted on the CPU, in tiles"
     if limit_pixels is not None:
         larger = f"images above {limit_pixels / 1e6:.1f} megapixels are painted in tiles"
     print(
@@ -69,7 +69,7 @@ def paint(config: StylizeConfig, prepared: object) -> BulkResult:
 
 
 def progress_text(progress: Progress) -> str:
-    """Return the live line: how far, how fast, what failed, how long to go."""
+    """Return the progress line: images done, rate, failures and time left."""
     done = progress.num_resumed + progress.num_finished
     failed = progress.counts.get("failed", 0)
     return (
@@ -79,17 +79,17 @@ def progress_text(progress: Progress) -> str:
 
 
 def write_report(config: StylizeConfig, result: BulkResult) -> None:
-    """Write the run's page and print where it is."""
+    """Write the report of the run and print its location."""
     from stylemill.report.write import load_bulk_report, write_bulk_report
     from stylemill.storage import Storage
 
     storage = Storage(config.storage)
-    warnings.simplefilter("ignore")  # Pillow's, about pictures that were painted all the same
+    warnings.simplefilter("ignore")  # Pillow's, about pictures that were painted anyway
     print_report(lambda: write_bulk_report(storage, result.layout, load_bulk_report(storage, result.layout)))
 
 
 def print_summary(result: BulkResult) -> None:
-    """Print what came of a run and where it lies."""
+    """Print the result of a run and the locations of its images and manifest."""
     progress = result.progress
     print(f"{counts_text(result.success.counts)} in {duration(result.wall_s)}", end="")
     print(f" ({progress.images_per_s:.2f} images/s over {duration(progress.busy_s)})")

@@ -1,4 +1,4 @@
-"""What a person sees while a job runs: one live line on a terminal, a line now and then elsewhere."""
+"""Output for people: the progress line of a running job, and durations and counts as text."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from collections.abc import Callable, Mapping
 from stylemill.errors import StorageError
 from stylemill.submission.config import PROGRESS_MARK
 
-QUIET_PERIOD_S = 10.0
+LOG_PERIOD_S = 10.0
+"""Seconds between two progress lines when stderr is not a terminal."""
 
 
 class LiveLine:
-    """One line that is rewritten in place on a terminal, and printed every 10 seconds off one."""
+    """Shows progress on stderr: a line rewritten in place on a terminal, else a plain line every 10 seconds.
+
+    Not rich.live.Live: off a terminal it prints the last state alone, and importing it takes 0.2 s.
+    """
 
     def __init__(self) -> None:
         self._is_terminal = sys.stderr.isatty()
@@ -28,7 +32,7 @@ class LiveLine:
             width = shutil.get_terminal_size().columns - 1
             sys.stderr.write("\r\x1b[2K" + text[:width])
             sys.stderr.flush()
-        elif time.monotonic() - self._last_s >= QUIET_PERIOD_S:
+        elif time.monotonic() - self._last_s >= LOG_PERIOD_S:
             self._print(text)
         self._shown = text
 
@@ -37,13 +41,13 @@ class LiveLine:
         self._last_s, self._printed = time.monotonic(), text
 
     def clear(self) -> None:
-        """Make room for a line that stays; the next state appears below it."""
+        """Erase the line, so that other text can be printed; the next state appears below that text."""
         if self._is_terminal and self._shown:
             sys.stderr.write("\r\x1b[2K")
             sys.stderr.flush()
 
     def close(self) -> None:
-        """Leave the last state standing."""
+        """End the line and keep the last state visible."""
         if self._is_terminal and self._shown:
             sys.stderr.write("\n")
             sys.stderr.flush()
@@ -52,7 +56,7 @@ class LiveLine:
 
 
 def print_report(write: Callable[[], str]) -> None:
-    """Write a report and print where it is; one that cannot be written is a note, since what it tells of is there.
+    """Write a report and print its location; if it cannot be written, print a note, because the results exist.
 
     Args:
         write: writes the report and returns its location.
@@ -66,7 +70,7 @@ def print_report(write: Callable[[], str]) -> None:
 
 
 def duration(seconds: float | None) -> str:
-    """Return seconds as a person says them: ``42 s``, ``3 min 05 s``, ``2 h 10 min``."""
+    """Return seconds as ``42 s``, ``3 min 05 s`` or ``2 h 10 min``."""
     if seconds is None:
         return "?"
     whole = round(seconds)

@@ -1,4 +1,7 @@
-"""``stylemill train``: train one style."""
+"""``stylemill train``: train one style.
+
+``learn``, ``print_summary`` and ``write_report`` also serve ``retrain`` and the demos.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +24,13 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the verb."""
-    description = "Train one style; the same command again resumes."
+    description = "Train one style; running the same command again resumes."
     config = parse(TrainConfig, "train", description, arguments, presets=PRESETS)
     return 0 if config is None else run(config)
 
 
 def run(config: TrainConfig) -> int:
-    """Train, tell how it goes and return the exit code."""
+    """Train, print progress and return the exit code."""
     from stylemill.training.preflight import prepare
 
     prepared = prepare(config)
@@ -50,13 +53,13 @@ def run(config: TrainConfig) -> int:
 
 
 def learn(prepared: PreparedTraining) -> TrainResult:
-    """Train a prepared run under a live line."""
+    """Train a prepared run and show its progress."""
     from stylemill.training.train import train
 
-    line, shown = LiveLine(), _Events()
+    line, events = LiveLine(), _EventPrinter()
 
     def show(progress: TrainProgress) -> None:
-        shown.print_new(progress)
+        events.print_new(progress)
         line.show(progress_text(progress))
 
     try:
@@ -68,10 +71,10 @@ def learn(prepared: PreparedTraining) -> TrainResult:
 
 @contextmanager
 def _stop_on_sigterm() -> Iterator[threading.Event]:
-    """Set an event at SIGTERM, as preempted machines and ending pods send it, while the body runs."""
+    """Yield an event that SIGTERM sets, as preempted machines and ending pods receive it, while the body runs."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield stop  # Python delivers signals to the main thread alone
+        yield stop  # Python runs signal handlers only in the main thread
         return
     before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
     try:
@@ -80,8 +83,8 @@ def _stop_on_sigterm() -> Iterator[threading.Event]:
         signal.signal(signal.SIGTERM, before)
 
 
-class _Events:
-    """Prints each thing that a person should know once."""
+class _EventPrinter:
+    """Prints every event of a training, and that it was resumed, once."""
 
     def __init__(self) -> None:
         self._resumed_at: int | None = None
@@ -98,7 +101,7 @@ class _Events:
 
 
 def progress_text(progress: TrainProgress) -> str:
-    """Return the live line: how far, the loss, how fast, how long to go."""
+    """Return the progress line: step, loss, rate and time left."""
     if progress.resumed_at is None:
         return "starting workers"
     if not progress.images_per_s:
@@ -110,7 +113,7 @@ def progress_text(progress: TrainProgress) -> str:
 
 
 def write_report(config: TrainConfig, result: TrainResult) -> None:
-    """Write the run's page and print where it is."""
+    """Write the report of the run and print its location."""
     from stylemill.report.write import load_training_report, write_training_report
     from stylemill.storage import Storage
 
@@ -120,7 +123,7 @@ def write_report(config: TrainConfig, result: TrainResult) -> None:
 
 
 def print_summary(result: TrainResult) -> None:
-    """Print what came of a training run."""
+    """Print the result of a training run."""
     progress = result.progress
     if result.header is None:
         print(f"stopped at step {progress.step:,} of {progress.steps:,}; the same command resumes")

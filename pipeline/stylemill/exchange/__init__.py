@@ -1,1 +1,1 @@
-"""Import of style models from other implementations, and export to their formats."""
+"""Import of other implementations' checkpoints, and export of style models to ONNX, TorchScript and others."""

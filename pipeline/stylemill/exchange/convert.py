@@ -1,6 +1,8 @@
-"""From a checkpoint of another implementation to a style model.
+"""Conversion of a foreign checkpoint to a style model, and of a network to raw pixels.
 
-The same network on the scale of 0 to 255: its pre- and post-processing inside its first and last convolution.
+``convert`` recognises the layout of a checkpoint by its keys. ``with_raw_pixels`` folds the pre- and post-processing of
+a network into its first and last convolution, so that it maps levels of 0 to 255 to levels of 0 to 255, as exported
+models do.
 """
 
 from __future__ import annotations
@@ -22,9 +24,9 @@ from stylemill.style_model import StyleModel
 
 BASE_WIDTH = 32
 """Channels of the first convolution at width 1."""
-MOSTLY = 0.5
-"""Share of a layout's keys from which on a checkpoint is a variant of it, not something else."""
-_NAMED = 4
+VARIANT_SHARE = 0.5
+"""A checkpoint with at least this share of a layout's keys is reported as a variant of it."""
+_MAX_KEYS_SHOWN = 4
 
 
 def convert(data: bytes, *, source: str, name: str, tanh_scale: float | None = None) -> StyleModel:
@@ -32,24 +34,24 @@ def convert(data: bytes, *, source: str, name: str, tanh_scale: float | None = N
 
     Args:
         data: the whole file.
-        source: where it came from, for messages.
-        name: of the style.
-        tanh_scale: what the network's final tanh is multiplied by, for layouts whose keys do not tell; None without.
+        source: location of the file, for messages.
+        name: name of the style.
+        tanh_scale: factor after a final tanh, for layouts whose keys do not show it; None if there is no tanh.
 
     Raises:
-        ConfigError: the file cannot be read safely, its layout is not known, or its shapes do not fit.
+        ConfigError: the file cannot be read safely, its layout is unknown, or its shapes do not fit.
     """
     checkpoint = read_checkpoint(data, source=source)
     layout = _recognise(set(checkpoint.tensors), source)
     state_dict = {ours: checkpoint.tensors[theirs] for ours, theirs in layout.keys.items()}
     architecture = _architecture(layout, state_dict, tanh_scale)
     _check_shapes(layout, architecture, state_dict, source)
-    # A tensor may be a small storage seen many times: only now that shapes are known is it copied.
+    # A tensor may be an expanded view of a small storage: it is copied only after its shape is checked.
     weights = {key: tensor.to(torch.float32).contiguous() for key, tensor in state_dict.items()}
     for key, tensor in weights.items():
         if not bool(torch.isfinite(tensor).all()):
             problem = f"holds values in {layout.keys[key]} that are not finite"
-            raise ConfigError("from", source, problem, "give a checkpoint of a training that went well")
+            raise ConfigError("from", source, problem, "give a checkpoint of a training that did not diverge")
     return StyleModel(
         name=name,
         version=_version(weights),
@@ -64,26 +66,28 @@ def _recognise(keys: set[str], source: str) -> Layout:
     if not differing:
         return layout
     known = set(layout.keys.values())
-    if len(known & keys) < MOSTLY * len(known):
-        some = ", ".join(sorted(keys)[:_NAMED])
+    if len(known & keys) < VARIANT_SHARE * len(known):
+        some = ", ".join(sorted(keys)[:_MAX_KEYS_SHOWN])
         names = "; ".join(layout.name for layout in LAYOUTS)
-        problem = f"is of no known layout: it holds {len(keys)} tensors such as {some}"
-        raise ConfigError("from", source, problem, f"known are {names}")
-    lacking, beyond = sorted(known - keys), sorted(differing - known)
-    parts = [f"{word} {', '.join(some[:_NAMED])}" for word, some in (("lacks", lacking), ("adds", beyond)) if some]
+        problem = f"has an unknown layout: it holds {len(keys)} tensors such as {some}"
+        raise ConfigError("from", source, problem, f"the known layouts are {names}")
+    missing, extra = sorted(known - keys), sorted(differing - known)
+    parts = [
+        f"{word} {', '.join(some[:_MAX_KEYS_SHOWN])}" for word, some in (("lacks", missing), ("adds", extra)) if some
+    ]
     problem = f"is almost {layout.name}, but {' and '.join(parts)}"
     raise ConfigError("from", source, problem, "give a checkpoint of that network as it was published")
 
 
 def _architecture(layout: Layout, state_dict: Mapping[str, Tensor], tanh_scale: float | None) -> Architecture:
-    # The published networks are of width 1; narrower ones differ in nothing else.
+    # The published networks have width 1; narrower ones differ in the width alone.
     first = state_dict["stem.conv.weight"]
     width = len(first) / BASE_WIDTH if first.dim() and 0 < len(first) <= 4 * BASE_WIDTH else 1.0
     architecture = Architecture(width=width, upsampling=layout.upsampling, pixels=layout.pixels)
     if tanh_scale is None:
         return architecture
     if not layout.may_end_in_tanh:
-        problem = f"is of no use: {layout.name} has no variant that ends in a tanh"
+        problem = f"does not apply: {layout.name} has no variant that ends in a tanh"
         raise ConfigError("tanh_scale", tanh_scale, problem, "leave it out")
     return replace(architecture, output="tanh", pixels=replace(layout.pixels, output_scale=tanh_scale))
 
@@ -120,14 +124,14 @@ def _version(weights: Mapping[str, Tensor]) -> str:
 
 
 def with_raw_pixels(net: TransformerNet) -> TransformerNet:
-    """Return a copy that takes and gives levels of 0 to 255, red first; exact up to rounding.
+    """Return a copy whose input and output are levels of 0 to 255, red first; exact up to rounding.
 
-    Reflection padding and a scale and shift per channel can be done in either order, so the shift of the input becomes
-    a bias of the first convolution, without an error at the border. A tanh cannot be passed: its scale stays with
-    the network, in ``architecture.pixels.output_scale``.
+    Reflection padding commutes with a scale and shift per channel, so the shift of the input becomes a bias of the
+    first convolution, without an error at the border. A scale cannot be folded through a tanh: it stays in
+    ``architecture.pixels.output_scale``.
 
     Raises:
-        ValueError: a tanh of another scale for each channel.
+        ValueError: the tanh would need a different scale for each channel.
     """
     pixels, is_linear = net.architecture.pixels, net.architecture.output == "linear"
     if not is_linear and pixels.normalisation != "none":
@@ -141,13 +145,13 @@ def with_raw_pixels(net: TransformerNet) -> TransformerNet:
     weight_OIHW, bias_O = _parameters(state_dict, "stem")
     weight_OIHW = weight_OIHW[:, order] / std.view(1, 3, 1, 1)
     bias_O = bias_O - (weight_OIHW.sum(dim=(2, 3)) * mean).sum(dim=1)
-    _put(state_dict, "stem", weight_OIHW * pixels.input_scale, bias_O)
+    _set_parameters(state_dict, "stem", weight_OIHW * pixels.input_scale, bias_O)
 
     weight_OIHW, bias_O = (parameter[order] for parameter in _parameters(state_dict, "head"))
     if is_linear:
         weight_OIHW = weight_OIHW * std.view(3, 1, 1, 1) * pixels.output_scale
         bias_O = (bias_O * std + mean) * pixels.output_scale
-    _put(state_dict, "head", weight_OIHW, bias_O)
+    _set_parameters(state_dict, "head", weight_OIHW, bias_O)
     folded.load_state_dict(state_dict)
     return folded.eval()
 
@@ -156,6 +160,6 @@ def _parameters(state_dict: dict[str, Tensor], block: str) -> tuple[Tensor, Tens
     return state_dict[f"{block}.conv.weight"].double(), state_dict[f"{block}.conv.bias"].double()
 
 
-def _put(state_dict: dict[str, Tensor], block: str, weight_OIHW: Tensor, bias_O: Tensor) -> None:
+def _set_parameters(state_dict: dict[str, Tensor], block: str, weight_OIHW: Tensor, bias_O: Tensor) -> None:
     state_dict[f"{block}.conv.weight"] = weight_OIHW.float()
     state_dict[f"{block}.conv.bias"] = bias_O.float()

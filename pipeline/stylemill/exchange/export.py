@@ -1,4 +1,7 @@
-"""A style model in the formats of other programs."""
+"""Export of a style model to the formats of other programs.
+
+Every exported file is read back and painted with before it is returned, and must paint what the network paints.
+"""
 
 from __future__ import annotations
 
@@ -40,17 +43,17 @@ _TRIAL_SIDES_PX = (61, 94)
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """A file for another program."""
+    """An exported file."""
 
     data: bytes
     description: str
-    """One sentence about what it takes and gives."""
+    """One sentence about its input and output."""
     difference: float
-    """Largest difference from the network on a drawn picture, in levels of 0 to 255."""
+    """Largest difference from the network on a generated picture, in levels of 0 to 255."""
 
 
 def check_format(to: Format) -> None:
-    """Raise ConfigError if packages are missing that a format needs."""
+    """Raise ConfigError if a package that a format needs is not installed."""
     if to != "onnx":
         return
     for package in ("onnx", "onnxruntime"):
@@ -60,24 +63,26 @@ def check_format(to: Format) -> None:
 
 
 def export(model: StyleModel, to: Format) -> Exported:
-    """Write a style model in another format, read it back and paint a picture with it.
+    """Convert a style model to another format, read it back and check what it paints.
 
     Raises:
-        ConfigError: the format cannot hold this network, or packages are missing.
-        StylemillError: what was written does not paint what the network paints.
+        ConfigError: the format cannot represent this network, or a package is not installed.
+        StylemillError: the exported model does not paint what the network paints.
     """
     check_format(to)
     plain = model.build_network()
     try:
         net = with_raw_pixels(plain)
     except ValueError as error:
-        raise ConfigError("to", to, f"cannot hold this network: {error}", "use the style model as it is") from error
+        raise ConfigError(
+            "to", to, f"cannot represent this network: {error}", "use the style model as it is"
+        ) from error
     data, description = _WRITERS[to](model, net)
     trial_HWC = _trial_picture()
     difference = float(np.abs(_READERS[to](data, trial_HWC) - _paint(plain, trial_HWC)).max())
     if not difference <= TOLERANCE:
         raise StylemillError(
-            f"what was exported differs from the network by up to {difference:.2f} of 255 levels, and is not written;"
+            f"the exported model differs from the network by up to {difference:.2f} of 255 levels and is not written;"
             " please report it, with the style model"
         )
     return Exported(data=data, description=description, difference=difference)
@@ -108,7 +113,9 @@ def _pt_examples(_: StyleModel, net: TransformerNet) -> tuple[bytes, str]:
     for field in fields(Architecture):
         held, known = (getattr(architecture, field.name) for architecture in (net.architecture, wanted))
         if held != known:
-            problem = f"cannot hold this network: its {field.name} is {held}, {PYTORCH_EXAMPLES.name} has {known} alone"
+            problem = (
+                f"cannot represent this network: its {field.name} is {held}, {PYTORCH_EXAMPLES.name} has only {known}"
+            )
             raise ConfigError("to", "pt-examples", problem, "use onnx or torchscript")
     ours, buffer = net.state_dict(), io.BytesIO()
     torch.save({theirs: ours[key] for key, theirs in PYTORCH_EXAMPLES.keys.items()}, buffer)
@@ -127,7 +134,7 @@ def _metadata(model: StyleModel) -> dict[str, str]:
 
 
 def _trial_picture() -> _Picture:
-    """Return an (H, W, 3) uint8 picture with slopes, edges and grain."""
+    """Return an (H, W, 3) uint8 picture with gradients, edges and noise."""
     rows, columns = _TRIAL_SIDES_PX
     y, x = np.mgrid[:rows, :columns] / 17.0
     waves = [np.sin(x + 2 * y), np.cos(3 * x - y) * np.sin(y), np.sign(np.sin(x * y / 3))]
@@ -137,7 +144,7 @@ def _trial_picture() -> _Picture:
 
 @torch.inference_mode()
 def _paint(net: TransformerNet, image_HWC: _Picture) -> _Levels:
-    """Return what the plain network paints, clamped levels."""
+    """Return the output of the PyTorch network as clamped levels."""
     normal_NCHW = net(normalize(torch.from_numpy(pad_to_network(image_HWC).copy())[None]))
     std, mean = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_STD, IMAGENET_MEAN))
     levels_CHW = (normal_NCHW * std + mean)[0].mul_(255).clamp_(0, 255)
@@ -149,7 +156,7 @@ def _read_onnx(data: bytes, image_HWC: _Picture) -> _Levels:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # its threads wait for each other at full speed
+    options.intra_op_num_threads = 1  # more threads spin while they wait for each other
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     pixels_NCHW = image_HWC.transpose(2, 0, 1)[None].astype(np.float32)
     painted_NCHW: _Levels = session.run(["painted"], {"pixels": pixels_NCHW})[0]

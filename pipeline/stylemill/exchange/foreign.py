@@ -1,9 +1,8 @@
-"""The checkpoints that other implementations write: what their keys are called, and what they mean.
+"""Checkpoints of other implementations: the layouts of their keys, and reading one safely.
 
-Learned from the sources and scripts of the four repositories; each test under ``tests/unit/exchange`` holds one of them
-against that layout's own arithmetic.
-
-Tensors out of a file that a stranger wrote with ``torch.save``: bounded, and without running any of it.
+The layouts follow the sources and scripts of the four repositories; tests under ``tests/unit/exchange`` compare each
+one with the arithmetic of its repository. A checkpoint may come from a stranger: ``read_checkpoint`` bounds its size
+and executes nothing in it.
 """
 
 from __future__ import annotations
@@ -28,23 +27,23 @@ from stylemill.nn.architecture import IMAGENET, RAW, PixelConvention, Upsampling
 _RESIDUALS = range(1, 6)
 _PARTS = ("weight", "bias")
 _RUNNING = re.compile(r"(.+\.)?in\d+\.(running_mean|running_var|num_batches_tracked)")
-"""What an instance norm of torch 0.3 saved; today's script of pytorch/examples deletes it."""
+"""Statistics that an instance norm of torch 0.3 saved; the current script of pytorch/examples deletes them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """One implementation's network."""
+    """The network of one implementation."""
 
     name: str
-    """Where it comes from."""
+    """The repository it comes from."""
     modules: Mapping[str, str]
     """Our name of each convolution and norm -> theirs."""
     upsampling: Upsampling
     pixels: PixelConvention
     ignored: re.Pattern[str] | None = None
-    """Keys that may be there and mean nothing."""
+    """Keys that may exist and are ignored."""
     may_end_in_tanh: bool = False
-    """A variant with the same keys ends in a scaled tanh."""
+    """Whether a variant with the same keys ends in a scaled tanh."""
 
     @property
     def keys(self) -> dict[str, str]:
@@ -53,7 +52,7 @@ class Layout:
 
 
 def _named_by_kind(up: str, up_convolution: str) -> dict[str, str]:
-    """Return the modules of pytorch/examples and of what follows its naming."""
+    """Return the modules of pytorch/examples and of networks with the same naming."""
     modules = {"head.conv": f"{up}3.conv2d"}
     for number, ours in enumerate(("stem", "down1", "down2"), 1):
         modules |= {f"{ours}.conv": f"conv{number}.conv2d", f"{ours}.norm": f"in{number}"}
@@ -69,7 +68,7 @@ def _named_by_kind(up: str, up_convolution: str) -> dict[str, str]:
 
 
 def _numbered() -> dict[str, str]:
-    """Return the modules of eriklindernoren's network: one sequence."""
+    """Return the modules of eriklindernoren's network, which is one sequence."""
     modules = {"head.conv": "model.10.block.1"}
     for ours, number in (("stem", 0), ("down1", 1), ("down2", 2), ("up1", 8), ("up2", 9)):
         modules |= {f"{ours}.conv": f"model.{number}.block.1", f"{ours}.norm": f"model.{number}.norm"}
@@ -84,7 +83,7 @@ def _numbered() -> dict[str, str]:
 
 
 def _in_three_parts() -> dict[str, str]:
-    """Return the modules of rrmina's network."""
+    """Return the modules of rrmina's network, which has three parts."""
     modules = {"head.conv": "DeconvBlock.4.conv_layer"}
     for number, ours in enumerate(("stem", "down1", "down2")):
         theirs = f"ConvBlock.{2 * number}"
@@ -135,12 +134,12 @@ LAYOUTS = (
 
 
 def closest_layout(keys: set[str]) -> tuple[Layout, set[str]]:
-    """Return the layout that shares most keys with a checkpoint, and the keys in which they differ."""
+    """Return the layout that differs from a checkpoint in the fewest keys, and those keys."""
 
     def differences() -> Iterator[tuple[int, Layout, set[str]]]:
         for layout in LAYOUTS:
-            meant = {key for key in keys if layout.ignored is None or not layout.ignored.fullmatch(key)}
-            differing = meant ^ set(layout.keys.values())
+            relevant = {key for key in keys if layout.ignored is None or not layout.ignored.fullmatch(key)}
+            differing = relevant ^ set(layout.keys.values())
             yield len(differing), layout, differing
 
     _, layout, differing = min(differences(), key=lambda found: found[0])
@@ -148,22 +147,22 @@ def closest_layout(keys: set[str]) -> tuple[Layout, set[str]]:
 
 
 MAX_BYTES = 256 << 20
-"""Of the file, and of what it unpacks to; the networks that are known here take 7 MB."""
-_TEXT_KEPT = 200
+"""Limit of the file and of its unpacked size; the networks of the known layouts take 7 MB."""
+_MAX_TEXT_LENGTH = 200
 _ZIP = b"PK\x03\x04"
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
-_CURE = "save its parameters alone, with torch.save(network.state_dict(), FILE), where its code is trusted"
-_DAMAGED = "give the whole file, as torch.save wrote it"
+_CURE = "save only its parameters, with torch.save(network.state_dict(), FILE), where its code is trusted"
+_DAMAGED_CURE = "give the whole file, as torch.save wrote it"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ForeignCheckpoint:
-    """What a checkpoint of another implementation holds."""
+    """The content of a checkpoint of another implementation."""
 
     tensors: dict[str, Tensor]
-    """By key, without the prefix that a wrapped model adds."""
+    """Tensors by key, without the prefix that a wrapped model adds."""
     notes: dict[str, Any]
-    """Words and numbers beside the tensors: how it was trained, if it says so."""
+    """Text and numbers stored next to the tensors, such as settings of the training."""
 
 
 def read_checkpoint(data: bytes, *, source: str) -> ForeignCheckpoint:
@@ -171,21 +170,21 @@ def read_checkpoint(data: bytes, *, source: str) -> ForeignCheckpoint:
 
     Args:
         data: the whole file.
-        source: where it came from, for messages.
+        source: location of the file, for messages.
 
     Raises:
-        ConfigError: not a checkpoint, damaged, too large, or more than tensors, words and numbers.
+        ConfigError: not a checkpoint, damaged, too large, or with more than tensors, text and numbers.
     """
     _check_size(data, source)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # about the pickle's version: it is read, or refused below
+            warnings.simplefilter("ignore", UserWarning)  # about the version of the pickle
             loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         wanted = _GLOBAL.search(str(error))
         if wanted is None:
             raise _unreadable(source, error) from error
-        reason = f"needs {wanted[1]}, and only tensors, words and numbers are loaded: a pickle can run any code"
+        reason = f"needs {wanted[1]}, but only tensors, text and numbers are loaded: a pickle can run any code"
         raise ConfigError("from", source, reason, _CURE) from error
     except (
         RuntimeError,
@@ -212,35 +211,35 @@ def _check_size(data: bytes, source: str) -> None:
         except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
             raise _unreadable(source, error) from error
     if max(unpacked, len(data)) > MAX_BYTES:
-        problem = f"holds {max(unpacked, len(data)) / 2**20:,.0f} MiB, more than any style network"
+        problem = f"has {max(unpacked, len(data)) / 2**20:,.0f} MiB, more than any style network"
         raise ConfigError("from", source, problem, f"give a file of at most {MAX_BYTES >> 20} MiB")
 
 
 def _unreadable(source: str, error: BaseException) -> ConfigError:
-    # What weights_only adds of its own is advice to do without it.
+    # The message of weights_only advises to turn it off.
     reason = "its pickle cannot be read" if isinstance(error, pickle.UnpicklingError) else str(error).strip()
-    reason = (reason or type(error).__name__).splitlines()[0][:_TEXT_KEPT]
-    return ConfigError("from", source, f"is no checkpoint, or a damaged one ({reason})", _DAMAGED)
+    reason = (reason or type(error).__name__).splitlines()[0][:_MAX_TEXT_LENGTH]
+    return ConfigError("from", source, f"is not a checkpoint, or is damaged ({reason})", _DAMAGED_CURE)
 
 
-def _is_no_json(value: object) -> bool:
+def _is_not_finite(value: object) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
 
 
 def _unwrap(loaded: object, source: str) -> ForeignCheckpoint:
-    """Find the tensors: the object itself, or its ``state_dict``."""
+    """Return the tensors and notes of a loaded object that is a state dict or has a ``state_dict``."""
     outer: Mapping[Any, Any] = loaded if isinstance(loaded, Mapping) else {}
     inner = outer.get("state_dict", outer)
     found = inner if isinstance(inner, Mapping) else {}
     tensors = {str(key): value for key, value in found.items() if isinstance(value, Tensor)}
     if not tensors or len(tensors) < len(found):
         held = f"a {type(loaded).__name__}" if not outer else f"the keys {', '.join(map(str, list(outer)[:5]))}"
-        raise ConfigError("from", source, f"holds no state dict but {held}", _CURE)
+        raise ConfigError("from", source, f"holds {held} instead of a state dict", _CURE)
     if all(key.startswith("module.") for key in tensors):
         tensors = {key.removeprefix("module."): tensor for key, tensor in tensors.items()}
     notes = {
-        str(key)[:_TEXT_KEPT]: value[:_TEXT_KEPT] if isinstance(value, str) else value
+        str(key)[:_MAX_TEXT_LENGTH]: value[:_MAX_TEXT_LENGTH] if isinstance(value, str) else value
         for key, value in outer.items()
-        if inner is not outer and isinstance(value, str | int | float | bool) and not _is_no_json(value)
+        if inner is not outer and isinstance(value, str | int | float | bool) and not _is_not_finite(value)
     }
     return ForeignCheckpoint(tensors=tensors, notes=notes)

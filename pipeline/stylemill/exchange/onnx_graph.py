@@ -1,4 +1,7 @@
-"""A network as an ONNX graph, operator by operator: any batch, height and width."""
+"""A network as an ONNX graph, built operator by operator, for any batch, height and width.
+
+Not by ``torch.onnx.export(dynamo=True)``: equal outputs and speed, but 17 s instead of 0.03 s and another dependency.
+"""
 
 from __future__ import annotations
 
@@ -16,22 +19,23 @@ from stylemill.nn.transformer_net import SIZE_MULTIPLE_PX, AnyNorm, BatchNorm, C
 
 OPSET = 18
 IR_VERSION = 9
-"""Both of 2023: runtimes since then read it."""
+"""Both are of 2023, so runtimes since then read the graph."""
 
 _BICUBIC = -0.75
-"""torch's coefficient; ONNX has the same by default, but says so."""
+"""Coefficient of torch; it equals the default of ONNX and is written explicitly."""
+_FILLS = (("ones", 1.0), ("zeros", 0.0))
 _MODES = {"nearest": "nearest", "bilinear": "linear", "bicubic": "cubic"}
 
 
 def to_onnx(net: TransformerNet, metadata: Mapping[str, str]) -> bytes:
     """Return a model with the input ``pixels`` and the output ``painted``.
 
-    Both are (N, 3, H, W) float32 levels of 0 to 255, red first. Sides that are no multiple of 4 are padded by
+    Both are (N, 3, H, W) float32 levels of 0 to 255, red first. Sides that are not multiples of 4 are padded by
     reflection at the bottom and right, and cropped at the end; the result is clamped, not rounded.
 
     Args:
-        net: with raw pixels (see ``with_raw_pixels``).
-        metadata: goes into the model.
+        net: a network with raw pixels (see ``with_raw_pixels``).
+        metadata: properties that are stored in the model.
     """
     graph = _Graph()
     features = graph.pad_to_network("pixels")
@@ -59,17 +63,17 @@ def to_onnx(net: TransformerNet, metadata: Mapping[str, str]) -> bytes:
 
 
 class _Graph:
-    """Nodes in their order, and the constants they read."""
+    """Nodes in their order, and the constants that they read."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
-        self._known: set[str] = set()
+        self._names: set[str] = set()
 
     def constant(self, name: str, values: NDArray | np.generic | Sequence[int]) -> str:
         """Add a constant once; whole numbers become int64."""
-        if name not in self._known:
-            self._known.add(name)
+        if name not in self._names:
+            self._names.add(name)
             array = np.asarray(values)
             if array.dtype.kind == "i":
                 array = array.astype(np.int64)
@@ -93,7 +97,7 @@ class _Graph:
         return self.add("Pad", [features, pads], f"{name}.padded", mode="reflect")
 
     def pad_to_network(self, pixels: str) -> str:
-        """Pad bottom and right up to a multiple of 4, to 16 px at least."""
+        """Pad bottom and right to a multiple of 4 and to at least 16 px."""
         self.add("Shape", [pixels], "sides", start=2, end=4)
         multiple = self.constant("multiple", [SIZE_MULTIPLE_PX])
         self.add("Add", ["sides", self.constant("multiple_less_1", [SIZE_MULTIPLE_PX - 1])], "sides_up")
@@ -104,7 +108,7 @@ class _Graph:
         return self.add("Pad", [pixels, "pads"], "padded_pixels", mode="reflect")
 
     def crop_and_clamp(self, features: str, output: str) -> None:
-        """Undo ``pad_to_network`` and clamp to levels."""
+        """Crop what ``pad_to_network`` added and clamp to levels of 0 to 255."""
         starts, axes = self.constant("origin", [0, 0]), self.constant("height_and_width", [2, 3])
         self.add("Slice", [features, starts, "sides", axes], "cropped")
         low, high = (self.constant(f"level{level}", np.float32(level)) for level in (0, 255))
@@ -166,7 +170,7 @@ def _norm(graph: _Graph, features: str, name: str, norm: AnyNorm) -> str:
             graph.parameter(f"{name}.{part}", getattr(norm, f"running_{part}")) for part in ("mean", "var")
         )
         return graph.add("BatchNormalization", [features, weight, bias, mean, variance], name, epsilon=norm.eps)
-    # Groups become channels of an instance norm: operators for groups differ between versions of the standard.
+    # A group norm is an instance norm whose channels are groups: ONNX's own operator differs between its versions.
     groups = norm.num_groups
     ones, zeros = (graph.constant(f"{word}{groups}", np.full(groups, value, np.float32)) for word, value in _FILLS)
     shape = graph.add("Shape", [features], f"{name}.shape")
@@ -178,6 +182,3 @@ def _norm(graph: _Graph, features: str, name: str, norm: AnyNorm) -> str:
         for part in (weight, bias)
     ]
     return graph.add("Add", [graph.add("Mul", [normal, columns[0]], f"{name}.scaled"), columns[1]], name)
-
-
-_FILLS = (("ones", 1.0), ("zeros", 0.0))

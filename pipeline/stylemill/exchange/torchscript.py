@@ -1,4 +1,4 @@
-"""A network as TorchScript: any batch, height and width."""
+"""A network as TorchScript, for any batch, height and width: traced, and scripted around it to pad and crop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _EXAMPLE_PX = 32
 
 
 class _Painter(nn.Module):
-    """Levels of 0 to 255 in, the same out, of any size: padding and cropping around a traced network."""
+    """Pads, paints with a traced network, crops and clamps: levels of 0 to 255 of any size in and out."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class _Painter(nn.Module):
 
 
 class _Traced(nn.Module):
-    """What is traced: the network on its own scale, and a tanh's multiplier."""
+    """The part that is traced: the network, and the factor after its tanh."""
 
     def __init__(self, net: TransformerNet) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class _Traced(nn.Module):
 
 
 def load_torchscript(data: bytes) -> torch.jit.ScriptModule:
-    """Read what ``to_torchscript`` returned."""
+    """Read the output of ``to_torchscript``."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         painter: torch.jit.ScriptModule = torch.jit.load(io.BytesIO(data))
@@ -56,14 +56,16 @@ def to_torchscript(net: TransformerNet, metadata: Mapping[str, str]) -> bytes:
     """Return a module that maps (N, 3, H, W) float32 levels of 0 to 255, red first, to the same, clamped.
 
     Args:
-        net: with raw pixels (see ``with_raw_pixels``).
-        metadata: goes into the archive as ``extra/stylemill.json``.
+        net: a network with raw pixels (see ``with_raw_pixels``).
+        metadata: stored in the archive as ``extra/stylemill.json``.
     """
     example = torch.zeros(1, 3, _EXAMPLE_PX, _EXAMPLE_PX)
     buffer = io.BytesIO()
     with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
-        warnings.simplefilter("ignore", FutureWarning)  # torch prefers torch.export; what is asked for is this
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # about checks of sizes: they hold for all from 9 px
+        warnings.simplefilter("ignore", FutureWarning)  # torch recommends torch.export; users asked for TorchScript
+        warnings.simplefilter(
+            "ignore", torch.jit.TracerWarning
+        )  # about checks of sizes, which hold for all sides from 9 px
         traced = torch.jit.trace(_Traced(net).eval(), example, check_trace=False)
         painter = torch.jit.script(_Painter(traced).eval())
         torch.jit.save(painter, buffer, _extra_files={METADATA_FILE: json.dumps(dict(metadata), sort_keys=True)})

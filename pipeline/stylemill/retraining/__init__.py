@@ -1,1 +1,1 @@
-"""Scheduled retraining that ships only what is better."""
+"""Scheduled retraining: a new version of a style is promoted only if it is better."""

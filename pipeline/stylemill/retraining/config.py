@@ -1,4 +1,4 @@
-"""What a user may choose about retraining."""
+"""Settings of retraining."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from stylemill.experiments.config import Rule
 from stylemill.training.config import TrainConfig
 
 WEBHOOK_VARIABLE = "STYLEMILL_WEBHOOK"
-"""Names the webhook where a config that others may read should not."""
-_URL_BEGINNINGS = ("http://", "https://")
+"""Environment variable with the URL of the webhook, for configs that other people may read."""
+_URL_PREFIXES = ("http://", "https://")
 _FIRING = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -22,62 +22,62 @@ _FIRING = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 class RetrainConfig(TrainConfig):
     """Train a candidate, compare it with the champion, and promote it if it is better.
 
-    The fields of ``stylemill train`` say how the candidate is trained; ``out`` is where firings keep their work.
+    The fields of ``stylemill train`` configure the training of the candidate; ``out`` holds the files of all firings.
 
     Raises:
-        ConfigError: a value out of range.
+        ConfigError: a value is out of range.
     """
 
     holdout: str = ""
-    """Images to compare on, which no training sees: a prefix, glob, file or Parquet file of uris."""
+    """Images to compare on, not used in training: a prefix, glob, file or Parquet file of uris."""
 
     start: Literal["champion", "scratch"] = "champion"
-    """Where training starts from: the champion's weights, or random ones (as it does while there is no champion)."""
+    """Initial weights of the training: the champion's, or random ones (also used if there is no champion)."""
 
     firing: str | None = None
-    """Name of this firing, kept by its retries; by default a hash of what it trains on, so that nothing new means
-    nothing to do."""
+    """Name of this firing, the same for its retries; by default a hash of the training inputs, so that without new
+    inputs nothing is done."""
 
     metric: tuple[str, ...] = ()
-    """What is compared, by default total_loss; the first one decides, the others must not get worse."""
+    """Metrics to compare, by default total_loss; the first one decides, the others must not get worse."""
 
     minimal_effect: float = 0.02
-    """Smallest relative change worth finding; with too few images to find it nothing is promoted."""
+    """Smallest relative change worth detecting; with too few images to detect it nothing is promoted."""
 
     alpha: float = 0.05
-    """Risk of promoting or refusing for a difference that is none, over all metrics together."""
+    """Probability of a decision for a difference that does not exist, over all metrics together."""
 
     power: float = 0.8
-    """Chance of finding the minimal effect if it is there."""
+    """Probability of detecting the minimal effect if it exists."""
 
     num_images: int = 64
-    """Compare on so many images, drawn evenly over the folders of the holdout; 0 takes all."""
+    """Number of images to compare on, drawn evenly over the folders of the holdout; 0 takes all."""
 
     size_px: int = 256
-    """Images are compared with their shorter side at this many pixels."""
+    """Shorter side of the images that are compared, in pixels."""
 
     webhook: str | None = None
-    """URL that gets the outcome as JSON, by default the environment's STYLEMILL_WEBHOOK; signed if the environment
-    holds STYLEMILL_WEBHOOK_SECRET."""
+    """URL to which the outcome is posted as JSON, by default STYLEMILL_WEBHOOK of the environment; signed if the
+    environment has STYLEMILL_WEBHOOK_SECRET."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.holdout:
-            raise ConfigError("holdout", self.holdout, "is missing", "give images that no training sees")
+            raise ConfigError("holdout", None, "is required", "give images that are not used in training")
         if self.firing is not None and not _FIRING.fullmatch(self.firing):
             cure = "use letters, digits, '.', '_' and '-', at most 128"
-            raise ConfigError("firing", self.firing, "cannot name a folder everywhere", cure)
+            raise ConfigError("firing", self.firing, "cannot name a folder on every system", cure)
         if self.warm_start is not None:
             cure = "leave it out; --start champion|scratch decides"
-            raise ConfigError("warm_start", self.warm_start, "is chosen by retraining itself", cure)
+            raise ConfigError("warm_start", self.warm_start, "is set by retraining itself", cure)
         check_at_least("num_images", self.num_images, 0)
-        _ = self.rule  # checks its fields
-        if self.webhook is not None and not self.webhook.startswith(_URL_BEGINNINGS):
-            raise ConfigError("webhook", self.webhook, "is no URL", "write https://HOST/PATH")
+        _ = self.rule  # its constructor checks the fields
+        if self.webhook is not None and not self.webhook.startswith(_URL_PREFIXES):
+            raise ConfigError("webhook", self.webhook, "is not a URL", "write https://HOST/PATH")
 
     @property
     def rule(self) -> Rule:
-        """By which rule candidate and champion are compared."""
+        """Rule by which candidate and champion are compared."""
         return Rule(metric=self.metric, minimal_effect=self.minimal_effect, alpha=self.alpha, power=self.power)
 
     def train_config(self, *, out: str, warm_start: str | None) -> TrainConfig:
@@ -87,12 +87,12 @@ class RetrainConfig(TrainConfig):
 
 
 def webhook_from(config: RetrainConfig, environment: Mapping[str, str]) -> str | None:
-    """Return the webhook that the config or the environment names, or None.
+    """Return the webhook of the config, else of the environment, else None.
 
     Raises:
-        ConfigError: the environment's is no URL.
+        ConfigError: the one of the environment is not a URL.
     """
     found = config.webhook or environment.get(WEBHOOK_VARIABLE) or None
-    if found is not None and not found.startswith(_URL_BEGINNINGS):
-        raise ConfigError(WEBHOOK_VARIABLE, "***", "in the environment is no URL", "write https://HOST/PATH")
+    if found is not None and not found.startswith(_URL_PREFIXES):
+        raise ConfigError(WEBHOOK_VARIABLE, "***", "in the environment is not a URL", "write https://HOST/PATH")
     return found

@@ -1,6 +1,8 @@
-"""One firing: what it was begun with, and where its work lies, so that a retry goes on where it was killed.
+"""Records of firings and of rollbacks below OUT.
 
-Rollbacks as outcomes, beside those of the firings.
+A firing is one run of ``stylemill retrain``. ``firing.json`` records what it was started with, and ``FiringLayout``
+names its files, so that a retry continues where a killed firing ended. A rollback is recorded as an outcome, next to
+the outcomes of the firings.
 """
 
 from __future__ import annotations
@@ -20,20 +22,20 @@ from stylemill.storage.json_records import record_from_json, record_to_json
 from stylemill.storage.sources import find_sources
 from stylemill.training.config import SETTINGS_THAT_MAY_CHANGE, TrainConfig, settings_of
 
-_TRAINS_ALIKE = {*SETTINGS_THAT_MAY_CHANGE, "style_image", "content", "warm_start"} - {"steps"}
-"""Settings that do not make a candidate another one, or that enter by their content."""
+_NOT_IN_DIGEST = {*SETTINGS_THAT_MAY_CHANGE, "style_image", "content", "warm_start"} - {"steps"}
+"""Settings that do not change the candidate, and settings whose content is hashed instead."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Firing:
-    """What a firing was begun with; stored as ``firing.json`` and never changed."""
+    """What a firing was started with; stored as ``firing.json`` and never changed."""
 
     name: str
     style: str
     inputs_digest: str
-    """Of everything that the candidate is made of, the champion apart."""
+    """Digest of all inputs of the candidate's training except the champion."""
     champion_number: int | None
-    """The promotion that was newest when the firing began; the decision is about replacing it."""
+    """Number of the newest promotion when the firing started; the decision is about replacing that champion."""
     champion_version: str | None
     begun_at: str
     """UTC, ISO 8601."""
@@ -52,12 +54,12 @@ class FiringLayout:
 
     @property
     def folder_uri(self) -> str:
-        """Everything that the firing keeps."""
+        """Folder of the firing."""
         return join(self.out, "firings", self.name)
 
     @property
     def firing_uri(self) -> str:
-        """Its ``firing.json``."""
+        """Location of ``firing.json``."""
         return join(self.folder_uri, "firing.json")
 
     @property
@@ -72,12 +74,12 @@ class FiringLayout:
 
     @property
     def decision_uri(self) -> str:
-        """What was decided, before it is carried out."""
+        """The decision, written before it is carried out."""
         return join(self.folder_uri, "decision.json")
 
     @property
     def notified_uri(self) -> str:
-        """Exists once the webhook has taken the outcome."""
+        """Exists once the webhook has accepted the outcome."""
         return join(self.folder_uri, "notified.json")
 
     @property
@@ -90,7 +92,7 @@ def digest_of_inputs(storage: Storage, config: RetrainConfig) -> str:
     """Return a digest of the content listing, the style image and the settings that shape the weights.
 
     Raises:
-        ConfigError: there is no style image or no content.
+        ConfigError: the style image does not exist, or there is no content.
         StorageError: storage failed beyond its retries.
     """
     style_image = resolve(config.style_image)
@@ -108,7 +110,7 @@ def digest_of_inputs(storage: Storage, config: RetrainConfig) -> str:
         cure = "give a prefix, glob, file or Parquet file of uris that holds some"
         raise ConfigError("content", list(config.content), "holds no images", cure)
     settings = settings_of(TrainConfig(**_train_values(config)))
-    recipe = {name: value for name, value in settings.items() if name not in _TRAINS_ALIKE}
+    recipe = {name: value for name, value in settings.items() if name not in _NOT_IN_DIGEST}
     recipe |= {"start": config.start, "style": config.style_name}
     return digest({"style_image": style_sha256, "content": listing.hexdigest(), "recipe": recipe})
 
@@ -120,11 +122,11 @@ def _train_values(config: RetrainConfig) -> dict[str, Any]:
 def begin(
     storage: Storage, layout: FiringLayout, *, style: str, inputs_digest: str, champion: Promotion | None, begun_at: str
 ) -> Firing:
-    """Write down what a firing begins with, or return what it began with before it was killed.
+    """Record the start of a firing, or return the record that it wrote before it was killed.
 
     Raises:
-        ConfigError: a firing of this name was begun with something else.
-        RegistryError: its record is damaged.
+        ConfigError: a firing of this name was started with other inputs.
+        RegistryError: the record is damaged.
     """
     firing = Firing(
         name=layout.name,
@@ -136,17 +138,17 @@ def begin(
     )
     if storage.create_bytes(layout.firing_uri, firing.to_bytes()):
         return firing
-    known = record_from_json(
+    recorded = record_from_json(
         Firing,
         storage.read_bytes(layout.firing_uri),
         layout.firing_uri,
-        cure="fire again under another --firing",
+        cure="run it again under another --firing",
         error_type=RegistryError,
     )
-    if (known.style, known.inputs_digest) != (style, inputs_digest):
-        cure = "give each firing a name of its own, or leave --firing out"
-        raise ConfigError("firing", layout.name, "was begun with other images or settings", cure)
-    return known
+    if (recorded.style, recorded.inputs_digest) != (style, inputs_digest):
+        cure = "give every firing another name, or leave --firing out"
+        raise ConfigError("firing", layout.name, "was started with other images or settings", cure)
+    return recorded
 
 
 def roll_back(
@@ -155,49 +157,49 @@ def roll_back(
     """Make an earlier champion the champion again.
 
     Args:
-        storage: where the outcomes are.
-        registry: where the style is.
-        style: the style.
-        reason: why, for people.
-        to: its version; by default the newest earlier champion that still exists.
-        out: output location of the style's retraining, where the outcome is left; the next firing leaves it otherwise.
+        storage: storage of the outcomes.
+        registry: registry of the style.
+        style: name of the style.
+        reason: text for people.
+        to: version of the new champion; by default the newest earlier champion that still exists.
+        out: output location of the style's retraining, to write the outcome there; otherwise the next firing writes it.
 
     Returns:
-        The decision, as firings leave theirs.
+        The outcome, like that of a firing.
 
     Raises:
-        ConfigError: there is nothing to roll back to.
-        RegistryError: its model file is missing or damaged.
-        RunConflict: somebody changed the champion meanwhile.
+        ConfigError: there is no version to roll back to.
+        RegistryError: the model file of the version is missing or damaged.
+        RunConflict: the champion was changed in the meantime.
         StorageError: storage failed beyond its retries.
     """
     outcome = _outcome_of(registry.rollback(style, reason=reason, to=to))
     if out is not None:
-        _leave(storage, out, outcome)
+        _write_outcome(storage, out, outcome)
     return outcome
 
 
 def record_rollbacks(storage: Storage, registry: Registry, style: str, out: str) -> None:
-    """Leave the outcomes of rollbacks that have none here: they were made without ``out``, or killed before they told.
+    """Write the missing outcomes of rollbacks: those that were made without ``out``, or killed before they wrote it.
 
-    Those from before the first decision here are left out.
+    Rollbacks from before the first decision in ``out`` get no outcome.
     """
-    known = [outcome for outcome in load_outcomes(storage, out) if outcome.style == style]
-    if not known:
+    recorded = [outcome for outcome in load_outcomes(storage, out) if outcome.style == style]
+    if not recorded:
         return
-    names, first_at = {outcome.firing for outcome in known}, min(outcome.begun_at for outcome in known)
+    names, first_at = {outcome.firing for outcome in recorded}, min(outcome.begun_at for outcome in recorded)
     for promotion in registry.history(style):
         outcome = _outcome_of(promotion)
         if promotion.kind == "rolled_back" and outcome.firing not in names and promotion.at >= first_at:
-            _leave(storage, out, outcome)
+            _write_outcome(storage, out, outcome)
 
 
-def _leave(storage: Storage, out: str, outcome: Outcome) -> None:
+def _write_outcome(storage: Storage, out: str, outcome: Outcome) -> None:
     storage.create_bytes(FiringLayout(out=resolve(out), name=outcome.firing).outcome_uri, outcome.to_bytes())
 
 
 def _outcome_of(promotion: Promotion) -> Outcome:
-    """Return a rollback as an outcome; the same rollback always gives the same one."""
+    """Return the outcome of a rollback; equal rollbacks give equal outcomes."""
     return Outcome(
         firing=f"rollback-{promotion.style}-{promotion.number}",
         style=promotion.style,

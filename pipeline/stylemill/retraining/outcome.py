@@ -1,6 +1,7 @@
-"""What a firing decided, for machines and for people.
+"""Decisions about a champion: how one is made, and the file that records it.
 
-Whether a candidate replaces the champion: the comparison of ``stylemill.evaluation`` as a yes or a no.
+``decide`` turns the comparison of ``stylemill.experiments`` into promote or keep. An ``Outcome`` is the stored decision
+of a firing or a rollback, for machines and for people.
 """
 
 from __future__ import annotations
@@ -22,22 +23,22 @@ DecisionKind = Literal["promoted", "kept", "rolled_back"]
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """Figures that a decision rests on; None where nothing was compared."""
+    """Figures on which a decision is based; None where nothing was compared."""
 
     metric: str | None = None
     sample_size: int = 0
     num_needed: int = 0
-    """Images for the power that was asked for."""
+    """Images that the requested power needs."""
     champion_mean: float | None = None
     candidate_mean: float | None = None
     effect: float | None = None
     """Candidate minus champion, in units of the metric."""
     relative_effect: float | None = None
-    """The same over the champion's mean."""
+    """The effect divided by the champion's mean."""
     p_value: float | None = None
     """Two-sided, corrected for the number of metrics."""
     interval: tuple[float, float] | None = None
-    """Of the effect."""
+    """Confidence interval of the effect."""
     probability_of_being_better: float | None = None
 
 
@@ -51,17 +52,17 @@ class Outcome:
     champion: str | None
     """Version in use after the decision."""
     candidate: str | None
-    """Version that the decision was about."""
+    """Version about which the decision was made."""
     previous_champion: str | None
     reason: str
     evidence: dict[str, Any] = field(default_factory=dict)
-    """An ``Evidence``."""
+    """The fields of an ``Evidence``."""
     begun_at: str
     decided_at: str
     """UTC, ISO 8601."""
 
     def to_bytes(self) -> bytes:
-        """Return the JSON."""
+        """Return the outcome as JSON."""
         return record_to_json(self)
 
     @classmethod
@@ -69,13 +70,13 @@ class Outcome:
         """Read an outcome.
 
         Raises:
-            RegistryError: it is damaged.
+            RegistryError: the file is damaged.
         """
         return record_from_json(cls, data, uri, cure="remove it to decide again", error_type=RegistryError)
 
 
 def read_outcome(storage: Storage, uri: str) -> Outcome | None:
-    """Return the outcome at a location, None if there is none."""
+    """Return the outcome at a location, or None if it does not exist."""
     try:
         return Outcome.from_bytes(storage.read_bytes(uri), uri)
     except ObjectNotFound:
@@ -83,7 +84,7 @@ def read_outcome(storage: Storage, uri: str) -> Outcome | None:
 
 
 def load_outcomes(storage: Storage, out: str) -> list[Outcome]:
-    """Return all outcomes below an output location, in the order of their decisions."""
+    """Return all outcomes below an output location, in order of their decisions."""
     root = join(resolve(out), "outcomes")
     uris = [join(root, found.key) for found in storage.list_objects(root) if found.key.endswith(".json")]
     outcomes = [Outcome.from_bytes(storage.read_bytes(uri), uri) for uri in uris]
@@ -92,7 +93,7 @@ def load_outcomes(storage: Storage, out: str) -> list[Outcome]:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What a comparison says."""
+    """The result of comparing a candidate with the champion."""
 
     is_better: bool
     reason: str
@@ -100,16 +101,16 @@ class Verdict:
 
 
 def decide(table: pa.Table, champion: str, candidate: str, config: RetrainConfig) -> Verdict:
-    """Compare two models on the images that both painted; only a clear win promotes.
+    """Compare two models on the images that both painted; only a significant improvement promotes.
 
     Args:
         table: rows of EVALUATION_SCHEMA.
-        champion: its ``model`` in the table.
-        candidate: its ``model`` in the table.
-        config: by which rule.
+        champion: value of the column ``model`` for the champion.
+        candidate: value of the column ``model`` for the candidate.
+        config: holds the rule of the comparison.
 
     Raises:
-        ConfigError: no images that both painted, or a metric that is not finite.
+        ConfigError: no image was painted by both, or a metric is not finite.
     """
     found = compare(table, champion=champion, candidate=candidate, rule=config.rule)
     return Verdict(is_better=found.decision == "candidate", reason=_sentence(found), evidence=_evidence(found))

@@ -1,6 +1,6 @@
-"""From the outcomes below a location to their page.
+"""Reports of retraining: the HTML page about all decisions, and the webhook that receives each outcome.
 
-Telling a webhook about an outcome: retried, signed, without a secret in the body.
+A post to the webhook is retried and signed; neither its body nor the log contains a secret.
 """
 
 from __future__ import annotations
@@ -27,9 +27,15 @@ from stylemill.storage import Storage, join, resolve
 log = logging.getLogger(__name__)
 
 MAX_DECISIONS = 30
-"""Newest decisions on the page."""
-PICTURES_OF_A_DECISION = 2
+"""Decisions on the page, the newest ones."""
+IMAGES_PER_DECISION = 2
 MAX_SIDE_PX = 360
+
+SECRET_VARIABLE = "STYLEMILL_WEBHOOK_SECRET"
+SIGNATURE_HEADER = "X-Stylemill-Signature"
+MAX_ATTEMPTS = 4
+FIRST_PAUSE_S = 1.0
+TIMEOUT_S = 10.0
 
 
 def write_retraining_page(storage: Storage, config: RetrainConfig, registry: str) -> str:
@@ -67,13 +73,13 @@ def _card(storage: Storage, out: str, outcome: Outcome) -> DecisionCard:
 
 
 def _comparisons(storage: Storage, layout: FiringLayout, outcome: Outcome) -> list[ImageComparison]:
-    """Return the images on which candidate and champion differ most in total loss, where they were compared."""
+    """Return the images on which candidate and champion differ most in total loss; none if they were not compared."""
     before, candidate = outcome.previous_champion, outcome.candidate
     if before is None or candidate is None:
         return []
     try:
         table = read_measurements(storage, layout.evaluation_uri)
-    except (ObjectNotFound, ValueError):  # not compared, or by another version whose columns differ
+    except (ObjectNotFound, ValueError):  # not compared, or by a version with other columns
         return []
     rows = [row for row in table.to_pylist() if row["status"] == "ok"]
     by_key: dict[str, dict[str, dict]] = {}
@@ -86,7 +92,7 @@ def _comparisons(storage: Storage, layout: FiringLayout, outcome: Outcome) -> li
     both = {key: found for key, found in by_key.items() if all(label in found for label, _ in labels)}
     (first, _), (second, _) = labels
     ordered = sorted(both, key=lambda key: -abs(both[key][first]["total_loss"] - both[key][second]["total_loss"]))
-    return [_comparison(storage, key, both[key], labels) for key in ordered[:PICTURES_OF_A_DECISION]]
+    return [_comparison(storage, key, both[key], labels) for key in ordered[:IMAGES_PER_DECISION]]
 
 
 def _comparison(storage: Storage, key: str, found: dict[str, dict], labels: list[tuple[str, str]]) -> ImageComparison:
@@ -99,28 +105,21 @@ def _comparison(storage: Storage, key: str, found: dict[str, dict], labels: list
     return ImageComparison(key=key, pictures=pictures)
 
 
-SECRET_VARIABLE = "STYLEMILL_WEBHOOK_SECRET"
-SIGNATURE_HEADER = "X-Stylemill-Signature"
-MAX_ATTEMPTS = 4
-FIRST_PAUSE_S = 1.0
-TIMEOUT_S = 10.0
-
-
 def signature(body: bytes, secret: str) -> str:
-    """Return the value of the signature header: ``sha256=`` and the hex HMAC-SHA256 of the body."""
+    """Return the value of the signature header: ``sha256=`` and the HMAC-SHA256 of the body in hex."""
     return "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
 
 
 def notify(url: str, body: bytes, secret: str | None, *, first_pause_s: float = FIRST_PAUSE_S) -> bool:
-    """Post a body; return whether the other side took it (a status from 200 to 299).
+    """Post a body to a webhook; return whether it was accepted (a status from 200 to 299).
 
-    Refusals that a repeat will not change (4xx but 408 and 429) are not repeated.
+    Refusals that are permanent (4xx except 408 and 429) are not retried.
 
     Args:
-        url: of the webhook.
+        url: URL of the webhook.
         body: JSON.
-        secret: of the signature; None sends no signature.
-        first_pause_s: before the second attempt; it doubles from there, with jitter.
+        secret: key of the signature; None sends no signature.
+        first_pause_s: seconds before the second attempt; the pause doubles after each attempt, with jitter.
     """
     headers = {"Content-Type": "application/json", "User-Agent": "stylemill"}
     if secret:

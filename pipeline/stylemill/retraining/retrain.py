@@ -1,7 +1,7 @@
-"""The scheduled flow: is there anything new, train, evaluate, compare, promote or keep.
+"""The scheduled flow: check for new inputs, train a candidate, compare it with the champion, promote it or not.
 
-Every stage leaves its result in storage before the next begins, and every stage can be done again without harm: a
-firing that is killed anywhere is finished by the same command.
+Every stage stores its result before the next one starts and can be repeated without harm, so the same command finishes
+a firing that was killed at any point.
 """
 
 from __future__ import annotations
@@ -33,41 +33,41 @@ from stylemill.training.layout import TrainLayout
 log = logging.getLogger(__name__)
 
 TrainCandidate = Callable[[TrainConfig], bool]
-"""Trains to the end, or resumes; returns False if it was stopped before."""
+"""Trains or resumes a training; returns False if it was stopped before its end."""
 OnStage = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetrainResult:
-    """What came of a firing."""
+    """The result of a firing."""
 
     outcome: Outcome | None
-    """None if training was stopped before its end, or nothing was done."""
+    """None if the training was stopped before its end, or nothing was done."""
     is_new: bool
-    """False if this firing, or another one over the same images and settings, had decided before."""
+    """False if this firing, or another one with the same images and settings, had already decided."""
     is_notified: bool = True
-    """Whether the webhook took the outcome, if there is one."""
+    """Whether the webhook, if there is one, accepted the outcome."""
     held_by: str | None = None
-    """Who else is at work on this style; nothing was done then."""
+    """The other process that is retraining this style; nothing was done in that case."""
 
 
 def retrain(config: RetrainConfig, train_candidate: TrainCandidate, on_stage: OnStage) -> RetrainResult:
-    """Do one firing, or go on with it.
+    """Run one firing, or resume it.
 
     Args:
-        config: what to train, and when it is better.
+        config: what to train, and how to compare it.
         train_candidate: runs a training; the caller owns Ray and the terminal.
-        on_stage: told what is done next, for people.
+        on_stage: called with a description of each stage, for people.
 
     Raises:
-        ConfigError: something in the config is wrong, or the registry is none.
-        RunConflict: somebody changed the champion while the decision about it was made.
+        ConfigError: the config is wrong, or the location of the registry is not a registry.
+        RunConflict: the champion was changed while the decision about it was made.
         RegistryError: the champion's model is missing or damaged; nothing is promoted.
-        StorageError: storage failed beyond its retries; the same command goes on.
+        StorageError: storage failed beyond its retries; the same command resumes.
     """
-    webhook_from(config, os.environ)  # a mistake there is told before anything is done
+    webhook_from(config, os.environ)  # raises before anything is done
     storage, out = Storage(config.storage), resolve(config.out)
-    _check_what_follows_training(storage, config)
+    _check_before_training(storage, config)
     registry = Registry.create(storage, registry_uri(config.registry, "retraining"))
     style = config.style_name
     try:
@@ -79,27 +79,29 @@ def retrain(config: RetrainConfig, train_candidate: TrainCandidate, on_stage: On
         inputs_digest = digest_of_inputs(storage, config)
         layout = FiringLayout(out=out, name=config.firing or inputs_digest[:16])
         record_rollbacks(storage, registry, style, out)
-        known = read_outcome(storage, layout.outcome_uri)
-        if known is not None:
-            return RetrainResult(outcome=known, is_new=False, is_notified=_tell(storage, config, layout, known))
-        same = _decided_before(storage, out, style, inputs_digest)
+        stored = read_outcome(storage, layout.outcome_uri)
+        if stored is not None:
+            return RetrainResult(
+                outcome=stored, is_new=False, is_notified=_notify_once(storage, config, layout, stored)
+            )
+        same = _earlier_decision(storage, out, style, inputs_digest)
         if same is not None and not storage.exists(layout.firing_uri):
             return RetrainResult(outcome=same, is_new=False)
         return _Retraining(config, storage, registry, layout, on_stage).run(inputs_digest, train_candidate)
 
 
-def _check_what_follows_training(storage: Storage, config: RetrainConfig) -> None:
-    """Raise ConfigError for what would be found wrong only when hours of training have passed."""
+def _check_before_training(storage: Storage, config: RetrainConfig) -> None:
+    """Raise ConfigError for mistakes that would otherwise show only after hours of training."""
     if not can_name_a_version(config.style_name):
         cure = "give --name with letters, digits, '.', '_' and '-'"
         raise ConfigError("name", config.style_name, "cannot name a style in the registry", cure)
     if next(find_sources(storage, resolve(config.holdout)), None) is None:
-        cure = "give a prefix, glob or file with images that no training sees"
+        cure = "give a prefix, glob or file with images that are not used in training"
         raise ConfigError("holdout", config.holdout, "holds no images", cure)
 
 
-def _decided_before(storage: Storage, out: str, style: str, inputs_digest: str) -> Outcome | None:
-    """Return the newest outcome of another firing that trained on the same images with the same settings."""
+def _earlier_decision(storage: Storage, out: str, style: str, inputs_digest: str) -> Outcome | None:
+    """Return the newest outcome of a firing that trained on the same images with the same settings, or None."""
     for outcome in reversed(load_outcomes(storage, out)):
         if outcome.style != style or outcome.decision == "rolled_back":
             continue
@@ -113,8 +115,8 @@ def _decided_before(storage: Storage, out: str, style: str, inputs_digest: str) 
     return None
 
 
-def _tell(storage: Storage, config: RetrainConfig, layout: FiringLayout, outcome: Outcome) -> bool:
-    """Bring the outcome to the webhook unless that was done before; return whether it knows."""
+def _notify_once(storage: Storage, config: RetrainConfig, layout: FiringLayout, outcome: Outcome) -> bool:
+    """Post the outcome to the webhook unless it has accepted it before; return whether it has."""
     webhook = webhook_from(config, os.environ)
     if webhook is None or storage.exists(layout.notified_uri):
         return True
@@ -125,7 +127,7 @@ def _tell(storage: Storage, config: RetrainConfig, layout: FiringLayout, outcome
 
 
 class _Retraining:
-    """One firing's stages."""
+    """The stages of one firing."""
 
     def __init__(
         self, config: RetrainConfig, storage: Storage, registry: Registry, layout: FiringLayout, on_stage: OnStage
@@ -144,7 +146,7 @@ class _Retraining:
             champion=champion,
             begun_at=_now(),
         )
-        over = self._champion_of(firing)
+        over = self._checked_champion(firing)
         candidate = self._train(over, train_candidate)
         if candidate is None:
             return RetrainResult(outcome=None, is_new=True)
@@ -159,11 +161,11 @@ class _Retraining:
                 evidence=outcome.evidence,
             )
         self._storage.create_bytes(self._layout.outcome_uri, outcome.to_bytes())
-        is_notified = _tell(self._storage, config, self._layout, outcome)
+        is_notified = _notify_once(self._storage, config, self._layout, outcome)
         return RetrainResult(outcome=outcome, is_new=True, is_notified=is_notified)
 
-    def _champion_of(self, firing: Firing) -> Version | None:
-        """Return the champion that the firing was begun against, after a check of its model."""
+    def _checked_champion(self, firing: Firing) -> Version | None:
+        """Return the champion at the start of the firing, after a check of its model."""
         if firing.champion_version is None:
             return None
         version = self._registry.version(firing.style, firing.champion_version)
@@ -184,17 +186,19 @@ class _Retraining:
         return self._registry.add(self._storage.read_bytes(style_uri), source_uri=style_uri, note=note)
 
     def _decide(self, firing: Firing, champion: Version | None, candidate: Version) -> Outcome:
-        """Return the decision: as it was written down before a kill, or anew."""
-        known = read_outcome(self._storage, self._layout.decision_uri)
-        if known is not None:
-            return known
+        """Return the decision: the stored one if the firing was killed after it, else a new one."""
+        stored = read_outcome(self._storage, self._layout.decision_uri)
+        if stored is not None:
+            return stored
         if champion is None:
             verdict = Verdict(is_better=True, reason="there was no champion", evidence=Evidence())
         elif champion.sha256 == candidate.sha256:
-            verdict = Verdict(is_better=False, reason="the candidate is the champion, bit by bit", evidence=Evidence())
+            verdict = Verdict(
+                is_better=False, reason="the candidate equals the champion, bit for bit", evidence=Evidence()
+            )
         else:
             self._on_stage(f"comparing {candidate.version} with the champion {champion.version}")
-            table = self._measured(champion, candidate)
+            table = self._evaluate(champion, candidate)
             before, after = (model_label(version.style, version.version) for version in (champion, candidate))
             verdict = decide(table, before, after, self._config)
         decision: DecisionKind = "promoted" if verdict.is_better else "kept"
@@ -214,14 +218,16 @@ class _Retraining:
         self._storage.create_bytes(self._layout.decision_uri, outcome.to_bytes())
         written = read_outcome(self._storage, self._layout.decision_uri)
         if written is None:
-            raise RegistryError(f"{self._layout.decision_uri} was removed while it was written; fire again")
+            raise RegistryError(
+                f"{self._layout.decision_uri} was removed while it was written; run the same command again"
+            )
         return written
 
-    def _measured(self, champion: Version, candidate: Version) -> pa.Table:
-        """Return the evaluation of both models, from storage if it was finished before a kill."""
+    def _evaluate(self, champion: Version, candidate: Version) -> pa.Table:
+        """Return the evaluation of both models: the stored one if it was finished before a kill, else a new one."""
         try:
             return read_measurements(self._storage, self._layout.evaluation_uri)
-        except (ObjectNotFound, ValueError):  # not done, or by another version whose columns differ
+        except (ObjectNotFound, ValueError):  # not done, or by a version with other columns
             pass
         config = self._config
         versions = (champion, candidate)

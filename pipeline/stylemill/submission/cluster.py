@@ -1,6 +1,7 @@
-"""Talking to a cluster's job API, with errors that a person can act on.
+"""Client of a cluster's job API: connect, submit, list, and watch jobs until they end.
 
-Following a job that was submitted: its log, its progress, its end.
+Errors between this machine and the cluster become a ConfigError (wrong address, token or version) or a ClusterError
+(the cluster stopped answering) of one line.
 """
 
 from __future__ import annotations
@@ -30,27 +31,32 @@ from stylemill.submission.request import JobRequest, entrypoint, staged_package
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10.0
-START_PATIENCE_S = 60.0
-"""So long a head may take after its start until it accepts jobs."""
+START_TIMEOUT_S = 60.0
+"""Seconds that a head may take after its start until it accepts jobs."""
 STOP_WAIT_S = 60
-"""So long may a job take after `jobs stop` to write a checkpoint, or what it has finished, before it is killed."""
+"""Seconds that a job gets after `jobs stop` to write a checkpoint or finished results before it is killed."""
+POLL_PERIOD_S = 1.0
+PROGRESS_PERIOD_S = 10.0
+SILENCE_TIMEOUT_S = 120.0
+"""Seconds without an answer after which the watching of a job ends with an error; the job continues."""
 
 VERB_KEY, OUT_KEY, VERSION_KEY = "stylemill_verb", "stylemill_out", "stylemill_version"
 """Names in a job's metadata."""
 
 DONE_CODES = (0, 3)
-"""Exit codes of jobs that left nothing to do."""
+"""Exit codes after which nothing is left to do."""
 
 
 def connect(address: str) -> DashboardClient:
     """Return a client of a cluster's job API.
 
     Raises:
-        ConfigError: nothing answers there, it is no Ray dashboard, it refuses the token, or it runs another Ray.
+        ConfigError: nothing answers at the address, what answers is not a Ray dashboard, the token is refused, or the
+            cluster runs another version of Ray.
     """
     for name in DASHBOARD_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
-    os.environ["RAY_API_SERVER_ADDRESS"] = address  # overrides any argument, so it must say the same
+    os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray prefers it to the argument
     _check_reachable(address)
     try:
         client = DashboardClient(address)
@@ -59,7 +65,7 @@ def connect(address: str) -> DashboardClient:
         raise ConfigError("address", address, *_token_problem(error)) from None
     except (requests.RequestException, ConnectionError, RuntimeError, ValueError, KeyError, TypeError) as error:
         cure = "give the URL of a Ray dashboard, http://HOST:8265"
-        raise ConfigError("address", address, f"is no Ray dashboard ({_one_line(error)})", cure) from None
+        raise ConfigError("address", address, f"is not a Ray dashboard ({_one_line(error)})", cure) from None
     _check_ray_version(address, str(metadata["ray_version"]))
     return client
 
@@ -70,14 +76,14 @@ def _check_reachable(address: str) -> None:
     try:
         socket.create_connection((parts.hostname or "", port), timeout=CONNECT_TIMEOUT_S).close()
     except OSError as error:
-        cure = "check the address, and that the cluster runs and its port can be reached from here"
+        cure = "check the address, that the cluster runs, and that its port can be reached from this machine"
         raise ConfigError("address", address, f"does not answer ({_one_line(error)})", cure) from None
 
 
 def _token_problem(error: AuthenticationError) -> tuple[str, str]:
     cure = "set RAY_AUTH_MODE=token and the cluster's token in RAY_AUTH_TOKEN_PATH (a file) or RAY_AUTH_TOKEN"
     if is_token_missing(error):
-        return "asks for a token, and none is set here", cure
+        return "requires a token, and none is set on this machine", cure
     return "refuses this token", cure
 
 
@@ -88,8 +94,8 @@ def _check_ray_version(address: str, theirs: str) -> None:
 
 
 def check_python_version(client: DashboardClient, address: str) -> None:
-    """Raise ConfigError if the cluster's Python is another one than this code was installed for."""
-    with talking_to(address):
+    """Raise ConfigError if the cluster's version of Python differs from this process's."""
+    with translated_errors(address):
         data = client.get_json("/api/v0/cluster_metadata")["data"]
     theirs, ours = str(data["pythonVersion"]), ".".join(map(str, sys.version_info[:2]))
     if ".".join(theirs.split(".")[:2]) != ours:
@@ -99,16 +105,16 @@ def check_python_version(client: DashboardClient, address: str) -> None:
         raise ConfigError("address", address, f"runs Python {theirs}, this is Python {ours}", cure)
 
 
-def nodes_of(client: DashboardClient, address: str) -> list[Mapping[str, float]]:
-    """Return the resources of each living machine of a cluster."""
-    with talking_to(address):
+def node_resources(client: DashboardClient, address: str) -> list[Mapping[str, float]]:
+    """Return the resources of each machine of a cluster that is alive."""
+    with translated_errors(address):
         answer = client.get_json("/api/v0/nodes?detail=1&limit=10000")
         return [node["resources_total"] for node in answer["data"]["result"]["result"] if node["state"] == "ALIVE"]
 
 
 @contextmanager
-def talking_to(address: str) -> Iterator[None]:
-    """Turn what goes wrong between here and a cluster that answered before into one line.
+def translated_errors(address: str) -> Iterator[None]:
+    """Raise errors in talking to a cluster that answered before as one line.
 
     Raises:
         ClusterError: the connection broke, or the cluster answered with an error.
@@ -116,7 +122,7 @@ def talking_to(address: str) -> Iterator[None]:
     try:
         yield
     except (requests.RequestException, OSError, RuntimeError, AuthenticationError) as error:
-        raise ClusterError(f"{address} failed to answer: {_one_line(error)}; jobs there go on, try again") from error
+        raise ClusterError(f"{address} failed to answer: {_one_line(error)}; its jobs continue, try again") from error
 
 
 def _one_line(error: BaseException) -> str:
@@ -124,7 +130,7 @@ def _one_line(error: BaseException) -> str:
     return text if len(text) <= 200 else text[:197] + "..."
 
 
-def state_of(job: JobDetails) -> str:
+def job_state(job: JobDetails) -> str:
     """Return whether a job is ``active``, ``done`` (nothing is left to do) or ``ended`` (failed, stopped)."""
     if not job.status.is_terminal():
         return "active"
@@ -133,16 +139,16 @@ def state_of(job: JobDetails) -> str:
     return "ended"
 
 
-def exit_code_of(job: JobDetails) -> int:
-    """Return the exit code of a job that has ended: its driver's own 0, 1, 2 or 3; 1 for every other end."""
+def job_exit_code(job: JobDetails) -> int:
+    """Return the exit code of a job that has ended: its driver's 0, 1, 2 or 3; 1 for every other end."""
     if job.status == JobStatus.SUCCEEDED:
         return 0
     return job.driver_exit_code if job.driver_exit_code in (1, 2, 3) else 1
 
 
 def find_jobs(client: DashboardClient, address: str) -> list[JobDetails]:
-    """Return what was submitted to a cluster, by anyone, oldest first."""
-    with talking_to(address):
+    """Return all submitted jobs of a cluster, oldest first."""
+    with translated_errors(address):
         jobs = [job for job in client.list_jobs() if job.submission_id]
     return sorted(jobs, key=lambda job: job.start_time or 0)
 
@@ -151,24 +157,24 @@ def find_job(client: DashboardClient, address: str, job_id: str) -> JobDetails:
     """Return one job.
 
     Raises:
-        ConfigError: the cluster knows no such job.
+        ConfigError: the cluster has no job of this id.
     """
     for job in find_jobs(client, address):
         if job.submission_id == job_id:
             return job
     cure = "copy one from `stylemill jobs list`; a cluster forgets its jobs when it restarts"
-    raise ConfigError("id", job_id, f"is no job that {address} knows", cure)
+    raise ConfigError("id", job_id, f"is not a job of {address}", cure)
 
 
-def send(client: DashboardClient, address: str, request: JobRequest, job_id: str, *, use_image: bool) -> bool:
+def submit_request(client: DashboardClient, address: str, request: JobRequest, job_id: str, *, use_image: bool) -> bool:
     """Submit a request; return False if another process submitted it under this id at the same moment.
 
-    No variable of this machine's environment is sent, but the log level.
+    Of this machine's environment only the log level is sent.
     """
     variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
     if "STYLEMILL_LOG" in os.environ:
         variables["STYLEMILL_LOG"] = os.environ["STYLEMILL_LOG"]
-    with talking_to(address), staged_package(request.yaml(), with_code=not use_image) as folder:
+    with translated_errors(address), staged_package(request.yaml(), with_code=not use_image) as folder:
         start_s = time.monotonic()
         while True:
             try:
@@ -182,8 +188,8 @@ def send(client: DashboardClient, address: str, request: JobRequest, job_id: str
             except RuntimeError as error:
                 if "already exists" in str(error):
                     return False
-                # A head that was just started takes a while to know of its own agent.
-                if "No available agent" not in str(error) or time.monotonic() - start_s > START_PATIENCE_S:
+                # A head that has just started takes a while to find its own agent.
+                if "No available agent" not in str(error) or time.monotonic() - start_s > START_TIMEOUT_S:
                     raise
                 time.sleep(1.0)
             else:
@@ -195,14 +201,8 @@ def our_jobs(jobs: Sequence[JobDetails]) -> list[JobDetails]:
     return [job for job in jobs if VERB_KEY in (job.metadata or {})]
 
 
-POLL_PERIOD_S = 1.0
-PROGRESS_PERIOD_S = 10.0
-SILENCE_S = 120.0
-"""A cluster that cannot be reached for so long is given up; its jobs go on."""
-
-
 def wait_for_end(
-    client: DashboardClient, address: str, job_id: str, on_look: Callable[[JobDetails, str | None], None]
+    client: DashboardClient, address: str, job_id: str, on_status: Callable[[JobDetails, str | None], None]
 ) -> JobDetails:
     """Wait until a job has ended.
 
@@ -210,10 +210,10 @@ def wait_for_end(
         client: of the cluster.
         address: for messages.
         job_id: the job.
-        on_look: told every second, with the newest line of progress every ten (None where there is none).
+        on_status: called every second with the job and its newest progress, read every ten seconds (None if none).
 
     Raises:
-        ClusterError: the cluster cannot be reached any more.
+        ClusterError: the cluster has not answered for SILENCE_TIMEOUT_S.
     """
     last_answer_s = time.monotonic()
     last_progress_s, progress = 0.0, None
@@ -224,22 +224,22 @@ def wait_for_end(
                 progress, last_progress_s = newest_progress(client, address, job_id), time.monotonic()
             last_answer_s = time.monotonic()
         except ClusterError as error:
-            if time.monotonic() - last_answer_s > SILENCE_S:
+            if time.monotonic() - last_answer_s > SILENCE_TIMEOUT_S:
                 raise
             log.info("%s", error)
             time.sleep(POLL_PERIOD_S)
             continue
-        on_look(job, progress)
+        on_status(job, progress)
         if job.status.is_terminal():
             return job
         time.sleep(POLL_PERIOD_S)
 
 
 def follow_log(client: DashboardClient, address: str, job_id: str, on_text: Callable[[str], None]) -> JobDetails:
-    """Hand out a job's log as it grows, from its beginning; return when the job has ended.
+    """Pass a job's log, from its beginning, to ``on_text`` as it grows; return when the job has ended.
 
     Raises:
-        ClusterError: the cluster cannot be reached any more.
+        ClusterError: the cluster has not answered for SILENCE_TIMEOUT_S.
     """
     num_shown, last_answer_s = 0, time.monotonic()
     while True:
@@ -251,18 +251,18 @@ def follow_log(client: DashboardClient, address: str, job_id: str, on_text: Call
                 async for text in client.tail_job_logs(job_id):
                     last_answer_s = time.monotonic()
                     num_seen += len(text)
-                    if num_seen > num_shown:  # after a broken connection the log starts over
+                    if num_seen > num_shown:  # a new connection starts at the beginning of the log
                         on_text(text[-(num_seen - num_shown) :])
                         num_shown = num_seen
 
             asyncio.run(tail())
         except (aiohttp.ClientError, OSError, RuntimeError) as error:
-            if time.monotonic() - last_answer_s > SILENCE_S:
-                raise ClusterError(f"{address} stopped answering ({error}); the job goes on there") from error
+            if time.monotonic() - last_answer_s > SILENCE_TIMEOUT_S:
+                raise ClusterError(f"{address} stopped answering ({error}); the job continues there") from error
         try:
             job = find_job(client, address, job_id)
         except ClusterError:
-            if time.monotonic() - last_answer_s > SILENCE_S:
+            if time.monotonic() - last_answer_s > SILENCE_TIMEOUT_S:
                 raise
         else:
             last_answer_s = time.monotonic()
@@ -276,12 +276,12 @@ def follow_log(client: DashboardClient, address: str, job_id: str, on_text: Call
 
 def read_log(client: DashboardClient, address: str, job_id: str) -> str:
     """Return a job's log so far."""
-    with talking_to(address):
+    with translated_errors(address):
         return client.get_job_logs(job_id) or ""
 
 
 def newest_progress(client: DashboardClient, address: str, job_id: str) -> str | None:
-    """Return how far a job is, as it last said itself, or None."""
+    """Return the newest progress in a job's log, or None."""
     lines = read_log(client, address, job_id).splitlines()
     newest = next((line for line in reversed(lines) if line.startswith(PROGRESS_MARK)), None)
     return None if newest is None else newest.removeprefix(PROGRESS_MARK)

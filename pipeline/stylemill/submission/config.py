@@ -1,26 +1,26 @@
-"""What a user may choose about a submission, and about looking after what was submitted."""
+"""Settings of submissions, and of the commands that watch submitted jobs."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 from stylemill.errors import ConfigError, config_errors_for
 
-JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 PROGRESS_MARK = "progress: "
-"""Begins each line of a job's log that says how far it is."""
+"""Prefix of the progress lines in a job's log."""
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterAddress:
-    """Which cluster.
+    """The cluster to use.
 
     Raises:
-        ConfigError: an address that is no URL, or carries a credential.
+        ConfigError: the address is not the URL of a dashboard, or carries a credential.
     """
 
     address: str = ""
@@ -38,20 +38,20 @@ def _check_url(url: str) -> None:
         raise ConfigError("address", shown, "carries a credential", "leave it out and set RAY_AUTH_TOKEN_PATH")
     try:
         is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:  # a port that is none
+    except ValueError:  # the port is not a number
         is_usable = False
     if not is_usable or parts.path.strip("/") or parts.query:
-        raise ConfigError("address", url, "is no URL of a Ray dashboard", "write http://HOST:8265 or https://HOST")
+        raise ConfigError("address", url, "is not the URL of a Ray dashboard", "write http://HOST:8265 or https://HOST")
 
 
 AddressT = TypeVar("AddressT", bound=ClusterAddress)
 
 
 def with_address_from(config: AddressT, environment: dict[str, str]) -> AddressT:
-    """Return a config whose address is set, from the environment if need be.
+    """Return the config with its address set, from the environment if it has none.
 
     Raises:
-        ConfigError: there is none, or the environment's is no URL.
+        ConfigError: there is no address, or the one in the environment is not the URL of a dashboard.
     """
     if config.address:
         return config
@@ -59,7 +59,7 @@ def with_address_from(config: AddressT, environment: dict[str, str]) -> AddressT
         if environment.get(variable):
             with config_errors_for(variable, cure="give --address http://HOST:8265"):
                 return replace(config, address=environment[variable])
-    raise ConfigError("address", None, "is required", "give --address http://HOST:8265")
+    raise ConfigError("address", None, "is required", f"give the URL of a Ray dashboard, or set {ADDRESS_VARIABLES[0]}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +67,14 @@ class SubmitConfig(ClusterAddress):
     """Run a verb as a job on a Ray cluster.
 
     Raises:
-        ConfigError: a value out of range.
+        ConfigError: a value is out of range.
     """
 
     wait: bool = False
-    """Wait for the end of the job and leave with its exit code."""
+    """Wait until the job ends and exit with its exit code."""
 
     follow: bool = False
-    """Print the job's log as it grows, to its end; includes --wait."""
+    """Print the job's log as it grows until the job ends; implies --wait."""
 
     dry_run: bool = False
     """Print what the job would do, how long it would take and what it would cost; submit nothing."""
@@ -83,24 +83,24 @@ class SubmitConfig(ClusterAddress):
     """Submit even if an equal job has finished."""
 
     id: str | None = None
-    """Submission id; by default a hash of the verb and its config, so that submitting twice does not run twice."""
+    """Submission id; by default a hash of the command and its config, so that submitting twice does not run twice."""
 
     shared_filesystem: bool = False
-    """Every machine of the cluster sees local paths as this one does; without it they are refused."""
+    """Local paths are the same on every machine of the cluster; without this flag they are refused."""
 
     use_image: bool = False
-    """Run the code that is installed on the cluster instead of sending this one's."""
+    """Run the stylemill that is installed on the cluster instead of sending the local one."""
 
     rate: float | None = None
-    """For --dry-run: images per second of one actor or training worker; by default as measured by earlier runs."""
+    """For --dry-run: images per second of one actor or training worker; by default measured from earlier runs."""
 
     price_per_hour: float | None = None
     """For --dry-run: price of one GPU (with --device cuda) or one CPU for an hour, in any currency."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.id is not None and not JOB_ID.fullmatch(self.id):
-            raise ConfigError("id", self.id, "is no usable id", "use letters, digits, '.', '_' and '-', at most 100")
+        if self.id is not None and not _JOB_ID.fullmatch(self.id):
+            raise ConfigError("id", self.id, "is not a valid id", "use letters, digits, '.', '_' and '-', at most 100")
         if self.rate is not None and not 0 < self.rate < float("inf"):
             raise ConfigError("rate", self.rate, "is not above zero", "write images per second")
         if self.price_per_hour is not None and not 0 <= self.price_per_hour < float("inf"):
@@ -109,28 +109,31 @@ class SubmitConfig(ClusterAddress):
 
 @dataclass(frozen=True, kw_only=True)
 class JobsConfig(ClusterAddress):
-    """Which jobs."""
+    """Settings of ``jobs list``."""
 
     all: bool = False
-    """Also list jobs that are none of stylemill's."""
+    """Also list jobs that were not submitted by stylemill."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobConfig(ClusterAddress):
-    """Which job."""
+    """Settings of ``jobs status`` and ``jobs stop``."""
 
-    id: str = field(default="")
-    """Id of the job, as `submit` and `jobs list` print it."""
+    id: str = ""
+    """Id of the job, as printed by `submit` and `jobs list`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not JOB_ID.fullmatch(self.id):
-            raise ConfigError("id", self.id, "is no id of a job", "copy one from `stylemill jobs list`")
+        cure = "copy the id from `stylemill jobs list`"
+        if not self.id:
+            raise ConfigError("id", None, "is required", cure)
+        if not _JOB_ID.fullmatch(self.id):
+            raise ConfigError("id", self.id, "is not the id of a job", cure)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogsConfig(JobConfig):
-    """Which job, and how much of its log."""
+    """Settings of ``jobs logs``."""
 
     follow: bool = False
-    """Go on until the job ends, and leave with its exit code."""
+    """Continue until the job ends, and exit with its exit code."""

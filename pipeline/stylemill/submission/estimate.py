@@ -1,4 +1,7 @@
-"""How much work a verb is, and how long it takes at a rate that was measured or stated."""
+"""Estimates for ``submit --dry-run``: how much a verb reads, and how long that takes at a given rate.
+
+The rate is what the user states, or what an earlier run into the same output measured.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +24,15 @@ from stylemill.stylizing.config import StylizeConfig
 from stylemill.training.config import TrainConfig
 from stylemill.training.layout import TrainLayout
 
-COUNT_PERIOD = 10_000
-ROWS_ENOUGH = 20_000
-"""Rows of earlier runs that a rate is taken from, at most."""
+REPORT_EVERY = 10_000
+"""Sources between two calls of ``on_count``."""
+MAX_ROWS = 20_000
+"""Rows of an earlier run that are read for its rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
-    """Images per second of one actor or training worker, and where the figure comes from."""
+    """Images per second of one actor or training worker, and the origin of the figure."""
 
     images_per_s: float
     source: str
@@ -36,7 +40,7 @@ class Rate:
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """What a verb will read and do."""
+    """The work of a verb."""
 
     num_sources: int
     num_bytes: int
@@ -46,7 +50,7 @@ class Workload:
 
 @dataclass(frozen=True, kw_only=True)
 class Workers:
-    """Who does it."""
+    """The actors or training workers that do the work."""
 
     count: int
     units_each: int
@@ -57,7 +61,7 @@ class Workers:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """How long a workload takes, the start of the workers not counted."""
+    """How long a workload takes, without the start of the workers."""
 
     wall_s: float
     unit_hours: float
@@ -76,10 +80,10 @@ def count_sources(
 
     Args:
         config: with resolved locations.
-        on_count: told now and then how many were found so far.
+        on_count: called now and then with the number of sources so far.
 
     Raises:
-        ConfigError: a location cannot be listed, or holds nothing.
+        ConfigError: a location cannot be listed, or holds no sources.
     """
     field, locations = ("input", (config.input,)) if isinstance(config, StylizeConfig) else ("content", config.content)
     storage = Storage(preflight_options(config.storage))
@@ -88,7 +92,7 @@ def count_sources(
         try:
             for found in find_sources(storage, location):
                 num_sources, num_bytes = num_sources + 1, num_bytes + found.size_bytes
-                if num_sources % COUNT_PERIOD == 0:
+                if num_sources % REPORT_EVERY == 0:
                     on_count(num_sources)
         except StorageError as error:
             cure = "check the location; --dry-run lists it with the credentials of this machine"
@@ -101,7 +105,7 @@ def count_sources(
 
 
 def choose_workers(config: StylizeConfig | TrainConfig, machines: Sequence[Resources]) -> Workers:
-    """Return who will do the work: as the config says, else as many as fit the machines, else one."""
+    """Return the workers of the config, else as many as fit on the machines, else one."""
     unit = "GPU" if config.device == "cuda" else "CPU"
     if isinstance(config, StylizeConfig):
         each = 1 if unit == "GPU" else config.threads_per_actor
@@ -116,7 +120,7 @@ def choose_workers(config: StylizeConfig | TrainConfig, machines: Sequence[Resou
 
 
 def measured_rate(config: StylizeConfig | TrainConfig) -> Rate | None:
-    """Return the rate of the newest run into the same output, or None if there is none."""
+    """Return the rate of the newest run into the same output, or None if there is no such run."""
     storage = Storage(preflight_options(config.storage))
     try:
         return (
@@ -127,7 +131,7 @@ def measured_rate(config: StylizeConfig | TrainConfig) -> Rate | None:
 
 
 def _rate_of_bulk(storage: Storage, config: StylizeConfig) -> Rate | None:
-    """Return the rate by the time that images took in the actor: decoding, network and encoding share its CPU."""
+    """Return the rate from the time per image in the actor: decoding, network and encoding share its CPU."""
     runs = load_history(storage, config.out)
     if not runs:
         return None
@@ -137,7 +141,7 @@ def _rate_of_bulk(storage: Storage, config: StylizeConfig) -> Rate | None:
         painted = table.filter(pc.equal(table.column("status"), "ok"))
         num_rows += painted.num_rows
         total_ms += sum(pc.sum(painted.column(name)).as_py() or 0.0 for name in columns)
-        if num_rows >= ROWS_ENOUGH:
+        if num_rows >= MAX_ROWS:
             break
     if not total_ms:
         return None
@@ -147,14 +151,14 @@ def _rate_of_bulk(storage: Storage, config: StylizeConfig) -> Rate | None:
 
 
 def _rate_of_training(storage: Storage, config: TrainConfig) -> Rate | None:
-    """Return the median rate of the steps in OUT/metrics.parquet, shared among the workers of that run."""
+    """Return the median rate of the steps in OUT/metrics.parquet, divided by the workers of that run."""
     layout = TrainLayout(config.out)
     table = pq.read_table(io.BytesIO(storage.read_bytes(layout.metrics_uri)), columns=["images_per_s"])
     median = pc.quantile(table.column("images_per_s").cast(pa.float64()), 0.5)[0].as_py()
     if not median:
         return None
-    then = from_mapping(
+    earlier = from_mapping(
         TrainConfig, parse_yaml(storage.read_bytes(layout.config_uri).decode(), source=layout.config_uri)
     )
-    num_workers = replace(config, num_workers=then.num_workers).worker_range[0]
+    num_workers = replace(config, num_workers=earlier.num_workers).worker_range[0]
     return Rate(images_per_s=median / num_workers, source=f"measured over {table.num_rows:,} steps in {config.out}")

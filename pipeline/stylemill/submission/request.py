@@ -1,6 +1,8 @@
-"""What is sent to the cluster: this code, the job's config and a start script, and nothing else.
+"""A job request: one verb with its config, and the package that is sent to the cluster for it.
 
-One verb with its config, in the form that can be sent: nothing in it refers to this machine, nothing is secret.
+Nothing in a request depends on this machine and nothing in it is secret: locations are resolved, and paths of this
+machine and locations with credentials are refused. The id of a request is a hash of what it does, so that submitting it
+twice does not run it twice. The package holds the code, the config and a start script, and nothing else.
 """
 
 from __future__ import annotations
@@ -22,9 +24,133 @@ from stylemill.storage import resolve
 from stylemill.storage.uri import scheme
 
 PACKAGED_SUFFIXES = frozenset({".py", ".j2", ".css", ".js"})
-"""Whatever else lies beside the code (notes, data, a file of credentials) stays here."""
+"""Suffixes of code; other files next to it (notes, data, a file of credentials) are not sent."""
 CONFIG_NAME = "stylemill-job.yaml"
 START_NAME = "stylemill-start.sh"
+LOCAL_SCHEMES = ("file", "local", "memory")
+_SIGNED = re.compile(r"[?&][^=&]*(sig|signature|token|secret|credential|password|key)[^=&]*=", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRequest:
+    """A verb to run as a job."""
+
+    verb: str
+    """The verb with its subcommand: ``manifest verify``."""
+    config: Any
+    """The verb's config, with all locations resolved."""
+    base_id: str
+    """Id of the first attempt; later ones append ``-2``, ``-3`` ..."""
+    is_repeatable: bool
+    """Whether it may run again after an equal job has finished: its input may have changed."""
+    driver_cpus: int = 0
+    """CPUs to reserve for the job's own process; with 0 it runs on the cluster's head."""
+
+    @property
+    def out(self) -> str:
+        """Location of the results, for people."""
+        return str(getattr(self.config, "out", getattr(self.config, "uri", "")))
+
+    def yaml(self) -> str:
+        """Return the config as the YAML that the job reads."""
+        return to_yaml(self.config)
+
+
+def resolve_locations(config: Any, names: Sequence[str], *, shared_filesystem: bool) -> Any:
+    """Return a config whose locations mean the same on every machine.
+
+    Args:
+        config: a verb's config.
+        names: the fields that hold locations; ``judge.style_image`` is a field of a nested config.
+        shared_filesystem: allow local paths, which become absolute.
+
+    Raises:
+        ConfigError: the cluster cannot read a location, or a location carries a credential.
+    """
+    changes: dict[str, Any] = {}
+    for name in names:
+        outer, _, inner = name.partition(".")
+        value = changes.get(outer, getattr(config, outer))
+        if inner:
+            changes[outer] = resolve_locations(value, [inner], shared_filesystem=shared_filesystem)
+        elif value is None:
+            continue
+        elif isinstance(value, tuple):
+            changes[name] = tuple(_resolved(name, uri, shared_filesystem) for uri in value)
+        else:
+            changes[name] = _resolved(name, value, shared_filesystem)
+    return replace(config, **changes)
+
+
+def _resolved(name: str, uri: str, shared_filesystem: bool) -> str:
+    if is_reference(uri):
+        return uri
+    with config_errors_for(name):
+        resolved = resolve(uri)
+    if scheme(resolved) in LOCAL_SCHEMES and not shared_filesystem:
+        cure = "give a URI such as s3://bucket/prefix, or --shared-filesystem if all machines of the cluster have it"
+        raise ConfigError(name, uri, "is a path of this machine, which the cluster cannot read", cure)
+    if scheme(resolved) not in LOCAL_SCHEMES and _SIGNED.search(resolved):
+        shown = resolved.partition("?")[0] + "?***"
+        cure = "leave it out; the machines of the cluster take credentials from their environment or role"
+        raise ConfigError(
+            name, shown, "carries a credential, which everyone with access to the cluster could read", cure
+        )
+    return resolved
+
+
+def hashed_id(verb: str, config: Any, ignored: Sequence[str]) -> str:
+    """Return the id of a request; equal requests have equal ids.
+
+    Args:
+        verb: with its subcommand.
+        config: with resolved locations.
+        ignored: fields that do not change the result, such as resources.
+    """
+    relevant = {name: value for name, value in to_mapping(config).items() if name not in ignored}
+    return job_id(verb, digest({"verb": verb, "config": relevant})[:16])
+
+
+def job_id(verb: str, name: str) -> str:
+    """Return the id of a first attempt."""
+    return f"stylemill-{verb.replace(' ', '-')}-{name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """What to do with a request, given the jobs of the cluster."""
+
+    id: str
+    """The job to submit, or the job that exists."""
+    earlier: str | None = None
+    """The newest earlier attempt, if there is one."""
+    is_running: bool = False
+    """``id`` is running or waiting: there is nothing to submit."""
+    is_done: bool = False
+    """``id`` has finished: there is nothing to submit."""
+
+
+def choose_attempt(base_id: str, jobs: Mapping[str, str], *, is_repeatable: bool) -> Attempt:
+    """Decide whether to submit a request, and under which id.
+
+    A running job is never duplicated. A failed or stopped job is followed by the next attempt, which resumes. A
+    finished job is not run again, unless its verb may find new work.
+
+    Args:
+        base_id: id of the first attempt.
+        jobs: id -> state: ``active``, ``done`` or ``ended`` (failed, stopped).
+        is_repeatable: see ``JobRequest``.
+    """
+    pattern = re.compile(re.escape(base_id) + r"(?:-(\d+))?")
+    numbers = {int(match[1] or 1): job for job in jobs if (match := pattern.fullmatch(job))}
+    if not numbers:
+        return Attempt(id=base_id)
+    newest = numbers[max(numbers)]
+    if jobs[newest] == "active":
+        return Attempt(id=newest, is_running=True)
+    if jobs[newest] == "done" and not is_repeatable:
+        return Attempt(id=newest, is_done=True)
+    return Attempt(id=f"{base_id}-{max(numbers) + 1}", earlier=newest)
 
 
 def entrypoint(verb: str) -> str:
@@ -34,11 +160,11 @@ def entrypoint(verb: str) -> str:
 
 @contextmanager
 def staged_package(config_yaml: str, *, with_code: bool) -> Iterator[Path]:
-    """Yield a folder to be sent; it is gone after the block.
+    """Yield the folder to send; it is removed after the block.
 
     Args:
         config_yaml: the job's config.
-        with_code: also put this installation's package there.
+        with_code: whether the folder also holds this installation's package.
     """
     from stylemill.ray_internals import START_SCRIPT
 
@@ -64,129 +190,3 @@ def _copy_code(source: Path, target: Path) -> None:
                 copy = target / Path(folder).relative_to(source) / name
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(Path(folder) / name, copy)
-
-
-LOCAL_SCHEMES = ("file", "local", "memory")
-_SIGNED = re.compile(r"[?&][^=&]*(sig|signature|token|secret|credential|password|key)[^=&]*=", re.IGNORECASE)
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobRequest:
-    """What a job is to do."""
-
-    verb: str
-    """The verb with its subcommand: ``manifest verify``."""
-    config: Any
-    """The verb's config, with every location resolved."""
-    base_id: str
-    """Id of the first attempt; later ones append ``-2``, ``-3`` ..."""
-    is_repeatable: bool
-    """Whether a finished job is no reason not to run it once more: its input may have changed since."""
-    driver_cpus: int = 0
-    """CPUs to reserve for the job's own process; 0 leaves it on the cluster's head."""
-
-    @property
-    def out(self) -> str:
-        """Where the results go, for people."""
-        return str(getattr(self.config, "out", getattr(self.config, "uri", "")))
-
-    def yaml(self) -> str:
-        """Return the config as the job reads it."""
-        return to_yaml(self.config)
-
-
-def resolve_locations(config: Any, names: Sequence[str], *, shared_filesystem: bool) -> Any:
-    """Return a config whose locations mean the same on every machine.
-
-    Args:
-        config: a verb's config.
-        names: its fields that hold locations; ``judge.style_image`` is one of a nested config.
-        shared_filesystem: local paths are fine, and become absolute.
-
-    Raises:
-        ConfigError: a location that the cluster cannot see, or one that carries a credential.
-    """
-    changes: dict[str, Any] = {}
-    for name in names:
-        outer, _, inner = name.partition(".")
-        value = changes.get(outer, getattr(config, outer))
-        if inner:
-            changes[outer] = resolve_locations(value, [inner], shared_filesystem=shared_filesystem)
-        elif value is None:
-            continue
-        elif isinstance(value, tuple):
-            changes[name] = tuple(_resolved(name, uri, shared_filesystem) for uri in value)
-        else:
-            changes[name] = _resolved(name, value, shared_filesystem)
-    return replace(config, **changes)
-
-
-def _resolved(name: str, uri: str, shared_filesystem: bool) -> str:
-    if is_reference(uri):
-        return uri
-    with config_errors_for(name):
-        resolved = resolve(uri)
-    if scheme(resolved) in LOCAL_SCHEMES and not shared_filesystem:
-        cure = "give a URI such as s3://bucket/prefix, or --shared-filesystem if every machine there has this path"
-        raise ConfigError(name, uri, "is a path of this machine, which the cluster cannot see", cure)
-    if scheme(resolved) not in LOCAL_SCHEMES and _SIGNED.search(resolved):
-        shown = resolved.partition("?")[0] + "?***"
-        cure = "leave it out; the cluster's machines take credentials from their environment or role"
-        raise ConfigError(
-            name, shown, "carries a credential, which everyone with access to the cluster could read", cure
-        )
-    return resolved
-
-
-def hashed_id(verb: str, config: Any, ignored: Sequence[str]) -> str:
-    """Return an id that equal requests share.
-
-    Args:
-        verb: with its subcommand.
-        config: with resolved locations.
-        ignored: fields that say how, not what: resources and the like.
-    """
-    matters = {name: value for name, value in to_mapping(config).items() if name not in ignored}
-    return job_id(verb, digest({"verb": verb, "config": matters})[:16])
-
-
-def job_id(verb: str, name: str) -> str:
-    """Return the id of a first attempt."""
-    return f"stylemill-{verb.replace(' ', '-')}-{name}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Attempt:
-    """What to do about a request, in view of the jobs that the cluster knows."""
-
-    id: str
-    """The job to submit, or the one that is there."""
-    earlier: str | None = None
-    """Newest earlier attempt, if there is one."""
-    is_running: bool = False
-    """``id`` runs or waits to run: there is nothing to submit."""
-    is_done: bool = False
-    """``id`` has finished: there is nothing to submit."""
-
-
-def choose_attempt(base_id: str, jobs: Mapping[str, str], *, is_repeatable: bool) -> Attempt:
-    """Decide whether to submit a request, and under which id.
-
-    A job that runs is never doubled. One that failed or was stopped is followed by the next attempt, which resumes.
-    One that finished is not run again, unless its verb may find something new to do.
-
-    Args:
-        base_id: id of the first attempt.
-        jobs: id -> state: ``active``, ``done`` or ``ended`` (failed, stopped).
-        is_repeatable: see ``JobRequest``.
-    """
-    pattern = re.compile(re.escape(base_id) + r"(?:-(\d+))?")
-    numbers = {int(match[1] or 1): known for known in jobs if (match := pattern.fullmatch(known))}
-    if not numbers:
-        return Attempt(id=base_id)
-    newest = numbers[max(numbers)]
-    if jobs[newest] == "active":
-        return Attempt(id=newest, is_running=True)
-    if jobs[newest] == "done" and not is_repeatable:
-        return Attempt(id=newest, is_done=True)
-    return Attempt(id=f"{base_id}-{max(numbers) + 1}", earlier=newest)

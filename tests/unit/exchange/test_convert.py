@@ -10,37 +10,37 @@ import pytest
 import torch
 
 from stylemill.errors import ConfigError
-from stylemill.exchange import foreign as checkpoint_module
+from stylemill.exchange import foreign
 from stylemill.exchange.convert import convert
 from stylemill.exchange.foreign import LAYOUTS
 from stylemill.nn.fast_net import FastNet
 from stylemill.nn.tiled.stylize import tiled_values
 from stylemill.style_model import from_bytes, to_bytes
-from tests.unit.exchange import foreign
+from tests.unit.exchange import checkpoints
 from tests.unit.nn.nets import plain_values, smooth_image
 
 TANH = 150.0
 CASES = {
-    "pytorch/examples fast_neural_style": (foreign.examples_checkpoint(), foreign.examples_values, None),
+    "pytorch/examples fast_neural_style": (checkpoints.examples_checkpoint(), checkpoints.examples_values, None),
     "pytorch/examples fast_neural_style, old": (
-        foreign.examples_checkpoint(running=True),
-        foreign.examples_values,
+        checkpoints.examples_checkpoint(running=True),
+        checkpoints.examples_values,
         None,
     ),
     "gordicaleksa/pytorch-nst-feedforward": (
-        foreign.gordicaleksa_checkpoint(),
-        foreign.gordicaleksa_values,
+        checkpoints.gordicaleksa_checkpoint(),
+        checkpoints.gordicaleksa_values,
         None,
     ),
     "eriklindernoren/Fast-Neural-Style-Transfer": (
-        foreign.eriklindernoren_checkpoint(),
-        foreign.eriklindernoren_values,
+        checkpoints.eriklindernoren_checkpoint(),
+        checkpoints.eriklindernoren_values,
         None,
     ),
-    "rrmina/fast-neural-style-pytorch": (foreign.rrmina_checkpoint(), foreign.rrmina_values, None),
+    "rrmina/fast-neural-style-pytorch": (checkpoints.rrmina_checkpoint(), checkpoints.rrmina_values, None),
     "rrmina/fast-neural-style-pytorch, tanh": (
-        foreign.rrmina_checkpoint(is_tanh=True),
-        lambda state, image_HWC: foreign.rrmina_values(state, image_HWC, TANH),
+        checkpoints.rrmina_checkpoint(is_tanh=True),
+        lambda state, image_HWC: checkpoints.rrmina_values(state, image_HWC, TANH),
         TANH,
     ),
 }
@@ -78,7 +78,7 @@ def test_every_layout_is_converted_to_its_own_arithmetic(case):
 
 def test_the_channels_are_the_right_way_round():
     """A network of blue-first pixels that reads and writes red alone must see red."""
-    checkpoint = foreign.rrmina_checkpoint()
+    checkpoint = checkpoints.rrmina_checkpoint()
     checkpoint["ConvBlock.0.conv_layer.weight"][:, :2] = 0
     net = converted(checkpoint).build_network()
     image_HWC = smooth_image(32, 32)
@@ -88,7 +88,7 @@ def test_the_channels_are_the_right_way_round():
 
 
 def test_running_statistics_of_old_checkpoints_do_not_count():
-    old, new = foreign.examples_checkpoint(running=True), foreign.examples_checkpoint(running=True)
+    old, new = checkpoints.examples_checkpoint(running=True), checkpoints.examples_checkpoint(running=True)
     assert any(key.endswith("running_mean") for key in old)
     for key in old:
         if "running" in key:
@@ -97,7 +97,7 @@ def test_running_statistics_of_old_checkpoints_do_not_count():
 
 
 def test_a_checkpoint_may_be_wrapped_narrow_half_precise_or_in_the_oldest_format():
-    plain = foreign.eriklindernoren_checkpoint()
+    plain = checkpoints.eriklindernoren_checkpoint()
     wanted = converted(plain)
     assert wanted.architecture.width == 0.25
     assert converted({f"module.{key}": value for key, value in plain.items()}).version == wanted.version
@@ -106,10 +106,10 @@ def test_a_checkpoint_may_be_wrapped_narrow_half_precise_or_in_the_oldest_format
 
 
 def test_what_a_checkpoint_says_about_its_training_is_kept():
-    model = converted(foreign.gordicaleksa_checkpoint())
+    model = converted(checkpoints.gordicaleksa_checkpoint())
     assert model.metadata["imported"]["notes"]["style_weight"] == 4e5
     assert model.metadata["imported"]["notes"]["num_of_datapoints"] == 165_568
-    assert to_bytes(model) == to_bytes(converted(foreign.gordicaleksa_checkpoint()))
+    assert to_bytes(model) == to_bytes(converted(checkpoints.gordicaleksa_checkpoint()))
 
 
 def test_an_unknown_layout_says_what_it_holds_and_what_is_known():
@@ -121,7 +121,7 @@ def test_an_unknown_layout_says_what_it_holds_and_what_is_known():
 
 
 def test_a_variant_of_a_known_layout_says_what_differs():
-    checkpoint = foreign.examples_checkpoint()
+    checkpoint = checkpoints.examples_checkpoint()
     del checkpoint["in3.bias"]
     checkpoint["attention.weight"] = torch.zeros(3)
     with pytest.raises(ConfigError, match=r"almost pytorch/examples.*lacks in3.bias and adds attention.weight"):
@@ -129,14 +129,14 @@ def test_a_variant_of_a_known_layout_says_what_differs():
 
 
 def test_shapes_that_do_not_fit_are_named():
-    checkpoint = foreign.examples_checkpoint()
+    checkpoint = checkpoints.examples_checkpoint()
     checkpoint["conv2.conv2d.weight"] = torch.zeros(16, 8, 5, 5)
     with pytest.raises(ConfigError, match=r"conv2.conv2d.weight .* \(16, 8, 5, 5\) instead of \(16, 8, 3, 3\)"):
         converted(checkpoint)
 
 
 def test_values_that_are_not_finite_or_no_floats_are_refused():
-    checkpoint = foreign.examples_checkpoint()
+    checkpoint = checkpoints.examples_checkpoint()
     checkpoint["in1.weight"][0] = torch.nan
     with pytest.raises(ConfigError, match=r"in1.weight that are not finite"):
         converted(checkpoint)
@@ -146,7 +146,7 @@ def test_values_that_are_not_finite_or_no_floats_are_refused():
 
 
 def test_a_tensor_that_pretends_to_be_large_is_never_copied():
-    checkpoint = foreign.examples_checkpoint()
+    checkpoint = checkpoints.examples_checkpoint()
     checkpoint["in1.weight"] = torch.zeros(1).expand(1 << 50)
     with pytest.raises(ConfigError, match=r"in1.weight .* instead of \(8,\)"):
         converted(checkpoint)
@@ -155,7 +155,7 @@ def test_a_tensor_that_pretends_to_be_large_is_never_copied():
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
 def test_a_truncated_file_is_refused_in_one_line(share):
     for options in ({}, {"_use_new_zipfile_serialization": False}):
-        data = saved(foreign.examples_checkpoint(), **options)
+        data = saved(checkpoints.examples_checkpoint(), **options)
         with pytest.raises(ConfigError, match="damaged") as refused:
             convert(data[: int(len(data) * share)], source="a.pth", name="candy")
         assert "\n" not in str(refused.value) and len(str(refused.value)) < 500
@@ -179,27 +179,27 @@ class Bomb:
 def test_a_file_that_needs_code_is_refused_with_the_reason_and_not_run(tmp_path, options):
     mark = tmp_path / "mark"
     with pytest.raises(ConfigError, match=r"needs posix.mkdir"):
-        converted({"state_dict": foreign.examples_checkpoint(), "hook": Bomb(mark)}, **options)
+        converted({"state_dict": checkpoints.examples_checkpoint(), "hook": Bomb(mark)}, **options)
     assert not mark.exists()
 
 
 def test_a_whole_pickled_network_is_refused_with_a_cure():
     with pytest.raises(ConfigError, match=r"torch.save\(network.state_dict"):
         converted(torch.nn.Conv2d(3, 3, 3))
-    with pytest.raises(ConfigError, match="holds no state dict but the keys epoch"):
+    with pytest.raises(ConfigError, match="holds the keys epoch instead of a state dict"):
         converted({"epoch": 3})
 
 
 def test_an_archive_that_unpacks_to_too_much_is_not_unpacked(monkeypatch):
-    monkeypatch.setattr(checkpoint_module, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(foreign, "MAX_BYTES", 1 << 20)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data/0", b"\0" * (3 << 20))
     assert len(buffer.getvalue()) < 1 << 20
-    with pytest.raises(ConfigError, match="holds 3 MiB"):
+    with pytest.raises(ConfigError, match="has 3 MiB"):
         convert(buffer.getvalue(), source="a.pth", name="candy")
 
 
 def test_a_tanh_is_only_there_where_the_layout_has_one():
     with pytest.raises(ConfigError, match="no variant that ends in a tanh"):
-        converted(foreign.examples_checkpoint(), TANH)
+        converted(checkpoints.examples_checkpoint(), TANH)

@@ -19,9 +19,8 @@ from stylemill.exchange.export import TOLERANCE, export
 from stylemill.exchange.onnx_graph import OPSET
 from stylemill.exchange.torchscript import METADATA_FILE, load_torchscript
 from stylemill.style_model import StyleModel, from_bytes
-from tests.unit.exchange import foreign
-from tests.unit.nn.nets import plain_values, seeded_net, smooth_image
-from tests.unit.nn.variants import VARIANTS, variant_net
+from tests.unit.exchange import checkpoints
+from tests.unit.nn.nets import VARIANTS, plain_values, seeded_net, smooth_image, variant_net
 
 PHOTOS = Path(__file__).resolve().parents[4] / "shared" / "data" / "photos"
 FOLDABLE = [name for name in VARIANTS if name != "imagenet tanh"]
@@ -138,14 +137,14 @@ def test_exported_safetensors_are_a_style_model_of_raw_levels():
 def test_a_checkpoint_for_pytorch_examples_is_what_its_script_loads():
     net = seeded_net(1.0)
     state = torch.load(io.BytesIO(export(style(net), "pt-examples").data), weights_only=True)
-    published = foreign.examples_checkpoint(divisor=1)
+    published = checkpoints.examples_checkpoint(divisor=1)
     assert {key: tensor.shape for key, tensor in state.items()} == {key: t.shape for key, t in published.items()}
     image_HWC = smooth_image(44, 60)
-    assert np.abs(foreign.examples_values(state, image_HWC) - plain_values(net, image_HWC)).max() < 0.05
+    assert np.abs(checkpoints.examples_values(state, image_HWC) - plain_values(net, image_HWC)).max() < 0.05
 
 
 def test_an_imported_checkpoint_leaves_as_it_came():
-    checkpoint, buffer = foreign.examples_checkpoint(divisor=1), io.BytesIO()
+    checkpoint, buffer = checkpoints.examples_checkpoint(divisor=1), io.BytesIO()
     torch.save(checkpoint, buffer)
     model = convert(buffer.getvalue(), source="a.pth", name="candy")
     state = torch.load(io.BytesIO(export(model, "pt-examples").data), weights_only=True)

@@ -1,4 +1,4 @@
-"""The flow around training: every decision once, whatever kills it, and nothing promoted that is not better."""
+"""The retraining flow: every decision is made once, and only better candidates are promoted."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def registry_of(config: RetrainConfig) -> Registry:
     return Registry.open(Storage(), str(config.registry))
 
 
-def test_a_rollback_that_nobody_told_of_is_told_by_the_next_firing(config: RetrainConfig, trainer: Trainer):
+def test_a_rollback_without_out_is_recorded_by_the_next_firing(config: RetrainConfig, trainer: Trainer):
     fire(config, trainer)
     grow(config, 1)
     trainer.version, trainer.noise = "better", 1.0
@@ -74,7 +74,7 @@ def test_a_rollback_that_nobody_told_of_is_told_by_the_next_firing(config: Retra
     assert (outcomes[-1].champion, outcomes[-1].candidate, outcomes[-1].reason) == ("first", "better", "too smooth")
 
 
-def test_rollbacks_from_before_the_first_firing_are_no_outcomes(config: RetrainConfig, trainer: Trainer):
+def test_rollbacks_from_before_the_first_firing_get_no_outcome(config: RetrainConfig, trainer: Trainer):
     registry = Registry.create(Storage(), str(config.registry))
     for version, noise, over in (("a", 1.0, None), ("b", 2.0, 1)):
         registry.add(rough_style(version, noise), source_uri="here")
@@ -97,7 +97,7 @@ def test_from_scratch_and_under_a_name_of_its_own(config: RetrainConfig, trainer
     grow(config, 2)
     assert fire(config, trainer, firing="tuesday").is_new is False  # it has decided
     Path(config.out, "outcomes", "tuesday.json").unlink()
-    with pytest.raises(ConfigError, match="was begun with other images"):
+    with pytest.raises(ConfigError, match="was started with other images"):
         fire(config, trainer, firing="tuesday")
 
 
@@ -134,7 +134,7 @@ def test_a_champion_that_changed_meanwhile_is_not_overruled(config: RetrainConfi
     assert champion(config) == "by-hand"
 
 
-def test_a_second_firing_says_who_is_at_work(config: RetrainConfig, trainer: Trainer, monkeypatch: pytest.MonkeyPatch):
+def test_a_second_firing_names_the_first(config: RetrainConfig, trainer: Trainer, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("stylemill.storage.lease.RENEW_PERIOD_S", 0.05)
     seen: list[RetrainResult] = []
 
@@ -169,7 +169,7 @@ def test_the_outcome_file_is_for_machines(config: RetrainConfig, trainer: Traine
 
 
 @pytest.mark.parametrize("field", ["holdout", "name", "out"])
-def test_what_would_be_found_wrong_after_the_training_is_told_before_it(
+def test_mistakes_that_matter_after_the_training_are_found_before_it(
     config: RetrainConfig, trainer: Trainer, tmp_path: Path, field: str
 ):
     (tmp_path / "empty").mkdir()

@@ -1,4 +1,4 @@
-"""What answers at an address, before anything is submitted there."""
+"""Connecting to a cluster: wrong addresses and versions."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_an_address_that_does_not_answer(host: str):
 
 
 def test_something_else_answers():
-    with dashboard() as address, pytest.raises(ConfigError, match="is no Ray dashboard"):
+    with dashboard() as address, pytest.raises(ConfigError, match="is not a Ray dashboard"):
         connect(address)
 
 

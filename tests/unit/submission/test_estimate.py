@@ -1,4 +1,4 @@
-"""How much a job is and how long it takes, from a stated rate and from what earlier runs left."""
+"""Estimates: counting, workers, and the rate of earlier runs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stylemill.cli.main import main
-from stylemill.cli.submit import size_text
 from stylemill.config import to_yaml
 from stylemill.manifest.commit import Success, commit_part, write_shard, write_success
 from stylemill.manifest.layout import RunLayout
@@ -99,23 +97,3 @@ def test_the_rate_of_an_earlier_training_run(tmp_path: Path):
     (out / "config.yaml").write_text(to_yaml(training(tmp_path, num_workers="2")))
     rate = measured_rate(training(tmp_path, num_workers="1"))
     assert rate is not None and rate.images_per_s == pytest.approx(4.0)
-
-
-def test_a_plan_for_people(tmp_path: Path, library: Path, style_file: Path, capsys: pytest.CaptureFixture[str]):
-    command = ["submit", "--dry-run", "--shared-filesystem", "--price-per-hour", "3"]
-    verb = ["stylize", "--model", str(style_file), "--input", str(library), "--out", str(tmp_path / "out")]
-    assert main([*command, *verb]) == 0
-    printed = capsys.readouterr().out
-    assert "sources:  7, 7.0 kB" in printed and "state --rate" in printed and "cost" not in printed
-    assert main([*command, "--rate", "0.001", *verb, "--num-actors", "2"]) == 0
-    printed = capsys.readouterr().out
-    assert "0.001 images/s of each, as stated" in printed and "1.94 CPU-hours, at 3 each 5.83" in printed
-    assert not (tmp_path / "out").exists()
-    assert main([*command, *verb[:-3], str(tmp_path / "none"), *verb[-2:]]) == 2
-    assert capsys.readouterr().err.startswith("stylemill: input=")
-
-
-def test_sizes():
-    assert [size_text(size) for size in (0, 999, 1000, 2_500_000, 7 * 10**15)] == [
-        *("0 bytes", "999 bytes", "1.0 kB", "2.5 MB", "7.0 PB"),
-    ]

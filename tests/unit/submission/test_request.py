@@ -1,154 +1,34 @@
-"""What is sent means the same everywhere and carries no secret; a request is not run twice."""
+"""Job requests: resolved locations, attempts, and the package with the start script."""
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
-import typing
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from stylemill.cli.submit import SUBMITTABLE, build_request, main, split
-from stylemill.errors import ConfigError
-from stylemill.evaluation.config import JudgeConfig
-from stylemill.submission.config import SubmitConfig, with_address_from
-from stylemill.submission.request import Attempt, choose_attempt, resolve_locations
-
-REMOTE = {"model": "s3://b/m.safetensors", "input": "s3://b/in/", "out": "s3://b/out"}
-TEXT_THAT_IS_NO_LOCATION = {
-    *("name", "run_id", "num_workers", "content_cache", "max_memory", "loss_network", "device", "precision"),
-    *("upsampling", "stages", "firing", "start", "metric", "webhook"),
-}
-
-
-def words(**fields: str) -> list[str]:
-    return [word for name, value in {**REMOTE, **fields}.items() for word in (f"--{name.replace('_', '-')}", value)]
-
-
-def offline(*more: str) -> list[str]:
-    """Arguments whose store refuses the connection at once."""
-    return [*words(), "--storage.endpoint-url", "http://127.0.0.1:9", "--storage.retry-deadline-s", "0.1", *more]
-
-
-@pytest.mark.parametrize("verb", SUBMITTABLE)
-def test_every_field_of_text_is_known_to_be_a_location_or_none(verb: str):
-    module, _, name = SUBMITTABLE[verb].config_type.partition(":")
-    config_type = getattr(importlib.import_module(module), name)
-    hints = typing.get_type_hints(config_type)
-    texts = {field.name for field in dataclasses.fields(config_type) if "str" in str(hints[field.name])}
-    texts |= {field.name for field in dataclasses.fields(config_type) if hints[field.name] is str}
-    if "judge" in hints:
-        texts |= {f"judge.{field.name}" for field in dataclasses.fields(JudgeConfig) if "str" in field.type}
-    assert texts - TEXT_THAT_IS_NO_LOCATION == set(SUBMITTABLE[verb].locations)
-    assert set(SUBMITTABLE[verb].resources) <= {field.name for field in dataclasses.fields(config_type)}
-
-
-@pytest.mark.parametrize("name", ["model", "input", "out"])
-@pytest.mark.parametrize("path", ["photos", "./photos/*.jpg", "/photos", "file:///photos", "FILE:///p", "memory://x"])
-def test_local_paths_are_refused(name: str, path: str):
-    with pytest.raises(ConfigError) as caught:
-        build_request("stylize", words(**{name: path}), SubmitConfig())
-    assert caught.value.field == name and "--shared-filesystem" in caught.value.cure
-
-
-RETRAIN = ["--style-image=s3://b/a.jpg", "--content=s3://b/c", "--holdout=s3://b/h", "--out=s3://b/o"]
-
-
-def test_a_scheduled_retraining_is_a_job_that_may_follow_itself(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("STYLEMILL_REGISTRY", "s3://b/registry")
-    request = build_request("retrain", [*RETRAIN, "--preset", "bold"], SubmitConfig())
-    assert request is not None and request.is_repeatable and request.base_id.startswith("stylemill-retrain-")
-    assert request.config.registry == "s3://b/registry" and request.config.style_weight == 40.0
-    again = build_request("retrain", [*RETRAIN, "--preset", "bold", "--num-workers=4"], SubmitConfig())
-    assert again is not None and again.base_id == request.base_id
-
-
-def test_a_webhook_is_not_sent_where_everyone_could_read_it():
-    with pytest.raises(ConfigError, match="STYLEMILL_WEBHOOK in the environment") as caught:
-        build_request("retrain", [*RETRAIN, "--webhook=https://hooks.example/hunter2"], SubmitConfig())
-    assert "hunter2" not in str(caught.value)
-
-
-def test_measuring_reserves_a_cpu_and_its_judge_must_be_in_sight(tmp_path: Path):
-    arguments = ["--model=s3://b/m", "--content=s3://b/c", "--out=s3://b/o"]
-    request = build_request("evaluate", arguments, SubmitConfig())
-    assert request is not None and request.driver_cpus == 1
-    with pytest.raises(ConfigError, match="path of this machine"):
-        build_request("evaluate", [*arguments, "--style-image=style.jpg"], SubmitConfig())
-
-
-def test_presets_stand_in_for_defaults_in_a_job_too():
-    arguments = ["--style-image=s3://b/a.jpg", "--content=s3://b/c", "--out=s3://b/o", "--preset=quick", "--steps=7"]
-    request = build_request("train", arguments, SubmitConfig())
-    assert request is not None and (request.config.width, request.config.steps) == (0.5, 7)
-
-
-def test_shared_local_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, style_file: Path):
-    monkeypatch.chdir(tmp_path)
-    arguments = words(model=str(style_file), input="in/*.jpg", out="out")
-    request = build_request("stylize", arguments, SubmitConfig(shared_filesystem=True))
-    assert request is not None
-    assert request.config.input == f"{tmp_path}/in/*.jpg" and request.config.out == f"{tmp_path}/out"
-    assert f"input: {tmp_path}/in/*.jpg\n" in request.yaml()
-
-
-@pytest.mark.parametrize(
-    "uri", ["s3://key:hunter2@b/x", "https://h/x?X-Amz-Signature=hunter2", "abfs://c@a/x?sv=1&sig=hunter2"]
+from stylemill.submission.request import (
+    CONFIG_NAME,
+    START_NAME,
+    Attempt,
+    _copy_code,
+    choose_attempt,
+    code_folder,
+    entrypoint,
+    resolve_locations,
+    staged_package,
 )
-def test_a_location_with_a_credential_is_refused_and_not_shown(uri: str):
-    with pytest.raises(ConfigError) as caught:
-        build_request("stylize", words(input=uri), SubmitConfig())
-    assert caught.value.field == "input" and "hunter2" not in str(caught.value)
+from stylemill.training.config import TrainConfig
+
+ROOT = Path(__file__).parents[3]
 
 
-def test_no_credential_of_the_environment_gets_into_a_request(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
-    monkeypatch.setenv("AWS_SESSION_TOKEN", "hunter2")
-    request = build_request("train", ["--style-image=s3://b/a.jpg", "--content=s3://b/c", "--out=s3://b/o"], SUBMIT)
-    assert request is not None and "hunter2" not in request.yaml() + repr(request)
-
-
-SUBMIT = SubmitConfig()
-
-
-def train_id(*more: str) -> str:
-    request = build_request("train", ["--style-image=s3://b/a.jpg", "--content=s3://b/c", *more], SUBMIT)
-    assert request is not None
-    return request.base_id
-
-
-def test_the_id_depends_on_what_is_done_and_not_on_how():
-    same = {train_id("--out=s3://b/o"), train_id("--out=s3://b/o/"), train_id("--out=s3://b/o", "--num-workers=2")}
-    assert len(same) == 1
-    assert train_id("--out=s3://b/other") not in same and train_id("--out=s3://b/o", "--steps=3") not in same
-
-
-def test_a_bulk_job_is_named_for_its_run(tmp_path: Path, style_file: Path):
-    def request(*more: str, **fields: str):
-        arguments = words(model=str(style_file), input=str(tmp_path), out=str(tmp_path / "out"), **fields)
-        found = build_request("stylize", [*arguments, *more], SubmitConfig(shared_filesystem=True))
-        assert found is not None
-        return found
-
-    plain = request()
-    assert plain.base_id.startswith("stylemill-stylize-") and not plain.is_repeatable
-    assert request("--num-actors=3").base_id == plain.base_id != request("--quality=70").base_id
-    assert request("--incremental").is_repeatable and request("--incremental").base_id != plain.base_id
-    named = request(run_id="monday")
-    assert "monday" in named.base_id and named.base_id != request(run_id="monday", quality="70").base_id
-
-
-def test_a_model_that_cannot_be_read_from_here_is_left_to_the_job(capsys: pytest.CaptureFixture[str]):
-    request = build_request("stylize", offline(), SUBMIT)
-    assert request is not None and request.is_repeatable
-    assert "only the job itself will check it" in capsys.readouterr().out
-
-
-def test_a_model_that_does_not_exist_is_a_mistake(tmp_path: Path):
-    arguments = words(model=str(tmp_path / "none"), input=str(tmp_path), out=str(tmp_path / "out"))
-    with pytest.raises(ConfigError, match="does not exist"):
-        build_request("stylize", arguments, SubmitConfig(shared_filesystem=True))
+def test_resolving_skips_fields_without_a_value():
+    config = TrainConfig(style_image="s3://b/a", content=("s3://b/c/", "s3://b/d"), out="s3://b/o")
+    resolved = resolve_locations(config, ("style_image", "content", "out", "warm_start"), shared_filesystem=False)
+    assert resolved.warm_start is None and resolved.content == ("s3://b/c", "s3://b/d")
 
 
 @pytest.mark.parametrize(
@@ -169,57 +49,85 @@ def test_attempts(jobs: dict[str, str], is_repeatable: bool, expected: Attempt):
     assert choose_attempt("job", jobs, is_repeatable=is_repeatable) == expected
 
 
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (["--wait", "train", "--wait"], (["--wait"], "train", ["--wait"])),
-        (["--address", "train", "train"], (["--address", "train"], "train", [])),
-        (["--address=x", "--dry-run", "true", "stylize"], (["--address=x", "--dry-run", "true"], "stylize", [])),
-        (["manifest", "verify", "s3://b/x"], ([], "manifest verify", ["s3://b/x"])),
-        (["--help"], (["--help"], "", [])),
-        (["--print-config"], (["--print-config"], "", [])),
-        (["--help", "demo"], (["--help"], "", [])),
-    ],
-)
-def test_the_verb_divides_the_arguments(arguments: list[str], expected: tuple):
-    assert split(arguments) == expected
+def files_below(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("arguments", [[], ["--wait"], ["demo"], ["manifest", "verfy"], ["submit", "train"]])
-def test_what_cannot_be_submitted(arguments: list[str]):
-    with pytest.raises(ConfigError) as caught:
-        main(arguments)
-    assert caught.value.field == "verb"
+def test_the_package_holds_the_code_and_the_config_alone():
+    listed = subprocess.run(
+        ["git", "ls-files", "stylemill"], cwd=ROOT / "pipeline", capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        pytest.skip("needs a git checkout, which says what the code is")
+    with staged_package("quality: 7\n", with_code=True) as folder:
+        assert files_below(folder) >= set(listed.stdout.split()) - {"stylemill/py.typed"} | {CONFIG_NAME, START_NAME}
+        assert (folder / CONFIG_NAME).read_text() == "quality: 7\n"
+        assert not [name for name in files_below(folder) if "__pycache__" in name or name.endswith(".pyc")]
+    assert not folder.exists()
 
 
-def test_a_mistyped_flag_is_told_of_and_does_not_swallow_the_verb():
-    with pytest.raises(ConfigError, match="did you mean --address"):
-        main(["--adress", "stylize"])
+def test_files_next_to_the_code_are_not_packed(tmp_path: Path):
+    for name in (".env", "credentials.json", "a.py", ".hidden.py", "deep/b.py", "deep/key.pem", "__pycache__/c.py"):
+        path = tmp_path / "source" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("hunter2")
+    _copy_code(tmp_path / "source", tmp_path / "target")
+    assert files_below(tmp_path / "target") == {"a.py", "deep/b.py"}
 
 
-@pytest.mark.parametrize(
-    "address",
-    ["localhost:8265", "ray://h:10001", "auto", "http://", "http://h:port", "http://h/x", "http://me:hunter2@h"],
-)
-def test_addresses_that_are_none(address: str):
-    with pytest.raises(ConfigError) as caught:
-        SubmitConfig(address=address)
-    assert caught.value.field == "address" and "hunter2" not in str(caught.value)
+def test_without_the_code_only_the_config_is_packed():
+    with staged_package("a: b\n", with_code=False) as folder:
+        assert files_below(folder) == {CONFIG_NAME, START_NAME}
 
 
-def test_the_address_comes_from_the_flag_or_else_from_the_environment():
-    environment = {"RAY_ADDRESS": "http://c", "RAY_API_SERVER_ADDRESS": "http://b"}
-    assert with_address_from(SubmitConfig(address="http://a"), environment).address == "http://a"
-    assert with_address_from(SubmitConfig(), environment).address == "http://b"
-    with pytest.raises(ConfigError, match="RAY_ADDRESS"):
-        with_address_from(SubmitConfig(), {"RAY_ADDRESS": "10.0.0.1:6379"})
-    with pytest.raises(ConfigError, match="is required"):
-        with_address_from(SubmitConfig(), {})
+def test_equal_packages_have_equal_content(tmp_path: Path):
+    with staged_package("a: b\n", with_code=True) as one, staged_package("a: b\n", with_code=True) as other:
+        assert files_below(one) == files_below(other)
+        assert all((one / name).read_bytes() == (other / name).read_bytes() for name in files_below(one))
 
 
-def test_resolving_leaves_what_is_not_given():
-    from stylemill.training.config import TrainConfig
+def test_the_code_is_this_one():
+    assert code_folder() == ROOT / "pipeline" / "stylemill"
 
-    config = TrainConfig(style_image="s3://b/a", content=("s3://b/c/", "s3://b/d"), out="s3://b/o")
-    resolved = resolve_locations(config, SUBMITTABLE["train"].locations, shared_filesystem=False)
-    assert resolved.warm_start is None and resolved.content == ("s3://b/c", "s3://b/d")
+
+RAYLET = "import sys, time; print('up', flush=True); time.sleep(60)"
+
+
+@pytest.fixture
+def raylet_pid(tmp_path: Path):
+    """A process whose command line names this interpreter as a raylet's does."""
+    command = f"--python_worker_command={sys.executable} /x/setup_worker.py /x/default_worker.py --port=0"
+    process = subprocess.Popen([sys.executable, "-c", RAYLET, command], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline()
+    yield process.pid
+    process.kill()
+    process.communicate()
+
+
+def run_entrypoint(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run an entrypoint as Ray's supervisor does: a shell below a process that knows its raylet."""
+    supervisor = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1], shell=True, cwd=sys.argv[2]))"
+    (folder / "stylemill").mkdir()
+    (folder / "stylemill" / "__init__.py").touch()
+    (folder / "stylemill" / "__main__.py").write_text("import sys; print(sys.executable, sys.argv[1:]); sys.exit(3)")
+    return subprocess.run(
+        [sys.executable, "-c", supervisor, entrypoint("manifest verify"), str(folder)],
+        env={"PATH": "/usr/bin:/bin", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+def test_a_job_runs_on_the_interpreter_of_rays_workers(raylet_pid: int):
+    with staged_package("a: b\n", with_code=False) as folder:
+        done = run_entrypoint(folder, RAY_RAYLET_PID=str(raylet_pid))
+    assert done.stdout == f"{sys.executable} ['manifest', 'verify', '--config', '{CONFIG_NAME}']\n", done.stderr
+    assert (done.returncode, done.stderr) == (3, "")
+
+
+def test_without_a_raylet_a_job_runs_on_what_there_is():
+    with staged_package("a: b\n", with_code=False) as folder:
+        done = run_entrypoint(folder, PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert done.returncode == 3 and "python" in done.stdout and not done.stderr

@@ -1,4 +1,4 @@
-"""A webhook is told about an outcome, against a real server on loopback."""
+"""The webhook receives outcomes, on a real server on loopback."""
 
 from __future__ import annotations
 
@@ -66,34 +66,34 @@ def test_the_body_is_signed_and_holds_no_secret(hook: _Hook):
 @pytest.mark.parametrize(
     ("statuses", "taken", "num_calls"), [([503, 429, 500], True, 4), ([500] * 9, False, MAX_ATTEMPTS)]
 )
-def test_troubles_are_tried_again_within_a_bound(hook: _Hook, statuses: list[int], taken: bool, num_calls: int):
+def test_temporary_failures_are_retried_within_a_bound(hook: _Hook, statuses: list[int], taken: bool, num_calls: int):
     hook.statuses = list(statuses)
     assert notify(hook.url, b"{}", None, first_pause_s=0.001) is taken
     assert len(hook.seen) == num_calls
     assert all(SIGNATURE_HEADER not in headers for _, headers in hook.seen)
 
 
-def test_a_refusal_is_not_tried_again(hook: _Hook, caplog: pytest.LogCaptureFixture):
+def test_a_refusal_is_not_retried(hook: _Hook, caplog: pytest.LogCaptureFixture):
     hook.statuses = [403]
     assert not notify(hook.url + "?token=hidden", b"{}", None, first_pause_s=0.001)
     assert len(hook.seen) == 1 and "403" in caplog.text and "hidden" not in caplog.text
 
 
-def test_nobody_there_is_no_crash(hook: _Hook):
+def test_a_server_that_is_down_is_reported_as_false(hook: _Hook):
     hook.shutdown()
     hook.server_close()
     assert not notify(hook.url, b"{}", None, first_pause_s=0.001)
 
 
-def test_an_outcome_is_told_once_and_by_the_next_firing_if_it_could_not_be(hook: _Hook, tmp_path: Path):
+def test_an_outcome_is_posted_once_and_by_the_next_firing_after_a_failure(hook: _Hook, tmp_path: Path):
     config, trainer = make_config(tmp_path), Trainer()
     hook.statuses = [403]
     assert fire(config, trainer, webhook=hook.url).is_notified is False
     again = fire(config, trainer, webhook=hook.url)
     assert (again.is_new, again.is_notified) == (False, True)
     assert fire(config, trainer, webhook=hook.url).is_notified and len(hook.seen) == 2
-    told = json.loads(hook.seen[-1][0])
-    assert (told["decision"], told["champion"]) == ("promoted", "first")
+    posted = json.loads(hook.seen[-1][0])
+    assert (posted["decision"], posted["champion"]) == ("promoted", "first")
 
 
 def test_the_environment_may_name_the_webhook(hook: _Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

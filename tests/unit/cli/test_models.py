@@ -1,4 +1,4 @@
-"""``stylemill models`` as its users type it."""
+"""``stylemill models`` on the command line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from stylemill.cli.main import DONE, WRONG_USE, main
 from stylemill.style_model import to_bytes
 from tests.drawn import style_model
-from tests.unit.exchange.foreign import gordicaleksa_checkpoint
+from tests.unit.exchange.checkpoints import gordicaleksa_checkpoint
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def checkpoint(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_checkpoint_is_imported_and_its_history_told(checkpoint: Path, tmp_path: Path, capfd):
+def test_a_checkpoint_is_imported_and_its_history_printed(checkpoint: Path, tmp_path: Path, capfd):
     assert main(["models", "import", "--from", str(checkpoint), "--out", str(tmp_path / "styles")]) == DONE
     lines = capfd.readouterr().out.splitlines()
     assert lines[0].startswith(f"{checkpoint} is a checkpoint of gordicaleksa/pytorch-nst-feedforward, sha256 ")
@@ -42,10 +42,10 @@ def test_a_teacher_is_shown_with_its_weight_also_where_that_is_the_default(tmp_p
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ([], "from='': is missing"),
+        ([], "stylemill: --from is required; give the location of a checkpoint\n"),
         (["--from", "absent.pth", "--out", "o"], "from='absent.pth': does not exist"),
-        (["--from", __file__, "--out", "o"], "is no checkpoint, or a damaged one"),
-        (["--from", "a.pth", "--out", "o", "--name", "../up"], "name='../up': is no folder name"),
+        (["--from", __file__, "--out", "o"], "is not a checkpoint, or is damaged"),
+        (["--from", "a.pth", "--out", "o", "--name", "../up"], "name='../up': cannot name a folder"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(arguments, complaint, capfd):
@@ -74,7 +74,7 @@ def test_exporting_needs_a_style_model_and_a_known_format(checkpoint: Path, monk
     for arguments, complaint in (
         (["--from", str(checkpoint), "--out", "o"], "is not a style model"),
         (["--from", str(checkpoint), "--to", "tflite", "--out", "o"], "to='tflite': is not a choice"),
-        (["--from", "registry:waves", "--out", "o"], "registry=None: is needed for registry:waves"),
+        (["--from", "registry:waves", "--out", "o"], "--registry is needed for registry:waves"),
     ):
         assert main(["models", "export", *arguments]) == WRONG_USE
         assert complaint in capfd.readouterr().err
@@ -108,7 +108,7 @@ def test_a_model_shows_what_it_is_and_what_it_costs(checkpoint: Path, tmp_path: 
     assert shown["style"].startswith("candy, version ")
     assert shown["sha256"] == hashlib.sha256((styles / "style.safetensors").read_bytes()).hexdigest()
     assert shown["imported"].startswith("from a checkpoint of gordicaleksa/pytorch-nst-feedforward")
-    assert "style_weight 400000.0" in shown["it says"]
+    assert "style_weight 400000.0" in shown["notes"]
     assert shown["sample"].endswith("samples/step-00000250.jpg")
     assert float(shown["cost"].split(" s per megapixel")[0]) > 0
     assert "two kernels" in shown["fast form"] and "instance norm" in shown["not folded"]
@@ -132,10 +132,10 @@ def test_a_model_of_a_registry_is_shown_with_its_training(tmp_path: Path, monkey
     assert "2.0000, mean of the last 2 steps" in out
 
 
-def test_a_model_that_says_nothing_of_itself_is_shown_too(tmp_path: Path, monkeypatch, capfd):
+def test_a_model_without_metadata_is_shown(tmp_path: Path, monkeypatch, capfd):
     monkeypatch.setattr("stylemill.cli.models.TRIAL_SIDE_PX", 64)
     (tmp_path / "a.safetensors").write_bytes(to_bytes(style_model()))
     assert main(["models", "show", str(tmp_path / "a.safetensors")]) == DONE
     out = capfd.readouterr().out
-    assert "the file does not say how" in out and "none beside the file" in out
+    assert "not recorded in the file" in out and "none next to the file" in out
     assert main(["models", "show"]) == WRONG_USE

@@ -1,3 +1,5 @@
+"""Starting Ray on this machine, without starting it."""
+
 from __future__ import annotations
 
 import pytest
@@ -6,12 +8,12 @@ import ray
 from stylemill.cli import session
 from stylemill.errors import ClusterError
 
-IMPATIENT = "The current node timed out during startup. This could happen because some of the raylet failed to startup"
+TIMED_OUT = "The current node timed out during startup. This could happen because some of the raylet failed to startup"
 
 
 @pytest.fixture
 def starts(monkeypatch: pytest.MonkeyPatch) -> list[Exception | None]:
-    """What Ray's next starts come to: an error, or None for a cluster. Nothing is started."""
+    """Results of the next starts of Ray: an error, or None for success. Nothing is started."""
     outcomes: list[Exception | None] = []
 
     def init(**_: object) -> None:
@@ -26,13 +28,13 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> list[Exception | None]:
 
 
 def test_a_cluster_that_starts_too_slowly_is_started_again(starts: list[Exception | None]):
-    starts += [Exception(IMPATIENT), Exception(IMPATIENT), None]
+    starts += [Exception(TIMED_OUT), Exception(TIMED_OUT), None]
     with session.ray_session():
         assert not starts
 
 
-def test_a_machine_too_busy_for_ray_is_told_in_one_line(starts: list[Exception | None]):
-    starts += [Exception(IMPATIENT)] * session.MAX_STARTS
+def test_a_machine_too_busy_for_ray_is_an_error_of_one_line(starts: list[Exception | None]):
+    starts += [Exception(TIMED_OUT)] * session.MAX_STARTS
     with pytest.raises(ClusterError, match="less busy") as raised, session.ray_session():
         pass
     assert "\n" not in str(raised.value)

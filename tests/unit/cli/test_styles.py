@@ -1,4 +1,4 @@
-"""``stylemill styles`` as its users type it, and a library painted from a registry."""
+"""``stylemill styles`` on the command line, and runs that use a registry."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.drawn import image_bytes, style_model
 
 @pytest.fixture
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A registry with the versions a and b, a being the champion; the environment leads to it."""
+    """A registry with the versions a and b, a being the champion; the environment names it."""
     monkeypatch.setenv("STYLEMILL_REGISTRY", str(tmp_path / "registry"))
     for version in "ab":
         path = tmp_path / f"{version}.safetensors"
@@ -40,7 +40,7 @@ def test_the_life_of_a_style(registry: Path, capfd: pytest.CaptureFixture[str]):
     assert lines[:3] == [
         "champion of waves: a -> b",
         "champion of waves: b -> a",
-        "waves@b was deleted; what is known of it stays",
+        "waves@b was deleted; its record and history remain",
     ]
     assert lines[4].split()[:2] == ["waves", "a"]
     assert lines[5].startswith("* waves@a") and lines[5].endswith("note a")
@@ -53,26 +53,27 @@ def test_the_life_of_a_style(registry: Path, capfd: pytest.CaptureFixture[str]):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["show", "nobody"], "style='nobody': is not in this registry"),
-        (["promote", "waves"], "names no version"),
+        (["promote", "waves"], "has no version"),
         (["promote", "waves@z"], "style='waves@z': is not in this registry"),
         (["delete", "waves@a"], "is the champion"),
         (["rollback", "waves"], "has no earlier champion"),
         (["add", "missing.safetensors"], "model="),
-        (["fly"], "is no subcommand"),
+        (["fly"], "unknown command 'styles fly'; use one of add, list, show, promote, rollback, delete"),
+        ([], "styles needs a subcommand: add, list, show, promote, rollback, delete"),
         (["list", "--registry", __file__], "holds no registry"),
         (["add", "--registry", __file__, "--model", "STYLE"], "registry="),
     ],
 )
 def test_wrong_use_is_one_line(
-    registry: Path, style_file: Path, arguments: list[str], said: str, capfd: pytest.CaptureFixture[str]
+    registry: Path, style_file: Path, arguments: list[str], message: str, capfd: pytest.CaptureFixture[str]
 ):
     capfd.readouterr()
     assert main(["styles", *(str(style_file) if word == "STYLE" else word for word in arguments)]) == WRONG_USE
     (line,) = capfd.readouterr().err.splitlines()
-    assert said in line
+    assert message in line
 
 
 def test_a_run_pins_the_version_that_its_reference_meant(registry: Path, tmp_path: Path):
@@ -103,8 +104,8 @@ def test_champion_and_candidate_are_measured_and_compared_by_reference(
     named = ["--candidate", "registry:waves@b", "--champion", "registry:waves"]
     capfd.readouterr()
     main(["compare", "--evaluation", str(tmp_path / "measured"), *named, "--resamples", "999"])
-    said = capfd.readouterr()
-    assert said.err == "" and said.out.startswith("total_loss: waves-a ") and ", waves-b " in said.out
+    printed = capfd.readouterr()
+    assert printed.err == "" and printed.out.startswith("total_loss: waves-a ") and ", waves-b " in printed.out
     assert main(["compare", "--evaluation", str(tmp_path / "measured"), "--champion", "registry:waves@z"]) == WRONG_USE
     assert "is not in this registry" in capfd.readouterr().err
 

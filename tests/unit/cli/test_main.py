@@ -1,9 +1,10 @@
-"""Wrong use of the command line: exit code 2 and one line that names field, value and cure, before Ray starts."""
+"""The command line: exit codes, help, and wrong use, which is one line on stderr before Ray starts."""
 
 from __future__ import annotations
 
 import io
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stylemill.cli.main import DONE, FAILED, VERBS, WRONG_USE, main
+from stylemill.cli.main import DONE, FAILED, VERBS, WRONG_USE, main, main_for_scheduler
 from stylemill.errors import ConfigError
 from tests.drawn import image_bytes
 
@@ -30,7 +31,7 @@ def library(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def refused(capfd: pytest.CaptureFixture[str]) -> Check:
-    """Return a function that runs a wrong command and gives back its one line on stderr."""
+    """Return a function that runs a wrong command and returns its one line on stderr."""
 
     def check(*arguments: object, field: str, exit_code: int = WRONG_USE) -> str:
         assert main([str(argument) for argument in arguments]) == exit_code
@@ -58,21 +59,29 @@ def test_no_verb_at_all(capsys: pytest.CaptureFixture[str]):
 
 
 def test_unknown_verb(refused: Check):
-    line = refused("styleize", field="verb")
-    assert "'styleize'" in line and line.endswith("did you mean stylize?")
-    assert "stylize" in refused("--config", "x.yaml", "stylize", field="verb")
+    line = refused("styleize", field="unknown command")
+    assert line == "stylemill: unknown command 'styleize'; did you mean 'stylize'?"
+    assert "stylize" in refused("zzz", field="unknown command 'zzz'; use one of demo, ")
+    assert refused("help", "zzz", field="unknown command 'zzz'") == refused("zzz", field="unknown")
+    line = refused("--config", "x.yaml", "stylize", field="unknown option")
+    assert line == "stylemill: unknown option --config; options follow a command; see stylemill --help"
 
 
 def test_unknown_flag(refused: Check, style_file: Path, library: Path, tmp_path: Path):
-    assert "--colour" in refused(*stylize(style_file, library, tmp_path / "out", "--colour", "blue"), field="command")
+    line = refused(*stylize(style_file, library, tmp_path / "out", "--colour", "blue"), field="unknown option")
+    assert line == "stylemill: unknown option --colour; see stylemill stylize --help"
+    line = refused(*stylize(style_file, library, tmp_path / "out", "blue"), field="unexpected argument")
+    assert line == "stylemill: unexpected argument 'blue'; see stylemill stylize --help"
 
 
 def test_abbreviated_flag(refused: Check, style_file: Path, library: Path, tmp_path: Path):
-    assert "--qual" in refused(*stylize(style_file, library, tmp_path / "out", "--qual", "9"), field="command line")
+    line = refused(*stylize(style_file, library, tmp_path / "out", "--qual", "9"), field="unknown option --qual;")
+    assert line.endswith("did you mean --quality?")
 
 
 def test_flag_without_its_value(refused: Check, style_file: Path, library: Path, tmp_path: Path):
-    assert "--quality" in refused(*stylize(style_file, library, tmp_path / "out", "--quality"), field="command line")
+    line = refused(*stylize(style_file, library, tmp_path / "out", "--quality"), field="argument --quality")
+    assert line == "stylemill: argument --quality: expected one argument; see stylemill stylize --help"
 
 
 @pytest.mark.parametrize(
@@ -105,8 +114,9 @@ def test_bad_values(refused: Check, style_file: Path, library: Path, tmp_path: P
 def test_required_fields(refused: Check, style_file: Path, library: Path, tmp_path: Path, missing: str):
     given = {"model": style_file, "input": library, "out": tmp_path / "out"}
     arguments = [word for name, value in given.items() if name != missing for word in (f"--{name}", value)]
-    assert f"--{missing}" in refused("stylize", *arguments, field=missing)
-    assert "" in refused("stylize", *arguments, f"--{missing}", "", field=missing)
+    line = refused("stylize", *arguments, field=f"--{missing} is required")
+    assert line == f"stylemill: --{missing} is required; give it on the command line or in the --config file"
+    refused("stylize", *arguments, f"--{missing}", "", field=missing)
 
 
 def test_model_that_is_missing(refused: Check, library: Path, tmp_path: Path):
@@ -115,7 +125,7 @@ def test_model_that_is_missing(refused: Check, library: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", b"\xff" * 4000, b"\x10\0\0\0\0\0\0\0{}", b"\xff" * 8])
-def test_model_that_is_none(refused: Check, library: Path, tmp_path: Path, content: bytes):
+def test_model_that_is_not_a_model(refused: Check, library: Path, tmp_path: Path, content: bytes):
     style = tmp_path / "style.safetensors"
     style.write_bytes(content)
     assert str(style) in refused(*stylize(style, library, tmp_path / "out"), field="model")
@@ -153,7 +163,7 @@ def test_parquet_without_usable_uris(refused: Check, style_file: Path, tmp_path:
     refused(*stylize(style_file, path, tmp_path / "out"), field="input")
 
 
-def test_parquet_that_is_none(refused: Check, style_file: Path, tmp_path: Path):
+def test_parquet_that_is_not_parquet(refused: Check, style_file: Path, tmp_path: Path):
     path, sink = tmp_path / "sources.parquet", io.BytesIO()
     pq.write_table(pa.table({"uri": ["/a"] * 1000}), sink)
     whole = bytearray(sink.getvalue())
@@ -261,7 +271,7 @@ def test_config_file_that_cannot_be_read(refused: Check, style_file: Path, libra
         assert str(path) in refused(*stylize(style_file, library, tmp_path / "out", "--config", path), field="config")
 
 
-def test_print_config_needs_no_world(capsys: pytest.CaptureFixture[str]):
+def test_print_config_reads_no_files(capsys: pytest.CaptureFixture[str]):
     assert (
         main(["stylize", "--model", "m", "--input", "i", "--out", "o", "--storage.region", "x", "--print-config"])
         == DONE
@@ -270,7 +280,7 @@ def test_print_config_needs_no_world(capsys: pytest.CaptureFixture[str]):
     assert "quality: 90\n" in printed and "region: x\n" in printed and "max_memory: 2GiB\n" in printed
 
 
-def test_results_that_cannot_be_written_are_not_worked_for(refused: Check, style_file: Path, tmp_path: Path):
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(refused: Check, style_file: Path, tmp_path: Path):
     out, picture = tmp_path / "taken", tmp_path / "a.jpg"
     out.write_bytes(b"mine")
     picture.write_bytes(image_bytes(96, 96))
@@ -295,10 +305,14 @@ def test_a_wrong_location_does_not_wait_for_ray(tmp_path: Path):
 
 
 def test_manifest_verbs(refused: Check, tmp_path: Path):
-    refused("manifest", field="manifest")
-    refused("manifest", "verfy", field="manifest='verfy'")
+    line = refused("manifest", field="manifest")
+    assert line == "stylemill: manifest needs a subcommand: verify, summary, repair, gc"
+    line = refused("manifest", "verfy", field="unknown command")
+    assert line == "stylemill: unknown command 'manifest verfy'; did you mean 'verify'?"
+    line = refused("manifest", "--verify", field="unknown option --verify;")
+    assert line.endswith("see stylemill manifest --help")
     for name in ("verify", "summary"):
-        refused("manifest", name, field="uri")
+        refused("manifest", name, field="--uri is required")
         refused("manifest", name, tmp_path / "nothing", field="uri")
         refused("manifest", name, tmp_path / "manifests" / "x", field="uri")
 
@@ -324,31 +338,42 @@ def test_help_is_light(arguments: list[str]):
     assert "usage: " in answer.stdout and answer.stdout.endswith("heavy: []\n") and not answer.stderr
 
 
-def test_a_dashboard_is_no_cluster_to_attach_to(monkeypatch: pytest.MonkeyPatch):
+def test_a_dashboard_url_is_not_a_cluster_address(monkeypatch: pytest.MonkeyPatch):
     from stylemill.cli.session import ray_session
 
     monkeypatch.setenv("RAY_ADDRESS", "http://head:8265")
-    with pytest.raises(ConfigError, match="put `submit` before the verb"), ray_session():
+    with pytest.raises(ConfigError, match="put `submit` before the command"), ray_session():
         pass
 
 
-def test_the_reader_of_our_output_may_leave(tmp_path: Path):
-    answer = subprocess.run(
-        f"{sys.executable} -m stylemill stylize --help | true",
-        shell=True,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert answer.stderr == ""
+@pytest.mark.parametrize("arguments", [["--help"], ["help"], ["stylize", "--help"], ["manifest", "--help"]])
+def test_a_closed_pipe_is_silent(arguments: list[str]):
+    command = [sys.executable, "-m", "stylemill", *arguments]
+    reader, writer = os.pipe()
+    os.close(reader)
+    answer = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert answer.returncode in (DONE, FAILED) and answer.stderr == ""  # argparse ignores a closed pipe
+    for consumer in ("true", "head -1"):
+        line = f"{shlex.join(command)} | {consumer}"
+        answer = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)
+        assert (answer.returncode, answer.stderr) == (0, "")
 
 
-def test_a_wrong_log_level_is_the_users_mistake(refused: Check, monkeypatch: pytest.MonkeyPatch):
+def test_help_is_a_command_too(capsys: pytest.CaptureFixture[str]):
+    for words in ([], ["train"], ["manifest"], ["manifest", "verify"], ["submit", "train"]):
+        assert main(["help", *words]) == DONE
+        printed = capsys.readouterr().out
+        assert main([*words, "--help"]) == DONE
+        assert capsys.readouterr().out == printed and printed.startswith("usage: stylemill")
+
+
+def test_an_unknown_log_level_is_wrong_use(refused: Check, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("STYLEMILL_LOG", "chatty")
     assert "chatty" in refused("manifest", "verify", "/x", field="STYLEMILL_LOG")
 
 
-def test_a_terminal_that_knows_few_letters_still_gets_the_figures(tmp_path: Path):
+def test_names_that_stdout_cannot_encode_are_escaped(tmp_path: Path):
     from stylemill.storage import Storage
     from tests.committed import commit_run
 
@@ -362,3 +387,15 @@ def test_a_terminal_that_knows_few_letters_still_gets_the_figures(tmp_path: Path
     )
     assert (answer.returncode, answer.stderr) == (DONE, "")
     assert "style wellen-\\xfc\\U0001f600 version" in answer.stdout
+
+
+@pytest.mark.parametrize(("code", "reported"), [(0, 0), (1, 1), (2, 2), (3, 0), (130, 130)])
+def test_three_alone_becomes_success(
+    code: int, reported: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    # The codes of the verbs are tested elsewhere.
+    monkeypatch.setattr("stylemill.cli.main._run_verb", lambda verb, arguments: code)
+    assert main_for_scheduler(["stylize", "--out", "s3://bucket/secret-place"]) == reported
+    alert = capsys.readouterr().err
+    assert alert.startswith("ALERT stylemill stylize: done, but ") == (code == 3)
+    assert alert.count("\n") == (code == 3) and "secret-place" not in alert

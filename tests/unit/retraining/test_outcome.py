@@ -1,4 +1,4 @@
-"""Only a candidate that proves to be better is better."""
+"""Decisions: only a significantly better candidate is promoted."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ NEW = [4.0, 5.1, 5.9, 7.0, 8.1, 4.4, 5.0, 6.1]
 
 def test_a_clear_win_promotes_with_its_figures():
     verdict = decide(table(OLD, NEW), "old", "new", config(minimal_effect=0.1))
-    assert verdict.is_better and verdict.reason.startswith("total_loss is better beyond chance")
+    assert verdict.is_better and verdict.reason.startswith("total_loss is significantly better")
     evidence = verdict.evidence
     assert evidence.sample_size == 8 and evidence.effect == pytest.approx(-1.0, abs=0.02)
     assert evidence.interval is not None and evidence.interval[0] < -1.0 < evidence.interval[1] < 0
@@ -47,9 +47,9 @@ def test_a_clear_win_promotes_with_its_figures():
 @pytest.mark.parametrize(
     ("old", "new", "changes", "reason"),
     [
-        (NEW, OLD, {"minimal_effect": 0.1}, "the candidate is worse beyond chance"),
-        (OLD, OLD, {}, "no difference beyond chance"),
-        (OLD, [5.5, 5.0, 7.9, 7.0, 9.9, 5.0, 6.5, 6.5], {"minimal_effect": 0.3}, "no difference beyond chance"),
+        (NEW, OLD, {"minimal_effect": 0.1}, "the candidate is significantly worse"),
+        (OLD, OLD, {}, "no significant difference"),
+        (OLD, [5.5, 5.0, 7.9, 7.0, 9.9, 5.0, 6.5, 6.5], {"minimal_effect": 0.3}, "no significant difference"),
         (OLD, [5.5, 5.0, 7.9, 7.0, 9.9, 3.0, 6.0, 7.5], {"minimal_effect": 0.001}, "8 images are too few"),
         (OLD[:1], NEW[:1], {}, "1 image is too few"),
     ],
