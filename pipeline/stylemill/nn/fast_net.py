@@ -1,6 +1,6 @@
-"""What a network makes of an image that is all one colour: again one colour.
+"""``FastNet``: a trained network in the form that runs fastest on this machine.
 
-A trained network in the form that runs fastest on this machine.
+On a CPU it runs ``cpu/whole_image.py``, on a GPU ``gpu.py``; images that do not fit into memory go through ``tiled/``.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from stylemill.nn.architecture import Interpolation
 from stylemill.nn.cpu.channel_stats import ChannelStatistics
 from stylemill.nn.cpu.layers import prepare_layers
-from stylemill.nn.cpu.thread_team import Team
-from stylemill.nn.cpu.whole_image import WholePass
+from stylemill.nn.cpu.thread_team import ThreadTeam
+from stylemill.nn.cpu.whole_image import WholeImagePass
 from stylemill.nn.pixels import check_image
 from stylemill.nn.precision import DTYPES, check_device, resolve_precision
 from stylemill.nn.transformer_net import TransformerNet
@@ -23,51 +23,51 @@ from stylemill.nn.transformer_net import TransformerNet
 if TYPE_CHECKING:
     from stylemill.nn.gpu import CudaPass
 
-_SIDE_PX = 8
-"""Of the image that is painted in the place of one of any size: more rows say nothing new."""
+_FLAT_SIDE_PX = 8
+"""Side of the image that is painted in place of a larger one of the same single colour."""
 
 
-class OneColour:
+class FlatImagePainter:
     """Paints images of one colour in float32, for a network that otherwise runs in bfloat16.
 
-    On a constant map an instance norm finds no variance and leaves its bias. The folded upsampling of even
-    and odd columns rounds its kernels differently, so in bfloat16 the map is constant but for its last
-    digits, and the norm would blow these up to a lattice over the whole picture.
+    On a constant map the variance is zero, and an instance norm returns its bias. The folded upsampling rounds its
+    kernels for even and odd columns differently, so in bfloat16 the last digits of the map vary, and the norm would
+    amplify them to a grid over the whole picture.
 
     Args:
-        net: the network, whose weights are copied.
+        net: the network; its weights are copied.
     """
 
     def __init__(self, net: TransformerNet) -> None:
-        self._pass = WholePass(prepare_layers(net, torch.float32), Team(1))
+        self._float32_pass = WholeImagePass(prepare_layers(net, torch.float32), ThreadTeam(1))
 
     def paint(self, image_HWC: NDArray[np.uint8], dtype: type) -> NDArray | None:
-        """Return the painted image, or None for one of several colours.
+        """Return the painted image, or None if the image has more than one colour.
 
         Args:
             image_HWC: (H, W, 3) uint8.
-            dtype: ``uint8`` for rounded and clamped values, ``float32`` for values as the network gives them.
+            dtype: ``uint8`` for rounded and clamped values, ``float32`` for the values of the network.
         Returns:
             (H, W, 3) of that dtype, all of one colour.
         """
         first_C = image_HWC[0, 0]
         if (image_HWC[0] != first_C).any() or (image_HWC != first_C).any():
             return None
-        painted_HWC: NDArray = np.empty((_SIDE_PX, _SIDE_PX, 3), dtype)
-        self._pass.run(np.full((_SIDE_PX, _SIDE_PX, 3), first_C), painted_HWC)
-        return np.full(image_HWC.shape, painted_HWC[_SIDE_PX // 2, _SIDE_PX // 2])
+        painted_HWC: NDArray = np.empty((_FLAT_SIDE_PX, _FLAT_SIDE_PX, 3), dtype)
+        self._float32_pass.run(np.full((_FLAT_SIDE_PX, _FLAT_SIDE_PX, 3), first_C), painted_HWC)
+        return np.full(image_HWC.shape, painted_HWC[_FLAT_SIDE_PX // 2, _FLAT_SIDE_PX // 2])
 
 
-class Flight(Protocol):
-    """A batch that has been started."""
+class PendingBatch(Protocol):
+    """A batch that may still be running."""
 
     def result(self) -> NDArray[np.uint8]:
-        """Wait for it, and return (N, H, W, 3) uint8."""
+        """Wait, and return (N, H, W, 3) uint8."""
         ...
 
 
-class Landed:
-    """A batch that is painted already."""
+class FinishedBatch:
+    """A batch that is painted; its ``result`` returns at once."""
 
     def __init__(self, painted_NHWC: NDArray[np.uint8]) -> None:
         self._painted_NHWC = painted_NHWC
@@ -78,19 +78,19 @@ class Landed:
 
 
 class FastNet:
-    """Repaints 8-bit images with the weights of one network, which it copies and never changes.
+    """Repaints 8-bit images with a copy of the weights of one network.
 
-    On a CPU the bytes of the result depend on the image, the weights and the kind of machine alone: not
-    on the number of threads, not on what else is in the batch.
+    On a CPU the bytes of the result depend only on the image, the weights and the kind of machine, not on the
+    number of threads or the rest of the batch.
 
     Args:
         net: the trained network.
         precision: ``auto``, ``float32`` or ``bfloat16`` (see ``resolve_precision``).
-        device: where to run.
-        num_threads: threads that share one image on a CPU; None takes what torch is set to now.
-        compile_network: on a GPU, fuse with ``torch.compile``: pays in long runs over few shapes.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        num_threads: threads that share one image on a CPU; None takes torch's current setting.
+        compile_network: on a GPU, fuse with ``torch.compile``, which pays off in long runs over few shapes.
     Raises:
-        ConfigError: a precision or device that this machine lacks.
+        ConfigError: this machine does not have the precision or the device.
     """
 
     def __init__(
@@ -106,13 +106,13 @@ class FastNet:
         self.device = check_device(device)
         self.architecture = net.architecture
         dtype = DTYPES[self.precision]
-        self.team = Team(num_threads or torch.get_num_threads())
-        # Also beside a GPU: images that do not fit it go through the CPU in bands.
+        self.threads = ThreadTeam(num_threads or torch.get_num_threads())
+        # Also with a GPU: images that do not fit its memory are painted on the CPU in bands.
         self.layers = prepare_layers(net, dtype)
-        self._whole = WholePass(self.layers, self.team)
-        # Transposed convolutions and sub-pixel ones make a pattern of a single colour.
+        self._whole_image = WholeImagePass(self.layers, self.threads)
+        # Transposed and sub-pixel convolutions turn a single colour into a pattern.
         stays_flat = net.architecture.upsampling in get_args(Interpolation)
-        self.one_colour = OneColour(net) if dtype != torch.float32 and stays_flat else None
+        self.flat_painter = FlatImagePainter(net) if dtype != torch.float32 and stays_flat else None
         self.gpu: CudaPass | None = None
         if self.device.type == "cuda":
             from stylemill.nn.gpu import CudaPass
@@ -151,7 +151,7 @@ class FastNet:
         return values_HWC
 
     def stylize_batch(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Repaint images of one size, each exactly as ``stylize`` would.
+        """Repaint images of one size, each as by ``stylize``.
 
         Args:
             images_NHWC: (N, H, W, 3) uint8.
@@ -164,34 +164,34 @@ class FastNet:
             return self.submit_batch(images_NHWC).result()
         return np.stack([self.stylize(image_HWC) for image_HWC in images_NHWC])
 
-    def submit_batch(self, images_NHWC: NDArray[np.uint8]) -> Flight:
+    def submit_batch(self, images_NHWC: NDArray[np.uint8]) -> PendingBatch:
         """Start a batch and return at once, so that reading and encoding overlap with the GPU.
 
-        On a CPU, where nothing would overlap, the batch is painted before this returns.
+        On a CPU, where nothing would overlap, the batch is painted before this method returns.
 
         Args:
             images_NHWC: (N, H, W, 3) uint8.
         Returns:
-            What ``result()`` gives the painted batch.
+            an object whose ``result()`` returns the painted batch.
         Raises:
             ValueError: not a batch of (H, W, 3) uint8 images.
             torch.OutOfMemoryError: the batch is too large for the GPU.
         """
         if self.gpu is None:
-            return Landed(self.stylize_batch(images_NHWC))
+            return FinishedBatch(self.stylize_batch(images_NHWC))
         for image_HWC in images_NHWC:
             check_image(image_HWC)
         return self.gpu.submit(images_NHWC)
 
     def statistics(self, image_HWC: NDArray[np.uint8]) -> list[ChannelStatistics]:
-        """Return mean and variance of every normed layer on one image, as the CPU computes them."""
+        """Return mean and variance of every layer with a norm on one image, computed on the CPU."""
         check_image(image_HWC)
-        return self._whole.run(image_HWC, np.empty(image_HWC.shape, np.uint8))
+        return self._whole_image.run(image_HWC, np.empty(image_HWC.shape, np.uint8))
 
     def _run(self, image_HWC: NDArray[np.uint8], dtype: type) -> NDArray:
         check_image(image_HWC)
-        if self.one_colour and (flat_HWC := self.one_colour.paint(image_HWC, dtype)) is not None:
+        if self.flat_painter and (flat_HWC := self.flat_painter.paint(image_HWC, dtype)) is not None:
             return flat_HWC
         painted_HWC: NDArray = np.empty(image_HWC.shape, dtype)
-        self._whole.run(image_HWC, painted_HWC)
+        self._whole_image.run(image_HWC, painted_HWC)
         return painted_HWC

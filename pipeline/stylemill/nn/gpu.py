@@ -1,9 +1,9 @@
-"""The folded network as one module over whole batches, for devices that run it best in one piece.
+"""The forward pass on a GPU: the folded network over whole batches, with pinned transfers and CUDA graphs.
 
-Whole batches on a GPU: pinned transfers, one CUDA graph per shape, several batches in flight.
-
-Nothing in this file has run on a GPU yet (see docs/performance.md); ``tests/gpu`` holds it to the same
-tolerances as the CPU where there is one.
+``FoldedNet`` is the network with the foldings of ``cpu/folding.py`` as one module of plain operators; it also runs on
+a CPU, where unit tests compare it with the original. ``CudaPass`` runs it on one GPU: one CUDA graph per shape, several
+batches at once. ``CudaPass`` has not run on a GPU yet (see docs/performance.md); ``tests/gpu`` requires the same
+tolerances as on the CPU.
 """
 
 from __future__ import annotations
@@ -24,23 +24,28 @@ from stylemill.nn.cpu.folding import (
     PIXEL_CENTRES,
     FoldedBlock,
     fold_block,
-    fold_pixels_into_head,
-    reorder_head,
+    fold_head,
+    output_tanh,
 )
-from stylemill.nn.cpu.layers import head_tanh
 from stylemill.nn.pixels import pad_to_network
 from stylemill.nn.transformer_net import IMAGE_CHANNELS, NUM_RESIDUAL_BLOCKS, ConvBlock, TransformerNet
 
+MAX_GRAPHS = 8
+"""Number of shapes whose graphs are kept; a graph holds the memory of a whole forward pass."""
+
+REPLAYS_BEFORE_GRAPH = 2
+"""Batches of a shape that run without a graph; capturing one does not pay off for rare shapes."""
+
 
 class FoldedNet(nn.Module):
-    """uint8 pixels in, uint8 pixels out, channels-last, with the foldings of ``folding``.
+    """The folded network from uint8 pixels to uint8 pixels, channels-last.
 
-    Plain operators only, so that ``torch.compile`` can fuse norm, ReLU, residual and padding, and a CUDA
+    Uses plain operators only, so that ``torch.compile`` can fuse norm, ReLU, residual and padding, and a CUDA
     graph can replay it.
 
     Args:
         net: the trained network; copied.
-        dtype: of the convolutions; statistics are taken in float32.
+        dtype: of the convolutions; statistics are computed in float32.
     """
 
     head_weight: Tensor
@@ -53,20 +58,17 @@ class FoldedNet(nn.Module):
         super().__init__()
         self.dtype = dtype
         pixels = net.architecture.pixels
-        self.stem = _FoldedModule(fold_block(net.stem, stem_pixels=pixels), dtype)
-        self.downs = nn.ModuleList(_FoldedModule(fold_block(block), dtype) for block in (net.down1, net.down2))
+        self.stem = _FoldedConvBlock(fold_block(net.stem, stem_pixels=pixels), dtype)
+        self.downs = nn.ModuleList(_FoldedConvBlock(fold_block(block), dtype) for block in (net.down1, net.down2))
         self.residuals = nn.ModuleList(
-            _FoldedModule(fold_block(block), dtype)
+            _FoldedConvBlock(fold_block(block), dtype)
             for index in range(1, NUM_RESIDUAL_BLOCKS + 1)
             for block in net.get_submodule(f"residual{index}").children()
             if isinstance(block, ConvBlock)
         )
-        self.ups = nn.ModuleList(_FoldedModule(fold_block(block), dtype) for block in (net.up1, net.up2))
-        if net.head.conv.bias is None:
-            raise ValueError("the head of the network has a bias")
-        plain = net.head.conv.weight.detach().float().cpu(), net.head.conv.bias.detach().float().cpu()
-        tanh = head_tanh(net)
-        weight, bias = (fold_pixels_into_head if tanh is None else reorder_head)(*plain, 1, pixels)
+        self.ups = nn.ModuleList(_FoldedConvBlock(fold_block(block), dtype) for block in (net.up1, net.up2))
+        weight, bias = fold_head(net.head, net.architecture, columns=1)
+        tanh = output_tanh(pixels) if net.architecture.output == "tanh" else None
         self.register_buffer("tanh_gain", None if tanh is None else tanh.gain_C)
         self.register_buffer("tanh_offset", None if tanh is None else tanh.offset_C)
         self.head_padding_px = net.head.padding_px
@@ -75,12 +77,12 @@ class FoldedNet(nn.Module):
         self.register_buffer("centres", torch.tensor(PIXEL_CENTRES, dtype=dtype).view(1, IMAGE_CHANNELS, 1, 1))
 
     def forward(self, images_NHWC: Tensor) -> Tensor:
-        """Repaint (N, H, W, 3) uint8, sides as ``pad_to_network`` leaves them, to the same shape and type."""
+        """Repaint (N, H, W, 3) uint8, padded by ``pad_to_network``; returns the same shape and dtype."""
         values_NHWC = self.values(images_NHWC) + OUTPUT_CENTRE
         return values_NHWC.round().clamp(0, 255).to(torch.uint8)
 
     def values(self, images_NHWC: Tensor) -> Tensor:
-        """Return (N, H, W, 3) float32, the pixel - OUTPUT_CENTRE before rounding."""
+        """Return (N, H, W, 3) float32, pixel - OUTPUT_CENTRE before rounding."""
         features_NCHW = images_NHWC.permute(0, 3, 1, 2).to(self.dtype) - self.centres
         features_NCHW = self.stem(features_NCHW)
         for block in self.downs:
@@ -98,7 +100,7 @@ class FoldedNet(nn.Module):
         return torch.tanh(out_NHWC) * self.tanh_gain + self.tanh_offset
 
 
-class _FoldedModule(nn.Module):
+class _FoldedConvBlock(nn.Module):
     """Padding, one convolution per kernel, norm, ReLU or residual."""
 
     weight0: Tensor
@@ -155,11 +157,11 @@ class _FoldedModule(nn.Module):
     def _convolve(self, padded_NCHW: Tensor) -> Tensor:
         if self.depthwise is None:
             return F.conv2d(padded_NCHW, self.weight0, stride=self.stride)
-        each_NCHW = F.conv2d(padded_NCHW, self.depthwise, stride=self.stride, groups=len(self.depthwise))
-        return F.conv2d(each_NCHW, self.weight0)
+        depthwise_NCHW = F.conv2d(padded_NCHW, self.depthwise, stride=self.stride, groups=len(self.depthwise))
+        return F.conv2d(depthwise_NCHW, self.weight0)
 
     def _both_parities(self, padded_NCHW: Tensor) -> Tensor:
-        """Interleave even and odd output rows; columns come interleaved out of the folded kernels."""
+        """Interleave even and odd output rows; the folded kernels return columns that are interleaved already."""
         low_height = padded_NCHW.shape[2] - 2 * self.padding_px
         rows = []
         for index, (first_row, height) in enumerate(zip(self.first_rows, self.heights, strict=True)):
@@ -176,13 +178,6 @@ def _channels_last(weight_OIHW: Tensor, dtype: torch.dtype) -> Tensor:
     return weight_OIHW.to(dtype).contiguous(memory_format=torch.channels_last)
 
 
-MAX_GRAPHS = 8
-"""Shapes whose graphs are kept; a graph holds the memory of a whole forward pass."""
-
-REPLAYS_BEFORE_GRAPH = 2
-"""Times that a shape must come before it is captured: a shape that comes once is not worth it."""
-
-
 @dataclass
 class _Graph:
     images_NHWC: Tensor
@@ -190,8 +185,8 @@ class _Graph:
     graph: torch.cuda.CUDAGraph
 
 
-class InFlight:
-    """A batch that the GPU is at work on."""
+class PendingCudaBatch:
+    """A batch that the GPU is painting."""
 
     def __init__(self, painted_NHWC: Tensor, done: torch.cuda.Event, size_px: tuple[int, int]) -> None:
         self._painted_NHWC, self._done, self._size_px = painted_NHWC, done, size_px
@@ -210,8 +205,8 @@ class CudaPass:
         net: the trained network; copied.
         dtype: of the convolutions.
         device: a CUDA device.
-        compile_network: fuse with ``torch.compile``; each new shape then costs tens of seconds once, so
-            only long runs over few shapes gain.
+        compile_network: fuse with ``torch.compile``; the first batch of a shape then takes tens of seconds, which
+            pays off only in long runs over few shapes.
     """
 
     def __init__(
@@ -227,8 +222,8 @@ class CudaPass:
         self._seen: dict[tuple[int, ...], int] = {}
 
     @torch.inference_mode()
-    def submit(self, images_NHWC: NDArray[np.uint8]) -> InFlight:
-        """Start on a batch of equal sizes and return at once; batches are worked on in order.
+    def submit(self, images_NHWC: NDArray[np.uint8]) -> PendingCudaBatch:
+        """Start a batch of images of one size and return at once; batches run in order.
 
         Raises:
             torch.OutOfMemoryError: the batch is too large for the GPU.
@@ -241,7 +236,7 @@ class CudaPass:
             painted_NHWC.copy_(self._paint(pinned_NHWC), non_blocking=True)
             done = torch.cuda.Event()
             done.record(self._stream)
-        return InFlight(painted_NHWC, done, (height_px, width_px))
+        return PendingCudaBatch(painted_NHWC, done, (height_px, width_px))
 
     @torch.inference_mode()
     def values(self, image_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -253,7 +248,7 @@ class CudaPass:
 
     @torch.inference_mode()
     def seconds(self, images_NHWC: NDArray[np.uint8]) -> float:
-        """Return the GPU's own time for one batch without the transfers, for benchmarks."""
+        """Return the seconds that the GPU takes for one batch without the transfers, for benchmarks."""
         padded_NHWC = np.stack([pad_to_network(image_HWC) for image_HWC in images_NHWC])
         resident_NHWC = torch.from_numpy(padded_NHWC).to(self._device)
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -282,7 +277,7 @@ class CudaPass:
         while len(self._graphs) >= MAX_GRAPHS:
             self._graphs.popitem(last=False)
         images_NHWC = torch.zeros(shape, dtype=torch.uint8, device=self._device)
-        # Earlier calls of this shape have warmed up cuDNN and the compiler, as capture requires.
+        # A capture requires that earlier calls of this shape have warmed up cuDNN and the compiler.
         cuda_graph = torch.cuda.CUDAGraph()
         self._stream.synchronize()
         with torch.cuda.graph(cuda_graph, stream=self._stream):

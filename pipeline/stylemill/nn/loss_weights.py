@@ -1,4 +1,4 @@
-"""How much each term of a training's loss counts by default; torch-free, so that configs can say it too."""
+"""Default weights of the terms of the training loss. Imports no torch, so that configs can use it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class LossWeights:
-    """Weights of the terms, which are normalised so that the defaults serve every loss network."""
+    """Weights of the terms, which are normalised so that the defaults suit every loss network."""
 
     content: float = 1.0
     style: float = 15.0

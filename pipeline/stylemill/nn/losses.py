@@ -1,8 +1,8 @@
-"""Gram matrices: how often filters fire together, whatever the place.
+"""The training loss: content, style, total variation and grid.
 
-How a loss network looks at a batch in one step: a window of it, at a scale of its own.
-
-What a style network is trained for: content, style, smoothness and no grid, each on a scale of its own.
+``perceptual_loss`` returns all terms of a batch; each is normalised so that the default weights suit every loss
+network. A ``LossView`` is the window and scale at which the loss network sees the batch in one step. All sums are
+computed in float32, whatever the precision of the features.
 """
 
 from __future__ import annotations
@@ -17,6 +17,12 @@ from torch import Tensor
 
 from stylemill.nn.loss_networks.features import LossNetwork
 from stylemill.nn.loss_weights import LossWeights
+
+MIN_VIEW_SIDE_PX = 16
+"""Smallest side of a view at any scale, which loss networks need."""
+
+GRID_WINDOW_PX = 32
+"""Side of the windows of the grid term; wide enough to exclude strokes of other periods."""
 
 
 def gram_matrix(features_NCHW: Tensor) -> Tensor:
@@ -39,7 +45,7 @@ def gram_matrix(features_NCHW: Tensor) -> Tensor:
 class _Gram(torch.autograd.Function):
     """The product with an explicit derivative: one product instead of two and a sum of transposed copies.
 
-    Saves the features in their own precision, not their float32 copy.
+    Saves the features in their own precision instead of a float32 copy.
     """
 
     @staticmethod
@@ -56,7 +62,7 @@ class _Gram(torch.autograd.Function):
         (features_NCHW,) = ctx.saved_tensors
         num, channels, height, width = features_NCHW.shape
         symmetric_NCC = (gradients_NCC[0] + gradients_NCC[0].transpose(1, 2)) / (channels * height * width)
-        # The result has the features' precision either way; only the sums of the forward pass need more.
+        # The gradient has the features' precision in any case; only the sums of the forward pass need more.
         with torch.autocast(features_NCHW.device.type, enabled=False):
             flat_NPC = torch.bmm(_by_pixel(features_NCHW), symmetric_NCC.to(features_NCHW.dtype))
         return flat_NPC.view(num, height, width, channels).permute(0, 3, 1, 2)
@@ -67,53 +73,46 @@ def _by_pixel(features_NCHW: Tensor) -> Tensor:
     return features_NCHW.permute(0, 2, 3, 1).flatten(1, 2)
 
 
-LEAST_SIDE_PX = 16
-"""No view is smaller, whatever its scale: loss networks need so much."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class LossView:
     """A window and a scale, the same for results and content.
 
-    A loss that always looks at the same pixels at the same size is easily satisfied by what nobody would paint:
-    lattices with the periods that upsampling repeats, to which it happens to be half blind, and a dark rim that makes
-    up for missing colours. From view to view the periods change and the rim comes and goes, so neither pays.
+    A loss that always compares the same pixels at the same scale also accepts artefacts: grids with the periods that
+    upsampling repeats, which it hardly sees, and a dark rim that compensates for missing colours. The view changes the
+    periods and leaves out the rim from step to step, so that neither lowers the loss.
 
     Source: expectation over transformations as in Athalye et al. 2018, arXiv:1707.07397; random scales as in
     Olah et al. 2017, doi:10.23915/distill.00007.
     """
 
     scale: float = 1.0
-    """Sides of the view over those of the window; at most 1."""
+    """Sides of the view divided by those of the window; at most 1."""
     margin_px: int = 0
-    """Rows, and columns, that the window leaves out, on both sides together."""
+    """Rows, and columns, that the window leaves out in total."""
     top_px: int = 0
+    """Rows left out at the top."""
     left_px: int = 0
-    """Of them, those above and those to the left."""
+    """Columns left out at the left."""
 
-    def of(self, batch_NCHW: Tensor) -> Tensor:
-        """Return the view, (N, C, h, w) in the batch's dtype, smoothed where it is smaller than the window.
+    def apply(self, batch_NCHW: Tensor) -> Tensor:
+        """Return the view, (N, C, h, w) in the batch's dtype, antialiased if it is smaller than the window.
 
         Args:
             batch_NCHW: (N, C, H, W) of any float dtype, sides longer than the margin.
         """
-        if self == WHOLE:
+        if self == FULL_VIEW:
             return batch_NCHW  # the gradient of a slice would lose the batch's memory format
         height_px, width_px = (side_px - self.margin_px for side_px in batch_NCHW.shape[2:])
         window_NCHW = batch_NCHW[:, :, self.top_px : self.top_px + height_px, self.left_px : self.left_px + width_px]
-        size_px = [max(min(side_px, LEAST_SIDE_PX), round(side_px * self.scale)) for side_px in (height_px, width_px)]
+        size_px = [max(min(side, MIN_VIEW_SIDE_PX), round(side * self.scale)) for side in (height_px, width_px)]
         if size_px == [height_px, width_px]:
             return window_NCHW
         view_NCHW = F.interpolate(window_NCHW.float(), size=size_px, mode="bilinear", antialias=True)
         return view_NCHW.to(batch_NCHW.dtype)
 
 
-WHOLE = LossView()
-"""The batch as it is."""
-
-
-GRID_WINDOW_PX = 32
-"""Side of the windows in which the grid is looked for; wide enough to leave strokes of other periods alone."""
+FULL_VIEW = LossView()
+"""The whole batch at its own scale."""
 
 
 @dataclass(frozen=True)
@@ -129,13 +128,13 @@ class LossTerms:
 
 @dataclass(frozen=True)
 class StyleTarget:
-    """What the style image asks for: one (1, C, C) float32 Gram per style layer, computed once per run."""
+    """Gram matrices of the style image: one (1, C, C) float32 per style layer, computed once per run."""
 
     grams: tuple[Tensor, ...]
 
 
 def style_target(network: LossNetwork, style_NCHW: Tensor) -> StyleTarget:
-    """Return the style's Grams.
+    """Return the Gram matrices of the style image.
 
     Args:
         network: the loss network.
@@ -151,7 +150,7 @@ def content_loss(features_NCHW: Tensor, target_NCHW: Tensor, energy: float) -> T
     Args:
         features_NCHW: (N, C, H, W) of the result, any float dtype.
         target_NCHW: (N, C, H, W) of the content image.
-        energy: the layer's mean square on images at large. Not that of the target: a flat image has next to none.
+        energy: the layer's mean square on typical images. Not that of the target, which is near zero for a flat image.
 
     Source: Johnson et al. 2016, arXiv:1603.08155, section 3.2, divided by the energy.
     """
@@ -176,11 +175,11 @@ class _MeanSquare(torch.autograd.Function):
 
 
 def style_loss(grams_NCC: tuple[Tensor, ...], target: StyleTarget) -> Tensor:
-    """Return the squared distance of Grams relative to the style's own, averaged over layers; float32 scalar.
+    """Return the squared distance to the style's Grams, relative to their energy, averaged over layers; float32 scalar.
 
     Args:
-        grams_NCC: (N, C, C) float32 per layer, of the result, finest first. Pictures that are too small for the
-            coarsest layers have none of them: what both have is compared.
+        grams_NCC: (N, C, C) float32 per layer, of the result, finest first. Small pictures lack the coarsest
+            layers; only layers that both pictures have are compared.
         target: of the style image.
 
     Source: Johnson et al. 2016, arXiv:1603.08155, section 3.2, each layer divided by the style's energy.
@@ -209,8 +208,8 @@ def total_variation_loss(batch_NCHW: Tensor) -> Tensor:
 def grid_loss(batch_NCHW: Tensor) -> Tensor:
     """Return the energy at periods of 2 and 4 px, across, down and both; float32 scalar.
 
-    The two nearest upsamplings of the network repeat pixels in twos and fours. What the convolutions behind them make
-    of it costs nothing in the other terms: a line on every fourth column looks like brushwork to a Gram matrix.
+    The two nearest upsamplings of the network repeat pixels in twos and fours. The other terms do not penalise the
+    patterns that result: to a Gram matrix a line on every fourth column looks like brushwork.
 
     Args:
         batch_NCHW: (N, 3, H, W) of any float dtype, sides of at least 32 px.
@@ -223,7 +222,7 @@ def grid_loss(batch_NCHW: Tensor) -> Tensor:
     with torch.autocast(batch_NCHW.device.type, enabled=False):
         across_NCHXK = batch_NCHW.float().unfold(3, GRID_WINDOW_PX, hop_px) @ filters_PK
         waves_NCYXKK = across_NCHXK.unfold(2, GRID_WINDOW_PX, hop_px) @ filters_PK
-    # The first filter takes means: both means together are no wave.
+    # The first filter is a mean; the product of both means is not a wave.
     return waves_NCYXKK.square().flatten(-2)[..., 1:].sum(dim=-1).mean()
 
 
@@ -241,21 +240,21 @@ def perceptual_loss(
     content_NCHW: Tensor,
     target: StyleTarget,
     weights: LossWeights,
-    view: LossView = WHOLE,
+    view: LossView = FULL_VIEW,
 ) -> LossTerms:
     """Return the terms of the loss of a batch of results.
 
     Args:
         network: the loss network.
         result_NCHW: (N, 3, H, W) ImageNet-normalised output of the network in training, in the loss network's dtype.
-        content_NCHW: (N, 3, H, W) the images it was made from.
+        content_NCHW: (N, 3, H, W) the content images.
         target: Grams of the style image.
         weights: of the terms.
-        view: what the loss network sees of both; smoothness and grid are those of the whole result.
+        view: of both for content and style; total variation and grid are computed on the whole result.
     """
     with torch.no_grad():
-        wanted = network.content(view.of(content_NCHW))
-    found = network.features(view.of(result_NCHW))
+        wanted = network.content(view.apply(content_NCHW))
+    found = network.features(view.apply(result_NCHW))
     content = content_loss(found.content_NCHW, wanted, network.content_energy)
     style = style_loss(tuple(gram_matrix(layer) for layer in found.style_NCHW), target)
     variation = total_variation_loss(result_NCHW)

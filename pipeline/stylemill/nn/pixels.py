@@ -1,4 +1,4 @@
-"""Between 8-bit pixels and what the network takes and gives."""
+"""Conversions between 8-bit images and the tensors of a network: padding, normalisation, rounding."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stylemill.nn.transformer_net import IMAGE_CHANNELS, SIZE_MULTIPLE_PX
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "check_image", "deprocess", "normalize", "pad_to_network", "padded_side_px"]
 
 MIN_SIDE_PX = 16
-"""Reflection padding of 4 px at full and of 1 px at quarter resolution must find pixels to reflect."""
+"""Smallest side for which reflection padding of 4 px at full and 1 px at quarter resolution is possible."""
 
 
 def padded_side_px(side_px: int) -> int:
@@ -24,7 +24,7 @@ def padded_side_px(side_px: int) -> int:
 def check_image(image_HWC: NDArray[np.uint8]) -> None:
     """Raise ValueError unless the array is a non-empty (H, W, 3) uint8 image."""
     if image_HWC.ndim != 3 or image_HWC.shape[2] != IMAGE_CHANNELS or image_HWC.dtype != np.uint8:
-        raise ValueError(f"wanted an (H, W, 3) uint8 image, got {image_HWC.shape} {image_HWC.dtype}")
+        raise ValueError(f"expected an (H, W, 3) uint8 image, got {image_HWC.shape} {image_HWC.dtype}")
     if 0 in image_HWC.shape:
         raise ValueError(f"an image without pixels cannot be repainted: {image_HWC.shape}")
 
@@ -32,8 +32,8 @@ def check_image(image_HWC: NDArray[np.uint8]) -> None:
 def pad_to_network(image_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Reflect an image at its bottom and right edges up to the next size that the network takes.
 
-    The original occupies the top left corner, so ``result[:H, :W]`` undoes it. Sides below 16 px are
-    reflected as often as it takes; an image that needs no padding comes back itself, not copied.
+    The original is in the top left corner, so ``result[:H, :W]`` undoes the padding. Sides below 16 px are reflected
+    repeatedly. An image that needs no padding is returned without a copy.
 
     Args:
         image_HWC: (H, W, 3) uint8, H and W at least 1.
@@ -52,7 +52,7 @@ def pad_to_network(image_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def normalize(images_NHWC: Tensor) -> Tensor:
-    """Turn pixels into what the network was trained on.
+    """Convert pixels to the ImageNet-normalised input of a network.
 
     Args:
         images_NHWC: (N, H, W, 3) uint8.
@@ -66,7 +66,7 @@ def normalize(images_NHWC: Tensor) -> Tensor:
 
 
 def deprocess(batch_NCHW: Tensor) -> Tensor:
-    """Turn what the network gives into pixels: x std + mean, x 255, clamp, round, NHWC.
+    """Convert ImageNet-normalised output to pixels: x std + mean, x 255, clamp, round, NHWC.
 
     Args:
         batch_NCHW: (N, 3, H, W) of any float dtype; computed in float32.

@@ -1,4 +1,4 @@
-"""Which precision a device can do well, and saying so when it cannot."""
+"""Chooses the precision and checks the device on which a network runs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def native_bfloat16(device: str | torch.device = "cpu") -> str | None:
 
 
 def check_device(device: str | torch.device) -> torch.device:
-    """Return the device, or raise ConfigError saying which ones this machine has."""
+    """Return the device, or raise a ConfigError that lists the devices of this machine."""
     has = "this machine has cpu"
     if torch.cuda.is_available():
         has += "".join(f", cuda:{index}" for index in range(torch.cuda.device_count()))
@@ -43,12 +43,12 @@ def check_device(device: str | torch.device) -> torch.device:
     if parsed.type != "cuda" or not torch.cuda.is_available():
         raise ConfigError("device", str(device), "this machine cannot run the network there", has)
     if (parsed.index or 0) >= torch.cuda.device_count():
-        raise ConfigError("device", str(device), "there is no such GPU", has)
+        raise ConfigError("device", str(device), "this GPU does not exist", has)
     return parsed
 
 
 def resolve_precision(requested: str, device: str | torch.device = "cpu") -> Precision:
-    """Turn ``auto`` into what is fastest here, and refuse what the device lacks.
+    """Resolve ``auto`` to the fastest precision of the device, and reject one without native support.
 
     Args:
         requested: ``auto``, ``float32`` or ``bfloat16``.
@@ -56,7 +56,7 @@ def resolve_precision(requested: str, device: str | torch.device = "cpu") -> Pre
     Returns:
         ``bfloat16`` for ``auto`` where the device multiplies it natively, else ``float32``.
     Raises:
-        ConfigError: an unknown word, a device that is not there, or bfloat16 without native support.
+        ConfigError: an unknown precision, a device that does not exist, or bfloat16 without native support.
     """
     device = check_device(device)
     unit = native_bfloat16(device)
@@ -65,7 +65,7 @@ def resolve_precision(requested: str, device: str | torch.device = "cpu") -> Pre
     if requested == "float32":
         return "float32"
     if requested != "bfloat16":
-        raise ConfigError("precision", requested, "is no precision", "use auto, float32 or bfloat16")
+        raise ConfigError("precision", requested, "is not a precision", "use auto, float32 or bfloat16")
     if unit is None:
         raise ConfigError(
             "precision",

@@ -1,8 +1,6 @@
-"""Instance norm that leaves channels-last memory as it is.
+"""The feed-forward network that repaints an image, and the norms between its convolutions.
 
-The norms that may follow a convolution, each affine per channel.
-
-The feed-forward network that repaints an image.
+``TransformerNet`` is the network as it is trained. ``FastNet`` (``fast_net.py``) runs the same weights faster.
 """
 
 from __future__ import annotations
@@ -24,17 +22,31 @@ from stylemill.nn.architecture import (
     Upsampling,
 )
 
+__all__ = ["Architecture", "ConvBlock", "ResidualBlock", "TransformerNet", "Upsampling"]
+
+IMAGE_CHANNELS = 3
+NUM_RESIDUAL_BLOCKS = 5
+SIZE_MULTIPLE_PX = 4
+"""Input sides are rounded up to this multiple: the network halves the resolution twice."""
+
+_MAX_LEVEL = 255
+
+GROUPS = 8
+"""Number of groups of a group norm; where it does not divide the channels, their greatest common divisor."""
+
+MOMENTUM = 0.1
+"""Weight of a batch's statistics in the running statistics."""
+
 
 def instance_norm(features_NCHW: Tensor, norm: nn.InstanceNorm2d) -> Tensor:
     """Normalise each channel of each image to zero mean and unit variance, then scale and shift.
 
-    torch's own copies channels-last features to NCHW, and the next convolution copies them back: a quarter of a
-    training step on a CPU. A batch norm of one image is an instance norm, and it takes channels-last features as they
-    are.
+    On a CPU, torch's instance norm copies channels-last features to NCHW, and the next convolution copies them back,
+    which takes a quarter of a training step. A batch norm of one image is an instance norm and keeps the layout.
 
     Args:
         features_NCHW: (N, C, H, W) of any float dtype.
-        norm: affine, with parameters in float32 also for reduced features.
+        norm: affine, with float32 parameters also for bfloat16 features.
     Returns:
         (N, C, H, W) of the features' dtype and memory layout.
 
@@ -43,12 +55,12 @@ def instance_norm(features_NCHW: Tensor, norm: nn.InstanceNorm2d) -> Tensor:
     is_channels_last = features_NCHW.is_contiguous(memory_format=torch.channels_last)
     if features_NCHW.device.type != "cpu" or not is_channels_last:
         return F.instance_norm(features_NCHW, weight=norm.weight, bias=norm.bias, eps=norm.eps)
-    result_NCHW: Tensor = _PerImage.apply(features_NCHW, norm.weight, norm.bias, norm.eps)
+    result_NCHW: Tensor = _BatchNormPerImage.apply(features_NCHW, norm.weight, norm.bias, norm.eps)
     return result_NCHW
 
 
-class _PerImage(torch.autograd.Function):
-    """A batch norm for each image."""
+class _BatchNormPerImage(torch.autograd.Function):
+    """A batch norm for each image of the batch, with its derivatives."""
 
     @staticmethod
     def forward(ctx: Any, features_NCHW: Tensor, weight_C: Tensor, bias_C: Tensor, epsilon: float) -> Tensor:
@@ -83,15 +95,8 @@ class _PerImage(torch.autograd.Function):
         return wanted_NCHW, wanted_weight_C, wanted_bias_C, None
 
 
-GROUPS = 8
-"""Groups of a group norm, or as many as divide the channels."""
-
-MOMENTUM = 0.1
-"""Share of a batch's statistics in the running ones."""
-
-
 class BatchNorm(nn.Module):
-    """A batch norm without a counter of batches, which ignores batches that are not finite.
+    """A batch norm without a batch counter, whose running statistics ignore batches that are not finite.
 
     Args:
         num_channels: C.
@@ -108,14 +113,14 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(num_channels))
 
     def reset_parameters(self) -> None:
-        """Scale by 1, shift by 0, and forget the statistics."""
+        """Reset scale to 1, shift to 0, and the running statistics."""
         for ones in (self.weight, self.running_var):
             nn.init.ones_(ones)
         for zeros in (self.bias, self.running_mean):
             nn.init.zeros_(zeros)
 
     def forward(self, features_NCHW: Tensor) -> Tensor:
-        """Normalise by the batch's own statistics in training, by the running ones otherwise."""
+        """Normalise with the statistics of the batch in training, with the running statistics otherwise."""
         mean_C, variance_C = self.running_mean, self.running_var
         if self.training:
             mean_C, variance_C = mean_C.clone(), variance_C.clone()
@@ -132,7 +137,7 @@ AnyNorm = nn.InstanceNorm2d | BatchNorm | nn.GroupNorm
 
 
 def build_norm(kind: Norm, num_channels: int) -> AnyNorm:
-    """Return a fresh norm over so many channels."""
+    """Return a new norm over ``num_channels`` channels."""
     if kind == "instance":
         return nn.InstanceNorm2d(num_channels, affine=True)
     if kind == "batch":
@@ -141,21 +146,11 @@ def build_norm(kind: Norm, num_channels: int) -> AnyNorm:
 
 
 def apply_norm(features_NCHW: Tensor, norm: AnyNorm) -> Tensor:
-    """Normalise (N, C, H, W) of any float dtype; the shape, the dtype and, for instance norm, the layout stay."""
+    """Normalise (N, C, H, W) of any float dtype; keeps shape and dtype, and with instance norm the memory layout."""
     if isinstance(norm, nn.InstanceNorm2d):
         return instance_norm(features_NCHW, norm)
     normal_NCHW: Tensor = norm(features_NCHW)
     return normal_NCHW
-
-
-__all__ = ["Architecture", "ConvBlock", "ResidualBlock", "TransformerNet", "Upsampling"]
-
-IMAGE_CHANNELS = 3
-NUM_RESIDUAL_BLOCKS = 5
-SIZE_MULTIPLE_PX = 4
-"""Input sides are rounded up to this multiple: the network halves the resolution twice."""
-
-_MAX_LEVEL = 255
 
 
 class ConvBlock(nn.Module):
@@ -169,10 +164,10 @@ class ConvBlock(nn.Module):
         upsample: double the size.
         normalize: append a norm.
         relu: append a ReLU.
-        upsampling: how ``upsample`` doubles. A transposed convolution sees zeros beyond the edge; a sub-pixel
-            convolution gives four times the channels at the old size, which become pixels.
-        norm: which norm.
-        separable: a convolution of each channel by itself, then a 1x1 one that mixes them.
+        upsampling: method of ``upsample``. A transposed convolution pads with zeros; a sub-pixel convolution returns
+            four times the channels at the old size, which become pixels.
+        norm: kind of norm.
+        separable: a depthwise convolution, then a 1x1 convolution.
     """
 
     def __init__(
@@ -240,10 +235,11 @@ class ConvBlock(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw fresh weights from the global generator.
+        """Draw new weights from the global generator.
 
-        Source, for sub-pixel convolutions, which begin as a nearest interpolation after a convolution: Aitken et al.
-        2017, arXiv:1707.02937.
+        A sub-pixel convolution starts as a convolution followed by nearest interpolation.
+
+        Source: Aitken et al. 2017, arXiv:1707.02937.
         """
         for module in (self.depthwise, self.conv, self.norm):
             if module is not None:
@@ -269,8 +265,7 @@ class ResidualBlock(nn.Module):
 class TransformerNet(nn.Module):
     """Johnson's image transformation network with instance norm and resize-convolutions, and its variants.
 
-    Keys of the ``state_dict`` name the block and its part: ``down1.conv.weight``,
-    ``residual3.block2.norm.bias``.
+    Keys of the ``state_dict`` consist of block and part: ``down1.conv.weight``, ``residual3.block2.norm.bias``.
 
     Source: Johnson et al. 2016, arXiv:1603.08155; Ulyanov et al. 2016, arXiv:1607.08022 (instance norm).
     """
@@ -290,7 +285,7 @@ class TransformerNet(nn.Module):
         self.head = ConvBlock(narrow, IMAGE_CHANNELS, 9, normalize=False, relu=False)
 
     def forward(self, batch_NCHW: Tensor) -> Tensor:
-        """Repaint a batch, whatever scale the network's own pixels have.
+        """Repaint an ImageNet-normalised batch, converting to and from the network's own pixel convention.
 
         Args:
             batch_NCHW: (N, 3, H, W) ImageNet-normalised floats, H and W at least 16 (see ``pad_to_network``).
@@ -324,7 +319,7 @@ class TransformerNet(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:
-        """Draw fresh weights that depend on ``seed`` alone, whatever the global generator holds."""
+        """Draw new weights that depend only on ``seed``; the global generator is not changed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for module in self.modules():

@@ -6,6 +6,9 @@ import torch
 from stylemill.nn.loss_networks.pyramid import PyramidLossNetwork
 from stylemill.nn.loss_weights import LossWeights
 from stylemill.nn.losses import (
+    FULL_VIEW,
+    MIN_VIEW_SIDE_PX,
+    LossView,
     StyleTarget,
     content_loss,
     gram_matrix,
@@ -61,8 +64,8 @@ def test_only_layers_that_both_pictures_are_large_enough_for_are_compared():
 
 
 @pytest.mark.parametrize(("crop_px", "style_px"), [(32, 128), (128, 32)])
-def test_the_pyramid_compares_small_crops_with_large_styles_and_the_other_way_round(crop_px, style_px):
-    network, target = PyramidLossNetwork(), torch.rand(1, 3, style_px, style_px)
+def test_the_pyramid_compares_small_crops_with_large_styles_and_the_other_way_round(network, crop_px, style_px):
+    target = torch.rand(1, 3, style_px, style_px)
     result = torch.rand(2, 3, crop_px, crop_px, requires_grad=True)
     terms = perceptual_loss(network, result, result.detach(), style_target(network, target), LossWeights())
     terms.total.backward()
@@ -153,3 +156,97 @@ def test_gram_of_the_target_is_the_styles(network):
     style = random_batch(1, seed=3)
     for gram, features in zip(style_target(network, style).grams, network.features(style).style_NCHW, strict=True):
         torch.testing.assert_close(gram, gram_matrix(features))
+
+
+def test_against_a_hand_computed_matrix():
+    # Channels (1, 2, 3, 4) and (0, 1, 0, -1); C*H*W = 8.
+    features_NCHW = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]], [[0.0, 1.0], [0.0, -1.0]]]])
+    expected = torch.tensor([[[30.0, -2.0], [-2.0, 2.0]]]) / 8
+    assert torch.equal(gram_matrix(features_NCHW), expected)
+
+
+def test_each_image_of_a_batch_has_its_own_matrix_whatever_the_memory_layout():
+    features_NCHW = torch.randn(3, 5, 7, 4, generator=torch.Generator().manual_seed(0))
+    together = gram_matrix(features_NCHW.contiguous(memory_format=torch.channels_last))
+    assert together.shape == (3, 5, 5)
+    for image, gram_CC in zip(features_NCHW, together, strict=True):
+        torch.testing.assert_close(gram_CC[None], gram_matrix(image[None]))
+
+
+def test_half_precision_is_summed_in_float32_even_under_autocast():
+    # 2^9 + 1 ones: bfloat16 stops counting at 256.
+    features_NCHW = torch.ones(1, 1, 1, 513, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        gram_NCC = gram_matrix(features_NCHW)
+    assert gram_NCC.dtype == torch.float32
+    assert gram_NCC.item() == 1.0
+
+
+def test_other_shapes_than_a_batch_of_features_are_refused():
+    with pytest.raises(ValueError, match=r"\(N, C, H, W\)"):
+        gram_matrix(torch.zeros(3, 4, 4))
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_gradient_is_that_of_the_formula(memory_format):
+    features_NCHW = torch.randn(2, 3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    features_NCHW = features_NCHW.to(memory_format=memory_format).requires_grad_()
+    weights_NCC = torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(1))
+    (gram_matrix(features_NCHW) * weights_NCC).sum().backward()
+    plain = features_NCHW.detach().clone().requires_grad_()
+    flat = plain.reshape(2, 3, 20)
+    (flat @ flat.transpose(1, 2) / 60 * weights_NCC).sum().backward()
+    torch.testing.assert_close(features_NCHW.grad, plain.grad, rtol=1e-5, atol=1e-7)
+
+
+HALF = LossView(scale=0.5, margin_px=4, top_px=1, left_px=3)
+
+
+def drawn_batch(seed: int, height_px: int = 68, width_px: int = 84) -> torch.Tensor:
+    return torch.randn(2, 3, height_px, width_px, generator=torch.Generator().manual_seed(seed))
+
+
+def test_the_whole_view_is_the_batch_itself():
+    batch_NCHW = drawn_batch(0)
+    assert FULL_VIEW.apply(batch_NCHW) is batch_NCHW
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_view_is_a_window_made_smaller(dtype):
+    batch_NCHW = torch.full((1, 3, 68, 84), 9.0, dtype=dtype)
+    batch_NCHW[:, :, 1:65, 3:83] = 2.0
+    view_NCHW = HALF.apply(batch_NCHW)
+    assert (view_NCHW.shape, view_NCHW.dtype) == ((1, 3, 32, 40), dtype)
+    assert torch.equal(view_NCHW, torch.full_like(view_NCHW, 2.0))
+
+
+def test_lines_too_fine_for_a_smaller_view_are_smoothed_away():
+    """Without smoothing they would appear as other lines."""
+    lines = torch.tensor([1.0, -1.0]).repeat(32)
+    view_NCHW = LossView(scale=0.5).apply(lines.expand(1, 3, 64, 64))
+    assert view_NCHW[..., 2:-2].abs().max() < 1e-6
+
+
+def test_no_view_is_smaller_than_loss_networks_need():
+    assert LossView(scale=0.25).apply(drawn_batch(0, 32, 200)).shape[2:] == (MIN_VIEW_SIDE_PX, 50)
+    assert LossView(scale=0.25).apply(drawn_batch(0, 12, 12)).shape[2:] == (12, 12)
+
+
+def test_content_and_style_are_those_of_the_view_total_variation_and_grid_of_the_whole(network):
+    weights = LossWeights()
+    target = style_target(network, drawn_batch(1)[:1])
+    result_NCHW, content_NCHW = drawn_batch(2), drawn_batch(3)
+    seen = perceptual_loss(network, result_NCHW, content_NCHW, target, weights, HALF)
+    beforehand = perceptual_loss(network, HALF.apply(result_NCHW), HALF.apply(content_NCHW), target, weights)
+    whole = perceptual_loss(network, result_NCHW, content_NCHW, target, weights)
+    assert (seen.content, seen.style) == (beforehand.content, beforehand.style)
+    assert (seen.total_variation, seen.grid) == (whole.total_variation, whole.grid)
+    assert seen.style != whole.style
+
+
+def test_every_pixel_of_the_window_learns_and_no_other():
+    batch_NCHW = drawn_batch(0).requires_grad_()
+    HALF.apply(batch_NCHW).square().sum().backward()
+    inside = torch.zeros_like(batch_NCHW)
+    inside[:, :, 1:65, 3:83] = 1
+    assert torch.equal(batch_NCHW.grad != 0, inside != 0)

@@ -1,11 +1,22 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from stylemill.nn.transformer_net import Architecture, ConvBlock, ResidualBlock, TransformerNet
+from stylemill.nn.architecture import PixelConvention
+from stylemill.nn.transformer_net import (
+    Architecture,
+    BatchNorm,
+    ConvBlock,
+    ResidualBlock,
+    TransformerNet,
+    build_norm,
+    instance_norm,
+)
+from tests.unit.nn.nets import plain_values, smooth_image, variant_net
 
 UPSAMPLINGS = ["nearest", "bilinear", "bicubic"]
 
@@ -37,17 +48,6 @@ def test_width_scales_hidden_channels_only():
     assert [architecture.channels(base) for base in (32, 64, 128)] == [16, 32, 64]
     assert net.stem.conv.in_channels == net.head.conv.out_channels == 3
     assert Architecture(width=0.001).channels(32) == 1
-
-
-@pytest.mark.parametrize("width", [0, -1.0, 4.5])
-def test_a_width_out_of_range_is_refused(width):
-    with pytest.raises(ValueError, match="width"):
-        Architecture(width=width)
-
-
-def test_an_unknown_upsampling_is_refused():
-    with pytest.raises(ValueError, match="upsampling"):
-        Architecture(upsampling="lanczos")
 
 
 @pytest.mark.parametrize("upsampling", UPSAMPLINGS)
@@ -84,3 +84,112 @@ def test_weights_depend_on_the_seed_alone_and_the_global_generator_is_left_alone
         assert torch.equal(value, other.state_dict()[key])
     other.init_weights(8)
     assert not torch.equal(one.stem.conv.weight, other.stem.conv.weight)
+
+
+def test_the_plain_network_takes_the_pixels_that_its_weights_were_trained_on():
+    pixels = PixelConvention(input_scale=2.0, output_scale=150.0, channel_order="bgr", normalisation="none")
+    net = variant_net(pixels=pixels, output="tanh")
+    image_HWC = smooth_image(32, 40)
+    own_NCHW = torch.from_numpy(image_HWC[:, :, ::-1].copy()).permute(2, 0, 1)[None].float() * 2.0
+    with torch.inference_mode():
+        features_NCHW = own_NCHW
+        for block in net.children():
+            features_NCHW = block(features_NCHW)
+    wanted_HWC = 150 * features_NCHW.tanh()[0].permute(1, 2, 0).numpy()[:, :, ::-1]
+    assert np.abs(plain_values(net, image_HWC) - wanted_HWC).max() < 0.01
+
+
+def test_a_fresh_pixel_shuffle_is_a_nearest_interpolation():
+    torch.manual_seed(0)
+    block = ConvBlock(4, 3, 3, upsample=True, normalize=False, relu=False, upsampling="shuffle")
+    block.reset_parameters()
+    out_NCHW = block(torch.randn(1, 4, 6, 6))
+    assert torch.equal(out_NCHW, F.interpolate(out_NCHW[:, :, ::2, ::2], scale_factor=2))
+
+
+def test_a_separable_network_is_smaller():
+    full, separable = (
+        sum(parameter.numel() for parameter in TransformerNet(Architecture(residual=residual)).parameters())
+        for residual in ("full", "separable")
+    )
+    assert separable < full / 4
+
+
+def test_a_batch_norm_gathers_statistics_in_training_and_ignores_what_is_not_finite():
+    norm = BatchNorm(3).train()
+    batch_NCHW = 2 + torch.randn(8, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    for _ in range(60):
+        norm(batch_NCHW)
+    assert torch.allclose(norm.running_mean, batch_NCHW.mean(dim=(0, 2, 3)), atol=0.02)
+    before = norm.running_mean.clone()
+    norm(torch.full((8, 3, 4, 4), torch.nan))
+    norm.eval()(batch_NCHW + 1)
+    assert torch.equal(norm.running_mean, before)
+
+
+def test_groups_divide_the_channels_of_any_width():
+    assert build_norm("group", 12).num_groups == 4
+    assert build_norm("group", 7).num_groups == 1
+    assert build_norm("layer", 32).num_groups == 1
+
+
+def drawn_norm(dtype: torch.dtype = torch.float32) -> nn.InstanceNorm2d:
+    generator = torch.Generator().manual_seed(1)
+    norm = nn.InstanceNorm2d(12, affine=True).to(dtype)
+    with torch.no_grad():
+        norm.weight.copy_(torch.randn(12, generator=generator))
+        norm.bias.copy_(torch.randn(12, generator=generator))
+    return norm
+
+
+def drawn_features(dtype: torch.dtype, memory_format: torch.memory_format = torch.channels_last) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(2)
+    # Images of different brightness and contrast: a mean over the batch would not do.
+    values = torch.randn(3, 12, 10, 14, generator=generator) * torch.tensor([1.0, 3.0, 0.2]).view(3, 1, 1, 1) + 2
+    return values.to(dtype).contiguous(memory_format=memory_format).requires_grad_()
+
+
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 0.02)]
+)
+def test_result_and_derivatives_are_those_of_torch(dtype, tolerance, memory_format):
+    found_in, exact_in = drawn_features(dtype, memory_format), drawn_features(dtype).detach().double().requires_grad_()
+    norm, exact = drawn_norm(torch.float64 if dtype == torch.float64 else torch.float32), drawn_norm(torch.float64)
+    found = instance_norm(found_in, norm)
+    expected = F.instance_norm(exact_in, weight=exact.weight, bias=exact.bias, eps=exact.eps)
+    direction = torch.randn(expected.shape, generator=torch.Generator().manual_seed(3)).to(dtype)
+    found.backward(direction)
+    expected.backward(direction.double())
+    assert found.dtype == dtype
+    for one, other in (
+        (found, expected), (found_in.grad, exact_in.grad), (norm.weight.grad, exact.weight.grad),
+        (norm.bias.grad, exact.bias.grad),
+    ):  # fmt: skip
+        torch.testing.assert_close(one.double(), other, rtol=0, atol=tolerance * other.abs().max().item())
+
+
+def test_channels_last_memory_stays_as_it_is():
+    values = drawn_features(torch.bfloat16)
+    result = instance_norm(values, drawn_norm())
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    # The gradient may come in any layout; its own follows the features.
+    result.backward(torch.ones(result.shape, dtype=torch.bfloat16))
+    assert values.grad.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_what_is_not_finite_stays_so_and_stays_in_its_image():
+    values = drawn_features(torch.float32).detach().clone(memory_format=torch.channels_last)
+    values[1, 4, 2, 2] = float("nan")
+    result = instance_norm(values, drawn_norm())
+    assert result[1, 4].isnan().all()
+    assert result[[0, 2]].isfinite().all()
+
+
+def test_parameters_without_gradients_and_no_grad_are_fine():
+    norm = drawn_norm().requires_grad_(False)
+    values = drawn_features(torch.float32)
+    instance_norm(values, norm).sum().backward()
+    assert norm.weight.grad is None
+    with torch.no_grad():
+        assert not instance_norm(values, norm).requires_grad

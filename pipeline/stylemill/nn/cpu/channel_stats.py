@@ -1,6 +1,8 @@
-"""Mean and variance of a feature map that is seen piece by piece, without losing digits.
+"""Channel statistics of a feature map that is computed in pieces, and the norm that uses them.
 
-What is done to the raw results of a convolution once their statistics are known.
+``sum_channels`` sums one piece in float32, ``StatisticsAccumulator`` merges the sums in float64, and ``FoldedNorm``
+normalises the raw results of a convolution with the resulting mean and variance. Every sum has a fixed order, so the
+same pieces in the same order give the same bits.
 """
 
 from __future__ import annotations
@@ -18,65 +20,66 @@ from stylemill.nn.transformer_net import AnyNorm, BatchNorm
 _Rows = NDArray[np.float64]
 
 MAX_CHUNK_PIXELS = {torch.float32: 2048, torch.bfloat16: 16_384}
-"""Terms that torch adds up one by one in float32, after which float64 goes on.
+"""Terms that torch adds up one by one in float32; longer sums continue in float64.
 
 Measured on 512 x 512 normal deviates whose mean is 3 deviations from zero: the variance is off by 5e-7 of
-its size with 2,048 terms, 6e-6 with 16,384, 5e-5 without chunks. A bfloat16 map is itself good to 4e-3.
+its size with 2,048 terms, 6e-6 with 16,384, 5e-5 without chunks. A bfloat16 map itself is accurate to 4e-3.
 """
 
 
 @dataclass(frozen=True)
-class PieceSums:
-    """Per-channel sums of one piece of a feature map, as one pass over it gives them."""
+class ChannelSums:
+    """Per-channel sums over a chunk of a feature map."""
 
     count: int
-    """Pixels in the piece."""
+    """Pixels in the chunk."""
     shift_C: Tensor
-    """Some value near the mean, subtracted while summing; float32."""
+    """(C,) float32, a value near the mean that is subtracted while summing."""
     sum_C: Tensor
-    """Sum of x; float32."""
+    """(C,) float32, the sum of x."""
     shifted_square_sum_C: Tensor
-    """Sum of x (x - shift); float32."""
+    """(C,) float32, the sum of x (x - shift)."""
 
 
-def sum_piece(piece_NCHW: Tensor) -> list[PieceSums]:
-    """Sum one piece in one pass over its pixels, in chunks short enough for float32 sums.
+def sum_channels(features_NCHW: Tensor) -> list[ChannelSums]:
+    """Sum each channel in one pass over the pixels, in chunks short enough for float32 sums.
 
-    The reduction is the one that the backward pass of a batch norm makes: with the piece for gradient and
-    input, ``shift`` for mean and 1 for the inverse deviation it gives the sums of x and of x (x - shift).
-    Nothing else in torch makes both over channels-last bfloat16 at the speed of memory; ``var_mean``
-    takes twenty times as long.
+    Uses the reduction of a batch norm's backward pass: with the features as gradient and input, ``shift`` as mean and
+    1 as inverse deviation, it returns the sums of x and of x (x - shift). No other operator of torch computes both
+    over channels-last bfloat16 at the speed of memory; ``var_mean`` takes twenty times as long.
 
     Args:
-        piece_NCHW: (1, C, h, w) channels-last, float32 or bfloat16.
+        features_NCHW: (1, C, h, w) channels-last, float32 or bfloat16.
+    Returns:
+        the sums of each chunk, top to bottom.
     """
-    _, channels, _, width = piece_NCHW.shape
+    _, channels, _, width = features_NCHW.shape
     ones_C = torch.ones(channels)
-    shift_C = piece_NCHW[0, :, 0].t().sum(0).float().div_(width)
+    shift_C = features_NCHW[0, :, 0].t().sum(0).float().div_(width)
     sums = []
-    for chunk_NCHW in piece_NCHW.split(max(1, MAX_CHUNK_PIXELS[piece_NCHW.dtype] // width), dim=2):
+    for chunk_NCHW in features_NCHW.split(max(1, MAX_CHUNK_PIXELS[features_NCHW.dtype] // width), dim=2):
         _, shifted_square_sum_C, sum_C = torch.ops.aten.native_batch_norm_backward(
             chunk_NCHW, chunk_NCHW, ones_C, shift_C, ones_C, shift_C, ones_C, True, 0.0, [False, True, True]
         )
-        sums.append(PieceSums(chunk_NCHW.shape[2] * width, shift_C, sum_C, shifted_square_sum_C))
+        sums.append(ChannelSums(chunk_NCHW.shape[2] * width, shift_C, sum_C, shifted_square_sum_C))
     return sums
 
 
 @dataclass(frozen=True)
 class ChannelStatistics:
-    """Mean and biased variance of a whole feature map, which an instance norm subtracts and divides by."""
+    """Mean and biased variance of each channel over a whole feature map; (C,) float32 each."""
 
     mean_C: Tensor
     variance_C: Tensor
 
 
-class Moments:
+class StatisticsAccumulator:
     """Running mean and sum of squared deviations per channel, in float64.
 
-    Pieces are merged in the order in which they are given; the same order gives the same bits.
+    Sums are merged in the order in which they are given; the same order gives the same bits.
 
     Source: Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample
-    variances", 1979, formula 2.1b for any number of pieces.
+    variances", 1979, formula 2.1b for any number of parts.
     """
 
     def __init__(self) -> None:
@@ -84,18 +87,18 @@ class Moments:
         self.mean_C: NDArray[np.float64] = np.zeros(0)
         self.deviations_C: NDArray[np.float64] = np.zeros(0)
 
-    def add(self, pieces: Sequence[PieceSums]) -> None:
-        """Merge the sums of further pieces."""
-        if not pieces:
+    def add(self, sums: Sequence[ChannelSums]) -> None:
+        """Merge the sums of further chunks."""
+        if not sums:
             return
-        counts = np.array([piece.count for piece in pieces], dtype=np.float64)[:, None]
-        shifts = _float64([piece.shift_C for piece in pieces])
-        means = _float64([piece.sum_C for piece in pieces]) / counts
-        squares = _float64([piece.shifted_square_sum_C for piece in pieces])
+        counts = np.array([part.count for part in sums], dtype=np.float64)[:, None]
+        shifts = _float64([part.shift_C for part in sums])
+        means = _float64([part.sum_C for part in sums]) / counts
+        squares = _float64([part.shifted_square_sum_C for part in sums])
         self._merge(counts, means, np.maximum(squares - counts * means * (means - shifts), 0.0))
 
-    def merge(self, others: Sequence[Moments]) -> None:
-        """Merge the moments of further parts."""
+    def merge(self, others: Sequence[StatisticsAccumulator]) -> None:
+        """Merge the accumulators of further parts of the map."""
         self._merge(
             np.array([other.count for other in others], dtype=np.float64)[:, None],
             np.stack([other.mean_C for other in others]),
@@ -123,23 +126,23 @@ def _float64(rows: Sequence[Tensor]) -> _Rows:
 
 
 @dataclass(frozen=True)
-class Norm:
-    """The affine part of a norm, whose statistics it takes, and whether a ReLU follows."""
+class FoldedNorm:
+    """A trained norm without its module: affine parameters, how to pool statistics, and whether a ReLU follows."""
 
     weight_C: Tensor
     bias_C: Tensor
     epsilon: float
     relu: bool
     shift_C: Tensor | None = None
-    """Bias of the convolution that the raw results lack, for norms that do not remove it."""
+    """Bias of the convolution that is missing in the raw results, for norms that do not remove it."""
     group_size: int = 1
-    """Neighbouring channels that are normalised together."""
+    """Number of neighbouring channels that are normalised together."""
     fixed: ChannelStatistics | None = None
-    """Statistics of the raw results that were found in training: none need be taken."""
+    """Statistics of the raw results from training (batch norm); then none are computed."""
 
     @classmethod
-    def of(cls, norm: AnyNorm, *, relu: bool, bias_C: Tensor | None) -> Norm:
-        """Copy a trained norm; ``bias_C`` is that of the convolution before it, if its results lack one."""
+    def from_module(cls, norm: AnyNorm, *, relu: bool, bias_C: Tensor | None) -> FoldedNorm:
+        """Copy a trained norm; ``bias_C`` is the bias that the convolution before it leaves out, or None."""
         affine = (norm.weight.detach().float().cpu().clone(), norm.bias.detach().float().cpu().clone())
         if isinstance(norm, BatchNorm):
             mean_C, variance_C = norm.running_mean.float().cpu().clone(), norm.running_var.float().cpu().clone()
@@ -151,15 +154,15 @@ class Norm:
             return cls(*affine, norm.eps, relu, shift_C=bias_C, group_size=group_size)
         return cls(*affine, norm.eps, relu)  # an instance norm subtracts the bias again
 
-    def pooled(self, raw: ChannelStatistics) -> ChannelStatistics:
-        """Return what ``apply`` needs, from mean and variance of each channel of the raw results."""
+    def pool(self, raw: ChannelStatistics) -> ChannelStatistics:
+        """Return the statistics that ``apply`` takes, from those of each channel of the raw results."""
         if self.group_size == 1 and self.shift_C is None:
             return raw
         mean_C, variance_C = pool_groups(raw.mean_C, raw.variance_C, self.shift_C, self.group_size)
         return ChannelStatistics(mean_C, variance_C)
 
     def apply(self, raw_NCHW: Tensor, statistics: ChannelStatistics) -> Tensor:
-        """Return the normalised (1, C, h, w) without the ReLU; parameters stay float32 throughout."""
+        """Return the normalised (1, C, h, w), without the ReLU; parameters and statistics are float32."""
         normal_NCHW: Tensor = torch.native_batch_norm(
             raw_NCHW,
             self.weight_C,
@@ -174,7 +177,7 @@ class Norm:
 
 
 def pool_groups(mean: Tensor, variance: Tensor, shift_C: Tensor | None, group_size: int) -> tuple[Tensor, Tensor]:
-    """Turn statistics of channels into those of groups of neighbouring channels, of equal numbers of pixels.
+    """Return the statistics of groups of neighbouring channels, from those of the channels.
 
     Args:
         mean: (..., C) float32 of results without their bias.
@@ -182,7 +185,7 @@ def pool_groups(mean: Tensor, variance: Tensor, shift_C: Tensor | None, group_si
         shift_C: (C,) float32 bias, or None.
         group_size: channels in a group; divides C.
     Returns:
-        (..., C) float32 each: the mean, less the bias, and the variance that every channel of a group shares.
+        (..., C) float32 each: the mean minus the bias, and the variance, equal for all channels of a group.
     """
     shift_C = torch.zeros_like(mean) if shift_C is None else shift_C.to(mean.device)
     groups = (*mean.shape[:-1], -1, group_size)

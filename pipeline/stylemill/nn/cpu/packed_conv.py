@@ -1,6 +1,7 @@
-"""A convolution whose weights are laid out once for the kernels of this machine.
+"""Convolutions on a CPU whose weights are reordered once, at construction, for the kernels of this machine.
 
-A depthwise-separable convolution whose weights are laid out once for the kernels of this machine.
+oneDNN computes wrong results for a few shapes and is slow for others. ``PackedConv`` tests its kernel against float32
+before it uses it, and splits very wide results into column ranges.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _ANY_SIDE_PX = 64
+"""Side of the input for which oneDNN chooses the layout of the weights; others work as well."""
+
 _TRIAL_SIDE_PX = 40
 MAX_COLUMNS = 10_240
 """Wider results of few input channels are computed in column ranges.
@@ -19,22 +22,24 @@ row of 12,248 took 25 times as long as one of 11,008.
 """
 
 _SAFE_CHANNELS = 16
+"""Input channels from which results of any width are fast."""
+
 _TRIAL_TOLERANCE = 0.05
-"""Share of the largest result; rounding to bfloat16 makes 0.004, a wrong kernel 1."""
+"""Largest error relative to the largest result; rounding to bfloat16 causes 0.004, a wrong kernel 1."""
 
 
 class PackedConv:
     """An unpadded convolution of channels-last batches on a CPU.
 
-    Where torch has oneDNN, the weights are reordered at construction, not at every call; elsewhere the
-    plain operator runs. Every kernel must pass a trial against float32 first; one that fails (``trusted``
-    is False) is computed in float32 and rounded.
+    Where torch has oneDNN, the weights are reordered at construction instead of at every call; elsewhere the
+    plain operator runs. Every kernel is first compared with float32. If it fails, ``trusted`` is False and the
+    convolution is computed in float32 and rounded.
 
     Args:
         weight_OIHW: (O, I, kH, kW) float32.
         bias_O: (O,) float32, or None.
         stride: vertical and horizontal.
-        dtype: float32 or bfloat16, of weights, input and output; sums are kept in float32.
+        dtype: float32 or bfloat16, of weights, input and output; accumulated in float32.
     """
 
     def __init__(
@@ -65,8 +70,8 @@ class PackedConv:
     def _passes_trial(self, weight_OIHW: Tensor) -> bool:
         """Compare one small convolution with float32.
 
-        oneDNN 3.12 computes garbage for some shapes on AMX: bfloat16, 16 or 24 input channels, kernels
-        12 wide at stride 4. Other versions may have other such shapes; a trial finds them all.
+        oneDNN 3.12 returns wrong results for some shapes on AMX: bfloat16, 16 or 24 input channels, kernels
+        12 wide at stride 4. Other versions may have other such shapes; the comparison finds them all.
         """
         dtype = self._weight.dtype
         if dtype == torch.float32:
@@ -76,9 +81,9 @@ class PackedConv:
         window_NCHW = values.view(shape).to(dtype).permute(0, 3, 1, 2)
         weight = weight_OIHW.detach().to(dtype).float()
         bias = None if self.bias_O is None else self.bias_O.float()
-        wanted_NCHW = F.conv2d(window_NCHW.float(), weight, bias, self.stride)
-        error = (self._run(window_NCHW).float() - wanted_NCHW).abs().max()
-        return bool(error <= _TRIAL_TOLERANCE * wanted_NCHW.abs().max())
+        expected_NCHW = F.conv2d(window_NCHW.float(), weight, bias, self.stride)
+        error = (self._run(window_NCHW).float() - expected_NCHW).abs().max()
+        return bool(error <= _TRIAL_TOLERANCE * expected_NCHW.abs().max())
 
     def __call__(self, window_NCHW: Tensor) -> Tensor:
         """Convolve (N, I, H, W) channels-last to (N, O, H', W') channels-last without padding."""
@@ -95,9 +100,8 @@ class PackedConv:
         batch, _, height, _ = window_NCHW.shape
         size = batch, self.out_channels, (height - self.kernel_height) // self.stride[0] + 1, columns
         out_NCHW = torch.empty(size, dtype=window_NCHW.dtype, memory_format=torch.channels_last)
-        step = -(
-            -columns // -(-columns // MAX_COLUMNS)
-        )  # equal ranges: one of a few columns is what kernels are bad at
+        # Equal ranges, because kernels are slow on a range of few columns.
+        step = -(-columns // -(-columns // MAX_COLUMNS))
         for first in range(0, columns, step):
             last = min(first + step, columns)
             left, right = first * self.stride[1], (last - 1) * self.stride[1] + self.kernel_width
@@ -115,13 +119,13 @@ class PackedConv:
 
 
 class SeparableConv:
-    """A convolution of each channel by itself, then a packed 1x1 one; the same face as a ``PackedConv``.
+    """A depthwise convolution, then a packed 1x1 one; the same interface as ``PackedConv``.
 
     Args:
         depthwise_I1HW: (I, 1, kH, kW) float32.
         weight_OIHW: (O, I, 1, 1) float32.
         stride: vertical and horizontal.
-        dtype: float32 or bfloat16, of weights, input, output and what lies between.
+        dtype: float32 or bfloat16, of weights, input, output and intermediate map.
     """
 
     def __init__(
@@ -135,5 +139,5 @@ class SeparableConv:
 
     def __call__(self, window_NCHW: Tensor) -> Tensor:
         """Convolve (N, I, H, W) channels-last to (N, O, H', W') channels-last without padding."""
-        each_NCHW = F.conv2d(window_NCHW, self._depthwise, None, self.stride, groups=self.in_channels)
-        return self._mix(each_NCHW.contiguous(memory_format=torch.channels_last))
+        depthwise_NCHW = F.conv2d(window_NCHW, self._depthwise, None, self.stride, groups=self.in_channels)
+        return self._mix(depthwise_NCHW.contiguous(memory_format=torch.channels_last))

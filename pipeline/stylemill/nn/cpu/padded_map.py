@@ -1,4 +1,4 @@
-"""A feature map in memory together with its padded border."""
+"""A feature map in memory together with its padded border, the input of a convolution."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from stylemill.nn.cpu.folding import PaddingMode
 _AS_INTEGER = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
 
 
-class Frame:
-    """(H + 2p, W + 2p, C) memory: the map inside, its reflected or repeated border around.
+class PaddedMap:
+    """A feature map of (H, W, C) inside a buffer of (H + 2p, W + 2p, C) that has room for its border.
 
-    Rows are written in any order and number; ``close_rows`` then fills the border beside, and at the
-    top and bottom edge above and below, them.
+    Rows can be written in any order and number. ``fill_border`` then fills the border at their left and right,
+    and above the first and below the last row of the map.
 
     Args:
-        buffer: at least ``num_bytes`` bytes of uint8, any content; shown again as ``buffer``.
+        buffer: at least ``num_bytes`` bytes of uint8, any content; kept in the attribute ``buffer``.
         height: H, in feature pixels.
         width: W.
         channels: C.
@@ -46,7 +46,7 @@ class Frame:
 
     @staticmethod
     def num_bytes(height: int, width: int, channels: int, padding_px: int, dtype: torch.dtype) -> int:
-        """Return how many bytes a frame of these sizes takes."""
+        """Return the size of the buffer for these sizes."""
         return (height + 2 * padding_px) * (width + 2 * padding_px) * channels * dtype.itemsize
 
     def rows(self, first: int, last: int, step: int = 1) -> Tensor:
@@ -54,19 +54,19 @@ class Frame:
         return self._inside_HWC[first:last:step]
 
     def window(self, first: int, num_rows: int) -> Tensor:
-        """Return the (1, C, num_rows, W + 2p) channels-last view from row ``first``, -p at least."""
+        """Return the (1, C, num_rows, W + 2p) channels-last view from row ``first`` on, which is at least -p."""
         start = first + self.padding_px
         return self._all_HWC[start : start + num_rows].permute(2, 0, 1)[None]
 
-    def close_rows(self, first: int, last: int) -> None:
-        """Fill the border of the rows ``range(first, last)``, of the edges too when they are among them.
+    def fill_border(self, first: int, last: int) -> None:
+        """Fill the border next to the rows ``range(first, last)``.
 
-        Next to the top edge the rows up to p must have been written before, next to the bottom edge the
-        last p + 1.
+        If these include the first row of the map, the rows up to p must have been written before; if they include
+        the last row, the last p + 1.
         """
         pad, width, height = self.padding_px, self.width, self.height
         band_HWC = self._all_HWC[first + pad : last + pad]
-        close_sides(band_HWC, pad, width, self.mode)
+        fill_sides(band_HWC, pad, width, self.mode)
         for distance in range(1, pad + 1):
             inner = distance if self.mode == "reflect" else 0
             for is_at_edge, outer, edge, sign in (
@@ -79,11 +79,11 @@ class Frame:
                     self._all_HWC[outer] = self._all_HWC[edge + sign * inner]
 
 
-def close_sides(band_HWC: Tensor, padding_px: int, width: int, mode: PaddingMode) -> None:
+def fill_sides(band_HWC: Tensor, padding_px: int, width: int, mode: PaddingMode) -> None:
     """Fill the border to the left and right of some rows.
 
     Args:
-        band_HWC: (n, W + 2p, C), the map inside.
+        band_HWC: (n, W + 2p, C), with the map between the borders.
         padding_px: p.
         width: W.
         mode: how the border continues the map.
@@ -102,8 +102,8 @@ def close_sides(band_HWC: Tensor, padding_px: int, width: int, mode: PaddingMode
 def relu_into(out: Tensor, values: Tensor) -> None:
     """Write ``max(values, 0)`` into ``out``, both bfloat16 or both float32, of one shape.
 
-    Floats below zero are, read as integers, below zero; so an integer maximum does it, bit for bit, and
-    for bfloat16 three times as fast as the float operator, which widens to float32 and back.
+    The bits of a negative float are a negative integer, so an integer maximum gives the same result. For bfloat16 it
+    is three times as fast as the float operator, which converts to float32 and back.
     """
     integer = _AS_INTEGER[values.dtype]
     torch.clamp_min(values.view(integer), 0, out=out.view(integer))

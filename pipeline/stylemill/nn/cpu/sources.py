@@ -1,7 +1,7 @@
-"""Where the rows of a layer's input come from: pixels, or what the layer before left, finished late.
+"""The inputs of a layer, row by row: the pixels of an image, or the results of the layer before.
 
-A layer leaves raw convolution results and their moments. Norm, ReLU, residual and padding are done by the
-next layer while it reads, strip by strip, so that they meet the data in the cache.
+A layer stores raw convolution results and their statistics. The next layer applies norm, ReLU, residual and padding
+while it reads them, strip by strip, so that the data is still in the cache.
 """
 
 from __future__ import annotations
@@ -14,43 +14,43 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stylemill.nn.cpu.channel_stats import ChannelStatistics, Norm
+from stylemill.nn.cpu.channel_stats import ChannelStatistics, FoldedNorm
 from stylemill.nn.cpu.folding import PIXEL_CENTRES
-from stylemill.nn.cpu.padded_map import Frame, relu_into
+from stylemill.nn.cpu.padded_map import PaddedMap, relu_into
 from stylemill.nn.pixels import padded_side_px
 from stylemill.nn.transformer_net import IMAGE_CHANNELS
 
 INTERPOLATION_REACH_PX = 3
-"""Low-resolution rows that a cubic kernel of a doubled row touches beyond its own, and one to spare."""
+"""Low-resolution rows above and below that a bicubic interpolation of a row reads, plus one."""
 
 
 class RowStore(Protocol):
-    """Something that has room for some rows of a map, without their border."""
+    """Memory for some rows of a map, without their border."""
 
     def rows(self, first: int, last: int, step: int = 1) -> Tensor:
-        """Return the (n, W, C) view to write the rows ``range(first, last, step)`` into."""
+        """Return the writable (n, W, C) view of the rows ``range(first, last, step)``."""
 
 
 class Source(Protocol):
-    """Something that can write any of its rows into a frame."""
+    """A feature map that can write any of its rows into a ``RowStore``."""
 
     height: int
     width: int
     channels: int
 
     step: int
-    """Rows are made in groups of this many; asking for whole groups saves making them twice."""
+    """Rows are computed in groups of this size; reading whole groups avoids computing them twice."""
 
-    def write_rows(self, frame: RowStore, first: int, last: int) -> None:
-        """Write the rows ``range(first, last)`` of the map into the frame's inside."""
+    def write_rows(self, target: RowStore, first: int, last: int) -> None:
+        """Write the rows ``range(first, last)`` of the map into ``target``."""
 
 
 class PixelSource:
-    """The rows of an 8-bit image, padded like ``pad_to_network`` without copying it, centred around zero.
+    """The rows of an 8-bit image, padded as by ``pad_to_network`` without a copy, and centred around zero.
 
     Args:
-        image_HWC: (H, W, 3) uint8; only read.
-        dtype: what the network computes in; whole numbers up to 255 are exact in both.
+        image_HWC: (H, W, 3) uint8; never written to.
+        dtype: of the network, float32 or bfloat16; integers up to 255 are exact in both.
     """
 
     step = 1
@@ -63,28 +63,28 @@ class PixelSource:
         self._column_of = np.pad(np.arange(columns_px), (0, self.width - columns_px), mode="reflect")
         self._centres = torch.tensor(PIXEL_CENTRES, dtype=dtype).repeat(columns_px)
 
-    def write_rows(self, frame: RowStore, first: int, last: int) -> None:
+    def write_rows(self, target: RowStore, first: int, last: int) -> None:
         """Write centred pixels."""
         rows_px, columns_px, _ = self._image_HWC.shape
-        # Copied, a band at a time: torch does not take memory that numpy marks as read-only.
+        # Copied band by band: torch does not accept memory that numpy marks as read-only.
         rows = slice(first, last) if last <= rows_px else self._row_of[first:last]
         band_HWC = np.array(self._image_HWC[rows])
         centred = torch.from_numpy(band_HWC.reshape(last - first, -1)).to(self._centres.dtype)
         centred.sub_(self._centres)
-        out_HWC = frame.rows(first, last)
+        out_HWC = target.rows(first, last)
         out_HWC[:, :columns_px] = centred.view(last - first, columns_px, IMAGE_CHANNELS)
         for column in range(columns_px, self.width):
             out_HWC[:, column] = out_HWC[:, int(self._column_of[column])]
 
 
 class RawMap:
-    """What a layer leaves: convolution results in strips, and the statistics over all of them.
+    """The results of a layer: raw convolution results in strips, and the statistics over all of them.
 
     Args:
-        strips: per group of ``rows_per_strip`` tap rows one (1, C, n, W) channels-last tensor per tap;
-            tap t holds the output rows ``taps * row + t``.
-        height: output rows in all.
-        statistics: of all of them.
+        strips: for every strip of ``rows_per_strip`` phase rows, one (1, C, n, W) channels-last tensor per phase.
+        rows_per_strip: phase rows of every strip but the last.
+        height: total of output rows.
+        statistics: of the whole map.
         norm: the layer's norm.
     """
 
@@ -94,43 +94,43 @@ class RawMap:
         rows_per_strip: int,
         height: int,
         statistics: ChannelStatistics,
-        norm: Norm,
+        norm: FoldedNorm,
     ) -> None:
         self.height, self.step = height, len(strips[0])
         self.channels, self.width = strips[0][0].shape[1], strips[0][0].shape[3]
         self._strips, self._rows_per_strip = strips, rows_per_strip
         self._statistics, self._norm = statistics, norm
-        self._residual: Frame | None = None
+        self._residual: PaddedMap | None = None
 
-    def add_to(self, residual: Frame) -> None:
-        """Let the finished rows be added to those of ``residual`` (a block without ReLU)."""
+    def add_to(self, residual: PaddedMap) -> None:
+        """Add the rows of ``residual`` to the normalised rows (of a layer without ReLU)."""
         self._residual = residual
 
-    def write_rows(self, frame: RowStore, first: int, last: int) -> None:
-        """Write normalised rows, with ReLU or residual as the layer has it."""
-        num_taps = len(self._strips[0])
-        rows_per_strip = self._rows_per_strip * num_taps
+    def write_rows(self, target: RowStore, first: int, last: int) -> None:
+        """Write normalised rows, with the layer's ReLU or residual."""
+        num_phases = len(self._strips[0])
+        rows_per_strip = self._rows_per_strip * num_phases
         for index in range(first // rows_per_strip, -(-last // rows_per_strip)):
             strip_first = index * rows_per_strip
-            for tap, raw_NCHW in enumerate(self._strips[index]):
-                low = max(0, -(-(first - strip_first - tap) // num_taps))
-                high = min(raw_NCHW.shape[2], -(-(last - strip_first - tap) // num_taps))
+            for phase, raw_NCHW in enumerate(self._strips[index]):
+                low = max(0, -(-(first - strip_first - phase) // num_phases))
+                high = min(raw_NCHW.shape[2], -(-(last - strip_first - phase) // num_phases))
                 if low < high:
-                    self._write(frame, raw_NCHW[:, :, low:high], strip_first + low * num_taps + tap, num_taps)
+                    self._write(target, raw_NCHW[:, :, low:high], strip_first + low * num_phases + phase, num_phases)
 
-    def _write(self, frame: RowStore, raw_NCHW: Tensor, first: int, step: int) -> None:
+    def _write(self, target: RowStore, raw_NCHW: Tensor, first: int, step: int) -> None:
         last = first + step * (raw_NCHW.shape[2] - 1) + 1
         residual_HWC = None if self._residual is None else self._residual.rows(first, last, step)
         normal_NCHW = self._norm.apply(raw_NCHW, self._statistics)
-        finish_rows(normal_NCHW, self._norm.relu, residual_HWC, frame.rows(first, last, step))
+        finish_rows(normal_NCHW, self._norm.relu, residual_HWC, target.rows(first, last, step))
 
 
 def finish_rows(normal_NCHW: Tensor, relu: bool, residual_HWC: Tensor | None, out_HWC: Tensor) -> None:
-    """Write normalised rows with what follows the norm: a ReLU, the residual, or nothing.
+    """Write normalised rows after applying a ReLU, adding a residual, or neither.
 
     Args:
         normal_NCHW: (1, C, n, W) channels-last.
-        relu: clamp at zero; excludes a residual.
+        relu: clamp at zero; ignored with a residual.
         residual_HWC: (n, W, C) to add, or None.
         out_HWC: (n, W, C) view to write into.
     """
@@ -144,11 +144,11 @@ def finish_rows(normal_NCHW: Tensor, relu: bool, residual_HWC: Tensor | None, ou
 
 
 class InterpolatedSource:
-    """Another source at twice the size, bilinear or bicubic, where folding would not be exact.
+    """Another source at twice the size, bilinear or bicubic, which cannot be folded exactly.
 
     Args:
         source: the map at low resolution.
-        mode: as torch names it; half-pixel centres, borders clamped.
+        mode: an interpolation mode of torch; half-pixel centres, clamped at the borders.
         dtype: of the map.
     """
 
@@ -158,23 +158,23 @@ class InterpolatedSource:
         self.height, self.width, self.channels = source.height * 2, source.width * 2, source.channels
         self._source, self._mode, self._dtype = source, mode, dtype
 
-    def write_rows(self, frame: RowStore, first: int, last: int) -> None:
-        """Interpolate the rows needed from a little more than the low rows under them."""
+    def write_rows(self, target: RowStore, first: int, last: int) -> None:
+        """Interpolate rows from the low-resolution rows that they need."""
         low_first = max(0, first // 2 - INTERPOLATION_REACH_PX)
         low_last = min(self._source.height, -(-last // 2) + INTERPOLATION_REACH_PX)
-        low = _RowsAsFrame(low_first, low_last, self._source, self._dtype)
+        low = _PartialMap(low_first, low_last, self._source, self._dtype)
         self._source.write_rows(low, low_first, low_last)
         high_NCHW = F.interpolate(low.all_NCHW(), scale_factor=2, mode=self._mode, align_corners=False)
         high_HWC = high_NCHW.permute(0, 2, 3, 1)[0]
-        frame.rows(first, last).copy_(high_HWC[first - 2 * low_first : last - 2 * low_first])
+        target.rows(first, last).copy_(high_HWC[first - 2 * low_first : last - 2 * low_first])
 
 
-class _RowsAsFrame(Frame):
-    """A few rows of a map, numbered as in the whole map, without a border."""
+class _PartialMap(PaddedMap):
+    """Some rows of a map, numbered as in the whole map, without a border."""
 
     def __init__(self, first: int, last: int, source: Source, dtype: torch.dtype) -> None:
         size = (last - first, source.width, source.channels, 0)
-        buffer = torch.empty(Frame.num_bytes(*size, dtype), dtype=torch.uint8)
+        buffer = torch.empty(PaddedMap.num_bytes(*size, dtype), dtype=torch.uint8)
         super().__init__(buffer, *size, "reflect", dtype)
         self._first = first
 

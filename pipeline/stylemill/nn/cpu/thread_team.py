@@ -1,6 +1,7 @@
-"""Threads that each run single-threaded operators, so that the order of every sum is fixed.
+"""Threads that each run single-threaded operators, and buffers that are reused from image to image.
 
-Memory that outlives an image, so that the next one does not wait for the kernel to clear pages.
+``ThreadTeam`` makes results independent of the number of threads: no operator divides a sum among threads.
+``BufferPool`` avoids that every image waits for the operating system to clear pages.
 """
 
 from __future__ import annotations
@@ -14,37 +15,43 @@ from threading import Barrier
 import torch
 from torch import Tensor
 
+KEPT_BYTES = 512 << 20
+"""Total of free buffers that are kept; the memory of others returns to the system."""
 
-class Team:
-    """Splits numbered pieces of work over threads; every operator within runs on one thread.
 
-    torch's own threads split one reduction among themselves, so its bits depend on their number. Here a
-    piece is always summed by one thread, and the caller merges pieces in their order.
+class ThreadTeam:
+    """Divides numbered pieces of work among threads; every operator runs on one thread.
+
+    torch's own threads divide one reduction among themselves, so its bits depend on their number. Here one
+    thread sums a piece, and the caller merges the pieces in order.
 
     Args:
-        num_threads: how many pieces run at once; 1 works in the calling thread.
+        num_threads: number of pieces that run at once; with 1, work runs in the calling thread if torch
+            itself is set to one thread.
+    Raises:
+        ValueError: fewer than one thread.
     """
 
     def __init__(self, num_threads: int) -> None:
         if num_threads < 1:
-            raise ValueError(f"a team has at least one thread, got {num_threads}")
+            raise ValueError(f"num_threads must be at least 1, got {num_threads}")
         self.num_threads = num_threads
         self._pool: ThreadPoolExecutor | None = None
 
     def ranges(self, num_pieces: int) -> list[tuple[int, int]]:
-        """Return the contiguous ranges that ``split`` hands out, in order."""
+        """Return the contiguous ranges of pieces that ``split`` assigns to threads, in order."""
         num_ranges = min(self.num_threads, num_pieces)
         return list(pairwise(num_pieces * index // num_ranges for index in range(num_ranges + 1)))
 
     def split(self, num_pieces: int, work: Callable[[int, int], None]) -> None:
         """Call ``work(first, last)`` over contiguous ranges that cover ``range(num_pieces)``.
 
-        Returns when all are done; the first exception of any is raised then.
+        Returns when all calls are done; then raises the first exception, if any.
         """
         if self.num_threads == 1 and torch.get_num_threads() == 1:
             work(0, num_pieces)
             return
-        # The work runs in the pool alone: the caller's own number of threads is not to be touched.
+        # All work runs in the pool, because the caller's own number of threads must not change.
         if self._pool is None:
             self._pool = self._start()
         futures = [self._pool.submit(_inference, work, first, last) for first, last in self.ranges(num_pieces)]
@@ -56,20 +63,20 @@ class Team:
     def _start(self) -> ThreadPoolExecutor:
         before = torch.get_num_threads()
         pool = ThreadPoolExecutor(self.num_threads, "stylize")
-        # The barrier makes the pool start every thread, instead of giving a quick one two of these calls.
+        # Without the barrier a fast thread could take two of these calls, and another would never start.
         all_started = Barrier(self.num_threads + 1)
         ready = [pool.submit(_become_single_threaded, all_started) for _ in range(self.num_threads)]
         all_started.wait()
         for future in ready:
             future.result()
-        # A worker's call also changes what threads to come inherit; undo that for the rest of the process.
+        # A worker's call also changes the default of threads started later; restore it for the process.
         torch.set_num_threads(before)
         return pool
 
 
 def _become_single_threaded(all_started: Barrier) -> None:
     torch.set_num_threads(1)
-    # Asked for once, the number is this thread's own from then on, whatever others set.
+    # After this call the number is fixed for this thread, whatever other threads set.
     torch.get_num_threads()
     all_started.wait()
 
@@ -79,15 +86,11 @@ def _inference(work: Callable[[int, int], None], first: int, last: int) -> None:
     work(first, last)
 
 
-KEPT_BYTES = 512 << 20
-"""Freed buffers beyond this total go back to the system."""
+class BufferPool:
+    """Reuses flat byte buffers.
 
-
-class Workspace:
-    """Hands out flat byte buffers and takes them back.
-
-    Fresh pages cost more than anything that is done to them: glibc returns blocks above 32 MiB to the
-    system at once, and touching 32 MiB of new pages takes as long as ten passes over old ones.
+    Fresh pages cost more than the arithmetic on them: glibc returns blocks above 32 MiB to the system at once,
+    and touching 32 MiB of new pages takes as long as ten passes over old ones.
     """
 
     def __init__(self, kept_bytes: int = KEPT_BYTES) -> None:
@@ -96,7 +99,7 @@ class Workspace:
         self._lock = threading.Lock()
 
     def take(self, num_bytes: int) -> Tensor:
-        """Return an uint8 buffer of at least that size, and at most twice it, with any content."""
+        """Return a uint8 buffer of once to twice that size, with any content."""
         with self._lock:
             fitting = [
                 (buffer.numel(), index)
@@ -107,13 +110,13 @@ class Workspace:
                 return self._free.pop(min(fitting)[1])
         return torch.empty(num_bytes, dtype=torch.uint8)
 
-    def give_back(self, buffer: Tensor) -> None:
-        """Keep a buffer for later; the oldest go when too much is kept."""
+    def put_back(self, buffer: Tensor) -> None:
+        """Keep a buffer for reuse; drop the oldest ones above the limit."""
         with self._lock:
             self._free.append(buffer)
             while sum(kept.numel() for kept in self._free) > self._kept_bytes:
                 self._free.pop(0)
 
 
-SHARED = Workspace()
-"""One for the process: a worker with ten styles runs one network at a time."""
+SHARED_BUFFERS = BufferPool()
+"""The pool of the process: a worker with ten styles runs one network at a time."""

@@ -1,7 +1,4 @@
-"""Frozen networks that compare pictures: ``pyramid`` without weights, ``vgg16`` and ``vgg19`` with them.
-
-A loss network by its name.
-"""
+"""Loss networks: ``pyramid``, which needs no weights, ``vgg16`` and ``vgg19``. All are frozen."""
 
 from __future__ import annotations
 
@@ -21,10 +18,10 @@ def build_loss_network(
     Args:
         name: ``pyramid``, ``vgg16`` or ``vgg19``.
         weights: a file of VGG weights; None takes torchvision's.
-        source: where ``weights`` came from, for messages.
-        device: where it runs.
+        source: location of ``weights``, for messages.
+        device: of the network.
     Raises:
-        ConfigError: weights that do not fit the network or cannot be fetched.
+        ConfigError: the weights belong to another network or cannot be downloaded.
         ValueError: an unknown name.
     """
     if name == "pyramid":

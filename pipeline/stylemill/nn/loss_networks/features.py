@@ -1,7 +1,4 @@
-"""What a loss network is, and what it says about a batch.
-
-Fixed images drawn by code, on which loss networks are brought to a common scale.
-"""
+"""The interface of loss networks, and the fixed images on which they are calibrated."""
 
 from __future__ import annotations
 
@@ -11,6 +8,10 @@ from typing import Protocol, Self
 import numpy as np
 import torch
 from torch import Tensor
+
+NUM_IMAGES = 4
+SIZE_PX = 128
+_SEED = 20160523
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,22 +25,22 @@ class LossFeatures:
 
 
 class LossNetwork(Protocol):
-    """A frozen network whose activations say what an image shows and how it is painted."""
+    """A frozen network whose activations describe the content and the style of an image."""
 
     name: str
     content_energy: float
-    """Mean square of the content layer's activations on the calibration images: brings networks to one scale."""
+    """Mean square of the content layer's activations on the calibration images; scales the content loss."""
 
     def features(self, batch_NCHW: Tensor) -> LossFeatures:
         """Return all features of an ImageNet-normalised (N, 3, H, W) batch."""
         ...
 
     def content(self, batch_NCHW: Tensor) -> Tensor:
-        """Return the content layer's activations alone, going no deeper than it takes."""
+        """Return only the content layer's activations, without running deeper layers."""
         ...
 
     def to(self, dtype: torch.dtype, /) -> Self:
-        """Return itself with its parameters in another precision."""
+        """Convert the parameters to another precision and return the network."""
         ...
 
     def digest(self) -> str:
@@ -47,16 +48,11 @@ class LossNetwork(Protocol):
         ...
 
 
-NUM_IMAGES = 4
-SIZE_PX = 128
-_SEED = 20160523
-
-
 def calibration_images(num_images: int = NUM_IMAGES, size_px: int = SIZE_PX) -> np.ndarray:
     """Draw images with the statistics of photographs: 1/f spectrum, correlated colours, a few hard edges.
 
-    Neither a file nor a download enters, and the legacy generator's stream is frozen by numpy, so that
-    every machine draws the same images.
+    No file or download is needed, and numpy guarantees the stream of the legacy generator, so every machine draws the
+    same images.
 
     Returns:
         (num_images, 3, size_px, size_px) float64, ImageNet-normalised: zero mean and unit variance.

@@ -1,4 +1,4 @@
-"""The default loss network: random filters on an image pyramid. No weights to download."""
+"""``pyramid``: a loss network of random filters on an image pyramid, without weights to download."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from stylemill.nn.loss_networks.features import LossFeatures, calibration_images
 
 NUM_FILTERS = 64
 NUM_STROKE_FILTERS = 24
-"""Of the filters, those that have no mean."""
+"""Number of filters with zero mean."""
 NUM_LEVELS = 5
 KERNEL_PX = 7
 CONTENT_LEVEL = 1
-"""Deep enough for strokes to replace texture, shallow enough for faces to stay."""
+"""Deep enough that strokes replace texture, shallow enough that faces are preserved."""
 _BINOMIAL = (1 / 8, 3 / 8, 3 / 8, 1 / 8)
 _SEED = 1606
 _FRACTION = 2.0**-12
-"""Parameters are rounded to this, so that another machine's last bits do not change the loss."""
+"""Parameters are rounded to multiples of this, so that rounding errors of a machine do not change the loss."""
 
 
 class PyramidLossNetwork(nn.Module):
@@ -58,7 +58,7 @@ class PyramidLossNetwork(nn.Module):
         return LossFeatures(content_NCHW=levels[CONTENT_LEVEL], style_NCHW=tuple(levels))
 
     def content(self, batch_NCHW: Tensor) -> Tensor:
-        """Return the content level's activations alone; raises as ``features``."""
+        """Return only the content level's activations; raises the errors of ``features``."""
         self._num_levels(batch_NCHW)
         for _ in range(CONTENT_LEVEL):
             batch_NCHW = _halved(batch_NCHW)
@@ -77,7 +77,7 @@ class PyramidLossNetwork(nn.Module):
         return F.relu_(F.conv2d(padded_NCHW, self.weights_LOIHW[level], self.biases_LO[level]))
 
     def _num_levels(self, batch_NCHW: Tensor) -> int:
-        """Return how many levels leave enough pixels for the padding to reflect."""
+        """Return the number of levels that are large enough for the reflection padding."""
         side_px = min(batch_NCHW.shape[2:])
         levels = sum(side_px >> level > KERNEL_PX // 2 for level in range(NUM_LEVELS))
         if levels <= CONTENT_LEVEL:
@@ -88,9 +88,9 @@ class PyramidLossNetwork(nn.Module):
 def _halved(batch_NCHW: Tensor) -> Tensor:
     """Return (N, C, H // 2, W // 2): smoothed by a binomial filter, every second pixel kept.
 
-    The mean of two by two pixels would not do. Lines 8/3 px apart pass it with 38 % of their height and look like
-    strokes 4 px apart one level down: networks draw such lines over everything, since nearest upsampling makes them
-    for nothing and the finest level hardly sees them. This filter leaves 6 %.
+    A mean of two by two pixels does not suffice. Lines 8/3 px apart keep 38 % of their amplitude and look like strokes
+    4 px apart one level down. Networks then draw such lines everywhere, because nearest upsampling produces them
+    easily and the finest level hardly responds to them. This filter leaves 6 %.
 
     Source: Zhang 2019, arXiv:1904.11486 (anti-aliased pooling).
     """
@@ -101,10 +101,10 @@ def _halved(batch_NCHW: Tensor) -> Tensor:
 
 
 def _draw_filters(generator: np.random.RandomState) -> np.ndarray:
-    """Return (NUM_FILTERS, 3, KERNEL_PX, KERNEL_PX) smoothed noise, the first ones without a mean.
+    """Return (NUM_FILTERS, 3, KERNEL_PX, KERNEL_PX) smoothed noise, the first NUM_STROKE_FILTERS with zero mean.
 
-    Filters with a mean see colours and hardly anything else, since photographs hold little energy in detail; those
-    without see strokes. The smoothing keeps them from asking for texture at the scale of single pixels.
+    Filters with a mean respond almost only to colour, because photographs have little energy in detail; those without
+    respond to strokes. The smoothing avoids texture at the scale of single pixels.
     """
     side_px = KERNEL_PX + 2
     noise_OIHW = generator.standard_normal((NUM_FILTERS, 3, side_px, side_px))
@@ -115,7 +115,7 @@ def _draw_filters(generator: np.random.RandomState) -> np.ndarray:
 
 
 def _calibrate(filters_OIHW: Tensor, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """Return weights (L, O, I, H, W) and biases (L, O), float32, that give unit responses at each level."""
+    """Return weights (L, O, I, H, W) and biases (L, O), float32, with zero mean and unit variance of responses."""
     weights, biases = [], []
     for level in range(NUM_LEVELS):
         images_NCHW = _halved(images_NCHW) if level else images_NCHW

@@ -1,4 +1,4 @@
-"""VGG-16 and VGG-19 as loss networks, with torchvision's weights or a file of them."""
+"""``vgg16`` and ``vgg19`` as loss networks, with torchvision's weights or those of a file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stylemill.nn.loss_networks.features import LossFeatures, calibration_images
 
 VggName: TypeAlias = Literal["vgg16", "vgg19"]
 
-# Convolutions before each pooling, and which of them are compared: the last ReLU of Johnson's four blocks.
+# Convolutions before each pooling, and the layers that are compared: the last ReLU of each of Johnson's four blocks.
 _BLOCKS: dict[str, tuple[int, ...]] = {"vgg16": (2, 2, 3, 3), "vgg19": (2, 2, 4, 4)}
 _STYLE_LAYERS: dict[str, tuple[str, ...]] = {
     "vgg16": ("relu1_2", "relu2_2", "relu3_3", "relu4_3"),
@@ -33,9 +33,9 @@ class VggLossNetwork(nn.Module):
 
     Args:
         name: ``vgg16`` or ``vgg19``.
-        state_dict: torchvision's parameters; only ``features.*`` up to the fourth block are taken.
+        state_dict: torchvision's parameters; only ``features.*`` up to the fourth block are used.
     Raises:
-        KeyError, RuntimeError: parameters that are missing or of another shape.
+        KeyError, RuntimeError: a parameter is missing or has another shape.
     Source: Johnson et al. 2016, arXiv:1603.08155; Simonyan and Zisserman 2014, arXiv:1409.1556.
     """
 
@@ -64,7 +64,7 @@ class VggLossNetwork(nn.Module):
         return LossFeatures(content_NCHW=found[CONTENT_LAYER], style_NCHW=tuple(found.values()))
 
     def content(self, batch_NCHW: Tensor) -> Tensor:
-        """Return the content layer's activations alone."""
+        """Return only the content layer's activations."""
         return self._run(batch_NCHW, (CONTENT_LAYER,))[CONTENT_LAYER]
 
     def digest(self) -> str:
@@ -75,7 +75,7 @@ class VggLossNetwork(nn.Module):
         return sha256.hexdigest()
 
     def _run(self, batch_NCHW: Tensor, wanted: tuple[str, ...]) -> dict[str, Tensor]:
-        """Return the wanted activations in order, going no deeper than the last."""
+        """Return the wanted activations in order, without running deeper layers."""
         found = {}
         for name, layer in self.layers.items():
             if name.endswith("_1") and name != "relu1_1":
@@ -92,7 +92,7 @@ def parse_vgg_weights(data: bytes, source: str) -> dict[str, Tensor]:
     """Read parameters from safetensors or from a torch file without executing pickled code.
 
     Raises:
-        ConfigError: the bytes are neither.
+        ConfigError: the bytes are not weights in either format.
     """
     try:
         return safetensors.torch.load(data)
@@ -102,19 +102,19 @@ def parse_vgg_weights(data: bytes, source: str) -> dict[str, Tensor]:
     try:
         loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # on foreign bytes torch raises anything from KeyError to UnpicklingError
-        raise ConfigError("loss_weights", source, "is no file of weights", cure) from error
+        raise ConfigError("loss_weights", source, "is not a file of weights", cure) from error
     if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise ConfigError("loss_weights", source, "holds no state_dict", cure)
+        raise ConfigError("loss_weights", source, "does not contain a state_dict", cure)
     return dict(loaded)
 
 
 def used_vgg_weights(name: VggName, data: bytes, source: str) -> bytes:
-    """Return the parameters of the four blocks alone, as safetensors: of torchvision's 553 MB file 31 MB are used.
+    """Return only the parameters of the four blocks, as safetensors: 31 MB of torchvision's 553 MB file.
 
     Args:
         name: ``vgg16`` or ``vgg19``.
-        data: a file of weights that fit.
-        source: where ``data`` came from, for messages.
+        data: a file of weights of this network.
+        source: location of ``data``, for messages.
     """
     last = sum(_BLOCKS[name]) * 2 + len(_BLOCKS[name]) - 1  # a ReLU follows each convolution, a pooling each block
     used = {}
@@ -126,25 +126,25 @@ def used_vgg_weights(name: VggName, data: bytes, source: str) -> bytes:
 
 
 def build_vgg(name: VggName, data: bytes | None, source: str | None) -> VggLossNetwork:
-    """Return a loss network with the given weights, or with torchvision's, fetched into its cache.
+    """Return a loss network with the given weights, or with torchvision's, which are downloaded into its cache.
 
     Args:
         name: ``vgg16`` or ``vgg19``.
-        data: a file of weights, or None to take torchvision's.
-        source: where ``data`` came from, for messages.
+        data: a file of weights, or None for torchvision's.
+        source: location of ``data``, for messages.
     Raises:
-        ConfigError: weights that do not fit, or that cannot be fetched.
+        ConfigError: the weights belong to another network or cannot be downloaded.
     """
     if data is None:
-        return VggLossNetwork(name, _fetch(name))
+        return VggLossNetwork(name, _download(name))
     try:
         return VggLossNetwork(name, parse_vgg_weights(data, source or ""))
     except (KeyError, RuntimeError) as error:
         cure = f"give the weights of torchvision's {name}"
-        raise ConfigError("loss_weights", source, f"are not those of {name} ({error})", cure) from error
+        raise ConfigError("loss_weights", source, f"does not contain the weights of {name} ({error})", cure) from error
 
 
-def _fetch(name: VggName) -> Mapping[str, Tensor]:
+def _download(name: VggName) -> Mapping[str, Tensor]:
     from torchvision.models import VGG16_Weights, VGG19_Weights
 
     weights = {"vgg16": VGG16_Weights, "vgg19": VGG19_Weights}[name].IMAGENET1K_V1
@@ -152,4 +152,4 @@ def _fetch(name: VggName) -> Mapping[str, Tensor]:
         return weights.get_state_dict(check_hash=True)
     except (OSError, RuntimeError) as error:
         cure = "download it elsewhere and give --loss-weights URI, or use --loss-network pyramid"
-        raise ConfigError("loss_network", name, f"its weights cannot be fetched ({error})", cure) from error
+        raise ConfigError("loss_network", name, f"the weights cannot be downloaded ({error})", cure) from error

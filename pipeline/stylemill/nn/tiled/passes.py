@@ -1,4 +1,4 @@
-"""One pass over a large image: a chain of layers in bands, and what is kept of the last one's results."""
+"""One pass over a large image: a chain of layers in bands of rows, for the results or statistics of the last layer."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stylemill.nn.cpu.channel_stats import ChannelStatistics, Moments, sum_piece
+from stylemill.nn.cpu.channel_stats import ChannelStatistics, StatisticsAccumulator, sum_channels
 from stylemill.nn.cpu.layers import Layer
 from stylemill.nn.cpu.sources import Source
-from stylemill.nn.cpu.thread_team import Team
+from stylemill.nn.cpu.thread_team import ThreadTeam
 from stylemill.nn.tiled.planes import Plane
 from stylemill.nn.tiled.stream import LayerStream
 
 BAND_BYTES = 4 << 20
-"""Most bytes of features that a band holds at any resolution, but never less than one row.
+"""Largest size of the features of a band at any resolution; a band has at least one row.
 
-Measured in docs/performance.md. A constant, because the order of the sums in the statistics hangs on it.
+Measured in docs/performance.md. It is the same on every machine, because the order of the sums in the statistics
+depends on it.
 """
 
 SourceOf = Callable[[tuple[int, int]], Source]
-"""Makes the input of a chain for the thread that computes these tap rows of its last layer."""
+"""Returns the input of a chain for the thread that computes the given phase rows of its last layer."""
 
 
 @dataclass(frozen=True)
 class Link:
-    """A layer within a chain; its statistics are known from an earlier pass."""
+    """A layer within a chain, with the statistics that an earlier pass computed."""
 
     layer: Layer
     statistics: ChannelStatistics
@@ -35,20 +36,20 @@ class Link:
 
 @dataclass(frozen=True)
 class Chain:
-    """Layers that run into each other, each but the last finished on the way."""
+    """Consecutive layers; all but the last are normalised while the chain runs."""
 
     links: tuple[Link, ...]
     last: Layer
 
     def stream(self, source: Source, dtype: torch.dtype) -> LayerStream:
-        """Put the chain on a source."""
+        """Return the last layer as a stream over the rows of ``source``."""
         for link in self.links:
             source = LayerStream(link.layer, source, dtype, link.statistics)
         return LayerStream(self.last, source, dtype)
 
     @property
     def input_rows_per_row(self) -> int:
-        """Rows of the finest map above the last layer per row of its output, at least 1."""
+        """Rows of the finest map in the chain per phase row of the last layer, at least 1."""
         ratio, finest = self.last.stride, self.last.stride
         for link in reversed(self.links):
             ratio = ratio * link.layer.stride // link.layer.scale
@@ -57,47 +58,46 @@ class Chain:
 
 
 class PassRunner:
-    """Runs chains over a large image with a team of threads.
+    """Runs chains over a large image.
 
     Args:
-        team: the threads; each computes a contiguous range of bands with a chain of its own.
+        threads: each computes a contiguous range of bands with its own instance of the chain.
         dtype: of the features.
         band_bytes: see ``BAND_BYTES``.
-        known: statistics of the layers in the order in which they are asked for, if they need not be
-            computed; empty otherwise.
+        known: statistics of the layers in the order of the network; empty if they have to be computed.
     """
 
     def __init__(
         self,
-        team: Team,
+        threads: ThreadTeam,
         dtype: torch.dtype,
         band_bytes: int = BAND_BYTES,
         known: Sequence[ChannelStatistics] = (),
     ) -> None:
-        self._team, self._dtype, self._band_bytes = team, dtype, band_bytes
+        self._threads, self._dtype, self._band_bytes = threads, dtype, band_bytes
         self._known = list(known)
 
     def rows_per_band(self, chain: Chain, width: int) -> int:
-        """Return how many tap rows of the last layer, W wide, make a band."""
+        """Return the phase rows per band of the last layer, whose output is ``width`` wide."""
         last = chain.last
         row_bytes = width * self._dtype.itemsize * max(last.in_channels, last.out_channels * last.scale)
         return max(1, self._band_bytes // (row_bytes * chain.input_rows_per_row))
 
-    def cuts(self, chain: Chain, width: int, num_tap_rows: int) -> list[int]:
-        """Return the tap rows where the range of one thread ends and that of the next begins."""
+    def boundaries(self, chain: Chain, width: int, num_phase_rows: int) -> list[int]:
+        """Return the phase rows at which the range of one thread ends and that of the next begins."""
         rows = self.rows_per_band(chain, width)
-        return [first * rows for first, _ in self._team.ranges(-(-num_tap_rows // rows))[1:]]
+        return [first * rows for first, _ in self._threads.ranges(-(-num_phase_rows // rows))[1:]]
 
     def statistics(
         self, chain: Chain, source_of: SourceOf, size: tuple[int, int], store: Plane | None = None
     ) -> ChannelStatistics:
-        """Run a chain for the statistics of its last layer's raw results, and perhaps for these.
+        """Return the statistics of the last layer's raw results, and store these if asked to.
 
         Args:
             chain: what to run.
             source_of: its input.
-            size: tap rows and columns of the last layer's output.
-            store: where raw results go (a last layer with one tap), or None to forget them.
+            size: phase rows and columns of the last layer's output.
+            store: where to write the raw results (of a last layer with one phase), or None.
         """
         norm = chain.last.norm
         if norm is None:
@@ -105,21 +105,21 @@ class PassRunner:
         known = self._known.pop(0) if self._known else norm.fixed
         if known is not None and store is None:
             return known
-        parts: list[Moments] = [Moments() for _ in range(self._num_bands(chain, size))]
+        parts: list[StatisticsAccumulator] = [StatisticsAccumulator() for _ in range(self._num_bands(chain, size))]
 
         def consume(band: int, first: int, raws: list[Tensor]) -> None:
             for raw_NCHW in raws:
                 if known is None:
-                    parts[band].add(sum_piece(raw_NCHW))
+                    parts[band].add(sum_channels(raw_NCHW))
                 if store is not None:
                     store.write(first, raw_NCHW.permute(0, 2, 3, 1)[0])
 
         self.run(chain, source_of, size, consume)
         if known is not None:
             return known
-        moments = Moments()
-        moments.merge(parts)
-        return norm.pooled(moments.statistics())
+        accumulator = StatisticsAccumulator()
+        accumulator.merge(parts)
+        return norm.pool(accumulator.statistics())
 
     def run(
         self,
@@ -139,7 +139,7 @@ class PassRunner:
                 first = band * rows
                 consume(band, first, stream.convolve(first, min(first + rows, num_rows)))
 
-        self._team.split(self._num_bands(chain, size), work)
+        self._threads.split(self._num_bands(chain, size), work)
 
     def _num_bands(self, chain: Chain, size: tuple[int, int]) -> int:
         num_rows, width = size

@@ -1,6 +1,7 @@
-"""Where the quarter-resolution feature maps of a large image lie: in memory or in a scratch file.
+"""Storage of the quarter-resolution feature maps of a large image, in memory or in a scratch file.
 
-Rows out of a stored feature map, finished while they are read.
+A ``Plane`` stores rows. ``PlaneSource`` reads them as the input of the next layer and applies norm, ReLU and residual
+while it reads.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from stylemill.errors import ImageError
-from stylemill.nn.cpu.channel_stats import ChannelStatistics, Norm
+from stylemill.nn.cpu.channel_stats import ChannelStatistics, FoldedNorm
 from stylemill.nn.cpu.sources import RowStore, finish_rows
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -32,10 +33,10 @@ class Plane(Protocol):
     channels: int
 
     def read(self, first: int, last: int) -> Tensor:
-        """Return the rows [first, last) as (n, W, C); to be read only, and before the next write."""
+        """Return the rows [first, last) as (n, W, C); read-only, valid until the next write."""
 
     def write(self, first: int, rows_HWC: Tensor) -> None:
-        """Put rows in place, from row ``first`` on."""
+        """Store rows, from row ``first`` on."""
 
 
 class MemoryPlane:
@@ -55,14 +56,14 @@ class MemoryPlane:
 
 
 class FilePlane:
-    """A plane in a part of a scratch file, by plain reads and writes at offsets.
+    """A plane in a section of a scratch file, by plain reads and writes at offsets.
 
-    Not a memory map: its pages would count as the process's memory. The system reads ahead and writes
-    behind on its own, since bands follow one another.
+    Not a memory map, whose pages would count as the process's memory. Bands are read in order, so the system
+    reads ahead and writes in the background.
 
     Args:
         descriptor: of the open file.
-        offset_bytes: where the plane begins.
+        offset_bytes: start of the plane.
         height: H.
         width: W.
         channels: C.
@@ -89,7 +90,7 @@ class FilePlane:
         while end < len(view):
             count = os.preadv(self._descriptor, [view[end:]], position + end)
             if count == 0:
-                raise OSError(errno.EIO, "the scratch file is shorter than what was written to it")
+                raise OSError(errno.EIO, "the scratch file is shorter than the data written to it")
             end += count
         return rows_HWC
 
@@ -97,7 +98,7 @@ class FilePlane:
         """Write rows.
 
         Raises:
-            ImageError: ``ScratchFull``, the disk has no room for them.
+            ImageError: ``ScratchFull``, the disk has no space for them.
         """
         view = rows_HWC.contiguous().view(torch.uint8).numpy().data.cast("B")
         position, end = self._offset_bytes + first * self._row_bytes, 0
@@ -109,48 +110,52 @@ class FilePlane:
                     raise
                 raise ImageError(
                     "ScratchFull",
-                    f"the scratch directory has no room for the {self.nbytes / 2**20:.0f} MiB of a feature map"
-                    f" ({error.strerror}); raise max_memory, or let TMPDIR name a larger disk",
+                    f"the scratch directory has no space for the {self.nbytes / 2**20:.0f} MiB of a feature map"
+                    f" ({error.strerror}); raise max_memory, or set TMPDIR to a directory on a larger disk",
                 ) from error
 
 
 @contextmanager
 def scratch_file(scratch_dir: str | Path | None) -> Iterator[int]:
-    """Open a file that has no name and is gone when the process ends, however it ends.
+    """Open a file without a name, which the system removes however the process ends.
 
     Args:
-        scratch_dir: where; None takes the system's directory for temporary files.
+        scratch_dir: its directory; None takes the system's directory for temporary files.
     Yields:
-        its descriptor.
+        the descriptor.
     """
     with tempfile.TemporaryFile(dir=scratch_dir, buffering=0, prefix="stylemill-") as file:
         yield file.fileno()
 
 
 @dataclass(frozen=True)
-class Finish:
-    """What turns raw rows into the input of the next layer."""
+class MeasuredNorm:
+    """A norm with the statistics of the map that it normalises."""
 
-    norm: Norm
+    norm: FoldedNorm
     statistics: ChannelStatistics
+
+    def apply(self, raw_NCHW: Tensor) -> Tensor:
+        """Return the normalised (1, C, h, w), without the ReLU."""
+        return self.norm.apply(raw_NCHW, self.statistics)
 
 
 @dataclass
-class Borders:
-    """Copies of the rows on both sides of where two threads meet, made before either overwrites them."""
+class BoundaryRows:
+    """Copies of the rows on both sides of the boundaries between threads, made before a thread overwrites them."""
 
     raw: dict[int, Tensor] = field(default_factory=dict)
     residual: dict[int, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def copy(cls, cuts: Iterable[int], raw: Plane, residual: Plane | None) -> Borders:
-        """Copy row ``cut - 1`` and row ``cut`` for every cut."""
-        borders = cls()
-        for row in {row for cut in cuts for row in (cut - 1, cut)}:
-            borders.raw[row] = raw.read(row, row + 1).clone()
+    def copy(cls, boundaries: Iterable[int], raw: Plane, residual: Plane | None) -> BoundaryRows:
+        """Copy the row before and the row after every boundary."""
+        copies = cls()
+        for row in {row for boundary in boundaries for row in (boundary - 1, boundary)}:
+            copies.raw[row] = raw.read(row, row + 1).clone()
             if residual is not None:
-                borders.residual[row] = residual.read(row, row + 1).clone()
-        return borders
+                copies.residual[row] = residual.read(row, row + 1).clone()
+        return copies
 
 
 class PlaneSource:
@@ -158,11 +163,11 @@ class PlaneSource:
 
     Args:
         raw: what was stored.
-        finish: norm to apply to it, or None when it is finished.
+        norm: to apply to it, or None if it is normalised already.
         residual: map to add, or None.
-        keep_in: where finished rows are kept for later, or None; may be ``residual`` itself.
-        own_rows: the rows that this thread may keep; others come from ``borders`` and are not kept.
-        borders: copies of the rows just outside of ``own_rows``.
+        keep_in: where to store the normalised rows, or None; may be ``residual`` itself.
+        own_rows: the rows that this thread stores; others are read from ``boundary`` and are not stored.
+        boundary: copies of the rows just outside of ``own_rows``.
     """
 
     step = 1
@@ -171,47 +176,43 @@ class PlaneSource:
         self,
         raw: Plane,
         *,
-        finish: Finish | None = None,
+        norm: MeasuredNorm | None = None,
         residual: Plane | None = None,
         keep_in: Plane | None = None,
         own_rows: tuple[int, int] | None = None,
-        borders: Borders | None = None,
+        boundary: BoundaryRows | None = None,
     ) -> None:
         self.height, self.width, self.channels = raw.height, raw.width, raw.channels
-        self._raw, self._finish, self._residual, self._keep_in = raw, finish, residual, keep_in
+        self._raw, self._norm, self._residual, self._keep_in = raw, norm, residual, keep_in
         self._own_rows = own_rows or (0, raw.height)
-        self._borders = borders or Borders()
+        self._boundary = boundary or BoundaryRows()
 
-    def write_rows(self, frame: RowStore, first: int, last: int) -> None:
-        """Write finished rows."""
+    def write_rows(self, target: RowStore, first: int, last: int) -> None:
+        """Write normalised rows."""
         own_first, own_last = self._own_rows
         for row in range(first, min(last, own_first)):
-            self._write(frame, row, self._borders.raw[row], self._borders.residual.get(row), own=False)
+            self._write(target, row, self._boundary.raw[row], self._boundary.residual.get(row), own=False)
         start, stop = max(first, own_first), min(last, own_last)
         if start < stop:
             residual = None if self._residual is None else self._residual.read(start, stop)
-            self._write(frame, start, self._raw.read(start, stop), residual, own=True)
+            self._write(target, start, self._raw.read(start, stop), residual, own=True)
         for row in range(max(first, own_last), last):
-            self._write(frame, row, self._borders.raw[row], self._borders.residual.get(row), own=False)
+            self._write(target, row, self._boundary.raw[row], self._boundary.residual.get(row), own=False)
 
-    def _write(self, frame: RowStore, first: int, raw_HWC: Tensor, residual_HWC: Tensor | None, own: bool) -> None:
-        out_HWC = frame.rows(first, first + len(raw_HWC))
-        if self._finish is None:
+    def _write(self, target: RowStore, first: int, raw_HWC: Tensor, residual_HWC: Tensor | None, own: bool) -> None:
+        out_HWC = target.rows(first, first + len(raw_HWC))
+        if self._norm is None:
             out_HWC.copy_(raw_HWC)
         else:
-            norm, statistics = self._finish.norm, self._finish.statistics
-            raw_NCHW = raw_HWC.permute(2, 0, 1)[None]
-            normal_NCHW = norm.apply(raw_NCHW, statistics)
-            finish_rows(normal_NCHW, norm.relu, residual_HWC, out_HWC)
+            normal_NCHW = self._norm.apply(raw_HWC.permute(2, 0, 1)[None])
+            finish_rows(normal_NCHW, self._norm.norm.relu, residual_HWC, out_HWC)
         if own and self._keep_in is not None:
             self._keep_in.write(first, out_HWC)
 
 
-def finish_in_place(raw: Plane, finish: Finish, residual: Plane, rows_per_band: int) -> None:
+def add_normalised(raw: Plane, norm: MeasuredNorm, residual: Plane, rows_per_band: int) -> None:
     """Add the normalised rows of ``raw`` to ``residual``, band by band."""
-    norm, statistics = finish.norm, finish.statistics
     for first in range(0, raw.height, rows_per_band):
         last = min(first + rows_per_band, raw.height)
-        raw_NCHW = raw.read(first, last).permute(2, 0, 1)[None]
-        normal_NCHW = norm.apply(raw_NCHW, statistics)
+        normal_NCHW = norm.apply(raw.read(first, last).permute(2, 0, 1)[None])
         residual.write(first, torch.add(normal_NCHW.permute(0, 2, 3, 1)[0], residual.read(first, last)))

@@ -1,6 +1,6 @@
-"""A window that rolls down a feature map, so that no row of it is made twice.
+"""Layers that run band by band from top to bottom, each reading the rows it needs from the layer before.
 
-Layers that run band by band down the image, each pulling the rows it needs from the one before.
+``RowWindow`` keeps the rows that consecutive bands of a layer share, so that no row is computed twice in a pass.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from torch import Tensor
 from stylemill.nn.cpu.channel_stats import ChannelStatistics
 from stylemill.nn.cpu.folding import PaddingMode
 from stylemill.nn.cpu.layers import Layer
-from stylemill.nn.cpu.padded_map import close_sides
+from stylemill.nn.cpu.padded_map import fill_sides
 from stylemill.nn.cpu.sources import INTERPOLATION_REACH_PX, RowStore, Source, finish_rows
 from stylemill.nn.cpu.whole_image import unfold_columns
 
 
-class RollingFrame:
-    """The padded rows of a map that a convolution is at, fetched from a source as it moves down.
+class RowWindow:
+    """The padded rows of a map that a convolution currently reads, moving from top to bottom.
 
-    Keeps what the next window shares with the last one (the halo) and fetches only what is new. Rows are
-    numbered as in the whole map; those of the top border are negative, those of the bottom one follow H.
+    Keeps the rows that a window shares with the one before (the halo) and reads only new ones from the source. Rows are
+    numbered as in the whole map: the top border has negative numbers, the bottom border starts at H.
 
     Args:
-        source: makes the rows, asked for each one once, from the first window on downwards.
+        source: of the rows; each is read once, in order from the first window on.
         padding_px: p, the border around the whole map.
         mode: how the border continues the map.
         dtype: of the rows.
@@ -41,7 +41,7 @@ class RollingFrame:
         """Number of the row after the last one in the buffer; None before the first window."""
 
     def window(self, first: int, num_rows: int) -> Tensor:
-        """Return the (1, C, num_rows, W + 2p) view of padded rows; ``first`` never goes back.
+        """Return the (1, C, num_rows, W + 2p) view of padded rows; ``first`` never decreases.
 
         Valid until the next call.
         """
@@ -52,7 +52,7 @@ class RollingFrame:
         return self._buffer_HWC[top : top + num_rows].permute(2, 0, 1)[None]
 
     def rows(self, first: int, last: int, step: int = 1) -> Tensor:
-        """Return the (n, W, C) view of the rows ``range(first, last, step)`` between the side borders."""
+        """Return the (n, W, C) view of the rows ``range(first, last, step)`` without the side borders."""
         pad, width = self._pad, self.source.width
         return self._buffer_HWC[first - self._start : last - self._start : step, pad : pad + width]
 
@@ -67,7 +67,7 @@ class RollingFrame:
         self._make_room(first, max(last, fetch_last))
         if fetch_first < fetch_last:
             self.source.write_rows(self, fetch_first, fetch_last)
-            self._close_sides(fetch_first, fetch_last)
+            self._fill_sides(fetch_first, fetch_last)
         self._stop = max(last, fetch_last)
         for row in range(self._start, 0):
             self._copy_row(row, -row if self._mode == "reflect" else 0)
@@ -88,9 +88,9 @@ class RollingFrame:
             self._buffer_HWC[: len(kept_HWC)] = kept_HWC if apart else kept_HWC.clone()
         self._start = start
 
-    def _close_sides(self, first: int, last: int) -> None:
+    def _fill_sides(self, first: int, last: int) -> None:
         band_HWC = self._buffer_HWC[first - self._start : last - self._start]
-        close_sides(band_HWC, self._pad, self.source.width, self._mode)
+        fill_sides(band_HWC, self._pad, self.source.width, self._mode)
 
     def _copy_row(self, row: int, original: int) -> None:
         if self._mode == "zeros":
@@ -106,7 +106,7 @@ class LayerStream:
         layer: what to convolve with.
         source: the layer's input.
         dtype: of the features.
-        statistics: of the layer's whole output; without them the stream gives raw results only.
+        statistics: of the layer's whole output; without them only ``convolve`` works.
     """
 
     def __init__(
@@ -119,37 +119,37 @@ class LayerStream:
         if layer.interpolation is not None:
             source = InterpolatedStream(source, layer.interpolation, dtype)
         self._layer, self._statistics = layer, statistics
-        self.frame = RollingFrame(source, layer.padding_px, layer.padding_mode, dtype)
+        self._window = RowWindow(source, layer.padding_px, layer.padding_mode, dtype)
         self.step = layer.scale
-        self.num_tap_rows = source.height // layer.stride
-        self.height = self.num_tap_rows * layer.scale
+        self.num_phase_rows = source.height // layer.stride
+        self.height = self.num_phase_rows * layer.scale
         self.width = source.width * layer.scale // layer.stride
         self.channels = layer.out_channels
 
     def convolve(self, first: int, last: int) -> list[Tensor]:
-        """Return the raw results of the tap rows [first, last), one (1, C, n, W) per tap.
+        """Return the raw results of the phase rows [first, last), one (1, C, n, W) per phase.
 
-        Tap t holds the output rows ``step * row + t``.
+        Phase t holds the output rows ``step * row + t``.
         """
         stride = self._layer.stride
-        tops = [first * stride + tap.first_row for tap in self._layer.taps]
-        counts = [(last - first - 1) * stride + tap.conv.kernel_height for tap in self._layer.taps]
+        tops = [first * stride + phase.first_row for phase in self._layer.phases]
+        counts = [(last - first - 1) * stride + phase.conv.kernel_height for phase in self._layer.phases]
         bottom = max(top + count for top, count in zip(tops, counts, strict=True))
-        window_NCHW = self.frame.window(min(tops), bottom - min(tops))
+        window_NCHW = self._window.window(min(tops), bottom - min(tops))
         raws = []
-        for tap, top, count in zip(self._layer.taps, tops, counts, strict=True):
+        for phase, top, count in zip(self._layer.phases, tops, counts, strict=True):
             start = top - min(tops)
-            raws.append(unfold_columns(tap.conv(window_NCHW[:, :, start : start + count]), self.step))
+            raws.append(unfold_columns(phase.conv(window_NCHW[:, :, start : start + count]), self.step))
         return raws
 
-    def write_rows(self, frame: RowStore, first: int, last: int) -> None:
-        """Write finished rows (norm, ReLU); whole groups of ``step`` only."""
+    def write_rows(self, target: RowStore, first: int, last: int) -> None:
+        """Write rows after norm and ReLU; whole groups of ``step`` only."""
         if self._statistics is None or self._layer.norm is None:
-            raise ValueError("rows cannot be finished before the statistics of the map are known")
+            raise ValueError("rows cannot be normalised without the statistics of the map")
         norm, statistics = self._layer.norm, self._statistics
-        for tap, raw_NCHW in enumerate(self.convolve(first // self.step, last // self.step)):
+        for phase, raw_NCHW in enumerate(self.convolve(first // self.step, last // self.step)):
             normal_NCHW = norm.apply(raw_NCHW, statistics)
-            finish_rows(normal_NCHW, norm.relu, None, frame.rows(first + tap, last, self.step))
+            finish_rows(normal_NCHW, norm.relu, None, target.rows(first + phase, last, self.step))
 
 
 class InterpolatedStream:
@@ -157,7 +157,7 @@ class InterpolatedStream:
 
     Args:
         source: the map at low resolution.
-        mode: as torch names it; half-pixel centres, borders clamped.
+        mode: an interpolation mode of torch; half-pixel centres, clamped at the borders.
         dtype: of the map.
     """
 
@@ -165,15 +165,15 @@ class InterpolatedStream:
 
     def __init__(self, source: Source, mode: str, dtype: torch.dtype) -> None:
         self.height, self.width, self.channels = source.height * 2, source.width * 2, source.channels
-        self._low = RollingFrame(source, 0, "reflect", dtype)
+        self._low = RowWindow(source, 0, "reflect", dtype)
         self._mode = mode
 
-    def write_rows(self, frame: RowStore, first: int, last: int) -> None:
-        """Interpolate the rows needed from a little more than the low rows under them."""
+    def write_rows(self, target: RowStore, first: int, last: int) -> None:
+        """Interpolate rows from the low-resolution rows that they need."""
         low_height = self._low.source.height
         low_first = max(0, first // 2 - INTERPOLATION_REACH_PX)
         low_last = min(low_height, -(-last // 2) + INTERPOLATION_REACH_PX)
         low_NCHW = self._low.window(low_first, low_last - low_first)
         high_NCHW = F.interpolate(low_NCHW, scale_factor=2, mode=self._mode, align_corners=False)
         high_HWC = high_NCHW.permute(0, 2, 3, 1)[0]
-        frame.rows(first, last).copy_(high_HWC[first - 2 * low_first : last - 2 * low_first])
+        target.rows(first, last).copy_(high_HWC[first - 2 * low_first : last - 2 * low_first])

@@ -1,15 +1,15 @@
-"""The forward pass of an image too large for memory: equal to the whole-image pass, in bounded memory.
+"""The forward pass of an image that is too large for memory, with the result of the whole-image pass.
 
-Every instance norm needs the statistics of its whole map before the first pixel of the next layer can be
-made. So the image is gone over several times, in bands of full rows from top to bottom:
+Every instance norm needs the statistics of its whole map before the first pixel of the next layer can be computed. So
+there are several passes over the image, each in bands of full rows from top to bottom:
 
-- the layers above quarter resolution are cheap and their maps are large: they are computed again in every
-  pass that needs them, and only their statistics are kept;
-- the trunk's maps are small: two of them (the residual stream and the raw results) are kept, in memory or
-  in a scratch file, and each convolution overwrites the raw results just behind the rows it has read.
+- The layers above quarter resolution are cheap and their maps are large. Every pass that needs them computes them
+  again, and only their statistics are kept.
+- The maps of the residual blocks are small. Two of them (the residual stream and the raw results) are kept, in memory
+  or in a scratch file, and each convolution overwrites the raw results just behind the rows it has read.
 
-A band hands its last rows to the next one, so nothing is computed twice within a pass and there is no
-seam: the arithmetic is that of the whole image.
+A band passes its last rows on to the next one, so nothing is computed twice within a pass and there is no seam: the
+arithmetic is that of the whole image.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from stylemill.nn.memory import TiledPlan, plan_tiled
 from stylemill.nn.pixels import check_image, padded_side_px
 from stylemill.nn.tiled.passes import BAND_BYTES, Chain, Link, PassRunner
 from stylemill.nn.tiled.planes import (
-    Borders,
+    BoundaryRows,
     FilePlane,
-    Finish,
+    MeasuredNorm,
     MemoryPlane,
     Plane,
     PlaneSource,
-    finish_in_place,
+    add_normalised,
     scratch_file,
 )
 
@@ -55,9 +55,9 @@ def stylize_tiled(
     Args:
         fast_net: the network, on a CPU.
         image_HWC: (H, W, 3) uint8.
-        max_memory_bytes: what the process may hold in all, this image and the result included; maps that
-            do not fit go to the scratch file.
-        scratch_dir: directory for that file, which has no name there; None takes the system's.
+        max_memory_bytes: limit of the whole process, with the image and the result; maps that do not fit are
+            stored in a scratch file.
+        scratch_dir: directory of that file, which has no name; None takes the system's.
         band_bytes: features per band; for tests and tuning.
     Returns:
         (H, W, 3) uint8.
@@ -76,10 +76,10 @@ def stylize_by_thumbnail(
     scratch_dir: str | Path | None = None,
     thumbnail_px: int = 1024,
 ) -> NDArray[np.uint8]:
-    """Repaint an image of any size with the statistics of a reduced one: faster, and only nearly the same.
+    """Repaint an image of any size with the statistics of a reduced copy: faster, with a slightly different result.
 
-    Nothing has to be computed for its statistics, so every layer runs once. Contrast and colour shift
-    slightly, for the reduced image has other textures; there is still no seam.
+    No pass is needed for statistics, so every layer runs once. Contrast and colour shift slightly, because the
+    reduced copy has other textures; there is still no seam.
 
     Args:
         fast_net: the network, on a CPU.
@@ -100,7 +100,7 @@ def stylize_by_thumbnail(
 
 
 def _reduced(image_HWC: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
-    """Average blocks of ``step`` x ``step`` pixels, row by row; what is left at the edges falls away."""
+    """Average blocks of ``step`` x ``step`` pixels, row by row; incomplete blocks at the edges are dropped."""
     step = min(step, *image_HWC.shape[:2])
     height, width = (side // step for side in image_HWC.shape[:2])
     reduced_HWC = np.empty((height, width, 3), np.uint8)
@@ -113,7 +113,7 @@ def _reduced(image_HWC: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
 def tiled_values(
     fast_net: FastNet, image_HWC: NDArray[np.uint8], *, max_memory_bytes: int, band_bytes: int = BAND_BYTES
 ) -> NDArray[np.float32]:
-    """Return what ``stylize_tiled`` rounds: (H, W, 3) float32 on the scale of 0 to 255."""
+    """Return the values of ``stylize_tiled`` before rounding: (H, W, 3) float32 on the scale of 0 to 255."""
     return _paint(fast_net, image_HWC, np.float32, max_memory_bytes, None, band_bytes)
 
 
@@ -127,11 +127,11 @@ def _paint(
     known: Sequence[ChannelStatistics] = (),
 ) -> NDArray:
     check_image(image_HWC)
-    if fast_net.one_colour and (flat_HWC := fast_net.one_colour.paint(image_HWC, dtype)) is not None:
+    if fast_net.flat_painter and (flat_HWC := fast_net.flat_painter.paint(image_HWC, dtype)) is not None:
         return flat_HWC
     plan = plan_tiled(image_HWC.shape[:2], fast_net.architecture, fast_net.precision, max_memory_bytes=max_memory_bytes)
     with torch.inference_mode(), _planes(plan, fast_net.layers, image_HWC.shape[:2], scratch_dir) as planes:
-        runner = PassRunner(fast_net.team, fast_net.layers.dtype, band_bytes, known)
+        runner = PassRunner(fast_net.threads, fast_net.layers.dtype, band_bytes, known)
         return _TiledPass(fast_net.layers, runner, image_HWC, planes).run(dtype)
 
 
@@ -139,7 +139,7 @@ def _paint(
 def _planes(
     plan: TiledPlan, layers: Layers, size_px: tuple[int, ...], scratch_dir: str | Path | None
 ) -> Iterator[list[Plane]]:
-    """Yield the residual stream and the raw results, as many in memory as the plan allows."""
+    """Yield the planes of the residual stream and the raw results, in memory as far as the plan allows."""
     height, width = (padded_side_px(side) // 4 for side in size_px)
     channels = layers.downs[1].out_channels
     in_memory: list[Plane] = [MemoryPlane(height, width, channels, layers.dtype) for _ in range(plan.planes_in_memory)]
@@ -156,7 +156,7 @@ def _planes(
 
 
 class _TiledPass:
-    """The passes over one image, in order; what is known of the statistics grows from one to the next."""
+    """The passes over one image, in order; each adds the statistics of one layer."""
 
     def __init__(self, layers: Layers, runner: PassRunner, image_HWC: NDArray[np.uint8], planes: list[Plane]) -> None:
         self._layers, self._runner, self._image_HWC = layers, runner, image_HWC
@@ -164,13 +164,13 @@ class _TiledPass:
         self._height, self._width = (padded_side_px(side) for side in image_HWC.shape[:2])
 
     def run(self, dtype: type) -> NDArray:
-        finish = self._encode()
+        norm = self._encode()
         for first, second in self._layers.residuals:
-            finish = self._residual(first, second, finish)
-        return self._decode(finish, dtype)
+            norm = self._residual(first, second, norm)
+        return self._decode(norm, dtype)
 
-    def _encode(self) -> Finish:
-        """Store the raw results of the second downsampling; return how to finish them."""
+    def _encode(self) -> MeasuredNorm:
+        """Store the raw results of the second downsampling; return their norm."""
         stem, (down1, down2) = self._layers.stem, self._layers.downs
         image = self._image_HWC
 
@@ -184,36 +184,34 @@ class _TiledPass:
             links = (*links, Link(layer, statistics))
         raw = self._planes[1]
         size = raw.height, raw.width
-        return self._finish(down2, self._runner.statistics(Chain(links, down2), pixels, size, store=raw))
+        return self._with_norm(down2, self._runner.statistics(Chain(links, down2), pixels, size, store=raw))
 
-    def _residual(self, first: Layer, second: Layer, finish: Finish) -> Finish:
-        """Run one block over the raw results of the layer before; leave those of its second convolution."""
+    def _residual(self, first: Layer, second: Layer, norm: MeasuredNorm) -> MeasuredNorm:
+        """Run one block over the stored raw results, and replace them by those of its second convolution."""
         stream = self._planes[0]
-        # The first block's input is the encoder's output, which has a ReLU and adds to nothing.
-        residual = None if finish.norm.relu else stream
-        middle = self._finish(first, self._in_place(first, finish, residual=residual, keep_in=stream))
-        return self._finish(second, self._in_place(second, middle, residual=None, keep_in=None))
+        # The input of the first block is the encoder's output, which has a ReLU and no residual.
+        residual = None if norm.norm.relu else stream
+        middle = self._with_norm(first, self._in_place(first, norm, residual=residual, keep_in=stream))
+        return self._with_norm(second, self._in_place(second, middle, residual=None, keep_in=None))
 
     def _in_place(
-        self, layer: Layer, finish: Finish, *, residual: Plane | None, keep_in: Plane | None
+        self, layer: Layer, norm: MeasuredNorm, *, residual: Plane | None, keep_in: Plane | None
     ) -> ChannelStatistics:
         raw = self._planes[1]
         chain, size = Chain((), layer), (raw.height, raw.width)
-        borders = Borders.copy(self._runner.cuts(chain, raw.width, raw.height), raw, residual)
+        boundary = BoundaryRows.copy(self._runner.boundaries(chain, raw.width, raw.height), raw, residual)
 
         def source_of(own_rows: tuple[int, int]) -> PlaneSource:
-            return PlaneSource(
-                raw, finish=finish, residual=residual, keep_in=keep_in, own_rows=own_rows, borders=borders
-            )
+            return PlaneSource(raw, norm=norm, residual=residual, keep_in=keep_in, own_rows=own_rows, boundary=boundary)
 
         return self._runner.statistics(chain, source_of, size, store=raw)
 
-    def _decode(self, finish: Finish, dtype: type) -> NDArray:
+    def _decode(self, norm: MeasuredNorm, dtype: type) -> NDArray:
         stream, raw = self._planes
         up1, up2 = self._layers.ups
         rows_per_band = self._runner.rows_per_band(Chain((), self._layers.residuals[0][0]), raw.width)
-        finish_in_place(raw, finish, stream, rows_per_band)
-        # The raw results are done with; their memory goes to the painted image.
+        add_normalised(raw, norm, stream, rows_per_band)
+        # The raw results are no longer needed; the painted image takes their memory.
         del raw
         self._planes.pop()
 
@@ -222,8 +220,8 @@ class _TiledPass:
 
         links: tuple[Link, ...] = ()
         for layer, scale in ((up1, 2), (up2, 1)):
-            tap_rows = self._height // scale // layer.scale
-            size = tap_rows, self._width // scale
+            phase_rows = self._height // scale // layer.scale
+            size = phase_rows, self._width // scale
             statistics = self._runner.statistics(Chain(links, layer), trunk, size)
             links = (*links, Link(layer, statistics))
         painted_HWC: NDArray = np.empty(self._image_HWC.shape, dtype)
@@ -238,7 +236,7 @@ class _TiledPass:
         return painted_HWC
 
     @staticmethod
-    def _finish(layer: Layer, statistics: ChannelStatistics) -> Finish:
+    def _with_norm(layer: Layer, statistics: ChannelStatistics) -> MeasuredNorm:
         if layer.norm is None:
             raise ValueError("this layer has no norm")
-        return Finish(layer.norm, statistics)
+        return MeasuredNorm(layer.norm, statistics)

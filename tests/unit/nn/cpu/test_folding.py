@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,9 +12,7 @@ from stylemill.nn.cpu.folding import (
     fold_pixels_into_head,
     fold_pixels_into_stem,
 )
-from stylemill.nn.gpu import FoldedNet
 from stylemill.nn.pixels import IMAGENET_MEAN, IMAGENET_STD, normalize
-from tests.unit.nn.nets import plain_values, seeded_net, smooth_image
 
 
 def drawn(*shape):
@@ -57,15 +54,3 @@ def test_the_folded_head_gives_rows_of_centred_pixels(columns):
     folded_NCHW = F.conv2d(features_NCHW, folded_weight, folded_bias, stride=(1, columns))
     got_HWC = folded_NCHW.permute(0, 2, 3, 1).reshape(16, 20, 3) + OUTPUT_CENTRE
     assert torch.allclose(got_HWC, wanted_CHW.permute(1, 2, 0), atol=2e-2)
-
-
-@pytest.mark.parametrize("upsampling", ["nearest", "bilinear", "bicubic"])
-def test_the_module_for_gpus_is_the_plain_network(upsampling):
-    """The same operators that a GPU runs, on this CPU."""
-    net, images = seeded_net(0.5, upsampling), [smooth_image(32, 44), smooth_image(32, 44)[::-1]]
-    folded = FoldedNet(net, torch.float32)
-    batch_NHWC = torch.from_numpy(np.stack(images))
-    values_NHWC = folded.values(batch_NHWC).numpy() + OUTPUT_CENTRE
-    for image_HWC, values_HWC, painted_HWC in zip(images, values_NHWC, folded(batch_NHWC).numpy(), strict=True):
-        assert np.abs(values_HWC - plain_values(net, image_HWC)).max() < 0.02
-        assert np.array_equal(painted_HWC, np.clip(np.round(values_HWC), 0, 255).astype(np.uint8))

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from stylemill.nn.cpu import packed_conv
 from stylemill.nn.cpu.packed_conv import PackedConv
+from stylemill.nn.precision import native_bfloat16
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -35,3 +36,17 @@ def test_only_few_channels_are_computed_in_ranges(monkeypatch):
     monkeypatch.setattr(packed_conv, "MAX_COLUMNS", 7)
     monkeypatch.setattr(PackedConv, "_run_in_ranges", lambda *_: pytest.fail("computed in ranges"))
     assert conv(torch.randn(1, 16, 3, 40)).shape == (1, 8, 1, 38)
+
+
+@pytest.mark.skipif(not native_bfloat16(), reason="this CPU has no native bfloat16")
+@pytest.mark.parametrize("channels", [2, 3, 8, 16, 24, 32, 48])
+@pytest.mark.parametrize(("kernel_width", "stride"), [(12, (1, 4)), (10, (1, 2)), (9, (1, 1)), (3, (2, 2))])
+def test_every_packed_kernel_computes_its_convolution(channels, kernel_width, stride):
+    """Some kernels of oneDNN do not: such a one must not be used."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(12, channels, 9, kernel_width, generator=generator).bfloat16().float()
+    window_NCHW = torch.randn(1, channels, 20, 136, generator=generator).bfloat16()
+    conv = PackedConv(weight, None, stride=stride, dtype=torch.bfloat16)
+    wanted_NCHW = F.conv2d(window_NCHW.float(), weight, None, stride)
+    got_NCHW = conv(window_NCHW.contiguous(memory_format=torch.channels_last)).float()
+    assert (got_NCHW - wanted_NCHW).abs().max() < 0.01 * wanted_NCHW.abs().max()

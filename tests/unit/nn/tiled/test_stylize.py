@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stylemill.nn.fast_net import FastNet
 from stylemill.nn.tiled import stylize_by_thumbnail, stylize_tiled
 from stylemill.nn.tiled.stylize import tiled_values
-from tests.unit.nn.nets import drawn_image, seeded_net, smooth_image
+from tests.unit.nn.nets import VARIANTS, drawn_image, fast_net, fast_variant, smooth_image
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 PLENTY = 1 << 40
 NOTHING = 0
 ONE_ROW = 1
@@ -29,8 +28,7 @@ ONE_ROW = 1
     ("width", "size"), [(0.5, (61, 94)), (1.0, (30, 47)), (0.25, (7, 120)), (0.25, (130, 5))], ids=str
 )
 def test_tiled_equals_whole(width, size, upsampling):
-    fast = FastNet(seeded_net(width, upsampling), precision="float32", num_threads=2)
-    image_HWC = smooth_image(*size)
+    fast, image_HWC = fast_net(width, upsampling, num_threads=2), smooth_image(*size)
     whole_HWC = fast.values(image_HWC)
     for band_bytes in (ONE_ROW, 50_000):
         tiled_HWC = tiled_values(fast, image_HWC, max_memory_bytes=PLENTY, band_bytes=band_bytes)
@@ -38,11 +36,11 @@ def test_tiled_equals_whole(width, size, upsampling):
 
 
 @pytest.mark.parametrize("precision", ["float32", "auto"])
-def test_bytes_depend_neither_on_threads_nor_on_where_the_maps_lie(precision):
-    net, image_HWC = seeded_net(0.25), smooth_image(75, 50)
+def test_bytes_do_not_depend_on_threads_or_on_where_the_maps_are_stored(precision):
+    image_HWC = smooth_image(75, 50)
     wanted = None
     for threads in (1, 2, 3):
-        fast = FastNet(net, precision=precision, num_threads=threads)
+        fast = fast_net(precision=precision, num_threads=threads)
         for max_memory_bytes in (PLENTY, NOTHING):
             painted_HWC = stylize_tiled(
                 fast, image_HWC, max_memory_bytes=max_memory_bytes, scratch_dir=None, band_bytes=6000
@@ -52,25 +50,16 @@ def test_bytes_depend_neither_on_threads_nor_on_where_the_maps_lie(precision):
 
 
 def test_every_small_size_comes_back_in_its_own_size():
-    fast = FastNet(seeded_net(0.05), precision="float32", num_threads=1)
+    fast = fast_net(0.05, num_threads=1)
     for side_px in range(1, 40, 3):
         image_HWC = drawn_image(side_px, 41 - side_px)
         painted_HWC = stylize_tiled(fast, image_HWC, max_memory_bytes=PLENTY, band_bytes=500)
         assert painted_HWC.shape == image_HWC.shape and painted_HWC.dtype == np.uint8
 
 
-def large_photo():
-    """A photograph of 3,000 px from the trial data if it is there, else one drawn by code."""
-    path = ROOT.parent / "shared" / "data" / "large" / "taj_mahal.jpg"
-    if not path.exists():
-        return smooth_image(1000, 3000)
-    with Image.open(path) as photo:
-        scaled = photo.convert("RGB").resize((3000, 1000), Image.Resampling.LANCZOS)
-    return np.asarray(scaled)
-
-
-def test_there_is_no_seam_in_a_large_photo(tmp_path):
-    fast, image_HWC = FastNet(seeded_net(0.15), precision="float32"), large_photo()
+def test_there_is_no_seam_between_bands(tmp_path):
+    """Bands of 10 and of 87 rows at full resolution."""
+    fast, image_HWC = fast_net(0.15), smooth_image(400, 1200)
     whole_HWC = fast.values(image_HWC)
     for band_bytes in (1 << 18, 1 << 21):
         tiled_HWC = tiled_values(fast, image_HWC, max_memory_bytes=PLENTY, band_bytes=band_bytes)
@@ -142,27 +131,35 @@ def test_a_kill_in_mid_image_leaves_no_scratch_behind(tmp_path):
 
 
 def test_a_thumbnail_of_full_size_gives_the_whole_image():
-    fast, image_HWC = FastNet(seeded_net(0.25), precision="float32"), smooth_image(60, 90)
+    fast, image_HWC = fast_net(), smooth_image(60, 90)
     quick_HWC = stylize_by_thumbnail(fast, image_HWC, max_memory_bytes=NOTHING)
     assert np.abs(quick_HWC.astype(int) - fast.stylize(image_HWC)).max() <= 1
 
 
 def test_a_reduced_thumbnail_is_near_the_whole_image():
-    fast, image_HWC = FastNet(seeded_net(0.25), precision="float32"), smooth_image(240, 321)
+    fast, image_HWC = fast_net(), smooth_image(240, 321)
     quick_HWC = stylize_by_thumbnail(fast, image_HWC, max_memory_bytes=PLENTY, thumbnail_px=170)
     difference = np.abs(quick_HWC.astype(int) - fast.stylize(image_HWC))
     assert quick_HWC.shape == image_HWC.shape and 0 < difference.mean() < 12
 
 
 def test_what_is_no_image_is_refused():
-    fast = FastNet(seeded_net(0.05), precision="float32")
     with pytest.raises(ValueError, match="image"):
-        stylize_tiled(fast, np.zeros((8, 8), np.uint8), max_memory_bytes=PLENTY)
+        stylize_tiled(fast_net(0.05), np.zeros((8, 8), np.uint8), max_memory_bytes=PLENTY)
 
 
 def test_an_image_of_one_colour_is_the_same_in_every_form():
     image_HWC = np.full((150, 200, 3), (10, 200, 90), np.uint8)
-    net = FastNet(seeded_net(), precision="bfloat16")
+    net = fast_net(precision="bfloat16")
     whole_HWC = net.stylize(image_HWC)
     assert np.array_equal(stylize_tiled(net, image_HWC, max_memory_bytes=2 << 30), whole_HWC)
     assert np.array_equal(stylize_by_thumbnail(net, image_HWC, max_memory_bytes=2 << 30), whole_HWC)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_in_tiles_equals_whole(name):
+    fast, image_HWC = fast_variant(name), smooth_image(61, 94)
+    whole_HWC = fast.values(image_HWC)
+    for band_bytes in (ONE_ROW, 50_000):
+        tiled_HWC = tiled_values(fast, image_HWC, max_memory_bytes=PLENTY, band_bytes=band_bytes)
+        assert np.abs(tiled_HWC - whole_HWC).max() < 0.01
