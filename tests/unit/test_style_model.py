@@ -21,7 +21,7 @@ from stylemill.style_model import (
     save_style_model,
     to_bytes,
 )
-from tests.unit.nn.variants import VARIANTS, variant_net
+from tests.unit.nn.nets import VARIANTS, variant_net
 
 
 class FolderStore:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from stylemill.errors import ConfigError, ImageError
 from stylemill.images import controls
 from stylemill.manifest.layout import RunLayout
-from stylemill.nn.fast_net import FastNet, Flight
+from stylemill.nn.fast_net import FastNet, PendingBatch
 from stylemill.nn.memory import choose_forward
 from stylemill.nn.precision import resolve_precision
 from stylemill.nn.tiled import stylize_by_thumbnail, stylize_tiled
@@ -86,7 +86,7 @@ class _RunningBatch:
 
     samples: Sequence[Sample]
     sources: Sequence[Image]
-    results: Mapping[str, Flight]
+    results: Mapping[str, PendingBatch]
     """By style."""
     start_s: float
 
@@ -155,7 +155,7 @@ class BatchPainter:
             self._controls.limit_size(sample.source.image_HWC) for sample in samples if sample.source is not None
         ]
         inputs_NHWC = np.stack([self._controls.scale_to_network(source_HWC) for source_HWC in sources])
-        results: dict[str, Flight] = {}
+        results: dict[str, PendingBatch] = {}
         try:
             for style, net in self._nets.items():
                 results[style] = net.submit_batch(inputs_NHWC)

@@ -15,7 +15,7 @@ import torch
 
 from stylemill.errors import ConfigError, ImageError, StorageError
 from stylemill.images.source_image import Frame, SourceImage
-from stylemill.nn.fast_net import FastNet, Flight
+from stylemill.nn.fast_net import FastNet, PendingBatch
 from stylemill.storage import Storage
 from stylemill.style_model import to_bytes
 from stylemill.stylizing.config import StylizeConfig
@@ -120,7 +120,7 @@ class SmallDevice(FastNet):
         self.most_in_flight = 0
         self._in_flight: list[int] = []
 
-    def submit_batch(self, images_NHWC: np.ndarray) -> Flight:
+    def submit_batch(self, images_NHWC: np.ndarray) -> PendingBatch:
         pixels = int(np.prod(images_NHWC.shape[:3]))
         if sum(self._in_flight) + pixels > self.room_pixels:
             self.refused += 1
@@ -132,7 +132,7 @@ class SmallDevice(FastNet):
 
 
 class _Flying:
-    def __init__(self, flight: Flight, in_flight: list[int]) -> None:
+    def __init__(self, flight: PendingBatch, in_flight: list[int]) -> None:
         self._flight, self._in_flight = flight, in_flight
 
     def result(self) -> np.ndarray:
