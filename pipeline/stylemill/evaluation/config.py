@@ -1,10 +1,7 @@
-"""The metrics by which styles can be compared.
+"""Settings of ``stylemill evaluate`` and ``stylemill optimize``, and the names of the metrics.
 
-Whether the packages of the extra ``evaluation`` are there.
-
-What a user may choose about measuring styles.
-
-What a user may choose about painting one picture by direct optimisation.
+``check_installed`` reports a missing package of the extra ``evaluation`` before anything runs. This module imports
+neither torch nor ray, so that the command line can read it quickly.
 """
 
 from __future__ import annotations
@@ -29,50 +26,49 @@ METRICS: Final = (
     "structural_similarity",
     "seconds",
 )
-"""Columns of the table of measurements."""
+"""Metric columns of the table of measurements."""
 HIGHER_IS_BETTER: Final = frozenset({"structural_similarity"})
-"""Of all others less is better. ``color_shift`` has no good direction of its own: less keeps more."""
+"""All other metrics are better when lower; for ``color_shift`` lower only means closer to the colours of the source."""
+
+MIN_SIDE_PX = 64
+"""Shorter side of the smallest image that can be measured: the size of the windows of the grid metrics."""
 
 
 def check_installed() -> None:
-    """Raise ConfigError unless the packages of the extra ``evaluation`` are there; imports none of them."""
+    """Raise ConfigError unless the packages of the extra ``evaluation`` are installed; imports none of them."""
     for package in ("skimage", "scipy", "statsmodels"):
         if importlib.util.find_spec(package) is None:
             cure = "pip install 'stylemill[evaluation]'"
-            raise ConfigError("evaluation", package, "is a package that this environment lacks", cure)
-
-
-MIN_SIDE_PX = 64
-"""The grid is measured in windows of this size."""
+            raise ConfigError("evaluation", package, "is not installed", cure)
 
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeConfig:
-    """Under which loss everything is measured: the same for all models, or the figures could not be compared."""
+    """Settings of the loss of the measurements; equal for all models, so that figures are comparable."""
 
     style_image: str | None = None
     """Location of the style image; by default the one that the first model was trained on."""
 
     style_size_px: int = 320
-    """Shorter side of the style image as the loss sees it, in pixels."""
+    """Shorter side of the style image in the loss, in pixels."""
 
     loss_network: Literal["pyramid", "vgg16", "vgg19"] = "pyramid"
-    """What judges likeness."""
+    """Network that computes content and style loss."""
 
     loss_weights: str | None = None
     """Location of the VGG's weights, for machines without internet."""
 
     content_weight: float = LossWeights.content
-    """Weight of the likeness to the content image in total_loss."""
+    """Weight of the content loss in total_loss."""
 
     style_weight: float = LossWeights.style
-    """Weight of the likeness to the style image in total_loss."""
+    """Weight of the style loss in total_loss."""
 
     tv_weight: float = LossWeights.total_variation
-    """Weight of smoothness in total_loss."""
+    """Weight of the total variation (smoothness) in total_loss."""
 
     grid_weight: float = LossWeights.grid
-    """Weight against lines and checkerboards of 2 and 4 px in total_loss."""
+    """Weight of the penalty on lines and checkerboards of 2 and 4 px in total_loss."""
 
     def __post_init__(self) -> None:
         check_at_least("style_size_px", self.style_size_px, MIN_SIDE_PX)
@@ -85,10 +81,10 @@ class JudgeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """Measure what one or more styles do to the same images.
+    """Settings of an evaluation: one or more styles, measured on the same images.
 
     Raises:
-        ConfigError: a value out of range.
+        ConfigError: a value is out of range.
     """
 
     model: tuple[str, ...]
@@ -101,33 +97,33 @@ class EvaluateConfig:
     """Output location: evaluation.parquet, images/, report/, and these settings as evaluate.yaml."""
 
     registry: str | None = None
-    """Registry that registry:STYLE means; by default the environment's STYLEMILL_REGISTRY."""
+    """Registry of registry:STYLE; by default STYLEMILL_REGISTRY of the environment."""
 
-    judge: JudgeConfig = inline(JudgeConfig)  # noqa: RUF009 (gives a field, as field() does)
+    judge: JudgeConfig = inline(JudgeConfig)  # noqa: RUF009 (returns a field, as field() does)
 
     num_images: int = 64
-    """Measure on so many images, drawn evenly over the folders of the content; 0 takes all."""
+    """Number of images to measure on, drawn evenly over the folders of the content; 0 takes all."""
 
     seed: int = 0
-    """Decides which images are drawn."""
+    """Seed of the draw of images."""
 
     size_px: int = 256
-    """Images are measured with their shorter side at this many pixels; smaller ones keep their size."""
+    """Shorter side at which images are measured, in pixels; smaller images keep their size."""
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the styles' networks; the loss is always float32."""
 
     yardstick: bool = False
-    """Also optimise pixels directly (L-BFGS, from content) and say to how many iterations a network is equal."""
+    """Also optimise pixels directly (L-BFGS, from content) and report how many iterations a network is worth."""
 
     yardstick_images: int = 3
-    """So many images get the yardstick."""
+    """Number of images on which the yardstick runs."""
 
     yardstick_iterations: int = 500
-    """Iterations of the yardstick on each image, from 50."""
+    """Iterations of the yardstick on each image, at least 50."""
 
     pictures: int = 12
-    """So many images are shown on the page."""
+    """Number of images on the page."""
 
     storage: StorageOptions = field(default_factory=StorageOptions)
 
@@ -146,10 +142,10 @@ class EvaluateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizeConfig:
-    """Paint one picture by optimising its pixels, without a network.
+    """Settings of painting one picture by optimising its pixels, without a network.
 
     Raises:
-        ConfigError: a value out of range.
+        ConfigError: a value is out of range.
     """
 
     content: str
@@ -158,28 +154,28 @@ class OptimizeConfig:
     out: str
     """Output location: result.png, curve.parquet, report/, and these settings as optimize.yaml."""
 
-    judge: JudgeConfig = inline(JudgeConfig)  # noqa: RUF009 (gives a field, as field() does)
+    judge: JudgeConfig = inline(JudgeConfig)  # noqa: RUF009 (returns a field, as field() does)
 
     iterations: int = 300
-    """Updates of the pixels."""
+    """Number of updates of the pixels."""
 
     optimizer: Literal["lbfgs", "adam", "sgd"] = "lbfgs"
-    """What takes the steps: L-BFGS-B within the bounds of 8 bits, Adam, or plain descent with momentum."""
+    """L-BFGS-B within the range of 8-bit pixels, Adam, or gradient descent with momentum."""
 
     start: Literal["content", "noise"] = "content"
-    """Begin with the content image or with noise."""
+    """Initial picture: the content image, or noise."""
 
     gram: Literal["full", "diagonal"] = "full"
-    """What the style term compares: whole Gram matrices, or their diagonals (the energy of each channel) alone."""
+    """What the style loss compares: full Gram matrices, or only their diagonals (the energy of each channel)."""
 
     learning_rate: float | None = None
-    """Of adam (by default 0.05) and sgd (30); lbfgs finds its own steps."""
+    """Learning rate of adam (default 0.05) or sgd (default 30); lbfgs finds its step sizes with a line search."""
 
     size_px: int = 256
-    """The image is painted with its shorter side at this many pixels; a smaller one keeps its size."""
+    """Shorter side at which the image is painted, in pixels; a smaller image keeps its size."""
 
     seed: int = 0
-    """Of the noise."""
+    """Seed of the noise."""
 
     storage: StorageOptions = field(default_factory=StorageOptions)
 
@@ -188,12 +184,12 @@ class OptimizeConfig:
             if not getattr(self, name):
                 raise ConfigError(name, "", "is empty", "write a path or a URI")
         if not self.judge.style_image:
-            cure = "give --style-image with the image whose style is wanted"
+            cure = "give --style-image"
             raise ConfigError("style_image", self.judge.style_image, "is required", cure)
         check_at_least("iterations", self.iterations, 1)
         check_at_least("size_px", self.size_px, MIN_SIDE_PX)
         if self.learning_rate is not None and self.optimizer == "lbfgs":
             cure = "leave it out, or choose --optimizer adam or sgd"
-            raise ConfigError("learning_rate", self.learning_rate, "does not go with lbfgs", cure)
+            raise ConfigError("learning_rate", self.learning_rate, "cannot be combined with lbfgs", cure)
         if self.learning_rate is not None and not 0 < self.learning_rate < float("inf"):
-            raise ConfigError("learning_rate", self.learning_rate, "is not above zero", "write a number above 0")
+            raise ConfigError("learning_rate", self.learning_rate, "is not above 0", "write a number above 0")

@@ -1,4 +1,7 @@
-"""The judge at work: one loss network and one style image, asked about any picture."""
+"""The judge: a loss network and a style image, loaded once, that compute the losses of any picture.
+
+The helpers at the end read what flags name and prepare pictures; measuring and direct optimisation share them.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from stylemill.config import digest, to_mapping
 from stylemill.errors import ConfigError, ImageError
 from stylemill.evaluation.config import JudgeConfig
+from stylemill.evaluation.image_metrics import Image
 from stylemill.images.decode import decode
 from stylemill.images.options import DecodeOptions
 from stylemill.nn.loss_networks import build_loss_network
@@ -26,12 +29,10 @@ if TYPE_CHECKING:
 
     from stylemill.nn.loss_networks.features import LossNetwork
 
-Image = NDArray[np.uint8]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Losses:
-    """Terms of the loss of one picture, unweighted except ``total``."""
+    """Loss terms of one picture, unweighted except ``total``."""
 
     total: float
     content: float
@@ -44,18 +45,18 @@ class Losses:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Judge:
-    """A judge with everything loaded."""
+    """A loaded loss network with a style and the weights of the loss terms."""
 
     network: LossNetwork
     target: StyleTarget
     weights: LossWeights
     style_HWC: Image
-    """(H, W, 3) uint8, as the loss sees it."""
+    """(H, W, 3) uint8 style image at the size at which the loss uses it."""
     digest: str
-    """Equal digests mean comparable losses."""
+    """Hash of everything the losses depend on except the pictures: losses under equal digests are comparable."""
 
     def losses(self, result_HWC: Image, source_HWC: Image) -> Losses:
-        """Return the losses of a picture made from a source of the same size, both (H, W, 3) uint8."""
+        """Return the losses of a picture that was made from a source of the same size, both (H, W, 3) uint8."""
         with torch.no_grad():
             result_NCHW, source_NCHW = to_batch(result_HWC), to_batch(source_HWC)
             found = self.network.features(result_NCHW)
@@ -84,12 +85,12 @@ def to_batch(image_HWC: Image) -> Tensor:
     return normalize(torch.from_numpy(np.array(image_HWC))[None])
 
 
-def load_judge(storage: Storage, judge: JudgeConfig, *, style_image: str) -> Judge:
+def load_judge(storage: Storage, config: JudgeConfig, *, style_image: str) -> Judge:
     """Load the loss network and the style image.
 
     Args:
-        storage: where the style image and the weights are.
-        judge: what to load.
+        storage: storage of the style image and of the weights.
+        config: settings of the loss.
         style_image: location of the style image.
 
     Raises:
@@ -100,20 +101,20 @@ def load_judge(storage: Storage, judge: JudgeConfig, *, style_image: str) -> Jud
         source = decode(data, DecodeOptions(isolate_decoding=False))
     except ImageError as failure:
         cure = "give a JPEG or PNG"
-        raise ConfigError("style_image", style_image, f"is no image that can be read ({failure})", cure) from None
-    style_HWC = at_size(source.image_HWC, judge.style_size_px, enlarge=True)
-    weights = None if judge.loss_weights is None else read_named(storage, "loss_weights", judge.loss_weights)
-    network = build_loss_network(judge.loss_network, weights=weights, source=judge.loss_weights)
-    parts = {name: value for name, value in to_mapping(judge).items() if name not in ("style_image", "loss_weights")}
+        raise ConfigError("style_image", style_image, f"cannot be decoded ({failure})", cure) from None
+    style_HWC = at_size(source.image_HWC, config.style_size_px, enlarge=True)
+    weights = None if config.loss_weights is None else read_named(storage, "loss_weights", config.loss_weights)
+    network = build_loss_network(config.loss_network, weights=weights, source=config.loss_weights)
+    parts = {name: value for name, value in to_mapping(config).items() if name not in ("style_image", "loss_weights")}
     parts |= {"network": network.digest(), "style": [list(style_HWC.shape), style_HWC.tobytes().hex()]}
     return Judge(
         network=network,
         target=style_target(network, to_batch(style_HWC)),
         weights=LossWeights(
-            content=judge.content_weight,
-            style=judge.style_weight,
-            total_variation=judge.tv_weight,
-            grid=judge.grid_weight,
+            content=config.content_weight,
+            style=config.style_weight,
+            total_variation=config.tv_weight,
+            grid=config.grid_weight,
         ),
         style_HWC=style_HWC,
         digest=digest(parts),
@@ -121,7 +122,7 @@ def load_judge(storage: Storage, judge: JudgeConfig, *, style_image: str) -> Jud
 
 
 def at_size(image_HWC: Image, short_side_px: int, *, enlarge: bool = False) -> Image:
-    """Return a picture with its shorter side at so many pixels; a smaller one keeps its size unless told otherwise."""
+    """Return a picture scaled to a shorter side in pixels; a smaller one keeps its size unless ``enlarge`` is set."""
     from stylemill.images.controls import resize, scaled_size
 
     height_px, width_px = image_HWC.shape[:2]
@@ -132,10 +133,10 @@ def at_size(image_HWC: Image, short_side_px: int, *, enlarge: bool = False) -> I
 
 
 def read_named(storage: Storage, field: str, uri: str) -> bytes:
-    """Return the bytes that a flag names.
+    """Return the bytes of a location that a flag gives.
 
     Raises:
-        ConfigError: they cannot be read; names the flag.
+        ConfigError: they cannot be read; the error names the flag.
     """
     with reading_input(field, uri, expected="a file"):
         return storage.read_bytes(resolve(uri))

@@ -1,4 +1,9 @@
-"""Measure styles on the same images: one row per image and model."""
+"""Measures styles on the same images: one row per image and model.
+
+``prepare`` checks the settings and loads the models. ``evaluate`` paints and measures every image with every model and
+writes ``OUT/evaluation.parquet`` and the pictures. An image that cannot be decoded or is too small becomes a row with
+the reason; a model whose values are not finite ends the evaluation.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +16,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from stylemill.config import digest
 from stylemill.errors import AccessDenied, ConfigError, ImageError, NotAnImage, ObjectNotFound
 from stylemill.evaluation.config import MIN_SIDE_PX, EvaluateConfig, check_installed
-from stylemill.evaluation.image_metrics import checkerboard, color_shift, structural_similarity
+from stylemill.evaluation.image_metrics import Image, checkerboard, color_shift, structural_similarity
 from stylemill.evaluation.judge import Judge, at_size, load_judge, read_named
 from stylemill.evaluation.schema import EVALUATION_SCHEMA, model_label, write_measurements
 from stylemill.images.isolation.client import IsolatedDecoder
@@ -31,8 +35,6 @@ from stylemill.storage.uri import is_inside
 from stylemill.storage.user_errors import listing_input, write_config
 from stylemill.style_model import StyleModel, load_style_model
 
-Image = NDArray[np.uint8]
-
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedEvaluation:
@@ -41,26 +43,26 @@ class PreparedEvaluation:
     config: EvaluateConfig
     out: str
     models: dict[str, StyleModel]
-    """By NAME-VERSION."""
+    """Models by their label NAME-VERSION."""
     judge: Judge
     judge_digest: str
-    """Digest of everything that the figures depend on beside model and image."""
+    """Hash of everything the figures depend on except model and image."""
     sources: tuple[ObjectStat, ...]
 
 
 def prepare(storage: Storage, config: EvaluateConfig) -> PreparedEvaluation:
-    """Check a config against the world.
+    """Check the settings and load models and style image.
 
     Raises:
-        ConfigError: a model, the style image or the content that cannot be read; an output inside the content,
-            or that cannot be written.
+        ConfigError: a model, the style image or the content cannot be read, or the output cannot be written or is
+            inside the content.
     """
     check_installed()
     models = _load_models(storage, config)
     style_image = config.judge.style_image or _style_image_of(storage, config, next(iter(models.values())))
     out, content = resolve(config.out), resolve(config.content)
     if is_inside(out, content):
-        raise ConfigError("out", config.out, "lies inside the content", "choose a location outside it")
+        raise ConfigError("out", config.out, "is inside the content", "choose a location outside it")
     judge = load_judge(storage, config.judge, style_image=style_image)
     sources = _draw_sources(storage, config, content)
     write_config(storage, config, "evaluate")
@@ -79,25 +81,23 @@ def evaluate(
 ) -> pa.Table:
     """Measure every model on every image and write ``OUT/evaluation.parquet`` and ``OUT/images``.
 
-    An image that cannot be decoded is a row for each model, with the reason.
-
     Args:
-        storage: where everything is.
-        prepared: what to measure.
-        on_progress: told how many of how many images are done.
+        storage: storage of images and output.
+        prepared: result of ``prepare``.
+        on_progress: called with the numbers of finished and of all images.
 
     Returns:
         Rows of EVALUATION_SCHEMA, in order of key and model.
 
     Raises:
-        ConfigError: a model gives values that are not finite.
+        ConfigError: a model returns values that are not finite.
         StorageError: storage failed beyond its retries.
     """
     config, num = prepared.config, len(prepared.sources)
     nets = {
         label: FastNet(model.build_network(), precision=config.precision) for label, model in prepared.models.items()
     }
-    for net in nets.values():  # the first picture pays for what is set up once
+    for net in nets.values():  # a first, unmeasured picture: one-time setup must not count in ``seconds``
         net.stylize(np.zeros((MIN_SIDE_PX, MIN_SIDE_PX, 3), np.uint8))
     rows: list[dict[str, Any]] = []
     with IsolatedDecoder(DecodeOptions()) as decoder:
@@ -118,25 +118,25 @@ def _rows_of(
     source: ObjectStat,
 ) -> Iterator[dict[str, Any]]:
     """Yield the row of each model for one image."""
-    known = {"key": source.key, "uri": source.uri, "stratum": stratum_of(source.key), "judge": prepared.judge_digest}
+    common = {"key": source.key, "uri": source.uri, "stratum": stratum_of(source.key), "judge": prepared.judge_digest}
     try:
         source_HWC = load_source(storage, decoder, source.uri, prepared.config.size_px)
     except ImageError as failure:
         status = "skipped" if isinstance(failure, NotAnImage) else "failed"
-        why = {"status": status, "error_type": failure.error_type, "error": failure.message}
+        reason = {"status": status, "error_type": failure.error_type, "error": failure.message}
         for label, model in prepared.models.items():
-            yield known | why | {"model": label, "model_sha256": model.sha256}
+            yield common | reason | {"model": label, "model_sha256": model.sha256}
         return
     source_uri = join(prepared.out, "images", "source", source.key + ".png")
     storage.write_bytes(source_uri, to_png(source_HWC))
-    known |= {"status": "ok", "source_picture_uri": source_uri}
-    known |= {"width_px": source_HWC.shape[1], "height_px": source_HWC.shape[0]}
+    common |= {"status": "ok", "source_picture_uri": source_uri}
+    common |= {"width_px": source_HWC.shape[1], "height_px": source_HWC.shape[0]}
     for label, net in nets.items():
         result_HWC, seconds = paint(net, source_HWC, uri=label, key=source.key)
         picture_uri = join(prepared.out, "images", label, source.key + ".png")
         storage.write_bytes(picture_uri, to_png(result_HWC))
         yield (
-            known
+            common
             | measure(prepared.judge, result_HWC, source_HWC)
             | {"model": label, "model_sha256": prepared.models[label].sha256}
             | {"seconds": seconds, "picture_uri": picture_uri}
@@ -144,10 +144,10 @@ def _rows_of(
 
 
 def load_source(storage: Storage, decoder: IsolatedDecoder, uri: str, size_px: int) -> Image:
-    """Return an image as it is measured: upright (H, W, 3) uint8, its shorter side at most ``size_px``.
+    """Return an image at the size at which it is measured: upright, (H, W, 3) uint8, shorter side at most ``size_px``.
 
     Raises:
-        ImageError: it cannot be read or decoded, or is too small for the measure of the grid.
+        ImageError: it cannot be read or decoded, or is too small for the grid metrics.
     """
     try:
         data = storage.read_bytes(uri)
@@ -156,31 +156,31 @@ def load_source(storage: Storage, decoder: IsolatedDecoder, uri: str, size_px: i
     image_HWC = at_size(decoder.decode(data).image_HWC, size_px)
     height_px, width_px = image_HWC.shape[:2]
     if min(height_px, width_px) < MIN_SIDE_PX:
-        message = f"it has {width_px} x {height_px} px; below {MIN_SIDE_PX} px the grid cannot be measured"
+        message = f"it has {width_px} x {height_px} px; the grid metrics need at least {MIN_SIDE_PX} px on each side"
         raise ImageError("TooSmall", message)
     return np.ascontiguousarray(image_HWC)
 
 
 def paint(net: FastNet, source_HWC: Image, *, uri: str, key: str) -> tuple[Image, float]:
-    """Return a repainted image, (H, W, 3) uint8, and the seconds it took.
+    """Return a repainted image, (H, W, 3) uint8, and the seconds that painting took.
 
     Raises:
-        ConfigError: the network gives values that are not finite.
+        ConfigError: the network returns values that are not finite.
     """
     start_s = time.perf_counter()
     result_HWC = net.stylize(source_HWC)
     seconds = time.perf_counter() - start_s
-    # A picture of 8 bits shows no NaN: the norms inside the network and the values before rounding do.
+    # An 8-bit picture cannot hold NaN, so the statistics of the norms and the values before rounding are checked.
     layers = net.statistics(source_HWC)
-    inside = [values.numpy() for layer in layers for values in (layer.mean_C, layer.variance_C)]
-    if not all(np.isfinite(values).all() for values in (*inside, net.values(source_HWC))):
+    inner = [values.numpy() for layer in layers for values in (layer.mean_C, layer.variance_C)]
+    if not all(np.isfinite(values).all() for values in (*inner, net.values(source_HWC))):
         cure = "train it again, or try --precision float32"
-        raise ConfigError("model", uri, f"gives values that are not finite (NaN) for {key!r}", cure)
+        raise ConfigError("model", uri, f"returns values that are not finite (NaN) for {key!r}", cure)
     return result_HWC, seconds
 
 
 def measure(judge: Judge, result_HWC: Image, source_HWC: Image) -> dict[str, Any]:
-    """Return the columns that a picture and its source give, except ``seconds``."""
+    """Return the metrics of a picture and its source by column, except ``seconds``."""
     losses = judge.losses(result_HWC, source_HWC)
     return {
         "total_loss": losses.total,
@@ -196,7 +196,7 @@ def measure(judge: Judge, result_HWC: Image, source_HWC: Image) -> dict[str, Any
 
 
 def to_png(image_HWC: Image) -> bytes:
-    """Return a picture as the bytes of a PNG file."""
+    """Encode an (H, W, 3) uint8 picture as PNG."""
     buffer = io.BytesIO()
     PillowImage.fromarray(image_HWC).save(buffer, "PNG")
     return buffer.getvalue()
@@ -208,23 +208,23 @@ def _load_models(storage: Storage, config: EvaluateConfig) -> dict[str, StyleMod
         model = load_style_model(storage, locate_model(storage, uri, config.registry))
         label = model_label(model.name, model.version)
         if label in models:
-            same = models[label].sha256 == model.sha256
-            problem = f"is {'the same model as' if same else 'another model of the name and version of'} one before it"
-            raise ConfigError("model", uri, problem, "give each model once, under a version of its own")
+            is_same = models[label].sha256 == model.sha256
+            problem = "is given twice" if is_same else f"is another model with the name and version {label}"
+            raise ConfigError("model", uri, problem, "give each model once, each with its own version")
         models[label] = model
     return models
 
 
 def _style_image_of(storage: Storage, config: EvaluateConfig, model: StyleModel) -> str:
-    """Return the location of the style image that a model names, if it is still the one it was trained on."""
+    """Return the location of the style image in a model's metadata, if the image has not changed since the training."""
     uri = model.metadata.get("config", {}).get("style_image")
     if not uri:
-        problem = "is not named by the first model"
-        raise ConfigError("style_image", None, problem, "give the style's image with --style-image")
+        problem = "is not in the metadata of the first model"
+        raise ConfigError("style_image", None, problem, "give it with --style-image")
     sha256 = hashlib.sha256(read_named(storage, "style_image", uri)).hexdigest()
     if sha256 != model.metadata.get("style_image_sha256", sha256):
-        problem = f"is not the image any more that {config.model[0]} was trained on"
-        raise ConfigError("style_image", uri, problem, "give the right one with --style-image")
+        problem = f"is no longer the image on which {config.model[0]} was trained"
+        raise ConfigError("style_image", uri, problem, "give that image with --style-image")
     return str(uri)
 
 
@@ -232,5 +232,5 @@ def _draw_sources(storage: Storage, config: EvaluateConfig, content: str) -> tup
     with listing_input("content", config.content):
         found = {item.key: item for item in find_sources(storage, content) if item.problem_type is None}
     if not found:
-        raise ConfigError("content", config.content, "holds no images", "give a prefix, glob or file that holds some")
+        raise ConfigError("content", config.content, "holds no images", "give a prefix, glob or file with images")
     return tuple(found[key] for key in draw_sample(list(found), config.num_images, seed=config.seed))

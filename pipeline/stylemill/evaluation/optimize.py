@@ -1,6 +1,7 @@
-"""A picture painted by direct optimisation of its pixels: what a network's quality is held against.
+"""Direct optimisation of the pixels of one picture, and the yardstick that compares a network with it.
 
-The original paper's yardstick: to how many iterations of direct optimisation a network is equal.
+``optimize_pixels`` minimises the judge's loss over pixels, as the original paper did without a network.
+``measure_yardstick`` runs it on some images of an evaluation and reports to how many iterations each network is equal.
 """
 
 from __future__ import annotations
@@ -30,22 +31,24 @@ Start = Literal["content", "noise"]
 Gram = Literal["full", "diagonal"]
 
 LEARNING_RATES: dict[Optimizer, float] = {"adam": 0.05, "sgd": 30.0}
-"""Defaults; the gradients of a mean over pixels are small, so plain descent needs large steps."""
+"""Defaults. The gradients of a mean over pixels are small, so gradient descent needs large steps."""
+REPORTED_ITERATIONS = (50, 100, 300, 500)
+"""Iterations for which the yardstick reports loss and time."""
 _MOMENTUM = 0.9
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Optimization:
-    """How an optimisation went."""
+    """Result and history of an optimisation."""
 
     result_HWC: NDArray[np.uint8]
     """(H, W, 3), after the last iteration."""
     losses: NDArray[np.float64]
-    """(iterations + 1,) total loss of the picture as 8-bit pixels, the start included, always with full Grams."""
+    """(iterations + 1,) total loss of the 8-bit picture with full Gram matrices, from the start on."""
     seconds: NDArray[np.float64]
-    """(iterations + 1,) since the start, without the time that measuring ``losses`` took."""
+    """(iterations + 1,) seconds since the start, without the time spent on measuring ``losses``."""
     snapshots: dict[int, NDArray[np.uint8]]
-    """(H, W, 3) by iteration."""
+    """Pictures, (H, W, 3), by iteration."""
 
 
 def optimize_pixels(
@@ -61,22 +64,22 @@ def optimize_pixels(
     snapshots: Collection[int] = (),
     on_progress: Callable[[int, float], None] | None = None,
 ) -> Optimization:
-    """Optimise pixels under the judge's loss, within the range that 8 bits can hold; one iteration is one update.
+    """Minimise the judge's loss over pixels, within the range of 8-bit pixels; one iteration is one update.
 
     Args:
         judge: loss network, style and weights.
         source_HWC: (H, W, 3) uint8 content.
-        iterations: how many updates.
-        optimizer: what takes the steps.
-        start: from the content image, or from noise.
-        gram: what the style term compares: whole Gram matrices, or their diagonals alone.
-        learning_rate: of Adam or SGD; None takes LEARNING_RATES. L-BFGS-B finds its own steps.
-        seed: of the noise.
-        snapshots: iterations whose picture is kept.
-        on_progress: told each iteration and its loss.
+        iterations: number of updates.
+        optimizer: algorithm of the updates.
+        start: initial picture: the content image, or noise.
+        gram: what the style loss compares: full Gram matrices, or only their diagonals.
+        learning_rate: learning rate of Adam or SGD; None takes LEARNING_RATES. L-BFGS-B finds its step sizes itself.
+        seed: seed of the noise.
+        snapshots: iterations whose picture is returned.
+        on_progress: called with each iteration and its loss.
 
     Raises:
-        ConfigError: the loss does not stay finite, or is higher at the end than at the start.
+        ConfigError: the values do not stay finite, or the loss is higher at the end than at the start.
 
     Source: Gatys et al. 2016, doi:10.1109/CVPR.2016.265; the diagonal after Li et al. 2017, arXiv:1701.01036.
     """
@@ -98,7 +101,7 @@ def optimize_pixels(
 
 
 class _Record:
-    """Loss, time and pictures of an optimisation, iteration by iteration; the clock stands while it measures."""
+    """Records loss, time and pictures of an optimisation; the time of measuring the loss does not count."""
 
     def __init__(
         self,
@@ -128,9 +131,9 @@ class _Record:
         self._began_s = time.perf_counter()
 
     def finish(self, iterations: int) -> Optimization:
-        """Return the whole; where no step helped any more, the rest of the iterations repeats the last."""
+        """Return the result; after early convergence the last iteration is repeated for the remaining ones."""
         rest = iterations + 1 - len(self.losses)
-        missing = {mark: self._picture_HWC for mark in self._wanted if len(self.losses) <= mark <= iterations}
+        missing = {at: self._picture_HWC for at in self._wanted if len(self.losses) <= at <= iterations}
         return Optimization(
             result_HWC=self._picture_HWC,
             losses=np.array(self.losses + self.losses[-1:] * rest),
@@ -142,7 +145,7 @@ class _Record:
 def _run_lbfgs(
     objective: _Objective, first_NCHW: Tensor, bounds: tuple[Tensor, Tensor], iterations: int, record: _Record
 ) -> None:
-    """Take iterations of scipy's L-BFGS-B, which keeps the pixels within bounds and has a line search."""
+    """Run scipy's L-BFGS-B, which keeps the pixels within bounds and has a line search."""
     from scipy.optimize import minimize
 
     shape = first_NCHW.shape
@@ -178,7 +181,7 @@ def _run_steps(
     optimizer: Optimizer,
     rate: float,
 ) -> None:
-    """Take steps of one of torch's optimizers; pixels that leave the bounds are brought back after each."""
+    """Run one of torch's optimizers; the pixels are clamped to the bounds after each step."""
     pixels_NCHW = first_NCHW.clone().requires_grad_()
     stepper: torch.optim.Optimizer = (
         torch.optim.Adam([pixels_NCHW], lr=rate)
@@ -192,13 +195,13 @@ def _run_steps(
         with torch.no_grad():
             pixels_NCHW.clamp_(*bounds)
         if not torch.isfinite(pixels_NCHW).all():
-            problem = f"gives values that are not finite at iteration {iteration} with {optimizer}"
+            problem = f"leads to values that are not finite at iteration {iteration} with {optimizer}"
             raise ConfigError("learning_rate", rate, problem, "write a smaller one")
         record.add(pixels_NCHW)
 
 
 def to_picture(pixels_NCHW: Tensor) -> NDArray[np.uint8]:
-    """Return a batch of one as an (H, W, 3) uint8 picture."""
+    """Return a (1, 3, H, W) normalised batch as an (H, W, 3) uint8 picture."""
     picture_HWC: NDArray[np.uint8] = deprocess(pixels_NCHW.detach())[0].numpy()
     return picture_HWC
 
@@ -211,7 +214,7 @@ def _first_pixels(source_NCHW: Tensor, black: Tensor, white: Tensor, start: Star
 
 
 class _Objective:
-    """The judge's loss of pixels, differentiable."""
+    """The judge's loss as a differentiable function of the pixels."""
 
     def __init__(self, judge: Judge, source_NCHW: Tensor, gram: Gram) -> None:
         self._judge, self._source_NCHW, self._gram = judge, source_NCHW, gram
@@ -230,7 +233,7 @@ class _Objective:
         return total + weights.grid * grid_loss(pixels_NCHW)
 
     def _diagonal_style(self, layers_NCHW: tuple[Tensor, ...]) -> Tensor:
-        """Return the squared distance of the channels' energies relative to the style's, averaged over layers."""
+        """Return the squared distance of the channel energies relative to the style's, averaged over layers."""
         losses = []
         for layer_NCHW, wanted_NC in zip(layers_NCHW, self._diagonals, strict=False):
             found_NC = layer_NCHW.float().square().mean(dim=(2, 3)) / layer_NCHW.shape[1]
@@ -238,35 +241,31 @@ class _Objective:
         return torch.stack(losses).mean()
 
 
-REPORTED_ITERATIONS = (50, 100, 300, 500)
-"""Iterations at which the optimisation is read."""
-
-
 @dataclass(frozen=True, kw_only=True)
-class Reading:
-    """One network beside the optimisation of the same images under the same loss."""
+class YardstickResult:
+    """One network compared with the optimisation of the same images under the same loss."""
 
     model: str
     num_images: int
     network_loss: float
-    """Mean total loss."""
+    """Mean total loss of the network."""
     network_s: float
-    """Mean seconds for an image."""
+    """Mean seconds of the network for one image."""
     iterations: int
-    """Of the optimisation."""
-    mark_losses: tuple[float, ...]
+    """Iterations of the optimisation."""
+    losses_at: tuple[float, ...]
     """Mean total loss of the optimisation at each of REPORTED_ITERATIONS that it reached."""
-    mark_s: tuple[float, ...]
-    """Mean seconds that it took to each of REPORTED_ITERATIONS."""
+    seconds_at: tuple[float, ...]
+    """Mean seconds of the optimisation until each of REPORTED_ITERATIONS that it reached."""
     equal_iterations: int | None
-    """First iteration at which the optimisation's mean loss is no higher; None if all do not suffice, 0 if the
-    images themselves are as good."""
+    """First iteration at which the mean loss of the optimisation is no higher than the network's; None if it stays
+    higher, 0 if the unpainted images have no higher loss."""
     times_faster: float
-    """Seconds of that many iterations (of all where they do not suffice) over the network's."""
+    """Seconds of ``equal_iterations`` iterations (of all if that is None) divided by the seconds of the network."""
 
     @property
     def sentence(self) -> str:
-        """The reading in words."""
+        """The result as a sentence without a full stop."""
         measured = f"(mean of {self.num_images} images, loss {self.network_loss:.3f})"
         if self.equal_iterations == 0:
             return f"{self.model}: no better than the images themselves under this loss {measured}"
@@ -279,14 +278,14 @@ class Reading:
 
 def measure_yardstick(
     storage: Storage, prepared: PreparedEvaluation, table: pa.Table, show: Callable[[str], None]
-) -> list[Reading]:
-    """Optimise the first images of an evaluation directly and hold every model against it.
+) -> list[YardstickResult]:
+    """Optimise the first images of an evaluation directly and compare every model with that.
 
     Args:
-        storage: where the images are.
+        storage: storage of the images.
         prepared: the evaluation.
-        table: its rows.
-        show: told how far it is.
+        table: rows of the evaluation.
+        show: called with a line about the progress.
     """
     rows = [row for row in table.to_pylist() if row["status"] == "ok"]
     keys = list(dict.fromkeys(row["key"] for row in rows))[: prepared.config.yardstick_images]
@@ -305,14 +304,14 @@ def measure_yardstick(
                 )
             )
     return [
-        read_yardstick(label, [row for row in rows if row["model"] == label and row["key"] in keys], runs)
+        compare_with_runs(label, [row for row in rows if row["model"] == label and row["key"] in keys], runs)
         for label in prepared.models
         if keys
     ]
 
 
-def read_yardstick(model: str, rows: Sequence[dict], runs: Sequence[Optimization]) -> Reading:
-    """Hold a model's rows against the optimisations of the same images."""
+def compare_with_runs(model: str, rows: Sequence[dict], runs: Sequence[Optimization]) -> YardstickResult:
+    """Compare the rows of a model with the optimisations of the same images."""
     losses = np.mean([run.losses for run in runs], axis=0)
     seconds = np.mean([run.seconds for run in runs], axis=0)
     network_loss = float(np.mean([row["total_loss"] for row in rows]))
@@ -320,14 +319,14 @@ def read_yardstick(model: str, rows: Sequence[dict], runs: Sequence[Optimization
     reached = np.flatnonzero(losses <= network_loss)
     equal = int(reached[0]) if len(reached) else None
     last = len(losses) - 1
-    return Reading(
+    return YardstickResult(
         model=model,
         num_images=len(runs),
         network_loss=network_loss,
         network_s=network_s,
         iterations=last,
-        mark_losses=tuple(float(losses[mark]) for mark in REPORTED_ITERATIONS if mark <= last),
-        mark_s=tuple(float(seconds[mark]) for mark in REPORTED_ITERATIONS if mark <= last),
+        losses_at=tuple(float(losses[at]) for at in REPORTED_ITERATIONS if at <= last),
+        seconds_at=tuple(float(seconds[at]) for at in REPORTED_ITERATIONS if at <= last),
         equal_iterations=equal,
         times_faster=float(seconds[last if equal is None else equal] / network_s),
     )

@@ -1,4 +1,4 @@
-"""From an evaluation, or an optimisation, to its page."""
+"""Writes the pages about an evaluation and about a direct optimisation."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import pyarrow as pa
 
 from stylemill.config import to_mapping
 from stylemill.evaluation.config import OptimizeConfig
+from stylemill.evaluation.image_metrics import Image
 from stylemill.evaluation.judge import Judge
-from stylemill.evaluation.measure import Image, PreparedEvaluation, to_png
-from stylemill.evaluation.optimize import REPORTED_ITERATIONS, Optimization, Reading
+from stylemill.evaluation.measure import PreparedEvaluation, to_png
+from stylemill.evaluation.optimize import REPORTED_ITERATIONS, Optimization, YardstickResult
 from stylemill.evaluation.schema import table_uri
 from stylemill.report.evaluation_pages import (
     EvaluationReport,
@@ -27,7 +28,7 @@ from stylemill.storage.uri import name
 
 
 def write_evaluation_page(
-    storage: Storage, prepared: PreparedEvaluation, table: pa.Table, readings: Sequence[Reading] = ()
+    storage: Storage, prepared: PreparedEvaluation, table: pa.Table, yardstick: Sequence[YardstickResult] = ()
 ) -> str:
     """Write ``OUT/report/index.html`` and return its location."""
     config, judge = prepared.config, prepared.judge
@@ -45,8 +46,8 @@ def write_evaluation_page(
         table=table,
         judge=description,
         pictures=_pictures(storage, rows, config.pictures),
-        yardstick=readings,
-        marks=[mark for mark in REPORTED_ITERATIONS if mark <= config.yardstick_iterations],
+        yardstick=yardstick,
+        reported_iterations=[at for at in REPORTED_ITERATIONS if at <= config.yardstick_iterations],
         details=Details(
             facts={
                 "table": table_uri(prepared.out),
@@ -63,12 +64,12 @@ def write_evaluation_page(
 
 
 def _pictures(storage: Storage, rows: Sequence[dict], num: int) -> list[SideBySide]:
-    """Return the images spread from the lowest to the highest total loss of the first model."""
+    """Return ``num`` images at equal steps from the lowest to the highest total loss of the first model."""
     first = [row for row in rows if row["model"] == rows[0]["model"]]
     ordered = sorted(first, key=lambda row: row["total_loss"])
     step = max(1, len(ordered) / max(1, num))
-    chosen = [ordered[int(place * step)] for place in range(min(num, len(ordered)))]
-    lines = []
+    chosen = [ordered[int(at * step)] for at in range(min(num, len(ordered)))]
+    comparisons = []
     for row in chosen:
         source = embed(storage.read_bytes(row["source_picture_uri"]), alt=f"{row['key']}, the original")
         results = [
@@ -80,8 +81,8 @@ def _pictures(storage: Storage, rows: Sequence[dict], num: int) -> list[SideBySi
             for other in rows
             if other["key"] == row["key"]
         ]
-        lines.append(SideBySide(key=row["key"], source=source, results=results))
-    return lines
+        comparisons.append(SideBySide(key=row["key"], source=source, results=results))
+    return comparisons
 
 
 def write_optimization_page(

@@ -1,4 +1,7 @@
-"""The table of measurements: one row per image and model."""
+"""The table of measurements that an evaluation writes: schema, location, reading and writing.
+
+It has one row per image and model.
+"""
 
 from __future__ import annotations
 
@@ -29,17 +32,17 @@ EVALUATION_SCHEMA: Final = pa.schema(
         pa.field("judge", pa.string(), nullable=False),
     ]
 )
-"""``model`` is NAME-VERSION; ``status`` is ok, failed or skipped; ``judge`` is the digest of loss network, style image,
-weights and size: only rows of one judge can be compared."""
+"""``model`` is NAME-VERSION. ``status`` is ok, failed or skipped. ``judge`` is the digest of loss network, style image,
+weights and size; only rows with the same digest can be compared."""
 
 
 def model_label(name: str, version: str) -> str:
-    """Return what a version of a style is called in the column ``model``."""
+    """Return the value of the column ``model`` for a version of a style."""
     return f"{name}-{version}"
 
 
 def table_uri(out: str) -> str:
-    """Return where an evaluation's table lies below its output location."""
+    """Return the location of the table of an evaluation."""
     return join(out, "evaluation.parquet")
 
 
@@ -47,12 +50,12 @@ def read_measurements(storage: Storage, out: str) -> pa.Table:
     """Return the table of an evaluation.
 
     Args:
-        storage: where it is.
-        out: the evaluation's output location.
+        storage: storage of the evaluation.
+        out: output location of the evaluation.
 
     Raises:
-        ObjectNotFound: there is none.
-        ValueError: it is no Parquet file, or has other columns.
+        ObjectNotFound: the table does not exist.
+        ValueError: the file is not Parquet, or has other columns.
         StorageError: storage failed beyond its retries.
     """
     return from_parquet(storage.read_bytes(table_uri(out)), EVALUATION_SCHEMA)

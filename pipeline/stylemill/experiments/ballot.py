@@ -1,6 +1,7 @@
-"""Votes: one row per voter, image and pair of models.
+"""Votes of people on pairs of pictures: the questions, the box that stores the answers, and reading them back.
 
-The ballot: questions without names, in an order and on sides of each voter's own; and the box for the answers.
+A question shows one image by two models without their names. Order and sides are random for each voter and do not
+change. Every vote is one row in a Parquet file of its own below ``OUT/votes``.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ VOTE_SCHEMA: Final = pa.schema(
         pa.field("voted_at", pa.timestamp("us", tz="UTC"), nullable=False),
     ]
 )
-"""``model_a`` sorts before ``model_b``; ``preferred`` is one of them, null for a tie; ``left`` stood on the left."""
+"""``model_a`` sorts before ``model_b``; ``preferred`` is one of them, null for a tie; ``left`` was on the left."""
+
+VOTER_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,39}", re.ASCII)
+LEFT, RIGHT, TIE = "left", "right", "tie"
 
 Row = Mapping[str, Any]
 
@@ -44,7 +48,7 @@ def read_votes(storage: Storage, locations: Sequence[str]) -> list[dict[str, Any
     """Return the votes in OUT/votes of each location.
 
     Raises:
-        ConfigError: there are none, or a file that holds something else.
+        ConfigError: a location has no votes, or a file with other content.
         StorageError: storage failed beyond its retries.
     """
     votes = []
@@ -54,18 +58,22 @@ def read_votes(storage: Storage, locations: Sequence[str]) -> list[dict[str, Any
         if not files:
             raise ConfigError("votes", location, "holds no votes", "give the OUT of `stylemill vote`")
         for item in files:
-            try:
-                votes += from_parquet(storage.read_bytes(item.uri), VOTE_SCHEMA).to_pylist()
-            except ValueError as error:
-                raise ConfigError("votes", item.uri, f"is no file of votes ({error})", "remove it") from None
+            votes += _read_file(storage, item.uri, field="votes")
     return votes
 
 
+def _read_file(storage: Storage, uri: str, *, field: str) -> list[dict[str, Any]]:
+    try:
+        return list(from_parquet(storage.read_bytes(uri), VOTE_SCHEMA).to_pylist())
+    except ValueError as error:
+        raise ConfigError(field, uri, f"is not a file of votes ({error})", "remove it") from None
+
+
 def check_votes(votes: Iterable[Row], evaluation_rows: Iterable[Row]) -> None:
-    """Refuse votes about pictures that the evaluation does not hold, and votes given twice.
+    """Check that every vote is about pictures of the evaluation and is given once.
 
     Raises:
-        ConfigError: names the first such vote.
+        ConfigError: the message names the first vote that is not.
     """
     known = {(row["key"], row["model"]) for row in evaluation_rows if row["status"] == "ok"}
     seen = set()
@@ -73,19 +81,19 @@ def check_votes(votes: Iterable[Row], evaluation_rows: Iterable[Row]) -> None:
         pair = (vote["model_a"], vote["model_b"])
         if any((vote["key"], model) not in known for model in pair):
             what = f"{vote['voter']} about {vote['key']} by {' and '.join(pair)}"
-            cure = "give the evaluation that the votes were about, or leave these votes out"
-            raise ConfigError("votes", what, "is a vote on pictures that the evaluation does not hold", cure)
+            cure = "give the evaluation of the votes, or leave these votes out"
+            raise ConfigError("votes", what, "is a vote on pictures that are not in the evaluation", cure)
         if vote["preferred"] not in (*pair, None):
             raise ConfigError("votes", vote["preferred"], f"is preferred but not one of {pair}", "correct the file")
         identity = (vote["voter"], vote["key"], *pair)
         if identity in seen:
             what = f"{vote['voter']} about {vote['key']} by {' and '.join(pair)}"
-            raise ConfigError("votes", what, "is a vote that stands there twice", "give each OUT of votes once")
+            raise ConfigError("votes", what, "is a vote that is given twice", "give each OUT of votes once")
         seen.add(identity)
 
 
 def count_images(votes: Iterable[Row], champion: str, candidate: str) -> tuple[int, int, int, int]:
-    """Return (wins, losses, ties, votes): images on which the votes lean to the candidate, the champion, neither.
+    """Return (wins, losses, ties, votes): images with a majority for the candidate, for the champion, or for neither.
 
     Votes of several people on one image are not independent, so the image is the unit and its majority counts.
     """
@@ -104,16 +112,12 @@ def count_images(votes: Iterable[Row], champion: str, candidate: str) -> tuple[i
     )
 
 
-VOTER_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,39}", re.ASCII)
-LEFT, RIGHT, TIE = "left", "right", "tie"
-
-
 class VoteError(Exception):
-    """A vote that cannot be taken; nothing of what stands in the box changes.
+    """A vote is refused; the stored votes do not change.
 
     Args:
-        status: of HTTP.
-        message: for the voter.
+        status: HTTP status.
+        message: text for the voter.
     """
 
     def __init__(self, status: int, message: str) -> None:
@@ -126,12 +130,12 @@ class Question:
     """One image by two models."""
 
     identity: str
-    """Says nothing about image or models."""
+    """Hash that reveals neither image nor models."""
     key: str
     model_a: str
     model_b: str
     pictures: Mapping[str, str]
-    """Location by model."""
+    """Location of the picture by model."""
     source: str
     """Location of the original."""
 
@@ -139,22 +143,22 @@ class Question:
 def make_questions(
     table: pa.Table, *, models: Sequence[str] = (), num_images: int = 0, seed: int = 0
 ) -> dict[str, Question]:
-    """Return a question for each pair of models on each image that both have painted.
+    """Return the questions by identity: one for each image and each pair of models that painted it.
 
     Args:
         table: rows of EVALUATION_SCHEMA.
-        models: leave out all others; empty takes all.
-        num_images: draw so many images; 0 takes all.
-        seed: of the draw.
+        models: models to ask about; empty takes all.
+        num_images: number of images to draw; 0 takes all.
+        seed: seed of the draw.
 
     Raises:
-        ConfigError: an unknown model, or no image by two models.
+        ConfigError: a model is unknown, or no image was painted by two models.
     """
     rows = [row for row in table.to_pylist() if row["status"] == "ok"]
     for model in models:
         if model not in {row["model"] for row in rows}:
             known = ", ".join(dict.fromkeys(row["model"] for row in rows))
-            raise ConfigError("model", model, "was not measured", f"use some of {known}")
+            raise ConfigError("model", model, "was not measured", f"use two or more of {known}")
     painted: dict[str, dict[str, dict[str, Any]]] = {}
     for row in rows:
         if not models or row["model"] in models:
@@ -163,7 +167,7 @@ def make_questions(
     if not votable:
         cure = "evaluate two models on the same images: --model A --model B"
         raise ConfigError(
-            "evaluation", list(dict.fromkeys(row["model"] for row in rows)), "holds no image by two models", cure
+            "evaluation", list(dict.fromkeys(row["model"] for row in rows)), "has no image by two models", cure
         )
     questions = {}
     for key in draw_sample(votable, num_images, seed=seed):
@@ -181,18 +185,18 @@ def make_questions(
 
 
 class BallotBox:
-    """Takes votes and keeps them. Thread-safe, and safe beside other processes with the same output.
+    """Accepts votes and stores them. Safe for threads, and for several processes with the same output.
 
-    Each vote is a Parquet file of its own that is created, never replaced: none can be lost or given twice.
+    Each vote is a Parquet file that is created, never replaced, so no vote can be lost or given twice.
 
     Args:
-        storage: where the votes go.
-        out: votes lie in OUT/votes.
-        questions: by identity.
-        seed: of order and sides.
+        storage: storage of the votes.
+        out: output location; votes are stored in OUT/votes.
+        questions: questions by identity.
+        seed: seed of order and sides.
 
     Raises:
-        ConfigError: a file in OUT/votes that holds something else.
+        ConfigError: a file in OUT/votes is not a file of votes.
         StorageError: storage failed beyond its retries.
     """
 
@@ -204,24 +208,20 @@ class BallotBox:
         for item in storage.list_objects(self._prefix):
             if not item.key.endswith(".parquet"):
                 continue
-            try:
-                rows = from_parquet(storage.read_bytes(item.uri), VOTE_SCHEMA).to_pylist()
-            except ValueError as error:
-                raise ConfigError("out", item.uri, f"is no file of votes ({error})", "remove it") from None
-            for row in rows:
+            for row in _read_file(storage, item.uri, field="out"):
                 self._votes.setdefault(row["voter"], []).append(row)
 
     @property
     def num_votes(self) -> dict[str, int]:
-        """Votes by voter."""
+        """Number of votes by voter."""
         with self._lock:
             return {voter: len(rows) for voter, rows in self._votes.items()}
 
     def next_question(self, voter: str) -> tuple[Question | None, int]:
-        """Return a voter's next question (None at the end) and how many are answered.
+        """Return a voter's next question (None at the end) and the number of answered questions.
 
         Raises:
-            VoteError: no name for a voter.
+            VoteError: the name of the voter is not allowed.
         """
         check_voter(voter)
         with self._lock:
@@ -231,23 +231,23 @@ class BallotBox:
         return following, len(self.questions) - len(open_questions)
 
     def sides(self, voter: str, question: Question) -> tuple[str, str]:
-        """Return the models on the left and on the right: always the same for this voter, at random between voters."""
+        """Return the models on the left and on the right: fixed for a voter and question, random between voters."""
         pair = (question.model_a, question.model_b)
         return pair if self._hash(voter, question.identity, "side")[0] % 2 else (pair[1], pair[0])
 
     def cast(self, voter: str, identity: str, choice: str, seconds: float) -> None:
-        """Keep one vote; when this returns, it is written.
+        """Store one vote; it is written when this method returns.
 
         Raises:
-            VoteError: an unknown question or choice, or a question that this voter has answered.
-            StorageError: it could not be written and does not count.
+            VoteError: the question or the choice is unknown, or this voter has already answered the question.
+            StorageError: the vote could not be written and does not count.
         """
         check_voter(voter)
         question = self.questions.get(identity)
         if question is None:
             raise VoteError(404, "this question is not on the ballot; reload the page")
         if choice not in (LEFT, RIGHT, TIE):
-            raise VoteError(400, f"{choice!r} is no choice; choose left, right or tie")
+            raise VoteError(400, f"unknown choice {choice!r}; choose left, right or tie")
         left, right = self.sides(voter, question)
         row = {
             "voter": voter,
@@ -265,18 +265,19 @@ class BallotBox:
             was_answered = _identity(row) in map(_identity, kept)
             if not was_answered:
                 was_answered = not self._storage.create_bytes(uri, to_parquet(make_table([row], VOTE_SCHEMA)))
-                kept.append(row)  # of another process, if it was answered: only which question it is counts here
+                kept.append(row)  # also if another process stored it: only the identity of the question matters here
             if was_answered:
-                raise VoteError(409, "you have answered this question already; the first answer stands")
+                raise VoteError(409, "you have already answered this question; the first answer counts")
 
     def _hash(self, *parts: str) -> bytes:
         return hashlib.sha256("\0".join((str(self._seed), *parts)).encode()).digest()
 
 
 def check_voter(voter: str) -> None:
-    """Raise VoteError unless a text can be a voter's name and a file's."""
+    """Raise VoteError unless a text can be the name of a voter and of a file."""
     if not VOTER_NAME.fullmatch(voter):
-        raise VoteError(400, "a name has 1 to 40 letters, digits, dots, dashes or underscores and begins with no dot")
+        message = "a name has 1 to 40 letters, digits, dots, dashes or underscores and begins with a letter or a digit"
+        raise VoteError(400, message)
 
 
 def _identity(row: Mapping[str, Any]) -> tuple[str, str, str]:

@@ -1,4 +1,9 @@
-"""Which of two styles is better: the verdict and everything that it rests on."""
+"""Decides which of two styles is better, from measurements and votes.
+
+``compare`` tests all metrics of the rule on the images that both models painted, corrects the p values (Holm) and
+returns a ``Comparison``: the decision, its reason and all figures. The field names of the dataclasses are keys of
+``comparison.json``.
+"""
 
 from __future__ import annotations
 
@@ -31,24 +36,24 @@ Decision = Literal["candidate", "champion", "undecided", "too_few"]
 
 @dataclass(frozen=True, kw_only=True)
 class MetricResult:
-    """One metric of both styles."""
+    """Test of one metric of both styles."""
 
     metric: str
     higher_is_better: bool
     mean_champion: float
     mean_candidate: float
     p_adjusted: float
-    """Holm's, over all metrics and the preference."""
+    """p value after Holm's correction over all metrics and the preference."""
     num_needed: int
-    """Images for the power asked for, by the spread of these pairs."""
+    """Images needed for the requested power, computed from the spread of these pairs."""
     power: float
-    """Chance that so many images had of finding the minimal effect."""
+    """Probability of detecting the minimal effect with the images that were measured."""
     result: PairedResult
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A verdict on champion and candidate; the flat figures are those of the first metric."""
+    """The decision on champion and candidate; figures without a metric are those of the first metric."""
 
     champion: str
     candidate: str
@@ -60,9 +65,9 @@ class Comparison:
     effect: float
     """Candidate minus champion, in units of the metric."""
     relative_effect: float
-    """The same over the champion's mean."""
+    """Effect divided by the champion's mean."""
     p_value: float
-    """Corrected for the number of metrics."""
+    """p value, corrected for the number of tests."""
     interval: Interval
     probability_better: float
     expected_loss: float
@@ -70,10 +75,10 @@ class Comparison:
     preference: PreferenceResult | None
     preference_p_adjusted: float | None
     rule: dict[str, Any]
-    """By which rule it was decided."""
+    """Rule of the decision."""
 
     def to_json(self) -> str:
-        """Return everything as JSON; what is not finite becomes null."""
+        """Return all fields as JSON; values that are not finite become null."""
         return json.dumps(_plain(asdict(self)), indent=1, ensure_ascii=False, allow_nan=False)
 
 
@@ -85,21 +90,21 @@ def compare(
     rule: Rule,
     votes: Sequence[Mapping[str, Any]] = (),
 ) -> Comparison:
-    """Compare two styles on the images that both were measured on.
+    """Compare two styles on the images on which both were measured.
 
-    The candidate wins if the first metric is better beyond chance and neither another metric nor the votes are worse
-    beyond chance; the champion if it is the other way round, or if anything got worse. With fewer images than the power
-    asked for needs, nothing is decided (a sequential rule may decide early).
+    The candidate wins if the first metric is significantly better and no metric and not the votes are significantly
+    worse. The champion wins if any of them is significantly worse. With fewer images than the requested power needs,
+    nothing is decided (a sequential rule may decide early).
 
     Args:
         table: rows of EVALUATION_SCHEMA, of one judge.
-        champion: the model in use.
-        candidate: the model that may take its place.
-        rule: fixed before the figures were seen.
+        champion: label of the model in use.
+        candidate: label of the model that may replace it.
+        rule: rule of the decision, chosen before the figures were seen.
         votes: rows of VOTE_SCHEMA.
 
     Raises:
-        ConfigError: no images in common, unknown or repeated votes.
+        ConfigError: the models have no image in common, or a vote is unknown or repeated.
     """
     from statsmodels.stats.multitest import multipletests
 
@@ -108,7 +113,7 @@ def compare(
     num, num_tests = len(pairs[rule.metrics[0]]), len(rule.metrics) + bool(votes)
     if num < 2:
         return _too_few(champion, candidate, rule, pairs[rule.metrics[0]])
-    level = rule.alpha / num_tests  # what Holm's correction grants in the worst case; the power is computed for it
+    level = rule.alpha / num_tests  # level of a test in the worst case of Holm's correction; the power is for it
     preference = _preference(votes, champion, candidate, rule, level) if votes else None
     results = [_assess(pairs[metric], metric, rule, level) for metric in rule.metrics]
     p_values = [result.p_value for _, result, _ in results]
@@ -134,7 +139,7 @@ def compare(
 
 
 def _assess(pairs: np.ndarray, metric: str, rule: Rule, level: float) -> tuple[tuple[float, float], PairedResult, int]:
-    """Return means, tests and the number of pairs needed of one metric."""
+    """Return the means, the test results and the number of pairs needed for one metric."""
     means = (float(pairs[:, 0].mean()), float(pairs[:, 1].mean()))
     differences = pairs[:, 1] - pairs[:, 0]
     minimal = max(rule.minimal_effect * abs(means[0]), 1e-300)
@@ -143,7 +148,7 @@ def _assess(pairs: np.ndarray, metric: str, rule: Rule, level: float) -> tuple[t
         differences,
         higher_is_better=metric in HIGHER_IS_BETTER,
         alpha=rule.alpha,
-        # Fixed before the figures are seen: it must not depend on them.
+        # A constant, because it must not depend on the figures.
         sequential_at=5 * BURN_IN if rule.sequential else None,
         resamples=rule.resamples,
         seed=rule.seed,
@@ -160,7 +165,7 @@ def _preference(
     if not rule.sequential:
         return found
     num, scale = wins + losses, mixture_scale(5 * BURN_IN, alpha=rule.alpha)
-    # The spread of a fair coin is known: one half.
+    # The standard deviation of a fair coin is one half.
     p_value = float(anytime_p_values(num, found.win_rate - 0.5, 0.5, scale=scale)) if num else 1.0
     return PreferenceResult(**{**asdict(found), "p_value": p_value})
 
@@ -171,7 +176,7 @@ def _decide(
     first = metrics[0]
     if first.result.sample_size < first.num_needed and not rule.sequential:
         return "too_few", (
-            f"{first.result.sample_size} images are too few to find a change of {rule.minimal_effect:.1%} with power "
+            f"{first.result.sample_size} images are too few to detect a change of {rule.minimal_effect:.1%} with power "
             f"{rule.power:g}: {first.num_needed} are needed; nothing is decided"
         )
     worse = [
@@ -180,12 +185,14 @@ def _decide(
     if preference is not None and preference_p is not None and preference_p < rule.alpha and preference.win_rate < 0.5:
         worse.append("preference")
     if worse:
-        return "champion", f"the candidate is worse beyond chance in {', '.join(worse)}"
+        return "champion", f"the candidate is significantly worse in {', '.join(worse)}"
     if first.p_adjusted < rule.alpha:
-        return "candidate", f"{first.metric} is better beyond chance (p {first.p_adjusted:.2g}), and nothing is worse"
+        better = f"{first.metric} is significantly better (p {first.p_adjusted:.2g})"
+        return "candidate", f"{better}, and nothing is significantly worse"
     if rule.sequential and first.result.sample_size < first.num_needed:
-        return "undecided", f"nothing beyond chance after {first.result.sample_size} images so far; one may go on"
-    return "undecided", f"no difference beyond chance in {first.metric} (p {first.p_adjusted:.2g})"
+        after = f"after {first.result.sample_size} images"
+        return "undecided", f"no significant difference {after} so far; more images may be added"
+    return "undecided", f"no significant difference in {first.metric} (p {first.p_adjusted:.2g})"
 
 
 def _assemble(
@@ -221,8 +228,8 @@ def _assemble(
 
 
 def _too_few(champion: str, candidate: str, rule: Rule, pairs: np.ndarray) -> Comparison:
-    """Return the verdict on a single image, which has no spread to compute with."""
-    reason = f"1 image is too few to compute with: {MIN_PAIRS} are needed at least; nothing is decided"
+    """Return the comparison on a single image, which has no standard deviation to test with."""
+    reason = f"1 image is too few to test: at least {MIN_PAIRS} are needed; nothing is decided"
     effect = float(pairs[0, 1] - pairs[0, 0])
     return Comparison(
         champion=champion,

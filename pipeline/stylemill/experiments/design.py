@@ -1,6 +1,7 @@
-"""From tables of measurements to pairs: the figures of two models on the same images.
+"""Design of experiments: which models are compared on which images, and how many images or votes a test needs.
 
-How many images or votes it takes to find an effect that matters.
+The first part reads tables of measurements and pairs the figures of two models. The second part computes sample sizes
+and powers.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def read_evaluations(storage: Storage, locations: Sequence[str]) -> pa.Table:
     """Return the rows of one or more evaluations.
 
     Raises:
-        ConfigError: a location without a table of measurements, or tables of different judges.
+        ConfigError: a location has no table of measurements, or the tables were measured by different judges.
         StorageError: storage failed beyond its retries.
     """
     tables = []
@@ -31,10 +32,10 @@ def read_evaluations(storage: Storage, locations: Sequence[str]) -> pa.Table:
             tables.append(read_measurements(storage, resolve(location)))
         except (ObjectNotFound, PathConflict):
             cure = "give the OUT of `stylemill evaluate`"
-            raise ConfigError("evaluation", location, "holds no evaluation.parquet", cure) from None
+            raise ConfigError("evaluation", location, "has no evaluation.parquet", cure) from None
         except ValueError as error:
             cure = "run `stylemill evaluate` again"
-            raise ConfigError("evaluation", location, f"holds no table of measurements ({error})", cure) from None
+            raise ConfigError("evaluation", location, f"has no table of measurements ({error})", cure) from None
     table = pa.concat_tables(tables)
     if len(set(table["judge"].to_pylist())) > 1:
         problem = "were measured under different losses, style images or sizes"
@@ -43,10 +44,10 @@ def read_evaluations(storage: Storage, locations: Sequence[str]) -> pa.Table:
 
 
 def resolve_model_label(storage: Storage, name: str, registry: str | None) -> str:
-    """Return what the tables call a model that is named so; of a reference into a registry, the version that it means.
+    """Return the label of a model in the tables; a reference into a registry is resolved to its version.
 
     Raises:
-        ConfigError: no registry is named, it is none, or it has no such style or version.
+        ConfigError: no registry is given, the location is not a registry, or it has no such style or version.
     """
     if not is_reference(name):
         return name
@@ -55,10 +56,10 @@ def resolve_model_label(storage: Storage, name: str, registry: str | None) -> st
 
 
 def choose_models(table: pa.Table, champion: str | None, candidate: str | None) -> tuple[str, str]:
-    """Return champion and candidate; those not named are the models of the table in their order.
+    """Return the labels of champion and candidate; without names, the two models of the table in their order.
 
     Raises:
-        ConfigError: an unknown model, or not exactly two to choose from.
+        ConfigError: a model is unknown, or one is not named and the table does not have exactly two.
     """
     models = list(dict.fromkeys(table["model"].to_pylist()))
     for field, name in (("champion", champion), ("candidate", candidate)):
@@ -66,7 +67,7 @@ def choose_models(table: pa.Table, champion: str | None, candidate: str | None) 
             raise ConfigError(field, name, "was not measured", "use one of " + ", ".join(models))
     if champion is None or candidate is None:
         if len(models) != 2:
-            problem = f"is not clear among {len(models)} models"
+            problem = f"is ambiguous among {len(models)} models"
             raise ConfigError("candidate", candidate, problem, f"give --champion and --candidate: {', '.join(models)}")
         champion = champion or next(model for model in models if model != candidate)
         candidate = next(model for model in models if model != champion)
@@ -74,10 +75,10 @@ def choose_models(table: pa.Table, champion: str | None, candidate: str | None) 
 
 
 def pair_up(table: pa.Table, metric: str, champion: str, candidate: str) -> NDArray[np.float64]:
-    """Return the (n, 2) figures of champion and candidate on the images that both were measured on, in order of key.
+    """Return the (n, 2) values of a metric for champion and candidate on their common images, in order of key.
 
     Raises:
-        ConfigError: they have no image in common, an image was measured twice, or a figure is not finite.
+        ConfigError: they have no image in common, an image was measured twice, or a value is not finite.
     """
     figures: dict[str, dict[str, float]] = {champion: {}, candidate: {}}
     columns = (table[name].to_pylist() for name in ("model", "key", "status", metric))
@@ -95,24 +96,26 @@ def pair_up(table: pa.Table, metric: str, champion: str, candidate: str) -> NDAr
     pairs = np.array([[figures[model][key] for model in (champion, candidate)] for key in common], dtype=np.float64)
     if not np.isfinite(pairs).all():
         first = common[int(np.flatnonzero(~np.isfinite(pairs).all(axis=1))[0])]
-        raise ConfigError("evaluation", None, f"holds a {metric} that is not finite, for {first!r}", "measure again")
+        raise ConfigError("evaluation", None, f"has a {metric} that is not finite, for {first!r}", "measure again")
     return pairs
 
 
+# Sample sizes and powers.
+
 MIN_PAIRS = 8
-"""Below, neither the t test nor the bootstrap deserves trust, whatever the power says."""
+"""With fewer pairs neither the t test nor the bootstrap is reliable, whatever their computed power."""
 
 
 def pairs_needed(sd_difference: float, minimal_difference: float, *, alpha: float, power: float) -> int:
-    """Return how many pairs a two-sided paired t test needs.
+    """Return the number of pairs that a two-sided paired t test needs.
 
     Args:
         sd_difference: standard deviation of the differences within pairs.
-        minimal_difference: smallest mean difference worth finding, above 0.
+        minimal_difference: smallest mean difference worth detecting, above 0.
         alpha: level of the test.
-        power: chance of finding that difference.
+        power: probability of detecting that difference.
 
-    Source: noncentral t distribution, as statsmodels' TTestPower has it.
+    Source: noncentral t distribution, as in statsmodels' TTestPower.
     """
     from scipy.optimize import brentq
 
@@ -132,7 +135,7 @@ def pairs_needed(sd_difference: float, minimal_difference: float, *, alpha: floa
 
 
 def power_of(num_pairs: int, sd_difference: float, difference: float, *, alpha: float) -> float:
-    """Return the chance that a two-sided paired t test finds a mean difference; arguments as above."""
+    """Return the probability that a two-sided paired t test detects a mean difference; see ``pairs_needed``."""
     return 1.0 if sd_difference <= 0 else _power(abs(difference) / sd_difference, num_pairs, alpha)
 
 
@@ -141,28 +144,27 @@ def _power(effect_size: float, num_pairs: float, alpha: float) -> float:
     from statsmodels.stats.power import TTestPower
 
     found = float(TTestPower().power(effect_size, num_pairs, alpha))
-    if math.isnan(found):  # the noncentral t distribution overflows far out, where the power is as good as 0 or 1
+    if math.isnan(found):  # the noncentral t distribution overflows in the tails, where the power is nearly 0 or 1
         return float(effect_size * math.sqrt(num_pairs) > stats.t.isf(alpha / 2, num_pairs - 1))
     return found
 
 
 def units_needed(minimal_win_rate: float, *, alpha: float, power: float) -> int:
-    """Return the fewest images with which the exact two-sided test of a win rate against one half has the power.
+    """Return the smallest number of images for which the exact two-sided test of a win rate against 0.5 has the power.
 
-    The normal approximation promises too much: at level 0.05 and a rate of 0.6 its number has a power of 0.76, not 0.8.
+    The normal approximation gives too few: at level 0.05 and a rate of 0.6 its number has a power of 0.76, not 0.8.
 
     Args:
-        minimal_win_rate: smallest rate worth finding, above 0.5.
+        minimal_win_rate: smallest rate worth detecting, above 0.5.
         alpha: level of the test.
-        power: chance of finding that rate.
+        power: probability of detecting that rate.
     """
-    import numpy as np
     from scipy import stats
 
     start, width = 1, 4096
     while True:
         num = np.arange(start, start + width)
-        # The largest number of wins, and by symmetry of losses, that the test rejects.
+        # The largest number of wins (or, by symmetry, losses) at which the test rejects.
         edge = stats.binom.ppf(alpha / 2, num, 0.5)
         edge = np.where(stats.binom.cdf(edge, num, 0.5) <= alpha / 2, edge, edge - 1)
         reached = stats.binom.cdf(edge, num, minimal_win_rate) + stats.binom.sf(num - edge - 1, num, minimal_win_rate)
@@ -173,14 +175,14 @@ def units_needed(minimal_win_rate: float, *, alpha: float, power: float) -> int:
 
 
 def units_needed_live(rate: float, minimal_change: float, *, alpha: float, power: float, ratio: float = 1.0) -> int:
-    """Return how many units the champion's side of a live split needs; the candidate's has ``ratio`` times as many.
+    """Return the number of units that the champion's side of a live split needs.
 
     Args:
-        rate: the champion's share of successes.
-        minimal_change: smallest change of it worth finding, absolute.
-        alpha: level.
-        power: chance of finding that change.
-        ratio: candidate's units for each of the champion's.
+        rate: the champion's rate of success.
+        minimal_change: smallest absolute change of the rate worth detecting.
+        alpha: level of the test.
+        power: probability of detecting that change.
+        ratio: number of the candidate's units divided by the number of the champion's.
     """
     from statsmodels.stats.power import NormalIndPower
     from statsmodels.stats.proportion import proportion_effectsize

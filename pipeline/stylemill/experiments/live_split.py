@@ -1,4 +1,8 @@
-"""Live splits: who sees which style, whether the split is sound, and what came of it."""
+"""Live splits: assignment of units to styles, the check of the split, and the comparison of success rates.
+
+Publishing code calls ``assign`` to choose a style for each unit; ``compare_live`` decides on the recorded successes.
+The field names of ``LiveComparison`` are keys of ``comparison.json``.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +18,15 @@ from stylemill.experiments.statistics import RatesResult, assess_rates
 
 Variant = Literal["champion", "candidate"]
 MISMATCH_ALPHA = 0.001
-"""Below this p value a split is not the one that was planned, and nothing is decided."""
+"""With a lower p value the split does not match the plan, and nothing is decided."""
 
 
 def assign(unit: str, *, experiment: str, candidate_share: float = 0.5) -> Variant:
-    """Return which style a unit sees: always the same one, and independent between experiments.
+    """Return the style that a unit sees: always the same for a unit, and independent between experiments.
 
     Args:
         unit: identity of an asset or a user, never of a request.
-        experiment: name of the experiment; another name shuffles anew.
+        experiment: name of the experiment; another name gives another assignment.
         candidate_share: share of units that see the candidate.
     """
     hashed = hashlib.sha256(f"{experiment}\0{unit}".encode()).digest()
@@ -30,7 +34,7 @@ def assign(unit: str, *, experiment: str, candidate_share: float = 0.5) -> Varia
 
 
 def ratio_p_value(champion: int, candidate: int, *, candidate_share: float = 0.5) -> float:
-    """Return the p value of a chi-squared test that units were split as planned.
+    """Return the p value of a chi-squared test of the numbers of units against the planned split.
 
     Source: Fabijan et al. 2019, "Diagnosing sample ratio mismatch in online controlled experiments",
     doi:10.1145/3292500.3330722.
@@ -44,20 +48,20 @@ def ratio_p_value(champion: int, candidate: int, *, candidate_share: float = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class LiveComparison:
-    """What a live split decides."""
+    """The decision on a live split."""
 
     decision: Literal["candidate", "champion", "undecided", "too_few", "invalid"]
     reason: str
     sample_size: int
     effect: float
-    """Candidate's rate of success minus the champion's."""
+    """Candidate's success rate minus the champion's."""
     p_value: float
     interval: tuple[float, float]
     probability_better: float
     num_champion: int
     num_candidate: int
     num_needed: int
-    """Units of both sides together for the power asked for."""
+    """Units of both sides together that the requested power needs."""
     ratio_p_value: float
     rates: RatesResult
 
@@ -71,18 +75,18 @@ def compare_live(
     candidate_share: float = 0.5,
     experiment: str | None = None,
 ) -> LiveComparison:
-    """Compare the rates of success of a live split.
+    """Compare the success rates of a live split.
 
     Args:
-        rows: one for each unit: ``unit``, ``variant`` (champion or candidate), ``success`` (bool).
+        rows: one row for each unit: ``unit``, ``variant`` (champion or candidate), ``success`` (bool).
         alpha: level of the test.
-        power: asked for.
-        minimal_effect: smallest change of the rate worth finding, absolute.
-        candidate_share: as planned.
-        experiment: checks each variant against ``assign``.
+        power: requested power.
+        minimal_effect: smallest absolute change of the rate worth detecting.
+        candidate_share: planned share of the candidate.
+        experiment: name of the experiment; if given, each variant is checked against ``assign``.
 
     Raises:
-        ConfigError: a unit twice or in both variants, an unknown variant, one that was not assigned, an empty side.
+        ConfigError: a unit occurs twice or in both variants, a variant is unknown or not assigned, or a side is empty.
     """
     rows = _checked(rows, experiment, candidate_share)
     totals, wins = Counter(row["variant"] for row in rows), Counter(row["variant"] for row in rows if row["success"])
@@ -116,15 +120,15 @@ def _decide(
 ) -> tuple[Literal["candidate", "champion", "undecided", "too_few", "invalid"], str]:
     if split_p < MISMATCH_ALPHA:
         return "invalid", (
-            f"the split is not the one that was planned (p {split_p:.1e}): units were lost on one side, or assigned by "
-            "another rule; find out before believing any figure"
+            f"the split does not match the plan (p {split_p:.1e}): units were lost on one side, or assigned by another "
+            "rule; find the cause before using any figure"
         )
     if num < needed:
-        return "too_few", f"{num:,} units are too few: the power asked for needs {needed:,}"
+        return "too_few", f"{num:,} units are too few: the requested power needs {needed:,}"
     if rates.p_value < alpha:
         better: Literal["candidate", "champion"] = "candidate" if rates.effect > 0 else "champion"
-        return better, f"the {better}'s rate of success is higher (p {rates.p_value:.2g})"
-    return "undecided", f"no difference beyond chance (p {rates.p_value:.2g})"
+        return better, f"the success rate of the {better} is significantly higher (p {rates.p_value:.2g})"
+    return "undecided", f"no significant difference (p {rates.p_value:.2g})"
 
 
 def _checked(
@@ -135,14 +139,14 @@ def _checked(
     for row in rows:
         unit, variant = str(row["unit"]), row["variant"]
         if variant not in ("champion", "candidate"):
-            raise ConfigError("live", variant, "is no variant", "write champion or candidate")
+            raise ConfigError("live", variant, "is not a variant", "write champion or candidate")
         if seen.get(unit, variant) != variant:
             raise ConfigError("live", unit, "is a unit that saw both styles", "leave such units out of both sides")
         if unit in seen:
-            cure = "sum up to one row for each unit: requests of one unit are not independent"
+            cure = "aggregate to one row for each unit, because requests of one unit are not independent"
             raise ConfigError("live", unit, "is a unit with more than one row", cure)
         if experiment and assign(unit, experiment=experiment, candidate_share=candidate_share) != variant:
-            cure = "check --experiment and --candidate-share, and who else assigns"
+            cure = "check --experiment, --candidate-share and other code that assigns units"
             raise ConfigError("live", unit, f"saw the {variant}, which {experiment!r} did not assign to it", cure)
         seen[unit] = variant
         checked.append(row)

@@ -1,8 +1,7 @@
-"""Tests that stay valid however often one looks.
+"""Statistical tests of the comparison: paired differences, win rates, and two success rates.
 
-What the differences of paired figures say.
-
-What preferences say: a win rate, or two rates of success.
+Each ``assess_*`` function returns p value, intervals and a posterior. Sequential tests ("anytime") stay valid if the
+results are checked repeatedly while data arrive. The field names of the result classes are keys of ``comparison.json``.
 """
 
 from __future__ import annotations
@@ -13,30 +12,35 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+Interval = tuple[float, float]
+
 BURN_IN = 20
-"""Before so many pairs the spread is not known well enough: nothing is significant."""
+"""With fewer pairs a sequential test is never significant, because the standard deviation is not known well enough."""
+
+
+# Sequential tests.
 
 
 def mixture_scale(best_at: int, *, alpha: float) -> float:
-    """Return the scale at which the interval is narrowest after ``best_at`` pairs.
+    """Return the scale of the mixture for which the interval is narrowest after ``best_at`` pairs.
 
-    Source: Waudby-Smith et al. 2021, arXiv:2103.06476, on the choice of rho.
+    Source: Waudby-Smith et al. 2021, arXiv:2103.06476, choice of rho.
     """
     log_term = -2 * math.log(alpha)
     return math.sqrt((log_term + math.log(log_term) + 1) / best_at)
 
 
 def anytime_p_values(num: ArrayLike, mean: ArrayLike, sd: ArrayLike, *, scale: float) -> NDArray[np.float64]:
-    """Return p values of a zero mean, of which the smallest over all looks is still valid.
+    """Return p values of a zero mean; the smallest one over all checks is still a valid p value.
 
     Args:
-        num: pairs seen so far; arrays of one shape.
-        mean: of their differences.
-        sd: of their differences.
-        scale: of ``mixture_scale``.
+        num: number of pairs so far; all arrays have one shape.
+        mean: mean of their differences.
+        sd: standard deviation of their differences.
+        scale: result of ``mixture_scale``.
 
     Source: the inverse of the normal mixture martingale, Robbins 1970, doi:10.1214/aoms/1177696786, with the estimated
-    spread in place of the known one.
+    standard deviation in place of the known one.
     """
     num, mean, sd = (np.asarray(values, dtype=np.float64) for values in (num, mean, sd))
     growth = num * scale**2 + 1
@@ -48,7 +52,7 @@ def anytime_p_values(num: ArrayLike, mean: ArrayLike, sd: ArrayLike, *, scale: f
 
 
 def anytime_half_width(num: int, sd: float, *, alpha: float, scale: float) -> float:
-    """Return half the width of the interval around the mean that holds at all looks at once.
+    """Return half the width of the interval around the mean that holds for all checks together.
 
     Source: Waudby-Smith et al. 2021, arXiv:2103.06476, the asymptotic confidence sequence.
     """
@@ -58,7 +62,7 @@ def anytime_half_width(num: int, sd: float, *, alpha: float, scale: float) -> fl
     return sd * math.sqrt(2 * growth / (num * scale) ** 2 * math.log(math.sqrt(growth) / alpha))
 
 
-Interval = tuple[float, float]
+# Paired differences.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,19 +75,19 @@ class PairedResult:
     sd: float
     """Standard deviation of the differences."""
     p_value: float
-    """Of the paired t test, or of the test that holds at every look."""
+    """p value of the paired t test, or of the sequential test."""
     p_value_wilcoxon: float
-    """Of Wilcoxon's signed ranks; a check that does not lean on normal means."""
+    """p value of Wilcoxon's signed-rank test, which does not assume normal means."""
     interval: Interval
-    """For the mean difference: t, or the sequence that holds at every look."""
+    """Confidence interval of the mean difference: of the t test, or of the sequential test."""
     bootstrap_interval: Interval
-    """Bias-corrected and accelerated."""
+    """Bias-corrected and accelerated bootstrap interval."""
     credible_interval: Interval
-    """Of the posterior of the mean difference."""
+    """Interval of the posterior of the mean difference."""
     probability_better: float
     """Posterior probability that the candidate is better."""
     expected_loss: float
-    """What choosing the candidate costs on average in units of the metric where it is worse: small is safe."""
+    """Expected cost of choosing the candidate, in units of the metric: 0 where it is better, else the difference."""
 
 
 def assess_pairs(
@@ -99,11 +103,11 @@ def assess_pairs(
 
     Args:
         differences: (n,) candidate minus champion, n at least 2, finite.
-        higher_is_better: of the metric.
-        alpha: of the intervals.
-        sequential_at: take tests that hold at every look, sharpest after so many pairs.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+        higher_is_better: True if higher values of the metric are better.
+        alpha: level of the intervals.
+        sequential_at: use the sequential test, with the most power after this number of pairs.
+        resamples: number of bootstrap resamples.
+        seed: seed of the bootstrap.
 
     Source: the posterior is Student's t under Jeffreys' prior, Gelman et al., Bayesian Data Analysis, 3rd ed., 3.2.
     """
@@ -158,7 +162,7 @@ def _bootstrap(differences: NDArray[np.float64], alpha: float, resamples: int, s
 
 
 def _without_spread(num: int, effect: float, gain: float) -> PairedResult:
-    """Return the result where all pairs differ by the same amount, which no test statistic can express."""
+    """Return the result if all pairs differ by the same amount, for which the test statistics are undefined."""
     is_equal = gain == 0
     return PairedResult(
         sample_size=num,
@@ -174,29 +178,32 @@ def _without_spread(num: int, effect: float, gain: float) -> PairedResult:
     )
 
 
+# Win rates.
+
+
 @dataclass(frozen=True, kw_only=True)
 class PreferenceResult:
-    """How often the candidate was preferred; the unit is the image, however many people looked at it."""
+    """Test of the share of images on which the candidate was preferred; the unit is the image, not the vote."""
 
     sample_size: int
-    """Images on which the votes lean to one side."""
+    """Images with a majority of votes for one side."""
     num_ties: int
-    """Images on which they do not; they do not enter."""
+    """Images without a majority; they do not count."""
     num_votes: int
     win_rate: float
     """The candidate's share of the images."""
     p_value: float
-    """Two-sided binomial test against one half."""
+    """p value of the two-sided binomial test against one half."""
     interval: Interval
-    """Clopper and Pearson's exact one."""
+    """Exact interval of Clopper and Pearson."""
     credible_interval: Interval
-    """Of the posterior, Beta(1 + wins, 1 + losses)."""
+    """Interval of the posterior Beta(1 + wins, 1 + losses)."""
     probability_better: float
     """Posterior probability of a win rate above one half."""
     expected_loss: float
-    """Win rate below one half that choosing the candidate costs on average."""
+    """Expected cost of choosing the candidate: 0 for a win rate above one half, else the distance to one half."""
     num_needed: int
-    """Images for the power asked for."""
+    """Images that the requested power needs."""
 
 
 def assess_wins(
@@ -206,13 +213,13 @@ def assess_wins(
 
     Args:
         wins: images on which the candidate was preferred.
-        losses: images on which the champion was.
-        num_ties: images on which neither was.
-        num_votes: behind them; by default one for each image.
-        alpha: of the intervals.
-        num_needed: is passed on.
+        losses: images on which the champion was preferred.
+        num_ties: images on which neither was preferred.
+        num_votes: number of votes on these images; by default one for each image.
+        alpha: level of the intervals.
+        num_needed: value for the result.
 
-    Source: the posterior under a uniform prior, as Laplace had it; Gelman et al., Bayesian Data Analysis, 3rd ed., 2.4.
+    Source: the posterior under a uniform prior (Laplace); Gelman et al., Bayesian Data Analysis, 3rd ed., 2.4.
     """
     from scipy import stats
 
@@ -239,21 +246,24 @@ def assess_wins(
     )
 
 
+# Two success rates.
+
+
 @dataclass(frozen=True, kw_only=True)
 class RatesResult:
-    """Two rates of success of a live split, candidate minus champion."""
+    """Test of two success rates of a live split; the effect is candidate minus champion."""
 
     champion_rate: float
     candidate_rate: float
     effect: float
     z: float
     p_value: float
-    """Two-sided z test with the pooled rate."""
+    """p value of the two-sided z test with the pooled rate."""
     interval: Interval
-    """Newcombe's, from Wilson's intervals of both rates."""
+    """Newcombe's interval of the effect, from Wilson's intervals of both rates."""
     probability_better: float
     expected_loss: float
-    """Rate that choosing the candidate costs on average."""
+    """Expected cost of choosing the candidate: 0 if its rate is higher, else the difference of the rates."""
 
 
 def assess_rates(
@@ -262,20 +272,19 @@ def assess_rates(
     """Test the equality of two rates.
 
     Args:
-        successes: of champion and candidate.
+        successes: successes of champion and candidate.
         totals: units of champion and candidate.
-        alpha: of the interval.
-        seed: of the draws from the two posteriors, Beta(1 + successes, 1 + failures).
+        alpha: level of the interval.
+        seed: seed of the draws from the two posteriors Beta(1 + successes, 1 + failures).
 
     Source: Newcombe 1998, doi:10.1002/(SICI)1097-0258(19980430)17:8<873::AID-SIM779>3.0.CO;2-I.
     """
-    import numpy as np
     from scipy import stats
     from statsmodels.stats.proportion import confint_proportions_2indep, proportions_ztest
 
     champion_rate, candidate_rate = (done / of for done, of in zip(successes, totals, strict=True))
     if sum(successes) in (0, sum(totals)):
-        z, p_value = 0.0, 1.0  # no success or no failure anywhere: the rates are equal
+        z, p_value = 0.0, 1.0  # both rates are 0 or both are 1
     else:
         z, p_value = proportions_ztest([successes[1], successes[0]], [totals[1], totals[0]])
     low, high = confint_proportions_2indep(

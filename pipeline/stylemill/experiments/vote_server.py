@@ -1,4 +1,8 @@
-"""The web page on which people vote: the standard library's server, a few routes, nothing from a network."""
+"""HTTP server of the page on which people vote, built on the standard library's server.
+
+Routes: ``/`` is the page, ``/next`` the next question of a voter, ``/picture/QUESTION/SIDE`` a picture, and a POST to
+``/vote`` stores a vote. No answer contains the name of a model or of an image.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +29,13 @@ class VoteServer(ThreadingHTTPServer):
     """Serves a ballot until it is shut down.
 
     Args:
-        storage: where the pictures are.
+        storage: storage of the pictures.
         box: questions and answers.
         host: address to listen on.
-        port: 0 takes a free one.
+        port: port to listen on; 0 takes a free one.
 
     Raises:
-        ConfigError: host or port cannot be had.
+        ConfigError: the host is not an address of this machine, or the port cannot be used.
     """
 
     daemon_threads = True
@@ -43,14 +47,14 @@ class VoteServer(ThreadingHTTPServer):
             super().__init__((host, port), _Handler)
         except OSError as error:
             if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
-                cure = "give one such as 127.0.0.1 or 0.0.0.0"
-                raise ConfigError("host", host, f"is no address of this machine ({error.strerror})", cure) from None
-            problem = f"cannot be listened on at {host} ({error.strerror})"
+                cure = "give an address such as 127.0.0.1 or 0.0.0.0"
+                raise ConfigError("host", host, f"is not an address of this machine ({error.strerror})", cure) from None
+            problem = f"cannot be used at {host} ({error.strerror})"
             raise ConfigError("port", port, problem, "choose another --port; 0 takes a free one") from None
 
     @property
     def url(self) -> str:
-        """Where the page is."""
+        """URL of the page."""
         host = "localhost" if self.host in (*_LOCAL, "0.0.0.0") else self.host
         return f"http://{host}:{self.server_address[1]}/"
 
@@ -60,15 +64,15 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        """Answer page, next question and pictures."""
+        """Send the page, the next question or a picture."""
         self._guarded(self._get)
 
     def do_POST(self) -> None:
-        """Take a vote."""
+        """Store a vote."""
         self._guarded(self._post)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Log at a level that is off by default."""
+        """Log requests at the level DEBUG."""
         log.debug(format, *args)
 
     def _guarded(self, answer: Any) -> None:
@@ -78,13 +82,13 @@ class _Handler(BaseHTTPRequestHandler):
         except VoteError as error:
             self._send_json({"error": str(error)}, error.status)
         except StorageError as error:
-            log.warning("a vote's request failed: %s", error)
-            self._send_json({"error": f"not kept: {error}; try again"}, HTTPStatus.SERVICE_UNAVAILABLE)
+            log.warning("request of a voter failed: %s", error)
+            self._send_json({"error": f"not saved: {error}; try again"}, HTTPStatus.SERVICE_UNAVAILABLE)
         except (BrokenPipeError, ConnectionResetError):
-            log.debug("a browser left before its answer")
+            log.debug("the browser closed the connection before the response")
 
     def _check_host(self) -> None:
-        """Refuse pages of other names that resolve to this machine: they could vote in a visitor's browser."""
+        """Refuse foreign host names that resolve here (DNS rebinding): their pages could vote for a visitor."""
         name = (urlsplit(f"//{self.headers.get('Host', '')}").hostname or "").lower()
         if self.server.host in _LOCAL and name not in _LOCAL:
             raise VoteError(HTTPStatus.FORBIDDEN, f"this page is served to localhost, not to {name!r}")
@@ -100,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif len(steps) == 3 and steps[0] == "picture":
             self._send(self._picture(voter, steps[1], steps[2]), "image/png")
         else:
-            raise VoteError(HTTPStatus.NOT_FOUND, "there is nothing here")
+            raise VoteError(HTTPStatus.NOT_FOUND, "not found")
 
     def _next(self, voter: str) -> dict[str, Any]:
         question, answered = self.server.box.next_question(voter)
@@ -114,7 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
         check_voter(voter)
         question = self.server.box.questions.get(identity)
         if question is None or which not in ("left", "right", "before"):
-            raise VoteError(HTTPStatus.NOT_FOUND, "there is no such picture")
+            raise VoteError(HTTPStatus.NOT_FOUND, "picture not found")
         if which == "before":
             return self.server.storage.read_bytes(question.source)
         model = self.server.box.sides(voter, question)[which == "right"]
@@ -123,17 +127,17 @@ class _Handler(BaseHTTPRequestHandler):
     def _post(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         if self.path != "/vote" or not 0 < length <= _MAX_BODY_BYTES:
-            self.close_connection = True  # what is left of the body is not read
-            raise VoteError(HTTPStatus.BAD_REQUEST, "this is no vote")
+            self.close_connection = True  # the body is not read, so the connection cannot be reused
+            raise VoteError(HTTPStatus.BAD_REQUEST, "not a vote")
         body = self.rfile.read(length)
         if self.headers.get_content_type() != "application/json":
-            raise VoteError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "a vote is JSON")
+            raise VoteError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "a vote must be JSON")
         try:
             vote = json.loads(body)
             voter, identity, choice = (str(vote[name]) for name in ("voter", "question", "choice"))
             seconds = float(vote.get("seconds", 0.0))
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise VoteError(HTTPStatus.BAD_REQUEST, "a vote has voter, question, choice and seconds") from None
+            raise VoteError(HTTPStatus.BAD_REQUEST, "a vote needs voter, question and choice") from None
         self.server.box.cast(voter, identity, choice, seconds)
         self._send_json(self._next(voter))
 

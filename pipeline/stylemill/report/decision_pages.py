@@ -1,8 +1,6 @@
-"""The page about a comparison: the verdict first, then what it rests on.
+"""Pages about decisions: the comparison of two styles, the vote of people, and retraining.
 
-The page on which people vote; unlike the reports it talks to the server that gave it.
-
-The page about retraining: which version is in use, and why each decision fell as it did.
+The vote page, unlike all other pages, talks to the server that sent it.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ _VERDICTS = {
     "candidate": "The candidate is better",
     "champion": "The champion stays",
     "undecided": "Undecided: the champion stays",
-    "too_few": "Too little to decide",
+    "too_few": "Not enough images to decide",
 }
 
 
@@ -27,8 +25,8 @@ def render_comparison_report(comparison: Any, ranking: Any | None = None) -> str
     """Return the page as HTML.
 
     Args:
-        comparison: with the fields of ``stylemill.experiments.decision.Comparison``.
-        ranking: of ``stylemill.experiments.ranking.Ranking``; None without votes.
+        comparison: object with the fields of ``stylemill.experiments.decision.Comparison``.
+        ranking: object with the fields of ``stylemill.experiments.ranking.Ranking``; None without votes.
     """
     return render(
         "comparison.html.j2",
@@ -40,22 +38,22 @@ def render_comparison_report(comparison: Any, ranking: Any | None = None) -> str
 
 
 def render_vote_page() -> str:
-    """Return the page as HTML; it knows neither images nor models."""
+    """Return the page as HTML; it contains neither images nor names of models."""
     return render("vote.html.j2", title="Which one do you prefer?")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageComparison:
-    """One image of a comparison."""
+    """The pictures of one image by the two compared models."""
 
     key: str
     pictures: Sequence[tuple[str, Picture]]
-    """What it is (source, champion, candidate) and the picture."""
+    """(caption, picture) of source, champion and candidate."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecisionCard:
-    """One decision."""
+    """One decision on the page about retraining."""
 
     firing: str
     decision: str
@@ -71,12 +69,12 @@ class DecisionCard:
 
 @dataclass(frozen=True, kw_only=True)
 class RetrainingReport:
-    """Everything the page says."""
+    """Contents of the page about retraining."""
 
     style: StyleCard
     champion: str | None
     decisions: Sequence[DecisionCard]
-    """Oldest first."""
+    """Decisions, oldest first."""
     registry: str
     counts: Mapping[str, int] = field(default_factory=dict)
 

@@ -1,7 +1,4 @@
-"""The page about an evaluation: figures by metric, pictures side by side, what could not be measured.
-
-The page about one picture painted by direct optimisation.
-"""
+"""Pages about measurements: an evaluation of one or more styles, and one directly optimised picture."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from stylemill.report.plots import Series, line_chart
 from stylemill.report.rendering import render
 from stylemill.report.run_pages import Details, StyleCard
 
-_NAMES = {
+_METRIC_NAMES = {
     "total_loss": "total loss",
     "content_loss": "content loss",
     "style_loss": "style loss",
@@ -28,22 +25,22 @@ _NAMES = {
     "structural_similarity": "structural similarity",
     "seconds": "seconds",
 }
-_NOTES = {
+_METRIC_NOTES = {
     "total_loss": "weighted sum of the terms",
-    "content_loss": "distance of features from the source's",
-    "style_loss": "Gram distance from the style, over the style's own energy",
+    "content_loss": "distance between the features of picture and source",
+    "style_loss": "distance between the Gram matrices of picture and style, relative to the style's",
     "tv_loss": "squared differences of neighbouring pixels",
     "grid_loss": "energy at periods of 2 and 4 px",
-    "checkerboard": "worst grid frequency over the source's; about 1 without a grid",
-    "color_shift": "distance of mean colours, Delta E",
-    "structural_similarity": "to the source; 1 is equal",
-    "seconds": "for the network, one image",
+    "checkerboard": "highest energy of a grid, relative to the source; about 1 without a grid",
+    "color_shift": "distance between the mean colours of picture and source, Delta E",
+    "structural_similarity": "of picture and source; 1 if they are equal",
+    "seconds": "of the network for one image",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class MetricRow:
-    """One metric of all models."""
+    """The values of one metric for all models."""
 
     name: str
     note: str
@@ -53,17 +50,17 @@ class MetricRow:
 
 @dataclass(frozen=True, kw_only=True)
 class SideBySide:
-    """One source and what each model made of it."""
+    """One source next to its pictures by all models."""
 
     key: str
     source: Picture
     results: Sequence[tuple[str, Picture, str]]
-    """(model, picture, a few figures)."""
+    """(model, picture, figures in one line)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationReport:
-    """Everything the page says."""
+    """Contents of the page about an evaluation."""
 
     style: StyleCard
     models: Sequence[str]
@@ -71,11 +68,12 @@ class EvaluationReport:
     table: pa.Table
     """Rows of the evaluation."""
     judge: str
-    """The loss in words."""
+    """Description of the loss."""
     pictures: Sequence[SideBySide] = ()
     yardstick: Sequence[Any] = ()
-    """Readings with model, network_loss, network_s, mark_losses, mark_s, equal_iterations, times_faster, sentence."""
-    marks: Sequence[int] = ()
+    """Results with the fields of ``stylemill.evaluation.optimize.YardstickResult``, one for each model."""
+    reported_iterations: Sequence[int] = ()
+    """Iterations of the optimisation for which the results have losses and seconds."""
     details: Details = field(default_factory=Details)
 
 
@@ -101,10 +99,10 @@ def metric_rows(table: pa.Table) -> list[MetricRow]:
     return [
         MetricRow(
             name=name,
-            note=_NOTES[column],
+            note=_METRIC_NOTES[column],
             means=tuple((model, *_mean([row[column] for row in rows if row["model"] == model])) for model in models),
         )
-        for column, name in _NAMES.items()
+        for column, name in _METRIC_NAMES.items()
     ]
 
 
@@ -114,7 +112,7 @@ def _mean(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def _layers(rows: Sequence[Mapping[str, Any]], models: Sequence[str]) -> list[tuple[str, list[float]]]:
-    """Return (model, mean style loss by layer); images too small for the deepest layers do not enter there."""
+    """Return (model, mean style loss by layer); images without the deepest layers do not count for these layers."""
     layers = []
     for model in models:
         lists = [row["style_loss_by_layer"] for row in rows if row["model"] == model and row["status"] == "ok"]
@@ -126,14 +124,14 @@ def _layers(rows: Sequence[Mapping[str, Any]], models: Sequence[str]) -> list[tu
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizationReport:
-    """Everything the page says."""
+    """Contents of the page about a directly optimised picture."""
 
     name: str
     style: StyleCard
     source: Picture
     result: Picture
     losses: Sequence[float] | np.ndarray
-    """By iteration, the start included."""
+    """Total loss by iteration, from the start on."""
     seconds: float
     details: Details = field(default_factory=Details)
 

@@ -1,6 +1,6 @@
-"""Images made small and put into the page itself as data URIs.
+"""Pictures for pages: scaled down and embedded as data URIs, and the contact sheet of a style.
 
-One picture that tells it all: the style, photographs above, their paintings below.
+Everything here reads encoded images with Pillow and obeys their EXIF orientation; transparent parts become white.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from PIL import Image, ImageOps
 
 MAX_SIDE_PX = 640
+"""Longer side of an embedded picture by default."""
 _QUALITY = 82
+_GAP_PX = 8
+_SHEET_QUALITY = 84
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +29,7 @@ class Picture:
     height_px: int
     """Height of the embedded, scaled picture."""
     alt: str
-    """What it shows, for those who do not see it."""
+    """Text alternative: what the picture shows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,16 +40,16 @@ class Pair:
     before: Picture
     after: Picture
     note: str = ""
-    """A few words under the pair: size, format."""
+    """Caption of the pair: size and format."""
 
 
 def embed(data: bytes, *, alt: str, max_side_px: int = MAX_SIDE_PX) -> Picture:
     """Scale an encoded image down and embed it.
 
     Args:
-        data: any format that Pillow reads; EXIF orientation is obeyed, transparency goes on white.
-        alt: what the picture shows.
-        max_side_px: the longer side of the embedded picture; smaller images keep their size.
+        data: image in any format that Pillow reads.
+        alt: text alternative.
+        max_side_px: longer side of the embedded picture; smaller images keep their size.
 
     Returns:
         The picture as WebP in a data URI.
@@ -65,7 +68,7 @@ def embed(data: bytes, *, alt: str, max_side_px: int = MAX_SIDE_PX) -> Picture:
 
 
 def flatten(image: Image.Image) -> Image.Image:
-    """Return the image as RGB, transparent parts over white."""
+    """Return the image as RGB, with transparent parts blended over white."""
     if image.mode == "RGB":
         return image
     if "A" in image.getbands() or "transparency" in image.info:
@@ -96,12 +99,8 @@ def _luma(colour: tuple[int, ...]) -> float:
     return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
-_GAP_PX = 8
-_SHEET_QUALITY = 84
-
-
 def before_after_sheet(style: bytes, pairs: Sequence[tuple[bytes, bytes]], *, cell_px: int = 232) -> bytes:
-    """Lay out a style and some pairs, each cut to a square around its middle.
+    """Draw a contact sheet of a style and some pairs, each cropped to its central square.
 
     Args:
         style: encoded style image.
@@ -109,14 +108,14 @@ def before_after_sheet(style: bytes, pairs: Sequence[tuple[bytes, bytes]], *, ce
         cell_px: side of one photograph on the sheet in pixels.
 
     Returns:
-        A JPEG: the style as high as two rows on the left, then a column for each pair.
+        A JPEG: the style on the left, two rows high, then a column for each pair with the painting below the original.
 
     Raises:
         OSError: one of them is not an image that Pillow can read.
         ValueError: there are no pairs.
     """
     if not pairs:
-        raise ValueError("a sheet needs at least one pair")
+        raise ValueError("a contact sheet needs at least one pair")
     high = 2 * cell_px + _GAP_PX
     sheet = Image.new("RGB", (high + len(pairs) * (cell_px + _GAP_PX), high), "white")
     sheet.paste(_square(style, high), (0, 0))

@@ -1,4 +1,8 @@
-"""Line charts as inline SVG: no library, no script, colours from the page's style sheet."""
+"""Line charts as inline SVG, drawn without a library or a script; the colours are in the page's style sheet.
+
+``line_chart`` cleans and thins the series, chooses the range of both axes and draws the same chart twice: for wide and
+for narrow screens.
+"""
 
 from __future__ import annotations
 
@@ -12,24 +16,25 @@ from markupsafe import Markup
 _MARGIN_LEFT, _MARGIN_RIGHT, _MARGIN_TOP, _MARGIN_BOTTOM = 54.0, 14.0, 14.0, 40.0
 _NARROW_PX = 380.0
 _MAX_POINTS = 320
-# Smaller values than these below the largest are drawn at the lower edge.
+"""Longer lines are thinned to this number of points."""
 _MAX_DECADES = 5.0
+"""Range of a logarithmic axis: values further below the largest one are drawn at the lower edge."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """One line of a chart; points that are not finite (or not positive on a log axis) leave a gap."""
+    """One line of a chart; values that are not finite (or not positive on a logarithmic axis) leave a gap."""
 
     name: str
     x: Sequence[float] | np.ndarray
     y: Sequence[float] | np.ndarray
     emphasis: bool = False
-    """Drawn bold and smoothed over a faint raw line."""
+    """Draw a bold, smoothed line over a faint line of the raw values."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """One chart drawn for wide and for narrow screens, so that its letters stay legible on both."""
+    """One chart, drawn for wide and for narrow screens so that its text is legible on both."""
 
     title: str
     wide: Markup
@@ -49,23 +54,23 @@ def line_chart(
     """Draw lines over a common x axis.
 
     Args:
-        series: at least one; empty or wholly unusable series are left out.
-        title: said to screen readers.
+        series: lines to draw, at least one; a series with fewer than two usable values is left out.
+        title: title for screen readers.
         x_label: unit of the x axis.
         log_y: logarithmic y axis; zero and negative values leave gaps.
-        width_px: width of the drawing for wide screens, at which its letters have their size.
+        width_px: width of the drawing for wide screens at its natural scale.
         height_px: height of both drawings.
 
     Returns:
-        The chart, or None when there is nothing to draw.
+        The chart, or None if there is nothing to draw.
     """
     lines = [_usable(one, log_y) for one in series]
     kept = [(one, x, y) for one, (x, y) in zip(series, lines, strict=True) if np.isfinite(y).sum() >= 2]
     if not kept:
         return None
-    frame = _Frame.around([(x, y) for _, x, y in kept], log_y)
+    axes = _Range.around([(x, y) for _, x, y in kept], log_y)
     drawings = [
-        _draw(kept, _Canvas(frame=frame, width=width, height=height_px), title=title, x_label=x_label)
+        _draw(kept, _Canvas(axes=axes, width=width, height=height_px), title=title, x_label=x_label)
         for width in (width_px, _NARROW_PX)
     ]
     names = tuple(one.name for one, _, _ in kept)
@@ -73,8 +78,8 @@ def line_chart(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Frame:
-    """The part of the plane that a chart shows; y is a decade when log is set."""
+class _Range:
+    """Range of both axes; y is a decimal logarithm if ``log`` is set."""
 
     x_from: float
     x_to: float
@@ -83,7 +88,7 @@ class _Frame:
     log: bool
 
     @classmethod
-    def around(cls, lines: Sequence[tuple[np.ndarray, np.ndarray]], log: bool) -> _Frame:
+    def around(cls, lines: Sequence[tuple[np.ndarray, np.ndarray]], log: bool) -> _Range:
         xs = np.concatenate([x for x, _ in lines])
         ys = np.concatenate([y[np.isfinite(y)] for _, y in lines])
         if log:
@@ -109,7 +114,7 @@ def _usable(series: Series, log_y: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Average neighbours until few enough points remain; a bin without a number stays a gap."""
+    """Average neighbouring points down to _MAX_POINTS; a bin without a finite value stays a gap."""
     if len(x) <= _MAX_POINTS:
         return x, y
     edges = np.linspace(0, len(x), _MAX_POINTS + 1).astype(int)
@@ -122,7 +127,7 @@ def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _smoothed(y: np.ndarray) -> np.ndarray:
-    """Running mean over about a twentieth of the line, gaps left out of it."""
+    """Return the running mean over about a twentieth of the line; gaps do not count."""
     half = min(max(1, len(y) // 40), (len(y) - 1) // 2)
     known = np.isfinite(y)
     window = np.ones(2 * half + 1)
@@ -133,9 +138,9 @@ def _smoothed(y: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class _Canvas:
-    """A frame on a drawing of so many units; the page scales the whole."""
+    """Maps values within a range to coordinates of a drawing; the page scales the drawing."""
 
-    frame: _Frame
+    axes: _Range
     width: float
     height: float
 
@@ -148,15 +153,15 @@ class _Canvas:
         return self.height - _MARGIN_BOTTOM
 
     def at_x(self, values: np.ndarray) -> np.ndarray:
-        share = (values - self.frame.x_from) / (self.frame.x_to - self.frame.x_from)
+        share = (values - self.axes.x_from) / (self.axes.x_to - self.axes.x_from)
         return _MARGIN_LEFT + share * (self.right - _MARGIN_LEFT)
 
     def at_y(self, values: np.ndarray) -> np.ndarray:
-        share = np.maximum((values - self.frame.y_from) / (self.frame.y_to - self.frame.y_from), 0.0)
+        share = np.maximum((values - self.axes.y_from) / (self.axes.y_to - self.axes.y_from), 0.0)
         return self.bottom - share * (self.bottom - _MARGIN_TOP)
 
     def line(self, x: np.ndarray, y: np.ndarray, css_class: str) -> Markup:
-        return _path(self.at_x(x), self.at_y(np.log10(y) if self.frame.log else y), css_class)
+        return _path(self.at_x(x), self.at_y(np.log10(y) if self.axes.log else y), css_class)
 
 
 def _draw(
@@ -177,12 +182,12 @@ def _axes(canvas: _Canvas, x_label: str) -> list[Markup]:
     text = Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>')
     grid = Markup('<path class="grid" d="M{:.1f} {:.1f}H{:.1f}"/>')
     parts = []
-    for value, label in _y_ticks(canvas.frame):
+    for value, label in _y_ticks(canvas.axes):
         y = float(canvas.at_y(np.array(value)))
         parts.append(grid.format(_MARGIN_LEFT, y, canvas.right))
         parts.append(text.format(_MARGIN_LEFT - 8, y + 4, "end", label))
     wanted = 4 if canvas.width < 600 else 8
-    for value in _round_steps(canvas.frame.x_from, canvas.frame.x_to, wanted):
+    for value in _round_steps(canvas.axes.x_from, canvas.axes.x_to, wanted):
         x = float(canvas.at_x(np.array(value)))
         parts.append(text.format(x, canvas.bottom + 18, "middle", f"{value:,.6g}"))
     parts.append(text.format(canvas.right, canvas.bottom + 35, "end", x_label))
@@ -200,14 +205,14 @@ def _path(x: np.ndarray, y: np.ndarray, css_class: str) -> Markup:
     return Markup('<path class="{}" d="{}"/>').format(css_class, "".join(steps))
 
 
-def _y_ticks(frame: _Frame) -> list[tuple[float, str]]:
-    """Return (position, label) pairs: 1-2-5 steps, or on a log axis decades with 2 and 5 if there is room."""
-    if not frame.log:
-        return [(value, f"{value:,.6g}") for value in _round_steps(frame.y_from, frame.y_to, 5)]
-    decades = range(math.floor(frame.y_from), math.ceil(frame.y_to) + 1)
+def _y_ticks(axes: _Range) -> list[tuple[float, str]]:
+    """Return (position, label) pairs: 1-2-5 steps, or on a logarithmic axis decades and steps within them."""
+    if not axes.log:
+        return [(value, f"{value:,.6g}") for value in _round_steps(axes.y_from, axes.y_to, 5)]
+    decades = range(math.floor(axes.y_from), math.ceil(axes.y_to) + 1)
     for leads in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
         values = [lead * 10.0**decade for decade in decades for lead in leads]
-        inside = [value for value in values if frame.y_from <= math.log10(value) <= frame.y_to]
+        inside = [value for value in values if axes.y_from <= math.log10(value) <= axes.y_to]
         if len(inside) >= 4:
             break
     return [(math.log10(value), f"{value:,.6g}") for value in inside]

@@ -1,6 +1,7 @@
-"""Figures, durations and hostile names as text for people.
+"""Renders the templates, and formats numbers, durations and names for people.
 
-Templates to HTML: one environment for all pages.
+All pages share one Jinja environment, which escapes every value. ``visible`` and ``redacted`` make names and locations
+safe to show.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from markupsafe import Markup
 from stylemill.errors import without_credentials
 
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+"""Unicode categories whose characters cannot be seen."""
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Return a figure with so many significant digits, thousands apart; a dash for none.
+    """Return a number with significant digits and thousands separators; a dash if there is no finite number.
 
     ``0.001234 -> 0.00123``, ``12345.6 -> 12,346``.
     """
@@ -37,12 +39,12 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def count(value: int) -> str:
-    """Return a whole number with thousands apart."""
+    """Return a whole number with thousands separators."""
     return f"{value:,}"
 
 
 def size(num_bytes: float | None) -> str:
-    """Return a number of bytes in the binary unit that leaves one to four digits before the point."""
+    """Return a number of bytes in the binary unit that leaves one to four digits before the point: ``5.0 GiB``."""
     if num_bytes is None:
         return "–"
     value = float(num_bytes)
@@ -54,7 +56,7 @@ def size(num_bytes: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Return seconds as people say them: ``0.4 s``, ``48 s``, ``3 min 07 s``, ``2 h 05 min``."""
+    """Return a duration for people: ``0.4 s``, ``48 s``, ``3 min 07 s``, ``2 h 05 min``."""
     if seconds is None or not math.isfinite(seconds):
         return "–"
     if seconds < 9.95:
@@ -69,10 +71,10 @@ def duration(seconds: float | None) -> str:
 
 
 def visible(text: object, limit: int = 240) -> str:
-    r"""Return text on one line in which every character can be seen, shortened in the middle.
+    r"""Return text on one line with every character visible, shortened in the middle to ``limit`` characters.
 
-    Control, bidirectional, zero-width and lone surrogate characters become ``\u202e``: a name can
-    neither hide its suffix nor turn the sentence around it. HTML is escaped by the template, not here.
+    Control, bidirectional, zero-width and lone surrogate characters become escapes such as ``\u202e``, so that a name
+    can neither hide its suffix nor reverse the text around it. HTML is escaped by the template, not here.
     """
     shown = "".join(
         f"\\u{ord(character):04x}" if unicodedata.category(character) in _INVISIBLE else character
@@ -85,12 +87,12 @@ def visible(text: object, limit: int = 240) -> str:
 
 
 def redacted(text: object) -> str:
-    """Return text in which ``scheme://user:password@host`` has lost its credentials."""
+    """Return text without the credentials of ``scheme://user:password@host``."""
     return without_credentials(str(text))
 
 
 def render(template: str, **values: Any) -> str:
-    """Return a page made from one of the templates; everything put into it is escaped."""
+    """Return a page made from a template; every value is escaped."""
     return _environment().get_template(template).render(**values) + "\n"
 
 
@@ -113,7 +115,7 @@ def _environment() -> jinja2.Environment:
         yaml=_as_yaml,
     )
     folder = resources.files("stylemill.report") / "templates"
-    # The project's own style sheet and script, never data of a run.
+    # Markup is not escaped: these are the project's own style sheet and script, never data of a run.
     environment.globals["stylesheet"] = Markup((folder / "page.css").read_text("utf-8"))
     environment.globals["script"] = Markup((folder / "page.js").read_text("utf-8"))
     return environment

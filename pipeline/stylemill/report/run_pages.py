@@ -1,4 +1,8 @@
-"""Pages as pure functions: figures and pictures in, one self-contained HTML document out."""
+"""Pages about runs: training, bulk and demo, rendered from report dataclasses without any I/O.
+
+A report dataclass holds the contents of a page; ``render_*_report`` returns one self-contained HTML document.
+``stylemill.report.write`` reads the contents and stores the pages.
+"""
 
 from __future__ import annotations
 
@@ -22,35 +26,35 @@ _LOSS_COLUMNS = (
     ("grid_loss", "grid"),
     ("teacher_loss", "teacher"),
 )
-# A shorter run has no pace worth drawing.
 _MIN_PACE_POINTS = 20
+"""Shorter runs get no chart of their pace."""
 _STAGE_NAMES = {"decode_ms": "decode", "stylize_ms": "network", "encode_ms": "encode"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class StyleCard:
-    """A style as a page shows it."""
+    """A style with its picture and colours."""
 
     name: str
     picture: Picture | None = None
-    """The style image; None when it is not at hand."""
+    """The style image; None if it is not available."""
     colours: tuple[str, ...] = ()
-    """Its main colours as ``#rrggbb``."""
+    """Main colours of the style image as ``#rrggbb``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Details:
-    """What stands at the foot of a page: how the run came about."""
+    """End of a page: facts and settings of the run."""
 
     facts: Mapping[str, object] = field(default_factory=dict)
     """Short facts by name, such as run id, fingerprint, digest, machine, peak memory."""
     config: Mapping[str, Any] = field(default_factory=dict)
-    """The config as it ran; credentials inside of locations are removed."""
+    """Settings of the run; the page shows locations without credentials."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingReport:
-    """Everything a page says about a training run."""
+    """Contents of the page about a training run."""
 
     style: StyleCard
     metrics: pa.Table
@@ -58,13 +62,13 @@ class TrainingReport:
     samples: Sequence[tuple[str, Picture]] = ()
     """(caption, grid of contents over results), oldest first."""
     events: Sequence[str] = ()
-    """What went other than planned: resumes, rollbacks."""
+    """Resumes, rollbacks and the like, one sentence each."""
     details: Details = field(default_factory=Details)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BulkReport:
-    """Everything a page says about a bulk run."""
+    """Contents of the page about a bulk run."""
 
     run_id: str
     summary: BulkSummary
@@ -75,15 +79,15 @@ class BulkReport:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoReport:
-    """The whole way once: both stories and what checking them gave."""
+    """Contents of the page about a demo: training, bulk run and verification."""
 
     training: TrainingReport
     bulk: BulkReport
     verification: str
-    """What ``manifest verify`` found, in one sentence."""
+    """Result of the verification of the manifest in one sentence."""
     verified: bool
     stages_s: Sequence[tuple[str, float]] = ()
-    """(name, seconds) of each part of the demo, in order."""
+    """(name, seconds) of each step of the demo, in order."""
     facts: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -98,7 +102,7 @@ def render_bulk_report(report: BulkReport) -> str:
 
 
 def render_demo_report(report: DemoReport) -> str:
-    """Return the page about a whole demo as HTML."""
+    """Return the page about a demo as HTML."""
     return render(
         "demo.html.j2",
         title=f"{report.training.style.name}: a style and its library",
@@ -148,7 +152,7 @@ def _single(steps: np.ndarray, values: np.ndarray, name: str, title: str, *, log
 
 
 def _wait_percent(metrics: pa.Table, config: Mapping[str, Any]) -> str | None:
-    """Return the share of the training's time in which it waited for images, or None where it is not known."""
+    """Return the percentage of the training time spent on waiting for images, or None if it is unknown."""
     waits_s, rates = _column(metrics, "data_wait_s"), _column(metrics, "images_per_s")
     batch_size = config.get("batch_size")
     known = np.isfinite(waits_s) & np.isfinite(rates) & (rates > 0)
@@ -158,14 +162,14 @@ def _wait_percent(metrics: pa.Table, config: Mapping[str, Any]) -> str | None:
 
 
 def _column(metrics: pa.Table, name: str) -> np.ndarray:
-    """Return a column as float64, NaN for null; all NaN when the table lacks it."""
+    """Return a column as float64 with NaN for null; all NaN if the table does not have it."""
     if name not in metrics.column_names:
         return np.full(metrics.num_rows, np.nan)
     return np.asarray(metrics[name].cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
 
 
 def _ends(values: np.ndarray) -> tuple[float | None, float | None]:
-    """Return the first value and the mean of the last twentieth, the noise of single steps taken out."""
+    """Return the first value and, to average out noise, the mean of the last twentieth of the values."""
     known = values[np.isfinite(values)]
     if len(known) == 0:
         return None, None

@@ -1,4 +1,7 @@
-"""The figures of a bulk run, gathered from its manifest part by part in little memory."""
+"""Statistics of a bulk run from its manifest, computed part by part so that memory does not grow with the run.
+
+``summarize`` reads the parts; ``choose_candidates`` picks the rows whose images the page shows.
+"""
 
 from __future__ import annotations
 
@@ -25,17 +28,17 @@ _PAIR_COLUMNS = (
     "width_px",
     "height_px",
 )
-# Log-spaced bins of 2 % from a microsecond to three hours, in milliseconds.
+# Logarithmic bins of 2 % from a microsecond to three hours, in milliseconds.
 _BIN_RATIO = 1.02
 _BIN_FROM_MS = 1e-3
 _NUM_BINS = 1170
-# A longer silence between two rows means that the run stood still and was resumed.
 _PAUSE_S = 60
+"""A longer time between two rows means that the run was stopped and resumed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trouble:
-    """One source that was not repainted, with the reason."""
+    """One source that was not repainted, and the reason."""
 
     key: str
     style: str
@@ -45,7 +48,7 @@ class Trouble:
 
 
 class Durations:
-    """Quantiles of a stage's times from a histogram: each is right within 2 percent."""
+    """Quantiles of the times of a stage from a histogram, exact to 2 percent."""
 
     def __init__(self) -> None:
         self._bins = np.zeros(_NUM_BINS, dtype=np.int64)
@@ -53,7 +56,7 @@ class Durations:
         self.num_values = 0
 
     def add(self, values_ms: np.ndarray) -> None:
-        """Count times in milliseconds; NaN and negative values are left out."""
+        """Add times in milliseconds; NaN and negative values are ignored."""
         values = values_ms[np.isfinite(values_ms) & (values_ms >= 0.0)]
         place = np.log(np.maximum(values, _BIN_FROM_MS) / _BIN_FROM_MS) / np.log(_BIN_RATIO)
         self._bins += np.bincount(np.clip(place.astype(int), 0, _NUM_BINS - 1), minlength=_NUM_BINS)
@@ -61,7 +64,7 @@ class Durations:
         self.num_values += len(values)
 
     def quantile(self, fraction: float) -> float | None:
-        """Return the time in milliseconds below which this fraction of the values lies; None without any."""
+        """Return a quantile of the times in milliseconds, or None if there are no times."""
         if self.num_values == 0:
             return None
         reached = np.searchsorted(np.cumsum(self._bins), fraction * self.num_values)
@@ -70,50 +73,47 @@ class Durations:
 
 @dataclass(kw_only=True)
 class BulkSummary:
-    """What a page says about a manifest."""
+    """Statistics of a manifest for its page."""
 
     num_rows: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     errors: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Number of rows by (status, error_type)."""
     styles: Counter[str] = field(default_factory=Counter)
-    forwards: Counter[str] = field(default_factory=Counter)
-    formats: Counter[str] = field(default_factory=Counter)
-    """Formats of the sources, as their content says."""
     troubles: list[Trouble] = field(default_factory=list)
-    """The first rows that are not ok, failed ones before skipped ones."""
+    """The first rows that are not ok, failed before skipped."""
     candidates: list[dict[str, Any]] = field(default_factory=list)
-    """A spread of ok rows, from which a page picks its pairs."""
+    """Rows with status ok at regular steps, from which the page chooses its pairs."""
     source_bytes: int = 0
     output_bytes: int = 0
     output_px: int = 0
     stages: dict[str, Durations] = field(default_factory=lambda: {name: Durations() for name in STAGES})
     finished_by_second: Counter[int] = field(default_factory=Counter)
-    """Number of rows by the Unix second in which they were finished."""
+    """Number of rows by the Unix time in seconds at which they were finished."""
     first_us: int = 0
-    """When the first row was finished, in microseconds since 1970 UTC."""
+    """Time at which the first row was finished, in microseconds since 1970 UTC."""
     last_us: int = 0
-    """When the last row was finished, likewise."""
+    """Time at which the last row was finished, in microseconds since 1970 UTC."""
 
     @property
     def num_troubles(self) -> int:
-        """Rows that failed or were skipped, listed or not."""
+        """Number of rows that failed or were skipped, including those not listed."""
         return self.num_rows - self.statuses["ok"]
 
     @property
     def active_s(self) -> float:
-        """Seconds from the first row to the last, pauses of over a minute between rows left out."""
+        """Seconds from the first row to the last, without pauses of more than a minute between rows."""
         seconds = sorted(self.finished_by_second)
         paused = sum(gap for gap in (late - early for early, late in pairwise(seconds)) if gap > _PAUSE_S)
         return max(0.0, (self.last_us - self.first_us) / 1e6 - paused) if seconds else 0.0
 
     @property
     def images_per_s(self) -> float | None:
-        """Rows a second after the first one, over ``active_s``; None when a run is too short to tell."""
+        """Rows per second of ``active_s``, not counting the first row; None if the run was shorter than 0.5 s."""
         return (self.num_rows - 1) / self.active_s if self.active_s >= 0.5 else None
 
     def pace(self, max_bins: int = 120) -> tuple[list[float], list[float]]:
-        """Return (seconds since the first row, rows a second) over the active time of the run."""
+        """Return (seconds since the first row, rows per second); a pause counts as _PAUSE_S."""
         seconds = sorted(self.finished_by_second)
         if len(seconds) < 2:
             return [], []
@@ -125,19 +125,19 @@ class BulkSummary:
         counts = np.zeros(int(clock / width) + 1)
         for second, at in zip(seconds, moved, strict=True):
             counts[int(at / width)] += self.finished_by_second[second]
-        # The last bin is only partly lived through; its rate would be too low.
+        # The last bin covers less time than the others; its rate would be too low.
         kept = max(1, len(counts) - 1)
         return [(index + 0.5) * width for index in range(kept)], [float(n / width) for n in counts[:kept]]
 
 
 def summarize(parts: pa.Table | Iterable[pa.Table]) -> BulkSummary:
-    """Gather the figures of a manifest.
+    """Compute the statistics of a manifest.
 
     Args:
-        parts: rows with the manifest's columns, whole or part by part; only one part is held at a time.
+        parts: rows with the manifest's columns, in one table or part by part; only one part is in memory at a time.
 
     Returns:
-        Counts, quantiles, the first failures and a spread of rows to show.
+        Counts, quantiles, the first rows that are not ok, and candidates for pairs.
     """
     summary = BulkSummary()
     failed: list[Trouble] = []
@@ -157,7 +157,7 @@ def summarize(parts: pa.Table | Iterable[pa.Table]) -> BulkSummary:
 
 
 def _every(done: pa.Table, stride: int) -> list[dict[str, Any]]:
-    """Return every so-many-th row, with the columns that showing a pair takes."""
+    """Return every ``stride``-th row with the columns that a pair needs."""
     places = pa.array(range(0, done.num_rows, stride), pa.int64())
     return done.select(list(_PAIR_COLUMNS)).take(places).to_pylist()
 
@@ -167,8 +167,6 @@ def _count(summary: BulkSummary, table: pa.Table) -> None:
     for counter, column in (
         (summary.statuses, "status"),
         (summary.styles, "style"),
-        (summary.forwards, "forward"),
-        (summary.formats, "source_format"),
     ):
         counter.update(_value_counts(table[column]))
     bad = table.filter(pc.not_equal(table["status"], "ok"))
@@ -218,13 +216,13 @@ def _troubles(table: pa.Table, status: str, limit: int) -> list[Trouble]:
 
 
 def choose_candidates(summary: BulkSummary, num_pairs: int, *, first_key: str | None = None) -> list[dict[str, Any]]:
-    """Pick rows to show, spread over styles and folders, in order of style and key.
+    """Choose rows for pairs, spread over styles and folders, in order of style and key.
 
-    Rows over 40 megapixels are left out, since reading them back would cost more than the page is worth.
+    Rows above 40 megapixels are left out, because reading their images would take too long for a page.
 
     Args:
-        summary: of the run.
-        num_pairs: how many rows at most.
+        summary: statistics of the run.
+        num_pairs: maximum number of rows.
         first_key: key to put first, if it is among the rows.
 
     Returns:

@@ -1,6 +1,7 @@
-"""From a run's tables and images to its page: reads what the page shows and puts the page in its place.
+"""Reads what a run wrote and writes the page about it.
 
-From a run's folder to its report: everything a page shows is read back from what the run wrote.
+``load_training_report`` and ``load_bulk_report`` read a finished run; ``write_*_report`` render a page and store it.
+A page leaves out what cannot be read (the style image, a sample, a pair), with a warning in the log.
 """
 
 from __future__ import annotations
@@ -35,19 +36,45 @@ from stylemill.style_model import StyleHeader, load_style_header
 log = logging.getLogger(__name__)
 
 NUM_PAIRS = 12
+"""Images before and after on the page about a bulk run."""
 _SAMPLE_SIDE_PX = 1200
 
 
-def style_card(name: str, image: bytes | None) -> StyleCard:
-    """Return a style as pages show it; an image that cannot be read is left out with a warning."""
-    if image is None:
-        return StyleCard(name=name)
-    try:
-        picture = embed(image, alt=f"The style image of {name}")
-        return StyleCard(name=name, picture=picture, colours=palette(image))
-    except OSError as error:
-        log.warning("the page shows no picture of the style %s: %s", name, error)
-        return StyleCard(name=name)
+def load_training_report(
+    storage: Storage, out: str, *, facts: Mapping[str, object] | None = None, events: Sequence[str] = ()
+) -> TrainingReport:
+    """Read the report on a finished training run.
+
+    Args:
+        storage: storage of the run.
+        out: output location of the run.
+        facts: further facts for the end of the page.
+        events: resumes, rollbacks and the like, one sentence each.
+
+    Raises:
+        ConfigError: the style model does not exist.
+        StorageError: storage failed beyond its retries.
+    """
+    header = load_style_header(storage, join(out, "style.safetensors"))
+    found = sorted(item.uri for item in storage.list_objects(join(out, "samples")))
+    samples = [(uri, _step(uri)) for uri in found if _step(uri) is not None]
+    known: dict[str, object] = {
+        "style": f"{header.name}, version {header.version}",
+        "SHA-256": header.sha256,
+        "style image's SHA-256": header.metadata.get("style_image_sha256", "–"),
+        "loss network": header.metadata.get("loss_network", "–"),
+        "loss network's SHA-256": header.metadata.get("loss_network_sha256", "–"),
+        "trained at": header.metadata.get("trained_at", "–"),
+    }
+    return training_report(
+        style_name=header.name,
+        style_image=_style_image(storage, header),
+        metrics=pq.read_table(pa.BufferReader(storage.read_bytes(join(out, "metrics.parquet")))),
+        samples=[(f"step {step:,}", storage.read_bytes(uri)) for uri, step in samples],
+        events=events,
+        facts={**known, **(facts or {})},
+        config=_config(storage, join(out, "config.yaml")),
+    )
 
 
 def training_report(
@@ -60,19 +87,16 @@ def training_report(
     facts: Mapping[str, object] | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> TrainingReport:
-    """Gather what the page about a training run shows.
+    """Build the report on a training run from its data.
 
     Args:
-        style_name: the style.
-        style_image: its picture, encoded; None when it is not at hand.
+        style_name: name of the style.
+        style_image: encoded style image; None if it is not available.
         metrics: rows of ``metrics.parquet``.
-        samples: (caption, encoded grid of contents over results), oldest first; at most three are shown.
+        samples: (caption, encoded grid of contents over results), oldest first; the page shows at most three.
         events: resumes, rollbacks and the like, one sentence each.
-        facts: short facts by name for the foot of the page.
-        config: the config as it ran.
-
-    Returns:
-        The report that ``render_training_report`` takes.
+        facts: short facts by name for the end of the page.
+        config: settings of the run.
     """
     chosen = samples if len(samples) <= 3 else [samples[0], samples[(len(samples) - 1) // 2], samples[-1]]
     pictures: list[tuple[str, Picture]] = []
@@ -91,6 +115,45 @@ def training_report(
     )
 
 
+def load_bulk_report(
+    storage: Storage,
+    layout: RunLayout,
+    *,
+    facts: Mapping[str, object] | None = None,
+    first_key: str | None = None,
+) -> BulkReport:
+    """Read the report on a committed bulk run, one part of its manifest at a time.
+
+    Args:
+        storage: storage of the run.
+        layout: layout of the run.
+        facts: further facts for the end of the page.
+        first_key: key of the first pair.
+
+    Raises:
+        ConfigError: the run is not committed.
+        StorageError: storage failed beyond its retries.
+    """
+    success = load_success(storage, layout)
+    headers = [load_style_header(storage, layout.model_uri(style["name"])) for style in success.styles]
+    known: dict[str, object] = {
+        "run": layout.run_id,
+        "fingerprint": success.fingerprint,
+        **{f"model {header.name}": f"version {header.version}, SHA-256 {header.sha256}" for header in headers},
+        "manifest": layout.manifest_uri,
+        "committed": success.finished_at,
+    }
+    return bulk_report(
+        storage,
+        run_id=layout.run_id,
+        parts=iter_parts(storage, layout, success),
+        style_images={header.name: _style_image(storage, header) for header in headers},
+        facts={**known, **(facts or {})},
+        config=_config(storage, layout.config_uri),
+        first_key=first_key,
+    )
+
+
 def bulk_report(
     storage: Storage,
     *,
@@ -102,20 +165,20 @@ def bulk_report(
     num_pairs: int = NUM_PAIRS,
     first_key: str | None = None,
 ) -> BulkReport:
-    """Gather what the page about a bulk run shows; reads the images of its pairs.
+    """Build the report on a bulk run from its manifest; reads the images of its pairs.
 
     Args:
-        storage: where sources and outputs are read from.
-        run_id: the run.
-        parts: rows of its manifest, whole or part by part.
-        style_images: encoded style images by style name, None where one is not at hand.
-        facts: short facts by name for the foot of the page.
-        config: the config as it ran.
-        num_pairs: how many pairs the page shows at most.
-        first_key: key of the pair that opens the page, if it is among the run's images.
+        storage: storage of sources and outputs.
+        run_id: identity of the run.
+        parts: rows of the manifest, in one table or part by part.
+        style_images: encoded style images by style name, None where one is not available.
+        facts: short facts by name for the end of the page.
+        config: settings of the run.
+        num_pairs: maximum number of pairs.
+        first_key: key of the first pair, if it is among the images of the run.
 
     Returns:
-        The report that ``render_bulk_report`` takes. Pairs whose images cannot be read are left out.
+        The report, without pairs whose images cannot be read.
     """
     summary = summarize(parts)
     rows = choose_candidates(summary, num_pairs, first_key=first_key)
@@ -163,80 +226,16 @@ def _write(storage: Storage, uri: str, page: str) -> str:
     return uri
 
 
-def load_bulk_report(
-    storage: Storage,
-    layout: RunLayout,
-    *,
-    facts: Mapping[str, object] | None = None,
-    first_key: str | None = None,
-) -> BulkReport:
-    """Read the story of a committed bulk run, one part of its manifest at a time.
-
-    Args:
-        storage: where the run lies.
-        layout: of the run.
-        facts: more to say at the foot of the page.
-        first_key: key of the pair that opens the page.
-
-    Raises:
-        ConfigError: the run is not committed.
-        StorageError: storage failed beyond its retries.
-    """
-    success = load_success(storage, layout)
-    headers = [load_style_header(storage, layout.model_uri(style["name"])) for style in success.styles]
-    said: dict[str, object] = {
-        "run": layout.run_id,
-        "fingerprint": success.fingerprint,
-        **{f"model {header.name}": f"version {header.version}, SHA-256 {header.sha256}" for header in headers},
-        "manifest": layout.manifest_uri,
-        "committed": success.finished_at,
-    }
-    return bulk_report(
-        storage,
-        run_id=layout.run_id,
-        parts=iter_parts(storage, layout, success),
-        style_images={header.name: _style_image(storage, header) for header in headers},
-        facts={**said, **(facts or {})},
-        config=_config(storage, layout.config_uri),
-        first_key=first_key,
-    )
-
-
-def load_training_report(
-    storage: Storage, out: str, *, facts: Mapping[str, object] | None = None, events: Sequence[str] = ()
-) -> TrainingReport:
-    """Read the story of a finished training run.
-
-    Args:
-        storage: where the run lies.
-        out: its output location.
-        facts: more to say at the foot of the page.
-        events: resumes, rollbacks and the like, one sentence each.
-
-    Raises:
-        ConfigError: there is no style model.
-        StorageError: storage failed beyond its retries.
-    """
-    header = load_style_header(storage, join(out, "style.safetensors"))
-    found = sorted(item.uri for item in storage.list_objects(join(out, "samples")))
-    samples = [(uri, _step(uri)) for uri in found if _step(uri) is not None]
-    said: dict[str, object] = {
-        "style": f"{header.name}, version {header.version}",
-        "SHA-256": header.sha256,
-        "style image's SHA-256": header.metadata.get("style_image_sha256", "–"),
-        "loss network": header.metadata.get("loss_network", "–"),
-        "loss network's SHA-256": header.metadata.get("loss_network_sha256", "–"),
-        "trained at": header.metadata.get("trained_at", "–"),
-    }
-    return training_report(
-        style_name=header.name,
-        style_image=_style_image(storage, header),
-        metrics=pq.read_table(pa.BufferReader(storage.read_bytes(join(out, "metrics.parquet")))),
-        samples=[(f"step {step:,}", storage.read_bytes(uri)) for uri, step in samples],
-        events=events,
-        facts={**said, **(facts or {})},
-        config=_config(storage, join(out, "config.yaml")),
-    )
+def style_card(name: str, image: bytes | None) -> StyleCard:
+    """Return the style as pages show it; an image that cannot be decoded is left out with a warning."""
+    if image is None:
+        return StyleCard(name=name)
+    try:
+        picture = embed(image, alt=f"The style image of {name}")
+        return StyleCard(name=name, picture=picture, colours=palette(image))
+    except OSError as error:
+        log.warning("the page shows no picture of the style %s: %s", name, error)
+        return StyleCard(name=name)
 
 
 def _step(uri: str) -> int | None:
@@ -250,7 +249,7 @@ def _config(storage: Storage, uri: str) -> Mapping[str, Any]:
 
 
 def _style_image(storage: Storage, header: StyleHeader) -> bytes | None:
-    """Return the style image from where it was trained, if it is still there and still the same."""
+    """Return the style image of the training, if it still exists and has not changed."""
     settings = header.metadata.get("config")
     uri = settings.get("style_image") if isinstance(settings, Mapping) else None
     if not isinstance(uri, str):
@@ -260,5 +259,5 @@ def _style_image(storage: Storage, header: StyleHeader) -> bytes | None:
     except (StorageError, ConfigError) as error:
         log.info("the page shows no picture of the style %s: %s", header.name, error)
         return None
-    same = hashlib.sha256(data).hexdigest() == header.metadata.get("style_image_sha256")
-    return data if same else None
+    is_same = hashlib.sha256(data).hexdigest() == header.metadata.get("style_image_sha256")
+    return data if is_same else None

@@ -1,15 +1,26 @@
-"""A judge with a drawn style, loaded once."""
+"""A judge with a drawn style, loaded once, and settings of an evaluation. Torch uses one thread here."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
-from stylemill.evaluation.config import JudgeConfig
+from stylemill.evaluation.config import EvaluateConfig, JudgeConfig
 from stylemill.evaluation.judge import Judge, load_judge
 from stylemill.storage import Storage
 from tests.drawn import image_bytes
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Run torch on one thread: these tensors are small, and more threads only wait for busy cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +33,19 @@ def style_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def judge(style_image: Path) -> Judge:
     return load_judge(Storage(), JudgeConfig(style_size_px=96), style_image=str(style_image))
+
+
+def evaluation_config(tmp_path: Path, style_image: Path, models: tuple[Path, ...], **changes: object) -> EvaluateConfig:
+    content = tmp_path / "content"
+    for number in range(3):
+        path = content / "ab"[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image_bytes(90, 120, seed=number))
+    return EvaluateConfig(
+        model=tuple(map(str, models)),
+        content=str(content),
+        out=str(tmp_path / "out"),
+        judge=JudgeConfig(style_image=str(style_image), style_size_px=96),
+        size_px=80,
+        **changes,  # type: ignore[arg-type]
+    )

@@ -1,5 +1,8 @@
+"""Direct optimisation of pixels, and the yardstick."""
+
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,33 +13,50 @@ from PIL import Image
 from stylemill.cli.main import main
 from stylemill.errors import ConfigError
 from stylemill.evaluation.judge import Judge
-from stylemill.evaluation.optimize import REPORTED_ITERATIONS, Optimization, optimize_pixels, read_yardstick
+from stylemill.evaluation.measure import evaluate, prepare
+from stylemill.evaluation.optimize import (
+    REPORTED_ITERATIONS,
+    Optimization,
+    compare_with_runs,
+    measure_yardstick,
+    optimize_pixels,
+)
+from stylemill.evaluation.reporting import write_evaluation_page
+from stylemill.storage import Storage
 from tests.drawn import drawn_image, image_bytes
+from tests.unit.evaluation.conftest import evaluation_config
 
 SOURCE = drawn_image(64, 64, seed=3)
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "start"), [("lbfgs", "content"), ("lbfgs", "noise"), ("adam", "noise"), ("sgd", "content")]
-)
-def test_every_optimizer_lowers_the_loss_from_every_start(judge: Judge, optimizer: str, start: str):
-    found = optimize_pixels(judge, SOURCE, iterations=12, optimizer=optimizer, start=start, snapshots=(5,))  # type: ignore[arg-type]
-    assert found.losses[-1] < 0.9 * found.losses[0]
+@pytest.fixture(scope="module")
+def lbfgs_run(judge: Judge) -> Optimization:
+    """Return 25 iterations of L-BFGS from the content image."""
+    return optimize_pixels(judge, SOURCE, iterations=25, snapshots=(5,))
+
+
+def check_run(judge: Judge, found: Optimization, iterations: int) -> None:
+    assert found.losses[12] < 0.9 * found.losses[0]
     assert found.losses[-1] == pytest.approx(judge.losses(found.result_HWC, SOURCE).total)
-    assert len(found.losses) == len(found.seconds) == 13 and (np.diff(found.seconds) > 0).all()
+    assert len(found.losses) == len(found.seconds) == iterations + 1 and (np.diff(found.seconds) > 0).all()
     assert found.snapshots.keys() == {5} and found.snapshots[5].shape == SOURCE.shape
 
 
-def test_lbfgs_never_jumps_back(judge: Judge):
-    """Without a line search, or with pixels moved behind its back, it loses all that it gained every few iterations."""
-    losses = optimize_pixels(judge, SOURCE, iterations=25).losses
-    assert np.diff(losses).max() < 0.01 * losses[0]
+@pytest.mark.parametrize(("optimizer", "start"), [("lbfgs", "noise"), ("adam", "noise"), ("sgd", "content")])
+def test_every_optimizer_lowers_the_loss_from_every_start(judge: Judge, optimizer: str, start: str):
+    found = optimize_pixels(judge, SOURCE, iterations=12, optimizer=optimizer, start=start, snapshots=(5,))  # type: ignore[arg-type]
+    check_run(judge, found, 12)
 
 
-def test_the_diagonal_lowers_its_own_term_and_leaves_the_rest_of_the_gram_alone(judge: Judge):
-    full = optimize_pixels(judge, SOURCE, iterations=15)
+def test_lbfgs_lowers_the_loss_of_the_content_image_and_never_jumps_back(judge: Judge, lbfgs_run: Optimization):
+    """Without a line search, or with pixels changed outside it, it loses its gains every few iterations."""
+    check_run(judge, lbfgs_run, 25)
+    assert np.diff(lbfgs_run.losses).max() < 0.01 * lbfgs_run.losses[0]
+
+
+def test_the_diagonal_lowers_its_own_term_and_leaves_the_rest_of_the_gram_alone(judge: Judge, lbfgs_run: Optimization):
     diagonal = optimize_pixels(judge, SOURCE, iterations=15, gram="diagonal")
-    assert full.losses[-1] < diagonal.losses[-1] < diagonal.losses[0]
+    assert lbfgs_run.losses[15] < diagonal.losses[-1] < diagonal.losses[0]
 
 
 def test_a_rate_that_is_too_high_is_the_users_mistake(judge: Judge):
@@ -50,12 +70,25 @@ def _curve(losses: np.ndarray) -> Optimization:
 
 def test_the_yardstick_reads_the_first_iteration_that_is_as_good():
     falling = _curve(np.linspace(5.0, 0.0, REPORTED_ITERATIONS[-1] + 1))  # 0.01 less at each iteration
-    reading = read_yardstick("m", [{"total_loss": 3.995, "seconds": 0.05}], [falling])
-    assert reading.equal_iterations == 101 and reading.times_faster == pytest.approx(10.1 / 0.05)
-    assert reading.mark_losses == pytest.approx((4.5, 4.0, 2.0, 0.0))
-    better = read_yardstick("m", [{"total_loss": -1.0, "seconds": 0.05}], [falling])
+    result = compare_with_runs("m", [{"total_loss": 3.995, "seconds": 0.05}], [falling])
+    assert result.equal_iterations == 101 and result.times_faster == pytest.approx(10.1 / 0.05)
+    assert result.losses_at == pytest.approx((4.5, 4.0, 2.0, 0.0))
+    better = compare_with_runs("m", [{"total_loss": -1.0, "seconds": 0.05}], [falling])
     assert better.equal_iterations is None and better.times_faster == pytest.approx(50 / 0.05)
     assert "better than 500 iterations" in better.sentence
+
+
+def test_the_yardstick_is_on_the_page(tmp_path: Path, style_image: Path, style_file: Path):
+    config = evaluation_config(tmp_path, style_image, (style_file,), yardstick_images=1, yardstick_iterations=50)
+    storage, config = Storage(), replace(config, size_px=64, num_images=2)
+    prepared = prepare(storage, config)
+    table = evaluate(storage, prepared)
+    (result,) = measure_yardstick(storage, prepared, table, lambda text: None)
+    assert result.num_images == 1 and len(result.losses_at) == 1
+    assert result.losses_at[0] < result.network_loss  # a network of random weights is no match
+    assert result.equal_iterations == 0 and "no better than the images themselves" in result.sentence
+    text = Path(write_evaluation_page(storage, prepared, table, [result])).read_text()
+    assert result.sentence in text and "50 iterations" in text
 
 
 def test_the_verb_paints_one_picture(tmp_path: Path, style_image: Path, capsys: pytest.CaptureFixture[str]):

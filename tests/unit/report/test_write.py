@@ -1,8 +1,115 @@
+"""Reports are read back from the files of a run, so these tests write such files."""
+
 from __future__ import annotations
 
+import hashlib
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from stylemill.errors import ConfigError
+from stylemill.manifest.commit import Success, committed_part, write_success
 from stylemill.manifest.layout import RunLayout
-from stylemill.report.write import bulk_report, training_report, write_bulk_report, write_training_report
+from stylemill.manifest.schema import SCHEMA_VERSION, to_parquet
+from stylemill.nn.transformer_net import Architecture, TransformerNet
+from stylemill.report.write import (
+    bulk_report,
+    load_bulk_report,
+    load_training_report,
+    training_report,
+    write_bulk_report,
+    write_training_report,
+)
 from stylemill.storage import Storage
+from stylemill.style_model import StyleModel, save_style_model
+
+
+@pytest.fixture
+def style(tmp_path, encoded):
+    """Return (location of the style image, model that was trained on it)."""
+    image = encoded((40, 40))
+    (tmp_path / "waves.png").write_bytes(image)
+    architecture = Architecture(width=0.1)
+    model = StyleModel(
+        name="waves",
+        version="v1",
+        architecture=architecture,
+        state_dict=TransformerNet(architecture).state_dict(),
+        metadata={
+            "config": {"style_image": str(tmp_path / "waves.png")},
+            "style_image_sha256": hashlib.sha256(image).hexdigest(),
+            "loss_network": "pyramid",
+        },
+    )
+    return tmp_path / "waves.png", model
+
+
+def test_a_training_run(tmp_path, style, metrics, encoded):
+    out, storage = tmp_path / "training", Storage()
+    saved = save_style_model(storage, str(out / "style.safetensors"), style[1])
+    sink = pa.BufferOutputStream()
+    pq.write_table(metrics, sink)
+    storage.write_bytes(str(out / "metrics.parquet"), sink.getvalue().to_pybytes())
+    storage.write_bytes(str(out / "config.yaml"), b"steps: 60\n")
+    for step in (40, 5, 60):
+        storage.write_bytes(str(out / "samples" / f"step-{step:06d}.jpg"), encoded())
+    storage.write_bytes(str(out / "samples" / "notes.txt"), b"not a sample")
+    report = load_training_report(storage, str(out), events=["resumed at step 7"], facts={"machine": "mine"})
+    assert report.style.name == "waves"
+    assert report.style.picture is not None
+    assert [caption for caption, _ in report.samples] == ["step 5", "step 40", "step 60"]
+    assert report.metrics.num_rows == 60
+    assert report.details.config == {"steps": 60}
+    assert report.details.facts["SHA-256"] == saved.sha256
+    assert report.details.facts["machine"] == "mine"
+
+
+def test_another_picture_in_the_place_of_the_style_image_is_not_shown(tmp_path, style, metrics, encoded):
+    out, storage = tmp_path / "training", Storage()
+    save_style_model(storage, str(out / "style.safetensors"), style[1])
+    sink = pa.BufferOutputStream()
+    pq.write_table(metrics, sink)
+    storage.write_bytes(str(out / "metrics.parquet"), sink.getvalue().to_pybytes())
+    storage.write_bytes(str(out / "config.yaml"), b"steps: 60\n")
+    style[0].write_bytes(encoded((41, 41)))
+    assert load_training_report(storage, str(out)).style.picture is None
+    style[0].unlink()
+    assert load_training_report(storage, str(out)).style.picture is None
+
+
+def test_a_bulk_run(tmp_path, style, manifest_rows, encoded):
+    layout, storage = RunLayout(out=str(tmp_path / "out"), run_id="run-1"), Storage()
+    save_style_model(storage, layout.model_uri("waves"), style[1])
+    storage.write_bytes(layout.config_uri, b"strength: 0.5\n")
+    locations = {"source_uri": str(tmp_path / "a.png"), "output_uri": str(tmp_path / "b.png")}
+    for location in locations.values():
+        storage.write_bytes(location, encoded())
+    rows = manifest_rows({"key": "a.png", **locations}, {"status": "failed", "error_type": "Cut", "error": "short"})
+    for shard in (0, 1):
+        storage.create_bytes(layout.part_uri(shard), to_parquet(rows.slice(shard, 1)))
+    with pytest.raises(ConfigError):
+        load_bulk_report(storage, layout)
+    success = Success(
+        run_id="run-1",
+        input=str(tmp_path),
+        fingerprint="cd" * 32,
+        parent_run_id=None,
+        schema_version=SCHEMA_VERSION,
+        styles=[{"name": "waves", "version": "v1", "model_sha256": "ab" * 32}],
+        num_sources=2,
+        counts={"ok": 1, "failed": 1},
+        parts=[committed_part(storage, layout, shard) for shard in (0, 1)],
+        finished_at="2026-03-01T12:00:00+00:00",
+    )
+    assert write_success(storage, layout, success)
+    report = load_bulk_report(storage, layout, facts={"peak memory": "1 GiB"})
+    assert report.summary.statuses == {"ok": 1, "failed": 1}
+    assert [pair.name for pair in report.pairs] == ["a.png"]
+    assert report.styles[0].picture is not None
+    assert report.details.config == {"strength": 0.5}
+    assert report.details.facts["fingerprint"] == "cd" * 32
+    assert report.details.facts["peak memory"] == "1 GiB"
 
 
 def test_a_bulk_page_shows_the_images_that_can_be_read(tmp_path, manifest_rows, encoded, caplog):

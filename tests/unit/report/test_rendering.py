@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-import stylemill.report.rendering as wording
+from stylemill.report import rendering
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ import stylemill.report.rendering as wording
     ],
 )  # fmt: skip
 def test_number(value, text):
-    assert wording.number(value) == text
+    assert rendering.number(value) == text
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_number(value, text):
     ],
 )  # fmt: skip
 def test_duration(seconds, text):
-    assert wording.duration(seconds) == text
+    assert rendering.duration(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_duration(seconds, text):
     [(0, "0 bytes"), (1023, "1,023 bytes"), (1024, "1.0 KiB"), (5 * 2**30, "5.0 GiB"), (2**50, "1,024 TiB")],
 )
 def test_size(num_bytes, text):
-    assert wording.size(num_bytes) == text
+    assert rendering.size(num_bytes) == text
 
 
 @pytest.mark.parametrize(
@@ -50,12 +50,12 @@ def test_size(num_bytes, text):
     ],
 )
 def test_every_character_of_a_name_can_be_seen(name, shown):
-    assert wording.visible(name) == shown
-    wording.visible(name).encode("utf-8")
+    assert rendering.visible(name) == shown
+    rendering.visible(name).encode("utf-8")
 
 
 def test_a_long_name_keeps_its_beginning_and_its_suffix():
-    shown = wording.visible("folder/" + "x" * 1000 + ".jpeg", limit=60)
+    shown = rendering.visible("folder/" + "x" * 1000 + ".jpeg", limit=60)
     assert len(shown) <= 60
     assert shown.startswith("folder/x")
     assert shown.endswith("x.jpeg")
@@ -63,4 +63,4 @@ def test_a_long_name_keeps_its_beginning_and_its_suffix():
 
 def test_credentials_in_a_location_are_removed():
     text = "endpoint: https://key:s3cr3t@store:9000/a and s3://bucket/x@y"
-    assert wording.redacted(text) == "endpoint: https://***@store:9000/a and s3://bucket/x@y"
+    assert rendering.redacted(text) == "endpoint: https://***@store:9000/a and s3://bucket/x@y"

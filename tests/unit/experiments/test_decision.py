@@ -1,3 +1,5 @@
+"""Verdicts on two styles, by metrics and by votes."""
+
 from __future__ import annotations
 
 import json
@@ -5,40 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from stylemill.cli.main import main
 from stylemill.errors import ConfigError
-from stylemill.evaluation.config import METRICS
-from stylemill.evaluation.schema import EVALUATION_SCHEMA
 from stylemill.experiments.config import Rule
 from stylemill.experiments.decision import Comparison, compare
-from stylemill.experiments.live_split import assign, compare_live
-from stylemill.experiments.ranking import bradley_terry
-from stylemill.manifest.schema import make_table, to_parquet
+from stylemill.manifest.schema import to_parquet
+from tests.unit.experiments.tables import losses, measured, table_of
 
 RULE = Rule(resamples=999)
-
-
-def measured(model: str, values: Any, *, judge: str = "j", start: int = 0, **columns: Any) -> list[dict[str, Any]]:
-    fixed = {"model": model, "model_sha256": "0", "uri": "u", "stratum": "", "status": "ok", "judge": judge}
-    metrics = dict.fromkeys(METRICS, 1.0)
-    return [
-        {**fixed, **metrics, "key": f"{number:03d}.jpg", "total_loss": float(value)}
-        | {name: float(column[number - start]) for name, column in columns.items()}
-        for number, value in enumerate(values, start)
-    ]
-
-
-def table_of(*rows: list[dict[str, Any]]) -> pa.Table:
-    return make_table([row for some in rows for row in some], EVALUATION_SCHEMA)
-
-
-def losses(num: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    image = rng.uniform(1, 2, num)
-    return image, image + rng.normal(0, 0.05, num)
 
 
 def decide(old: Any, new: Any, rule: Rule, **options: Any) -> Comparison:
@@ -122,9 +100,9 @@ def test_votes_enter_and_the_image_is_the_unit():
 @pytest.mark.parametrize(
     ("votes", "message"),
     [
-        ([vote("ann", "999.jpg", "old")], "ann about 999.jpg.*pictures that the evaluation does not hold"),
-        ([vote("ann", "001.jpg", "old", ("other", "old"))], "pictures that the evaluation does not hold"),
-        ([vote("ann", "001.jpg", "old"), vote("ann", "001.jpg", "new")], "ann about 001.jpg.*stands there twice"),
+        ([vote("ann", "999.jpg", "old")], "ann about 999.jpg.*pictures that are not in the evaluation"),
+        ([vote("ann", "001.jpg", "old", ("other", "old"))], "pictures that are not in the evaluation"),
+        ([vote("ann", "001.jpg", "old"), vote("ann", "001.jpg", "new")], "ann about 001.jpg.*given twice"),
         ([vote("ann", "001.jpg", "neither")], "is preferred but not one of"),
     ],
 )
@@ -148,7 +126,7 @@ def test_runs_without_a_common_image_are_refused():
         )
 
 
-def test_a_sequential_rule_decides_early_or_goes_on():
+def test_a_sequential_rule_decides_early_or_continues():
     old, new = losses(40)
     rule = Rule(sequential=True, minimal_effect=0.001, resamples=999)
     early = compare(
@@ -156,52 +134,9 @@ def test_a_sequential_rule_decides_early_or_goes_on():
     )
     assert early.decision == "candidate" and early.sample_size < early.num_needed
     going = decide(old, new, rule)
-    assert going.decision == "undecided" and "one may go on" in going.reason
+    assert going.decision == "undecided" and "more images may be added" in going.reason
     plain = decide(old, new, RULE)
     assert going.interval[1] - going.interval[0] > plain.interval[1] - plain.interval[0]
-
-
-def test_candidates_that_never_lose_still_get_finite_strengths():
-    strengths, covariance, was_regularized = bradley_terry(np.array([[0, 5, 4], [0, 0, 3], [0, 2, 0]], dtype=float))
-    assert was_regularized and strengths[0] > strengths[1] > strengths[2]
-    assert np.isfinite(covariance).all()
-
-
-def live(champion: tuple[int, int], candidate: tuple[int, int]) -> list[dict[str, Any]]:
-    sides = (("champion", *champion), ("candidate", *candidate))
-    return [
-        {"unit": f"{side}-{number}", "variant": side, "success": number < wins}
-        for side, wins, total in sides
-        for number in range(total)
-    ]
-
-
-@pytest.mark.parametrize(
-    ("rows", "decision"),
-    [
-        (live((400, 2000), (500, 2010)), "candidate"),
-        (live((400, 2000), (405, 2010)), "undecided"),
-        (live((40, 200), (50, 201)), "too_few"),
-        (live((400, 2000), (600, 2300)), "invalid"),
-    ],
-)
-def test_a_live_split(rows: list, decision: str):
-    found = compare_live(rows, alpha=0.05, power=0.8, minimal_effect=0.04)
-    assert found.decision == decision
-
-
-def test_units_that_saw_both_or_came_twice_or_were_not_assigned_are_refused():
-    rule: dict[str, Any] = {"alpha": 0.05, "power": 0.8, "minimal_effect": 0.1}
-    row = {"unit": "u", "variant": "champion", "success": True}
-    with pytest.raises(ConfigError, match="saw both styles"):
-        compare_live([row, row | {"variant": "candidate"}], **rule)
-    with pytest.raises(ConfigError, match="more than one row"):
-        compare_live([row, row], **rule)
-    other = "candidate" if assign("u", experiment="e") == "champion" else "champion"
-    with pytest.raises(ConfigError, match="did not assign"):
-        compare_live([row | {"variant": other}], experiment="e", **rule)
-    with pytest.raises(ConfigError, match="has no units"):
-        compare_live([row], **rule)
 
 
 def test_the_verb_writes_a_verdict_for_machines_and_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -13,13 +13,13 @@ from PIL import Image
 from stylemill.experiments.ballot import BallotBox, make_questions, read_votes
 from stylemill.experiments.vote_server import VoteServer
 from stylemill.storage import Storage
-from tests.unit.evaluation.chromium import CHROMIUM, Chromium
-from tests.unit.evaluation.test_votes import MODELS, measured
+from tests.integration.chromium import CHROMIUM, Chromium
+from tests.unit.experiments.tables import MODELS, measured_pictures
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 def test_a_person_votes_with_the_keyboard(tmp_path: Path):
-    box = BallotBox(Storage(), str(tmp_path / "out"), make_questions(measured(tmp_path)))
+    box = BallotBox(Storage(), str(tmp_path / "out"), make_questions(measured_pictures(tmp_path)))
     server = VoteServer(Storage(), box, host="127.0.0.1", port=0)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
