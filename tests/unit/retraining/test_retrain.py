@@ -83,7 +83,7 @@ def test_rollbacks_from_before_the_first_firing_get_no_outcome(config: RetrainCo
     for number in (1, 2):
         grow(config, number)
         trainer.version = f"v{number}"
-        fire(config, trainer)
+        fire(config, trainer, num_images=2)
     assert [outcome.firing.startswith("rollback") for outcome in load_outcomes(Storage(), config.out)] == [False] * 2
 
 
@@ -91,7 +91,7 @@ def test_from_scratch_and_under_a_name_of_its_own(config: RetrainConfig, trainer
     fire(config, trainer, firing="monday")
     grow(config, 1)
     trainer.version = "second"
-    outcome = fire(config, trainer, firing="tuesday", start="scratch").outcome
+    outcome = fire(config, trainer, firing="tuesday", start="scratch", num_images=2).outcome
     assert outcome is not None and outcome.firing == "tuesday" and trainer.warm_starts == [None, None]
     assert Path(config.out, "outcomes", "tuesday.json").exists()
     grow(config, 2)
@@ -153,7 +153,7 @@ def test_a_model_that_gives_nan_is_not_promoted(config: RetrainConfig, trainer: 
     grow(config, 1)
     trainer.version, trainer.noise = "overflowing", 1e38
     with pytest.raises(ConfigError, match="not finite"):
-        fire(config, trainer)
+        fire(config, trainer, num_images=2)
     assert champion(config) == "first"
 
 
