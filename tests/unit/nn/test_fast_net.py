@@ -84,6 +84,7 @@ def test_one_pixel_of_another_colour_is_painted_as_any_image():
 
 
 @pytest.mark.parametrize("precision", ["float32", "auto"])
+@pytest.mark.usefixtures("two_torch_threads")
 def test_bytes_do_not_depend_on_threads_or_batching(precision):
     images = np.stack([drawn_image(66, 91, seed) for seed in range(3)])
     alone = fast_net(0.5, precision=precision, num_threads=1)
@@ -94,8 +95,10 @@ def test_bytes_do_not_depend_on_threads_or_batching(precision):
         assert fast.stylize(images[2]).tobytes() == wanted[2]
 
 
+@pytest.mark.usefixtures("two_torch_threads")
 def test_the_number_of_torch_threads_is_left_as_it_was():
     before = torch.get_num_threads()
+    assert before == 2
     for threads in (1, 2):
         FastNet(seeded_net(), precision="float32", num_threads=threads).stylize(drawn_image(20, 20))
         assert torch.get_num_threads() == before

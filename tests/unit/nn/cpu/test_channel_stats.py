@@ -13,9 +13,17 @@ def channels_last(values_HWC, dtype=torch.float32):
     return torch.from_numpy(values_HWC).to(dtype).permute(2, 0, 1)[None]
 
 
+@pytest.fixture(params=[1, 2])
+def torch_threads(request):
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(1)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(("offset", "tolerance"), [(0.0, 1e-6), (3.0, 1e-5), (50.0, 2e-3)])
-def test_sums_of_pieces_give_the_statistics_of_the_whole_map(dtype, offset, tolerance):
+def test_sums_of_pieces_give_the_statistics_of_the_whole_map(dtype, offset, tolerance, torch_threads):
+    """With one thread, as the engine runs it, a float32 sum has twice the terms."""
     values_HWC = np.random.default_rng(0).normal(offset, 1.0, (300, 200, 5)).astype(np.float32)
     whole_NCHW = channels_last(values_HWC, dtype)
     accumulator = StatisticsAccumulator()
@@ -26,7 +34,7 @@ def test_sums_of_pieces_give_the_statistics_of_the_whole_map(dtype, offset, tole
     mean_C, variance_C = astuple(accumulator.statistics())
     assert accumulator.count == 60_000
     assert torch.allclose(mean_C.double(), exact.mean((0, 2, 3)), rtol=1e-6, atol=1e-6)
-    assert torch.allclose(variance_C.double(), exact.var((0, 2, 3), unbiased=False), rtol=tolerance)
+    assert torch.allclose(variance_C.double(), exact.var((0, 2, 3), unbiased=False), rtol=tolerance * 2 / torch_threads)
 
 
 def test_no_digits_are_lost_over_a_hundred_million_pixels():

@@ -36,6 +36,7 @@ def test_tiled_equals_whole(width, size, upsampling):
 
 
 @pytest.mark.parametrize("precision", ["float32", "auto"])
+@pytest.mark.usefixtures("two_torch_threads")
 def test_bytes_do_not_depend_on_threads_or_on_where_the_maps_are_stored(precision):
     image_HWC = smooth_image(75, 50)
     wanted = None
