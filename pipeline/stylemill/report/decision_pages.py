@@ -6,7 +6,7 @@ The vote page, unlike all other pages, talks to the server that sent it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from stylemill.report.pictures import Picture
@@ -76,7 +76,6 @@ class RetrainingReport:
     decisions: Sequence[DecisionCard]
     """Decisions, oldest first."""
     registry: str
-    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 def render_retraining_report(report: RetrainingReport) -> str:

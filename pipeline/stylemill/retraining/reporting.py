@@ -12,7 +12,6 @@ import random
 import time
 import urllib.error
 import urllib.request
-from collections import Counter
 
 from stylemill.errors import ObjectNotFound
 from stylemill.evaluation.schema import model_label, read_measurements
@@ -51,7 +50,6 @@ def write_retraining_page(storage: Storage, config: RetrainConfig, registry: str
         champion=outcomes[-1].champion if outcomes else None,
         decisions=[_card(storage, out, outcome) for outcome in outcomes[-MAX_DECISIONS:]],
         registry=registry,
-        counts=Counter(outcome.decision for outcome in outcomes),
     )
     uri = join(out, "report", "index.html")
     storage.write_bytes(uri, render_retraining_report(report).encode())

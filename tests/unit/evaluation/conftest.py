@@ -35,12 +35,20 @@ def judge(style_image: Path) -> Judge:
     return load_judge(Storage(), JudgeConfig(style_size_px=96), style_image=str(style_image))
 
 
-def evaluation_config(tmp_path: Path, style_image: Path, models: tuple[Path, ...], **changes: object) -> EvaluateConfig:
+def evaluation_config(
+    tmp_path: Path,
+    style_image: Path,
+    models: tuple[Path, ...],
+    *,
+    image_px: tuple[int, int] = (90, 120),
+    **changes: object,
+) -> EvaluateConfig:
+    """Draw three images of (height, width) ``image_px`` and return settings that measure models on them."""
     content = tmp_path / "content"
     for number in range(3):
         path = content / "ab"[number % 2] / f"{number}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(image_bytes(90, 120, seed=number))
+        path.write_bytes(image_bytes(*image_px, seed=number))
     return EvaluateConfig(
         model=tuple(map(str, models)),
         content=str(content),

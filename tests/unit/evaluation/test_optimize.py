@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -79,8 +78,9 @@ def test_the_yardstick_reads_the_first_iteration_that_is_as_good():
 
 
 def test_the_yardstick_is_on_the_page(tmp_path: Path, style_image: Path, style_file: Path):
-    config = evaluation_config(tmp_path, style_image, (style_file,), yardstick_images=1, yardstick_iterations=50)
-    storage, config = Storage(), replace(config, size_px=64, num_images=2)
+    changes = {"yardstick_images": 1, "yardstick_iterations": 50, "num_images": 2}
+    config = evaluation_config(tmp_path, style_image, (style_file,), image_px=(64, 64), **changes)
+    storage = Storage()
     prepared = prepare(storage, config)
     table = evaluate(storage, prepared)
     (result,) = measure_yardstick(storage, prepared, table, lambda text: None)
