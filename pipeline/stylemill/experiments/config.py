@@ -88,7 +88,7 @@ class CompareConfig:
     """Share of units that the live split assigns to the candidate."""
 
     out: str | None = None
-    """Where comparison.json, report/ and these settings (compare.yaml) go; nothing is written without it."""
+    """Output location: comparison.json, report/, and these settings as compare.yaml; by default nothing is written."""
 
     rule: Rule = inline(Rule)  # noqa: RUF009 (returns a field, as field() does)
 
