@@ -1,4 +1,5 @@
-# make setup | demo | demo-retrain | test | faults | soak | lint | clean; every target installs what it needs, once.
+# make setup | demo | demo-retrain | test | unit | faults | soak | lint | format | clean
+# Every target installs what it needs, once.
 PYTHON ?= python3
 VENV := .venv
 S3_VENV := .venv-s3
@@ -13,12 +14,12 @@ export RAY_AUTH_MODE ?= disabled
 setup: $(VENV)/.installed $(S3_VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "stylemill needs Python 3.11 or newer; say make PYTHON=/path/to/python3.11")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "stylemill needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[demo,dev]'
 	@touch $@
 
-# A real S3 service for the tests, apart from the project's own packages.
+# A real S3 service for the tests, with packages of its own.
 $(S3_VENV)/.installed: tests/tools/constraints-s3.txt
 	test -x $(S3_VENV)/bin/python || $(PYTHON) -m venv $(S3_VENV)
 	$(S3_VENV)/bin/python -m pip install $(PIP_FLAGS) -c $< swift
@@ -31,13 +32,14 @@ demo: $(VENV)/.installed
 demo-retrain: $(VENV)/.installed
 	$(BIN)/stylemill demo-retrain --out $(if $(filter-out demo-out,$(OUT)),$(OUT),demo-out-retrain)
 
-test: setup
-	$(BIN)/python -m pytest -m 'not slow'
+# Unit tests in two processes, then everything that runs Ray, in one.
+test: setup unit
+	$(BIN)/python -m pytest -m 'not slow' --ignore tests/unit --ignore tests/infra
 
 unit: $(VENV)/.installed
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow' tests/unit tests/infra
 
-# The whole matrices; make faults FAULTS='-m slow' leaves out what make test runs of them.
+# The full matrices; make faults FAULTS='-m slow' leaves out what make test runs of them.
 FAULTS ?= -m 'slow or smoke'
 faults: setup
 	$(BIN)/python -m pytest $(FAULTS)
@@ -58,4 +60,4 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(S3_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) $(S3_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info pipeline/*.egg-info
