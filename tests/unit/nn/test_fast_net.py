@@ -63,7 +63,7 @@ def test_an_image_of_one_colour_becomes_one_colour_in_bfloat16(width, upsampling
 
 
 @pytest.mark.parametrize("upsampling", ["transposed", "shuffle"])
-def test_what_makes_a_pattern_of_one_colour_makes_it_in_bfloat16_too(upsampling):
+def test_networks_that_turn_one_colour_into_a_pattern_do_so_in_bfloat16_too(upsampling):
     net = seeded_net(0.5, upsampling)
     with torch.no_grad():  # as training does: fresh sub-pixel kernels are all alike
         for block in (net.up1, net.up2):

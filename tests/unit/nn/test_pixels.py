@@ -40,7 +40,7 @@ def test_an_image_that_fits_is_not_copied():
     ],
     ids=["grey", "alpha", "float", "empty"],
 )
-def test_what_is_no_rgb_image_is_refused_with_its_shape(array):
+def test_other_arrays_than_rgb_images_are_refused_with_their_shape(array):
     with pytest.raises(ValueError, match="image"):
         pad_to_network(array)
 

@@ -178,7 +178,7 @@ def test_channels_last_memory_stays_as_it_is():
     assert values.grad.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_what_is_not_finite_stays_so_and_stays_in_its_image():
+def test_values_that_are_not_finite_remain_so_and_affect_only_their_image():
     values = drawn_features(torch.float32).detach().clone(memory_format=torch.channels_last)
     values[1, 4, 2, 2] = float("nan")
     result = instance_norm(values, drawn_norm())

@@ -162,11 +162,16 @@ class InterpolatedSource:
         """Interpolate rows from the low-resolution rows that they need."""
         low_first = max(0, first // 2 - INTERPOLATION_REACH_PX)
         low_last = min(self._source.height, -(-last // 2) + INTERPOLATION_REACH_PX)
-        low = _PartialMap(low_first, low_last, self._source, self._dtype)
-        self._source.write_rows(low, low_first, low_last)
-        high_NCHW = F.interpolate(low.all_NCHW(), scale_factor=2, mode=self._mode, align_corners=False)
+        low_NCHW = self._low_rows(low_first, low_last)
+        high_NCHW = F.interpolate(low_NCHW, scale_factor=2, mode=self._mode, align_corners=False)
         high_HWC = high_NCHW.permute(0, 2, 3, 1)[0]
         target.rows(first, last).copy_(high_HWC[first - 2 * low_first : last - 2 * low_first])
+
+    def _low_rows(self, first: int, last: int) -> Tensor:
+        """Return the (1, C, n, W) low-resolution rows ``range(first, last)``."""
+        low = _PartialMap(first, last, self._source, self._dtype)
+        self._source.write_rows(low, first, last)
+        return low.all_NCHW()
 
 
 class _PartialMap(PaddedMap):

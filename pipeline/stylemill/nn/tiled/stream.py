@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from stylemill.nn.cpu.channel_stats import ChannelStatistics
 from stylemill.nn.cpu.folding import PaddingMode
 from stylemill.nn.cpu.layers import Layer
 from stylemill.nn.cpu.padded_map import fill_sides
-from stylemill.nn.cpu.sources import INTERPOLATION_REACH_PX, RowStore, Source, finish_rows
+from stylemill.nn.cpu.sources import InterpolatedSource, RowStore, Source, finish_rows
 from stylemill.nn.cpu.whole_image import unfold_columns
 
 
@@ -152,28 +151,12 @@ class LayerStream:
             finish_rows(normal_NCHW, norm.relu, None, target.rows(first + phase, last, self.step))
 
 
-class InterpolatedStream:
-    """Another source at twice the size, bilinear or bicubic, from top to bottom.
-
-    Args:
-        source: the map at low resolution.
-        mode: an interpolation mode of torch; half-pixel centres, clamped at the borders.
-        dtype: of the map.
-    """
-
-    step = 2
+class InterpolatedStream(InterpolatedSource):
+    """An ``InterpolatedSource`` that is read from top to bottom and keeps the low-resolution rows that calls share."""
 
     def __init__(self, source: Source, mode: str, dtype: torch.dtype) -> None:
-        self.height, self.width, self.channels = source.height * 2, source.width * 2, source.channels
-        self._low = RowWindow(source, 0, "reflect", dtype)
-        self._mode = mode
+        super().__init__(source, mode, dtype)
+        self._window = RowWindow(source, 0, "reflect", dtype)
 
-    def write_rows(self, target: RowStore, first: int, last: int) -> None:
-        """Interpolate rows from the low-resolution rows that they need."""
-        low_height = self._low.source.height
-        low_first = max(0, first // 2 - INTERPOLATION_REACH_PX)
-        low_last = min(low_height, -(-last // 2) + INTERPOLATION_REACH_PX)
-        low_NCHW = self._low.window(low_first, low_last - low_first)
-        high_NCHW = F.interpolate(low_NCHW, scale_factor=2, mode=self._mode, align_corners=False)
-        high_HWC = high_NCHW.permute(0, 2, 3, 1)[0]
-        target.rows(first, last).copy_(high_HWC[first - 2 * low_first : last - 2 * low_first])
+    def _low_rows(self, first: int, last: int) -> Tensor:
+        return self._window.window(first, last - first)

@@ -144,7 +144,7 @@ def test_a_reduced_thumbnail_is_near_the_whole_image():
     assert quick_HWC.shape == image_HWC.shape and 0 < difference.mean() < 12
 
 
-def test_what_is_no_image_is_refused():
+def test_other_arrays_than_images_are_refused():
     with pytest.raises(ValueError, match="image"):
         stylize_tiled(fast_net(0.05), np.zeros((8, 8), np.uint8), max_memory_bytes=PLENTY)
 
