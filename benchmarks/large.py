@@ -1,4 +1,4 @@
-"""Large images: peak memory and seconds per megapixel, whole against tiled and tiled by a thumbnail's statistics.
+"""Large images: peak memory and seconds per megapixel, whole against tiled.
 
     python benchmarks/large.py [--megapixels 1 10 30 100] [--max-memory-gib 5] [--precision auto] [--threads 1]
                                [--photo FILE] [--model FILE] [--scratch-dir DIR] [--crop OUT.png] [--whole-up-to 30]
@@ -25,10 +25,10 @@ from PIL import Image
 
 from stylemill.nn.fast_net import FastNet
 from stylemill.nn.memory import tiled_peak_bytes, whole_bytes
-from stylemill.nn.tiled import stylize_by_thumbnail, stylize_tiled
+from stylemill.nn.tiled import stylize_tiled
 
 Image.MAX_IMAGE_PIXELS = None
-CASES = ("whole", "tiled", "thumbnail")
+CASES = ("whole", "tiled")
 
 
 def photo_of(path: str | None, megapixels: float) -> np.ndarray:
@@ -66,8 +66,7 @@ def one_case(options: argparse.Namespace) -> None:
         estimate_bytes = whole_bytes(size_px, fast.architecture, fast.precision)
     else:
         limit_bytes = int(options.max_memory_gib * 2**30)
-        paint = stylize_tiled if options.case == "tiled" else stylize_by_thumbnail
-        painted_HWC = paint(fast, image_HWC, max_memory_bytes=limit_bytes, scratch_dir=options.scratch_dir)
+        painted_HWC = stylize_tiled(fast, image_HWC, max_memory_bytes=limit_bytes, scratch_dir=options.scratch_dir)
         estimate_bytes = tiled_peak_bytes(size_px, fast.architecture, fast.precision, max_memory_bytes=limit_bytes)
     wall_s, cpu_s = time.perf_counter() - wall_s, time.process_time() - cpu_s
     peak = peak_bytes()

@@ -76,9 +76,6 @@ class StylizeConfig:
     max_memory: str = "2GiB"
     """Memory that one actor may use; larger images are painted in tiles, with the same result."""
 
-    tiles: Literal["exact", "thumbnail"] = "exact"
-    """Painting in tiles: same result as the whole image (exact), or faster and nearly the same (thumbnail)."""
-
     num_actors: int | None = None
     """Number of painting actors; defaults to one per CPU (or GPU) of the cluster, if memory allows."""
 

@@ -32,7 +32,6 @@ _BYTE_FIELDS = (
     "precision",
     "device",
     "max_memory",
-    "tiles",
     "max_pixels",
     "animation",
     "format",
@@ -84,7 +83,8 @@ def byte_settings(config: StylizeConfig) -> dict[str, Any]:
     settings = {name: tree[name] for name in _BYTE_FIELDS}
     if config.gpu_decode:  # left out when off, so that it does not change other fingerprints
         settings["gpu_decode"] = True
-    return {**settings, "max_memory": config.max_memory_bytes, "engine": ENGINE_VERSION}
+    # Tiles give the result of the whole image. The entry is a constant that every fingerprint contains.
+    return {**settings, "max_memory": config.max_memory_bytes, "tiles": "exact", "engine": ENGINE_VERSION}
 
 
 def identify(config: StylizeConfig, source_root: str, out: str, models: Sequence[tuple[str, str, str]]) -> RunIdentity:

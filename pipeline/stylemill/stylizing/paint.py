@@ -23,7 +23,7 @@ from stylemill.manifest.layout import RunLayout
 from stylemill.nn.fast_net import FastNet, PendingBatch
 from stylemill.nn.memory import choose_forward
 from stylemill.nn.precision import resolve_precision
-from stylemill.nn.tiled import stylize_by_thumbnail, stylize_tiled
+from stylemill.nn.tiled import stylize_tiled
 from stylemill.storage import Storage
 from stylemill.style_model import load_style_model
 from stylemill.stylizing.config import StylizeConfig
@@ -245,7 +245,10 @@ class Painter:
                 return [self._result(frame, net.stylize) for frame in frames], "whole"
             except torch.OutOfMemoryError:
                 log.debug("an image does not fit the GPU and is painted on the CPU")
-        in_tiles = _in_tiles(net, self._config)
+
+        def in_tiles(image_HWC: Image) -> Image:
+            return stylize_tiled(net, image_HWC, max_memory_bytes=self._config.max_memory_bytes)
+
         return [self._result(frame, in_tiles) for frame in frames], "tiled"
 
     def _choose_forward(self, size_px: tuple[int, ...], net: FastNet) -> str:
@@ -264,11 +267,6 @@ class Painter:
         if not self._controls.needs_network:
             return source_HWC
         return self._controls.finish(source_HWC, stylize(self._controls.scale_to_network(source_HWC)))
-
-
-def _in_tiles(net: FastNet, config: StylizeConfig) -> Stylize:
-    paint = stylize_tiled if config.tiles == "exact" else stylize_by_thumbnail
-    return lambda image_HWC: paint(net, image_HWC, max_memory_bytes=config.max_memory_bytes)
 
 
 def _out_of_memory(sample: Sample) -> ImageError:

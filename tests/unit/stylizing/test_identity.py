@@ -17,7 +17,6 @@ CHANGES_BYTES = {
     "strength": 0.5,
     "preserve_color": True,
     "max_size_px": 100,
-    "tiles": "thumbnail",
     "texture_scale": 2.0,
     "precision": "float32",
     "device": "cuda",

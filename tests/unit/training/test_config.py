@@ -94,7 +94,9 @@ def test_file_and_flags_override_a_preset(capsys, tmp_path):
 
 def test_an_unknown_preset_is_refused_with_the_known_ones(capsys):
     assert main(["train", *NEEDED, "--preset", "slow"]) == WRONG_USE
-    assert capsys.readouterr().err == "stylemill: preset='slow': is not a preset; use one of " + ", ".join(PRESETS) + "\n"
+    assert (
+        capsys.readouterr().err == "stylemill: preset='slow': is not a preset; use one of " + ", ".join(PRESETS) + "\n"
+    )
 
 
 def test_help_names_each_preset_and_its_values(capsys):

@@ -1,5 +1,5 @@
 """Forward passes over images that do not fit into memory, without visible seams."""
 
-from stylemill.nn.tiled.stylize import stylize_by_thumbnail, stylize_tiled
+from stylemill.nn.tiled.stylize import stylize_tiled
 
-__all__ = ["stylize_by_thumbnail", "stylize_tiled"]
+__all__ = ["stylize_tiled"]

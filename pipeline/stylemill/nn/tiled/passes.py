@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -64,18 +64,10 @@ class PassRunner:
         threads: each computes a contiguous range of bands with its own instance of the chain.
         dtype: of the features.
         band_bytes: see ``BAND_BYTES``.
-        known: statistics of the layers in the order of the network; empty if they have to be computed.
     """
 
-    def __init__(
-        self,
-        threads: ThreadTeam,
-        dtype: torch.dtype,
-        band_bytes: int = BAND_BYTES,
-        known: Sequence[ChannelStatistics] = (),
-    ) -> None:
+    def __init__(self, threads: ThreadTeam, dtype: torch.dtype, band_bytes: int = BAND_BYTES) -> None:
         self._threads, self._dtype, self._band_bytes = threads, dtype, band_bytes
-        self._known = list(known)
 
     def rows_per_band(self, chain: Chain, width: int) -> int:
         """Return the phase rows per band of the last layer, whose output is ``width`` wide."""
@@ -102,21 +94,20 @@ class PassRunner:
         norm = chain.last.norm
         if norm is None:
             raise ValueError("this layer has no norm")
-        known = self._known.pop(0) if self._known else norm.fixed
-        if known is not None and store is None:
-            return known
+        if norm.fixed is not None and store is None:
+            return norm.fixed
         parts: list[StatisticsAccumulator] = [StatisticsAccumulator() for _ in range(self._num_bands(chain, size))]
 
         def consume(band: int, first: int, raws: list[Tensor]) -> None:
             for raw_NCHW in raws:
-                if known is None:
+                if norm.fixed is None:
                     parts[band].add(sum_channels(raw_NCHW))
                 if store is not None:
                     store.write(first, raw_NCHW.permute(0, 2, 3, 1)[0])
 
         self.run(chain, source_of, size, consume)
-        if known is not None:
-            return known
+        if norm.fixed is not None:
+            return norm.fixed
         accumulator = StatisticsAccumulator()
         accumulator.merge(parts)
         return norm.pool(accumulator.statistics())

@@ -14,7 +14,7 @@ arithmetic is that of the whole image.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -68,48 +68,6 @@ def stylize_tiled(
     return _paint(fast_net, image_HWC, np.uint8, max_memory_bytes, scratch_dir, band_bytes)
 
 
-def stylize_by_thumbnail(
-    fast_net: FastNet,
-    image_HWC: NDArray[np.uint8],
-    *,
-    max_memory_bytes: int,
-    scratch_dir: str | Path | None = None,
-    thumbnail_px: int = 1024,
-) -> NDArray[np.uint8]:
-    """Repaint an image of any size with the statistics of a reduced copy: faster, with a slightly different result.
-
-    No pass is needed for statistics, so every layer runs once. Contrast and colour shift slightly, because the
-    reduced copy has other textures; there is still no seam.
-
-    Args:
-        fast_net: the network, on a CPU.
-        image_HWC: (H, W, 3) uint8.
-        max_memory_bytes: as for ``stylize_tiled``.
-        scratch_dir: as for ``stylize_tiled``.
-        thumbnail_px: longer side of the reduced image; each of its pixels is the mean of those it covers.
-    Returns:
-        (H, W, 3) uint8.
-    Raises:
-        ImageError: ``ScratchFull``.
-        ValueError: not a non-empty (H, W, 3) uint8 array.
-    """
-    check_image(image_HWC)
-    step = -(-max(image_HWC.shape[:2]) // thumbnail_px)
-    known = fast_net.statistics(_reduced(image_HWC, step))
-    return _paint(fast_net, image_HWC, np.uint8, max_memory_bytes, scratch_dir, BAND_BYTES, known)
-
-
-def _reduced(image_HWC: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
-    """Average blocks of ``step`` x ``step`` pixels, row by row; incomplete blocks at the edges are dropped."""
-    step = min(step, *image_HWC.shape[:2])
-    height, width = (side // step for side in image_HWC.shape[:2])
-    reduced_HWC = np.empty((height, width, 3), np.uint8)
-    for row in range(height):
-        block = image_HWC[row * step : (row + 1) * step, : width * step]
-        reduced_HWC[row] = block.reshape(step, width, step, 3).mean(axis=(0, 2)).round()
-    return reduced_HWC
-
-
 def tiled_values(
     fast_net: FastNet, image_HWC: NDArray[np.uint8], *, max_memory_bytes: int, band_bytes: int = BAND_BYTES
 ) -> NDArray[np.float32]:
@@ -124,14 +82,13 @@ def _paint(
     max_memory_bytes: int,
     scratch_dir: str | Path | None,
     band_bytes: int,
-    known: Sequence[ChannelStatistics] = (),
 ) -> NDArray:
     check_image(image_HWC)
     if fast_net.flat_painter and (flat_HWC := fast_net.flat_painter.paint(image_HWC, dtype)) is not None:
         return flat_HWC
     plan = plan_tiled(image_HWC.shape[:2], fast_net.architecture, fast_net.precision, max_memory_bytes=max_memory_bytes)
     with torch.inference_mode(), _planes(plan, fast_net.layers, image_HWC.shape[:2], scratch_dir) as planes:
-        runner = PassRunner(fast_net.threads, fast_net.layers.dtype, band_bytes, known)
+        runner = PassRunner(fast_net.threads, fast_net.layers.dtype, band_bytes)
         return _TiledPass(fast_net.layers, runner, image_HWC, planes).run(dtype)
 
 

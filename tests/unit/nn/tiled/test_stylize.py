@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stylemill.nn.tiled import stylize_by_thumbnail, stylize_tiled
+from stylemill.nn.tiled import stylize_tiled
 from stylemill.nn.tiled.stylize import tiled_values
 from tests.unit.nn.nets import VARIANTS, drawn_image, fast_net, fast_variant, smooth_image
 
@@ -131,19 +131,6 @@ def test_a_kill_in_mid_image_leaves_no_scratch_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_thumbnail_of_full_size_gives_the_whole_image():
-    fast, image_HWC = fast_net(), smooth_image(60, 90)
-    quick_HWC = stylize_by_thumbnail(fast, image_HWC, max_memory_bytes=NOTHING)
-    assert np.abs(quick_HWC.astype(int) - fast.stylize(image_HWC)).max() <= 1
-
-
-def test_a_reduced_thumbnail_is_near_the_whole_image():
-    fast, image_HWC = fast_net(), smooth_image(240, 321)
-    quick_HWC = stylize_by_thumbnail(fast, image_HWC, max_memory_bytes=PLENTY, thumbnail_px=170)
-    difference = np.abs(quick_HWC.astype(int) - fast.stylize(image_HWC))
-    assert quick_HWC.shape == image_HWC.shape and 0 < difference.mean() < 12
-
-
 def test_other_arrays_than_images_are_refused():
     with pytest.raises(ValueError, match="image"):
         stylize_tiled(fast_net(0.05), np.zeros((8, 8), np.uint8), max_memory_bytes=PLENTY)
@@ -154,7 +141,6 @@ def test_an_image_of_one_colour_is_the_same_in_every_form():
     net = fast_net(precision="bfloat16")
     whole_HWC = net.stylize(image_HWC)
     assert np.array_equal(stylize_tiled(net, image_HWC, max_memory_bytes=2 << 30), whole_HWC)
-    assert np.array_equal(stylize_by_thumbnail(net, image_HWC, max_memory_bytes=2 << 30), whole_HWC)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
