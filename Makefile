@@ -37,7 +37,7 @@ test: setup unit
 	$(BIN)/python -m pytest -m 'not slow' --ignore tests/unit --ignore tests/infra
 
 unit: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow' tests/unit tests/infra
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow' tests/unit tests/infra
 
 # The full matrices; make faults FAULTS='-m slow' leaves out what make test runs of them.
 FAULTS ?= -m 'slow or smoke'

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import random
 import re
 import sys
@@ -121,10 +122,18 @@ class FaultProxy:
 
 
 async def serve(upstream: str, mode: str, which: str, seed: int) -> None:
-    """Serve until the process is ended."""
+    """Serve until standard input ends, as it does when the test dies."""
     application = web.Application(client_max_size=2**30)
     proxy = FaultProxy(upstream, mode, which, seed)
-    asyncio.get_running_loop().add_reader(sys.stdin, proxy.go_on.set)
+    ended = asyncio.Event()
+
+    def obey() -> None:
+        if os.read(sys.stdin.fileno(), 4096):
+            proxy.go_on.set()
+        else:
+            ended.set()
+
+    asyncio.get_running_loop().add_reader(sys.stdin, obey)
     application.router.add_route("*", "/{path:.*}", proxy.handle)
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
@@ -133,7 +142,7 @@ async def serve(upstream: str, mode: str, which: str, seed: int) -> None:
     assert site._server is not None
     port = site._server.sockets[0].getsockname()[1]
     print(f"http://127.0.0.1:{port}", flush=True)
-    await asyncio.Event().wait()
+    await ended.wait()
 
 
 if __name__ == "__main__":
