@@ -24,15 +24,13 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.processes import ROOT
+
 START_PATIENCE_S = 300.0
 """Not a measurement: how long a machine may take to appear before the test gives up."""
-PATIENCE_S = 420.0
-"""Nor this: how long a test waits for something that must come."""
 
 
 def can_isolate() -> bool:
@@ -267,15 +265,6 @@ def forwarded(host: str, target_url: str) -> Iterator[str]:
         yield f"{scheme}://{host}:{server.getsockname()[1]}"
     finally:
         server.close()
-
-
-def wait_for(what: str, look: Callable[[], Any]) -> Any:
-    """Return what ``look`` finds as soon as it finds something."""
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not (found := look()):
-        assert time.monotonic() < deadline_s, f"waited in vain for {what}"
-        time.sleep(0.2)
-    return found
 
 
 def free_port() -> int:

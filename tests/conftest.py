@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-ROOT = Path(__file__).parents[1]
+from tests.processes import ROOT, command_line, environment
+
 S3_SERVER = ROOT / "tests" / "tools" / "s3-server"
 
 NO_S3_SERVICE = "needs the S3 service: run `make .venv-s3/.installed` and set SWIFT_VENV to that folder"
@@ -53,14 +54,14 @@ def stylemill() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Return the command line as a function: a process of its own for each call, output captured."""
 
     def run(
-        *arguments: object, cwd: Path | None = None, bound_by_permissions: bool = False, **environment: str
+        *arguments: object, cwd: Path | None = None, bound_by_permissions: bool = False, **variables: str
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             command_line(*arguments),
             capture_output=True,
             text=True,
             cwd=cwd,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            env=environment(**variables),
             preexec_fn=_give_up_overrides if bound_by_permissions and os.geteuid() == 0 else None,
             timeout=420,
             check=False,
@@ -78,7 +79,7 @@ def run_bound_by_permissions() -> Callable[..., subprocess.CompletedProcess[str]
             [sys.executable, "-c", code, *arguments],
             capture_output=True,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env=environment(),
             preexec_fn=_give_up_overrides if os.geteuid() == 0 else None,
             timeout=180,
             check=False,
@@ -139,11 +140,6 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.failed:
         sys.__stderr__.write(f"\n{report.nodeid} failed at {report.when}\n{report.longreprtext}\n")
         sys.__stderr__.flush()
-
-
-def command_line(*arguments: object) -> list[str]:
-    """Return the words of one call of ``stylemill`` in this environment's Python."""
-    return [sys.executable, "-m", "stylemill", *map(str, arguments)]
 
 
 def _give_up_overrides() -> None:

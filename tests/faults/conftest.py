@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import select
-import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -14,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from stylemill.storage import Storage, join
-from tests.conftest import ROOT, command_line
 from tests.drawn import image_bytes
 from tests.faults.outcome import Outcome, outcome_of
-from tests.faults.processes import wait_for
+from tests.processes import Helper, Job, kill_group, start_stylemill, wait_for
 
 NUM_IMAGES = 48
 
@@ -77,58 +73,39 @@ def training_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def start_job() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Return a function that starts ``stylemill`` in a process group of its own; what is left of it is killed."""
-    jobs: list[subprocess.Popen[str]] = []
+def start_job() -> Iterator[Callable[..., Job]]:
+    """Return ``start_stylemill``; what is left of the jobs after the test is killed."""
+    jobs: list[Job] = []
 
-    def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
-        job = subprocess.Popen(
-            command_line(*arguments),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-            start_new_session=True,
-        )
-        jobs.append(job)
-        return job
+    def start(*arguments: object, **environment: str) -> Job:
+        jobs.append(start_stylemill(*arguments, **environment))
+        return jobs[-1]
 
     yield start
     for job in jobs:
         kill_group(job)
 
 
-def kill_group(job: subprocess.Popen[str]) -> None:
-    """SIGKILL a job and every process of its group."""
-    try:
-        os.killpg(job.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    job.wait()
-
-
-class FaultProxy:
+class FaultProxy(Helper):
     """A misbehaving proxy that runs.
 
     Args:
-        process: its process, which has printed nothing yet.
         service: the environment that leads to the S3 service behind it.
+        arguments: mode, which requests, seed.
     """
 
-    def __init__(self, process: subprocess.Popen[str], service: dict[str, str]) -> None:
-        assert process.stdin is not None and process.stdout is not None
-        self._orders, self._lines = process.stdin, process.stdout
-        self.environment = {**service, "AWS_ENDPOINT_URL": self._lines.readline().strip()}
+    def __init__(self, service: dict[str, str], *arguments: object) -> None:
+        super().__init__("tests.faults.fault_proxy", service["AWS_ENDPOINT_URL"], *arguments)
+        self.environment = {**service, "AWS_ENDPOINT_URL": self.greeting}
 
-    def wait_until_stalled(self, job: subprocess.Popen[str]) -> None:
+    def wait_until_stalled(self, job: Job) -> None:
         """Return once a request stalls; fail if the job ends before."""
-        wait_for("a stall", job, lambda: select.select([self._lines], [], [], 0)[0])
-        assert self._lines.readline() == "stalled\n"
+        wait_for("a stall", job, lambda: select.select([self.process.stdout], [], [], 0)[0])
+        assert self.answer() == "stalled"
 
     def go_on(self) -> None:
         """Let requests pass again, those that wait included."""
-        self._orders.write("go on\n")
-        self._orders.flush()
+        self.tell("go on")
 
 
 OpenProxy = Callable[..., AbstractContextManager[FaultProxy]]
@@ -140,13 +117,10 @@ def fault_proxy(s3_service: dict[str, str]) -> OpenProxy:
 
     @contextmanager
     def open_proxy(mode: str, which: object, seed: int = 0) -> Iterator[FaultProxy]:
-        command = [sys.executable, "-m", "tests.faults.fault_proxy", s3_service["AWS_ENDPOINT_URL"], mode, str(which)]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        proxy = subprocess.Popen([*command, str(seed)], text=True, cwd=ROOT, **pipes)
+        proxy = FaultProxy(s3_service, mode, which, seed)
         try:
-            yield FaultProxy(proxy, s3_service)
+            yield proxy
         finally:
-            proxy.kill()
-            proxy.wait()
+            kill_group(proxy.process)
 
     return open_proxy

@@ -19,10 +19,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.conftest import ROOT, command_line
 from tests.drawn import image_bytes, style_model
 from tests.faults.outcome import outcome_of
-from tests.faults.processes import descendants
+from tests.processes import descendants, start_stylemill
 
 MAX_KILLS = 4
 NUM_IMAGES = 120
@@ -38,15 +37,6 @@ def make_library(folder: Path) -> Path:
     (folder / "cut.jpg").write_bytes(image_bytes(90, 90, 99)[:400])
     (folder / "notes.txt").write_text("Rain on Sunday.\n")
     return folder
-
-
-def start(style: Path, source: Path, out: Path) -> subprocess.Popen[str]:
-    """Start the job in a session of its own."""
-    command = command_line("stylize", "--model", style, "--input", source, "--out", out)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True
-    )
 
 
 def kill(job: subprocess.Popen[str], victim: str, chance: random.Random) -> None:
@@ -77,7 +67,7 @@ def endure(seed: int, style: Path, source: Path, out: Path) -> str:
     """Run one seed to its end; return what was done to it."""
     chance, story = random.Random(seed), []
     for _ in range(chance.randint(1, MAX_KILLS)):
-        job = start(style, source, out)
+        job = start_stylemill("stylize", "--model", style, "--input", source, "--out", out)
         after_s, victim = chance.uniform(0.5, 25.0), chance.choice(VICTIMS)
         try:
             job.communicate(timeout=after_s)
@@ -91,7 +81,7 @@ def endure(seed: int, style: Path, source: Path, out: Path) -> str:
                 job.communicate(timeout=120)
             except subprocess.TimeoutExpired:
                 kill(job, "everything", chance)
-    job = start(style, source, out)
+    job = start_stylemill("stylize", "--model", style, "--input", source, "--out", out)
     said, _ = job.communicate(timeout=300)
     if job.returncode != 0:
         raise AssertionError(f"exit code {job.returncode}: {said[-2000:]}")
@@ -109,7 +99,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="stylemill-soak-"))
     style, source = folder / "style.safetensors", make_library(folder / "in")
     style.write_bytes(to_bytes(style_model()))
-    job = start(style, source, folder / "undisturbed")
+    job = start_stylemill("stylize", "--model", style, "--input", source, "--out", folder / "undisturbed")
     said, _ = job.communicate(timeout=300)
     assert job.returncode == 0, said
     expected, failed = outcome_of(str(folder / "undisturbed")), []

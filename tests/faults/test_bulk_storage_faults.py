@@ -11,7 +11,7 @@ import pytest
 from stylemill.storage import join
 from tests.faults.conftest import OpenProxy, paint_verb, put_library
 from tests.faults.outcome import Outcome, outcome_of
-from tests.faults.processes import PATIENCE_S
+from tests.processes import PATIENCE_S
 
 StartJob = Callable[..., subprocess.Popen[str]]
 

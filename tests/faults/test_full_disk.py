@@ -10,8 +10,8 @@ import pytest
 
 from tests.faults.conftest import paint_verb
 from tests.faults.outcome import Outcome, outcome_of
-from tests.faults.processes import PATIENCE_S
 from tests.faults.small_disk import make_room, small_disk
+from tests.processes import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 

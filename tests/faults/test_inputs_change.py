@@ -13,7 +13,7 @@ import pytest
 
 from tests.faults.conftest import paint_verb
 from tests.faults.outcome import Outcome, outcome_of
-from tests.faults.processes import PATIENCE_S, wait_for, workers
+from tests.processes import PATIENCE_S, wait_for, workers
 
 pytestmark = pytest.mark.slow
 

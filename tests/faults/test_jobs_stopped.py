@@ -15,8 +15,9 @@ import pytest
 from stylemill.manifest.read import find_run, read_manifest
 from stylemill.storage import Storage
 from stylemill.style_model import to_bytes
-from tests.clusters import Cluster, cluster, wait_for
+from tests.clusters import Cluster, cluster
 from tests.drawn import image_bytes, style_model
+from tests.processes import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
@@ -102,19 +103,19 @@ def test_painting_that_is_stopped_and_painting_that_is_killed(
     run: Run, head: Cluster, stylize: list[object], tmp_path: Path
 ):
     job = job_in(run("submit", *stylize))
-    wait_for("rows", lambda: flushed(tmp_path))
+    wait_for("rows", None, lambda: flushed(tmp_path))
     stopped = run("jobs", "stop", job)
     assert stopped.returncode == 0 and "stopped; the same submit command resumes" in stopped.stdout, stopped.stdout
     (lease,) = tmp_path.glob("out/runs/*/lease/*.json")
     assert json.loads(lease.read_text())["released"]
-    wait_for("the end of its actors", lambda: not actors_of_ours(head))
+    wait_for("the end of its actors", None, lambda: not actors_of_ours(head))
 
     num_before, second = len(flushed(tmp_path)), job_in(run("submit", *stylize))
     assert second == f"{job}-2"
-    wait_for("more rows", lambda: len(flushed(tmp_path)) > num_before)
-    for driver in wait_for("the driver", lambda: drivers_of(second)):
+    wait_for("more rows", None, lambda: len(flushed(tmp_path)) > num_before)
+    for driver in wait_for("the driver", None, lambda: drivers_of(second)):
         os.kill(driver, signal.SIGKILL)
-    wait_for("the end of its actors", lambda: not actors_of_ours(head))
+    wait_for("the end of its actors", None, lambda: not actors_of_ours(head))
     assert "failed" in run("jobs", "status", second).stdout
 
     third = run("submit", "--follow", *stylize)
@@ -132,9 +133,9 @@ def test_training_that_is_stopped_and_training_that_is_killed(
         return max(steps, default=0)
 
     job = job_in(run("submit", *train))
-    wait_for("a checkpoint", last_step)
+    wait_for("a checkpoint", None, last_step)
     assert "stopped" in run("jobs", "stop", job).stdout
-    wait_for("the end of its actors", lambda: not actors_of_ours(head))
+    wait_for("the end of its actors", None, lambda: not actors_of_ours(head))
     assert scratch_of(head) == []
     step = last_step()
     log = run("jobs", "logs", job).stdout
@@ -142,13 +143,13 @@ def test_training_that_is_stopped_and_training_that_is_killed(
 
     second = job_in(run("submit", *train))
     assert second == f"{job}-2"
-    wait_for("progress", lambda: last_step() > step)
+    wait_for("progress", None, lambda: last_step() > step)
     for driver in drivers_of(second):
         os.kill(driver, signal.SIGKILL)
-    wait_for("the end of its actors", lambda: not actors_of_ours(head))
+    wait_for("the end of its actors", None, lambda: not actors_of_ours(head))
     assert len(scratch_of(head)) == 1  # nobody could remove it ...
     third = job_in(run("submit", *train))
-    wait_for("the third start", lambda: "resumed at step" in run("jobs", "logs", third).stdout)
+    wait_for("the third start", None, lambda: "resumed at step" in run("jobs", "logs", third).stdout)
     assert len(scratch_of(head)) == 1  # ... but the next job on this machine did
     assert "stopped" in run("jobs", "stop", third).stdout
     assert scratch_of(head) == []

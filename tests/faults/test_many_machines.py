@@ -11,9 +11,10 @@ import pytest
 
 from stylemill.storage import Storage, join
 from stylemill.training.checkpoint import Checkpoints
-from tests.clusters import Cluster, can_isolate, cluster, forwarded, wait_for
+from tests.clusters import Cluster, can_isolate, cluster, forwarded
 from tests.drawn import image_bytes, style_model
 from tests.faults.outcome import outcome_of
+from tests.processes import wait_for
 from tests.training_runs import assert_same_run
 
 pytestmark = [
@@ -91,7 +92,7 @@ def finish(machines: tuple[Cluster, str], stylemill: Callable[..., Any]) -> Call
             jobs = {one["submission_id"]: one["status"] for one in made.get("/api/jobs/")}  # type: ignore[attr-defined]
             return jobs[job] in ("SUCCEEDED", "FAILED", "STOPPED")
 
-        wait_for(f"the end of {job}", ended)
+        wait_for(f"the end of {job}", None, ended)
         done = stylemill("jobs", "logs", job, "--follow", "--address", made.address, **made.environment)
         assert done.returncode == exit_code, done.stdout + done.stderr
         return str(done.stdout)
@@ -121,7 +122,7 @@ def test_training_over_two_machines_of_which_one_dies(
     finish(job_of(submit("train", *train_words(undisturbed))))
     job = job_of(submit("train", *train_words(disturbed)))
     checkpoints = Checkpoints(storage, join(disturbed, "checkpoints"))
-    wait_for("a checkpoint", lambda: (newest := checkpoints.newest()) is not None and newest.step >= 4)
+    wait_for("a checkpoint", None, lambda: (newest := checkpoints.newest()) is not None and newest.step >= 4)
     replace_machine(made, "one", "three")
     said = finish(job)
     assert "resumed at step" in said
@@ -141,7 +142,7 @@ def test_a_bulk_run_over_two_machines_of_which_one_dies(
     def painted() -> bool:
         return len(list(storage.list_objects(join(disturbed, "images")))) >= 4
 
-    wait_for("images", painted)
+    wait_for("images", None, painted)
     made.kill("two")
     said = finish(job, exit_code=3)
     assert "5 x Truncated" in said or "5 failed" in said, said

@@ -13,7 +13,8 @@ from stylemill.retraining import retrain as flow
 from stylemill.retraining.config import RetrainConfig
 from stylemill.retraining.outcome import Outcome, load_outcomes
 from stylemill.storage import Storage
-from tests.faults.training_jobs import SETTINGS, Job, finish, kill_everything, resumed_at, wait_for_checkpoint
+from tests.faults.training_jobs import SETTINGS, resumed_at, wait_for_checkpoint
+from tests.processes import Job, finish, kill_everything
 from tests.retraining_runs import STYLE, Trainer, fire, grow, make_config
 from tests.training_runs import assert_same_run
 

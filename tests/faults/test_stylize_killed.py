@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,11 +24,9 @@ from stylemill.storage import Storage, StorageOptions
 from stylemill.storage.local import TEMPORARY_PREFIX
 from stylemill.style_model import StyleModel, to_bytes
 from tests.drawn import image_bytes, style_model
-from tests.faults.processes import PATIENCE_S, wait_for, workers
+from tests.processes import PATIENCE_S, start_stylemill, wait_for, workers
 
 pytestmark = pytest.mark.smoke
-
-ROOT = Path(__file__).parents[2]
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -47,16 +44,8 @@ def start(style: StyleModel, tmp_path: Path) -> Iterator[Start]:
 
     def begin(*more: str) -> subprocess.Popen[str]:
         words = ["--model", "style.safetensors", "--input", "in", "--out", "out", *more]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "stylemill", "stylize", *words],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        return process
+        started.append(start_stylemill("stylize", *words, cwd=tmp_path, stderr=subprocess.PIPE))
+        return started[-1]
 
     yield begin
     for process in started:

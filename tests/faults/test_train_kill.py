@@ -11,18 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from stylemill.storage.local import TEMPORARY_PREFIX
-from tests.faults.processes import workers
-from tests.faults.training_jobs import (
-    Job,
-    Start,
-    complete_checkpoints,
-    finish,
-    kill_everything,
-    resumed_at,
-    start_training,
-    wait_for_checkpoint,
-    wait_until,
-)
+from tests.faults.training_jobs import Start, complete_checkpoints, resumed_at, start_training, wait_for_checkpoint
+from tests.processes import Job, finish, kill_everything, wait_for, workers
 from tests.training_runs import assert_same_run, rows_of
 
 STEPS, CHECKPOINT_EVERY = 24, 2
@@ -130,7 +120,7 @@ def test_killed_within_a_checkpoint_s_file(start: Start, tmp_path: Path):
     finish(start(tmp_path / "expected", **settings))
     out = tmp_path / "out"
     job = start(out, **settings)
-    wait_until(lambda: stop_within_a_file(out, job), "half a file", job, pause_s=0.001)
+    wait_for("half a file", job, lambda: stop_within_a_file(out, job), pause_s=0.001)
     kill_everything(job)
     whole = complete_checkpoints(out)
     assert [half.parent.name for half in halves(out)] == [f"step-{max(whole) + 1:08d}.start-000001"]

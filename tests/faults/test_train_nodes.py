@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
-from tests.faults.processes import workers
-from tests.faults.training_jobs import (
-    Job,
-    complete_checkpoints,
-    finish,
-    kill_everything,
-    resumed_at,
-    start_training,
-    wait_for_checkpoint,
-    wait_until,
-)
+from tests.faults.training_jobs import complete_checkpoints, resumed_at, start_training, wait_for_checkpoint
+from tests.processes import Helper, Job, finish, kill_everything, wait_for, workers
 from tests.training_runs import assert_same_run, rows_of
 
 STEPS = 250
@@ -34,34 +22,16 @@ QUICK = {
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
-class Nodes:
-    """The cluster, in a process group of its own, under a test's orders."""
+class Nodes(Helper):
+    """The cluster as a process that takes orders (see ``tests.faults.nodes``)."""
 
     def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.spot_nodes"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            cwd=ROOT,
-            start_new_session=True,
-        )
-        self.environment = QUICK | {"RAY_ADDRESS": self._answer()}
-
-    def order(self, *words: object) -> str:
-        """Give an order and return the answer."""
-        assert self.process.stdin is not None
-        print(*words, file=self.process.stdin, flush=True)
-        return self._answer()
+        super().__init__("tests.faults.nodes")
+        self.environment = QUICK | {"RAY_ADDRESS": self.greeting}
 
     def workers(self) -> list[int]:
         """Return the processes that train."""
         return workers(self.process.pid, "RayTrainWorker")
-
-    def _answer(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
 
 
 @pytest.fixture
@@ -80,7 +50,7 @@ def expected(training_pictures: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def wait_for_workers(nodes: Nodes, count: int, job: Job) -> list[int]:
-    wait_until(lambda: len(nodes.workers()) == count, f"{count} workers", job)
+    wait_for(f"{count} workers", job, lambda: len(nodes.workers()) == count)
     return nodes.workers()
 
 
@@ -103,7 +73,7 @@ def test_the_node_s_end_is_announced(nodes: Nodes, training_pictures: Path, expe
     )
     (worker,) = wait_for_workers(nodes, 1, job)
     assert nodes.order("drain", worker, 10) == "announced"
-    wait_until(lambda: complete_checkpoints(out), "the checkpoint", job)
+    wait_for("the checkpoint", job, lambda: complete_checkpoints(out))
     (noticed_at,) = complete_checkpoints(out)
     assert noticed_at < STEPS
     assert nodes.order("kill", worker) == "killed"

@@ -11,14 +11,8 @@ import pytest
 from stylemill.storage import Storage
 from tests.faults.conftest import OpenProxy
 from tests.faults.small_disk import make_room, small_disk
-from tests.faults.training_jobs import (
-    Job,
-    complete_checkpoints,
-    finish,
-    kill_everything,
-    resumed_at,
-    start_training,
-)
+from tests.faults.training_jobs import complete_checkpoints, resumed_at, start_training
+from tests.processes import Job, finish, kill_everything
 from tests.training_runs import assert_same_run
 
 SETTINGS: dict[str, Any] = {"steps": 8, "checkpoint_every": 1, "keep_checkpoints": 3}

@@ -8,17 +8,15 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from stylemill.storage import join
-from tests.conftest import ROOT
 from tests.faults.conftest import OpenProxy, paint_verb, put_library
 from tests.faults.outcome import Outcome, outcome_of
-from tests.faults.processes import PATIENCE_S, wait_for, workers
+from tests.processes import PATIENCE_S, Helper, kill_everything, wait_for, workers
 
 pytestmark = pytest.mark.slow
 
@@ -26,27 +24,17 @@ StartJob = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
-def two_nodes(s3_service: dict[str, str]) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def start_nodes(s3_service: dict[str, str]) -> Iterator[Callable[..., Helper]]:
     """Return a function that starts a cluster of two nodes of one CPU each, whose workers have this environment."""
-    clusters: list[subprocess.Popen[str]] = []
+    clusters: list[Helper] = []
 
-    def start(**environment: str) -> subprocess.Popen[str]:
-        cluster = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.two_nodes"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        )
-        clusters.append(cluster)
-        return cluster
+    def start(**environment: str) -> Helper:
+        clusters.append(Helper("tests.faults.nodes", **environment))
+        return clusters[-1]
 
     yield start
     for cluster in clusters:
-        assert cluster.stdin is not None
-        cluster.stdin.close()
-        cluster.wait(timeout=60)
+        kill_everything(cluster.process)
 
 
 def test_a_node_of_two_is_lost(
@@ -55,21 +43,21 @@ def test_a_node_of_two_is_lost(
     s3_bucket: str,
     fault_proxy: OpenProxy,
     start_job: StartJob,
-    two_nodes: Callable[..., subprocess.Popen[str]],
+    start_nodes: Callable[..., Helper],
     undisturbed: Outcome,
 ) -> None:
     source, out = put_library(library, s3_bucket), join(s3_bucket, "out")
     with fault_proxy("stall", "PUT .*/images/") as proxy:
-        cluster = two_nodes(**proxy.environment)
-        assert cluster.stdin is not None and cluster.stdout is not None
-        address = cluster.stdout.readline().strip()
-        job = start_job(*paint_verb(style_file, source, out), RAY_ADDRESS=address, **proxy.environment)
+        cluster = start_nodes(**proxy.environment)
+        job = start_job(*paint_verb(style_file, source, out), RAY_ADDRESS=cluster.greeting, **proxy.environment)
         proxy.wait_until_stalled(job)
-        wait_for("an actor on each node", job, lambda: len(workers(cluster.pid, "BulkActor")) == 2)
-        cluster.stdin.write("kill\n")
-        cluster.stdin.flush()
-        assert cluster.stdout.readline() == "killed\n"
-        wait_for("the node's actor to go with it", job, lambda: len(workers(cluster.pid, "BulkActor")) == 1)
+
+        def actors() -> list[int]:
+            return workers(cluster.process.pid, "BulkActor")
+
+        wait_for("an actor on each node", job, lambda: len(actors()) == 2)
+        assert cluster.order("kill", actors()[0]) == "killed"
+        wait_for("the node's actor to go with it", job, lambda: len(actors()) == 1)
         proxy.go_on()
         said, _ = job.communicate(timeout=PATIENCE_S)
     assert job.returncode == 3, said

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.processes import ROOT, command_line, environment
 
 pytest.importorskip("skimage", reason="the photographs are in the wheel of scikit-image")
 
 
 def _demo(out: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "stylemill", "demo", "--out", str(out), "--steps", "2"]
-    own_cluster = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    own_cluster = {name: value for name, value in environment().items() if name != "RAY_ADDRESS"}
+    command = command_line("demo", "--out", out, "--steps", 2)
     return subprocess.run(command, cwd=ROOT, env=own_cluster, capture_output=True, text=True, timeout=600, check=False)
 
 

@@ -15,9 +15,9 @@ from stylemill.manifest.read import find_run, read_manifest
 from stylemill.storage import Storage
 from stylemill.style_model import load_style_model
 from tests.clusters import Cluster
-from tests.conftest import ROOT
 from tests.drawn import image_bytes
 from tests.integration.conftest import fill
+from tests.processes import ROOT
 
 SMALL = {
     "train": {"steps": 2, "width": 0.125, "crop_px": 64, "style_size_px": 64, "cpus_per_worker": 1},

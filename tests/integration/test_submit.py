@@ -18,9 +18,10 @@ import pytest
 from stylemill.cli.main import DONE, TOO_MANY_FAILED, WRONG_USE
 from stylemill.manifest.read import find_run, read_manifest
 from stylemill.storage import Storage
-from tests.clusters import Cluster, free_port, wait_for
+from tests.clusters import Cluster, free_port
 from tests.drawn import image_bytes
 from tests.integration.conftest import MIXED, fill
+from tests.processes import wait_for
 from tests.unit.test_observability import RULES, expressions, names_in
 
 SECRET = "planted-hunter2-secret"
@@ -109,7 +110,7 @@ def two_jobs(head: Cluster, prometheus: object, run: Submit, style_file: Path) -
         jobs: Any = head.get("/api/jobs/")
         return all(job["status"] not in ("PENDING", "RUNNING") for job in jobs)
 
-    wait_for("the end of the jobs", all_ended)
+    wait_for("the end of the jobs", None, all_ended)
     (folder,) = {Path(name).parent for name in re.findall(r"/\S+/out\b", run("jobs", "list", **at(head)).stdout)}
     return {"submit": submit, "stylize words": stylize, "folder": folder, **said}
 

@@ -13,9 +13,9 @@ import pytest
 
 from stylemill.storage import Storage
 from stylemill.style_model import load_style_header
-from tests.conftest import ROOT
 from tests.drawn import image_bytes
 from tests.integration.conftest import fill
+from tests.processes import ROOT
 
 NEEDED = (
     "constraints.txt", "Makefile", "docs/manifest.md", "infra/image/Dockerfile", "jobs/examples/train.yaml",

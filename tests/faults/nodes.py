@@ -1,6 +1,6 @@
 """A Ray cluster of a head without CPUs and two nodes of one CPU each, as a process that takes orders.
 
-    python -m tests.faults.spot_nodes
+    python -m tests.faults.nodes
 
 Prints the cluster's address, then reads orders from standard input, one a line, and answers each with a line:
 
@@ -22,7 +22,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 
-class SpotNodes:
+class Nodes:
     """Starts the cluster and carries out orders."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class SpotNodes:
 
 def main() -> None:
     """Serve until standard input ends."""
-    nodes = SpotNodes()
+    nodes = Nodes()
     print(nodes.address, flush=True)
     for line in sys.stdin:
         order, *arguments = line.split()
