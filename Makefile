@@ -32,17 +32,19 @@ demo: $(VENV)/.installed
 demo-retrain: $(VENV)/.installed
 	$(BIN)/stylemill demo-retrain --out $(if $(filter-out demo-out,$(OUT)),$(OUT),demo-out-retrain)
 
-# Unit tests in two processes, then everything that runs Ray, in one.
-test: setup unit
-	$(BIN)/python -m pytest -m 'not slow' --ignore tests/unit --ignore tests/infra
-
+# Unit tests in two processes, then what runs Ray, in one: two Ray sessions on two cores only slow each other down.
+UNIT ?= -m 'not slow'
 unit: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow' tests/unit tests/infra
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(UNIT) tests/unit tests/infra
 
-# The full matrices; make faults FAULTS='-m slow' leaves out what make test runs of them.
+RAY_TESTS := tests/faults tests/gpu tests/integration
+test: setup unit
+	$(BIN)/python -m pytest -m 'not slow' $(RAY_TESTS)
+
+# The full fault matrices.
 FAULTS ?= -m 'slow or smoke'
 faults: setup
-	$(BIN)/python -m pytest $(FAULTS)
+	$(BIN)/python -m pytest $(FAULTS) $(RAY_TESTS)
 
 # Random kills at random times: make soak SEEDS=30
 SEEDS ?= 30

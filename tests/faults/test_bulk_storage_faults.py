@@ -19,7 +19,7 @@ StartJob = Callable[..., subprocess.Popen[str]]
 @pytest.mark.parametrize(
     ("mode", "share"),
     [
-        pytest.param("busy", 0.2, marks=pytest.mark.smoke),
+        pytest.param("busy", 0.2, marks=pytest.mark.slow),
         pytest.param("reset+lost-answer", 0.15, marks=pytest.mark.slow),
         pytest.param("half-body+bad-bit", 0.15, marks=pytest.mark.slow),
         pytest.param("hang", 0.02, marks=pytest.mark.slow),

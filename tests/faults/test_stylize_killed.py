@@ -164,6 +164,7 @@ def test_an_actor_is_killed_and_the_run_completes(start: Start, style: StyleMode
     assert all(row["status"] == "ok" for row in rows)
 
 
+@pytest.mark.slow
 def test_an_image_whose_worker_dies_twice_is_given_up_alone(start: Start, style: StyleModel, tmp_path: Path):
     files, out = draw_library(tmp_path / "in", 11), tmp_path / "out"
     # The poison takes long enough to be caught in the act; it stands last in the first block of three.

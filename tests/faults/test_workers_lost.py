@@ -49,7 +49,8 @@ def test_a_node_of_two_is_lost(
     source, out = put_library(library, s3_bucket), join(s3_bucket, "out")
     with fault_proxy("stall", "PUT .*/images/") as proxy:
         cluster = start_nodes(**proxy.environment)
-        job = start_job(*paint_verb(style_file, source, out), RAY_ADDRESS=cluster.greeting, **proxy.environment)
+        verb = paint_verb(style_file, source, out, "--num-actors", 2)
+        job = start_job(*verb, RAY_ADDRESS=cluster.greeting, **proxy.environment)
         proxy.wait_until_stalled(job)
 
         def actors() -> list[int]:

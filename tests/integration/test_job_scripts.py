@@ -58,6 +58,7 @@ def test_every_script_has_an_example_and_every_example_a_script():
     assert scripts == set(SMALL) and examples == scripts | {"runtime-env"}
 
 
+@pytest.mark.slow
 def test_the_scripts_run_as_entry_points_of_ray_jobs(head: Cluster, checkout: Path):
     submit = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", head.address]
     submit += ["--runtime-env", "jobs/examples/runtime-env.yaml", "--working-dir", ".", "--"]

@@ -272,6 +272,7 @@ class Tenant:
         return True
 
 
+@pytest.mark.slow
 def test_training_from_and_into_s3_in_a_new_ray_session(
     s3_bucket: str, s3_service: dict[str, str], pictures: Path, stylemill: Callable[..., Any]
 ):

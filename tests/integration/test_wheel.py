@@ -82,6 +82,7 @@ def test_the_wheel_installs_one_import_package(installed: Path):
     assert (installed / "stylemill" / "py.typed").exists()
 
 
+@pytest.mark.slow
 def test_jobs_run_from_the_wheel_in_a_folder_of_everyday_names(installed: Path, hostile: Path):
     environment = {**os.environ, "PYTHONPATH": str(installed)}
     environment.pop("RAY_ADDRESS", None)
