@@ -19,7 +19,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[demo,dev]'
 	@touch $@
 
-# A real S3 service for the tests, with packages of its own.
+# A real S3 service for the tests, in a separate virtual environment.
 $(S3_VENV)/.installed: tests/tools/constraints-s3.txt
 	test -x $(S3_VENV)/bin/python || $(PYTHON) -m venv $(S3_VENV)
 	$(S3_VENV)/bin/python -m pip install $(PIP_FLAGS) -c $< swift

@@ -4,8 +4,8 @@
 
 The bare rate is what the network alone does on the same decoded images, in memory: one process per core with one
 thread each, as the actors run. The bulk job decodes, paints, encodes, writes images and commits. ``--copies``
-links every file so many times under other names, to make a library of 1,000 and more. Stage times come from the
-manifest; the time to the first image and the whole wall time stand beside the rate. Memory is that of all processes
+links every file N times under other names, to make a library of 1,000 and more. Stage times come from the
+manifest; the time to the first image and the whole wall time are printed with the rate. Memory is that of all processes
 of the job together (proportional set sizes), over the second and over the last quarter of the painting: flat if equal.
 """
 
@@ -39,7 +39,7 @@ MEMORY_PERIOD_S = 3.0
 
 
 def link_library(source: Path, target: Path, copies: int) -> int:
-    """Link every file of ``source`` so many times below ``target``; return the number of files."""
+    """Link every file of ``source`` `times` times below ``target``; return the number of files."""
     files = sorted(path for path in source.rglob("*") if path.is_file())
     for copy in range(copies):
         folder = target / f"{copy:03d}"
@@ -100,7 +100,7 @@ class MemoryCurve:
         self.share = 0.0
 
     def sample(self) -> None:
-        """Add a sample if painting has begun and goes on."""
+        """Add a sample while images are being painted."""
         used = process_tree_bytes(os.getpid())
         if used is not None and 0 < self.share < 1:
             self.samples.append((self.share, used))

@@ -4,7 +4,7 @@
 
 The loop is what a careful user would write: one process, all cores for the network, read, decode, stylize, encode,
 write. Both run interleaved, ``--rounds`` times; medians and the ratio are printed. The bulk figure is the time from the
-first image started to the last one written; the whole wall time (Ray's start and stop, planning, commit) stands beside
+first image started to the last one written; the whole wall time (Ray's start and stop, planning, commit) is printed next to
 it.
 """
 
@@ -54,7 +54,7 @@ def plain_loop(model_uri: str, source: Path, out: Path, threads: int) -> tuple[f
 
 
 def bulk(model_uri: str, source: Path, out: Path) -> BulkResult:
-    """Paint with the bulk flow on a Ray session of its own."""
+    """Paint with the bulk flow in a separate Ray session."""
     prepared = prepare(StylizeConfig(model=(model_uri,), input=str(source), out=str(out)))
     with ray_session():
         return stylize(prepared)

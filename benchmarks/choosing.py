@@ -2,7 +2,7 @@
 
 Trains the style that the project draws itself, on the demo's photographs, with the preset `quick` and one setting
 changed at a time (some two minutes each on two free cores), and lays out what becomes of three photographs. A second
-call goes on where the first one stopped.
+call continues where the first one stopped.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python benchmarks/large.py [--megapixels 1 10 30 100] [--max-memory-gib 5] [--precision auto] [--threads 1]
                                [--photo FILE] [--model FILE] [--scratch-dir DIR] [--crop OUT.png] [--whole-up-to 30]
 
-Every case runs in a process of its own, whose peak resident set is measured by the system. ``--crop`` saves source and
+Every case runs in a separate process, whose peak resident set is measured by the system. ``--crop`` saves source and
 result of the largest tiled image side by side, 800 px across the border of two bands, to be looked at.
 """
 
@@ -43,7 +43,7 @@ def photo_of(path: str | None, megapixels: float) -> np.ndarray:
 
 
 def forget_peak() -> None:
-    """Let the peak begin anew: making the image took more than painting it may (Linux; see proc(5), clear_refs)."""
+    """Reset the recorded peak: making the image took more than painting it may (Linux; see proc(5), clear_refs)."""
     Path("/proc/self/clear_refs").write_text("5")
 
 

@@ -1,8 +1,8 @@
-"""Large images through a real job: peak memory of the actor and of its decoder, and the way each image went.
+"""Large images through a real job: peak memory of the actor and of its decoder, and whether each image was painted whole or tiled.
 
     python benchmarks/large_job.py --photo FILE [--megapixels 10 30 100] [--max-memory 5GiB] [--model URI] [--out DIR]
 
-Every size is a job of its own over one JPEG, with one actor, from file to file: the peaks therefore hold decoding, the
+Every size is a separate job over one JPEG, with one actor, from file to file: the peaks therefore hold decoding, the
 network and encoding. They are the resident sets' high-water marks (VmHWM) of the two processes that ever hold pixels,
 as Linux keeps them; memory that both map (the decoded pixels, on their way) counts in both.
 """

@@ -53,7 +53,7 @@ class SyntheticS3(S3Store):
 
 
 def make_tree(root: Path, num_files: int) -> None:
-    """Write so many one-byte files in folders of 1,000."""
+    """Write one-byte files in folders of 1,000."""
     for folder in range(0, num_files, FILES_PER_FOLDER):
         directory = root / f"{folder // FILES_PER_FOLDER:05d}"
         directory.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What a style model leaves in its pictures that nobody painted: the network's grid, and textures on flat colours.
+"""Artefacts that a style model leaves in its pictures: the network's grid, and textures on flat colours.
 
     python benchmarks/quality.py --photos DIR --model style.safetensors [--model ...]
 

@@ -9,7 +9,7 @@
 it is the product's own ``--strength 0``, which gives back the source, over 16 px JPEGs. Without, an actor stands in
 for reading, painting and writing as well: it takes the blocks of the plan as the real one does and flushes the same
 rows, so that the driver sees a million sources in minutes. Everything else is what a bulk run runs: plan shards,
-waves, Ray Data, the tracker, leases, pending rows, parts with their digests, ``_SUCCESS``; on a Ray cluster of this
+groups of shards, Ray Data, the tracker, leases, pending rows, parts with their digests, ``_SUCCESS``; on a Ray cluster of this
 machine and a local disk. ``--without-ray`` leaves scheduling out too: one process plans, flushes rows and commits.
 """
 
@@ -52,7 +52,7 @@ PER_FOLDER = 1000
 
 
 class RowActor:
-    """Stands in for ``BulkActor``: the same protocol and the same rows, about images that nobody looked at."""
+    """Stands in for ``BulkActor``: the same protocol and the same rows, but no image is read or painted."""
 
     def __init__(self, job: BulkJob, tracker: Any) -> None:
         self._storage = Storage(job.config.storage)
@@ -78,7 +78,7 @@ class RowActor:
 
 
 def simulated_row(layout: RunLayout, run_id: str, planned: dict[str, Any], style: StyleRef) -> dict[str, Any]:
-    """Return a row about an image that nobody looked at, as long as a real one."""
+    """Return a row of the usual length for an image that was not painted."""
     digest = hashlib.sha256(planned["key"].encode()).hexdigest()
     sample = Sample(planned=planned, source_bytes=100_000, source_sha256=digest, source_format="jpeg")
     uri = join(layout.images_uri(style.name), planned["key"])
@@ -133,7 +133,7 @@ def write_model(folder: Path) -> str:
 
 
 def write_images(folder: Path, count: int) -> str:
-    """Write so many 16 px JPEGs, all different."""
+    """Write 16 px JPEGs, all different."""
     pixels = np.random.default_rng(0).integers(0, 256, (256, 16, 16, 3), dtype=np.uint8)
     for number in range(count):
         place = folder / "library" / f"{number // PER_FOLDER:05d}"
@@ -143,7 +143,7 @@ def write_images(folder: Path, count: int) -> str:
 
 
 def write_list(folder: Path, count: int) -> str:
-    """Write a Parquet file that names so many sources, which do not exist."""
+    """Write a Parquet file of sources that do not exist."""
     keys = [f"{number // PER_FOLDER:05d}/{number:09d}.jpg" for number in range(count)]
     path = folder / "sources.parquet"
     pq.write_table(pa.table({"uri": [f"{folder}/nowhere/{key}" for key in keys], "key": keys}), path)
@@ -225,10 +225,10 @@ def simulate_without_ray(count: int) -> None:
 
 
 def arithmetic(images: int, options: argparse.Namespace) -> None:
-    """Print what so many images take; every factor is a flag whose default was measured (docs/scaling.md)."""
+    """Print what this number of images takes; every factor is a flag whose default was measured (docs/scaling.md)."""
     shards = -(-images // 4096)
     rows = [
-        ("listing", f"{images / options.listing_rate / 3600:.1f} h of the driver, painting goes on meanwhile"),
+        ("listing", f"{images / options.listing_rate / 3600:.1f} h of the driver, while painting continues"),
         ("plan", f"{images * options.plan_bytes / 2**30:.2f} GiB in {shards:,} shards"),
         ("manifest", f"{images * options.row_bytes / 2**30:.1f} GiB in {shards:,} parts"),
         ("_SUCCESS", f"{shards * options.success_bytes / 2**20:.1f} MiB"),

@@ -155,7 +155,7 @@ def _convert_scalar(name: str, annotation: Any, text: str) -> Any:
     if get_origin(annotation) is Literal:
         choices = get_args(annotation)
         if text not in choices:
-            raise ConfigError(name, text, "is not a choice", "use one of " + ", ".join(map(str, choices)))
+            raise ConfigError(name, text, "is not one of the choices", "use one of " + ", ".join(map(str, choices)))
         return text
     if annotation is bool:
         if text.lower() not in _TRUE | _FALSE:
@@ -352,7 +352,7 @@ def check_within(field: str, value: float, low: float, high: float) -> None:
 def check_one_of(field: str, value: str, choices: Sequence[str]) -> None:
     """Raise ConfigError if a word is not one of the choices."""
     if value not in choices:
-        raise ConfigError(field, value, "is not a choice", "use one of " + ", ".join(choices))
+        raise ConfigError(field, value, "is not one of the choices", "use one of " + ", ".join(choices))
 
 
 def check_no_credential(field: str, value: str) -> None:

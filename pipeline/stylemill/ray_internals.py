@@ -45,8 +45,8 @@ _TOKEN_MISSING = "Authentication required"
 TorchBackend = _TorchBackend
 """Sets up torch's process group on the workers; ``TorchConfig.backend_cls`` returns a subclass of it."""
 
-# An entrypoint's `python` is whatever PATH finds there, often none, often another than Ray's own. The interpreter that
-# runs Ray's workers stands in the command line of the machine's raylet, whose process id the parent of this shell
+# In an entrypoint, PATH often finds no `python` or another one than Ray's. The interpreter that
+# runs Ray's workers is named in the command line of the machine's raylet, whose process id the parent of this shell
 # (the job's supervisor, a worker) has in its environment.
 START_SCRIPT = """\
 raylet=$(tr '\\0' '\\n' <"/proc/$PPID/environ" | sed -n 's/^RAY_RAYLET_PID=//p') 2>/dev/null

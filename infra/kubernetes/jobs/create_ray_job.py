@@ -1,7 +1,7 @@
-"""Make a RayJob from a suspended one and wait for its end: what the nightly CronJob runs in its pod.
+"""Create a RayJob from a suspended one and wait for its end. The nightly CronJob runs this script in its pod.
 
-The new job's name is the firing's, so a pod that is started again finds the job that its predecessor made and goes on
-waiting for it. Exit code 0: the RayJob is complete; 1: it failed, or the Kubernetes API did not let us.
+The new job has the name of the CronJob's run, so a restarted pod finds the job that its predecessor created and keeps
+waiting for it. Exit code 0: the RayJob is complete; 1: it failed, or the Kubernetes API refused a request.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ACCOUNT = Path(os.environ.get("SERVICE_ACCOUNT_DIR", "/var/run/secrets/kubernete
 API = os.environ.get("KUBERNETES_API", "https://kubernetes.default.svc")
 POLL_S = 10.0
 PATIENCE_S = 600.0
-"""The API may fail to answer for so long."""
+"""Seconds without an answer of the API after which the script gives up."""
 GOOD, BAD = {"Complete"}, {"Failed", "ValidationFailed"}
 
 
@@ -105,7 +105,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Make a RayJob from a suspended one and wait for its end.")
     parser.add_argument("--template", required=True, help="name of the suspended RayJob")
     parser.add_argument("--name", required=True, help="name of the new one")
-    parser.add_argument("--poll-s", type=float, default=POLL_S, help="seconds between two looks")
+    parser.add_argument("--poll-s", type=float, default=POLL_S, help="seconds between two checks")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     jobs = RayJobs()

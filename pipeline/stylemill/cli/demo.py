@@ -1,4 +1,4 @@
-"""``stylemill demo``: the whole story on this machine, from a style image drawn by code to a repainted library.
+"""``stylemill demo``: all steps on this machine, from a style image drawn by code to a repainted library.
 
 Five stages: build the inputs, train a style, repaint the library, verify the manifest, write the pages. Running the
 demo again in the same folder skips what is finished.
@@ -62,7 +62,7 @@ class DemoConfig:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the verb; return 0 if the library is repainted and its manifest is sound, else 1."""
-    config = parse(DemoConfig, "demo", "The whole story on this machine; nothing is downloaded.", arguments)
+    config = parse(DemoConfig, "demo", "Train a style and repaint photos on this machine; no download.", arguments)
     if config is None:
         return 0
     layout = DemoLayout(out=Path(config.out).absolute())
@@ -250,7 +250,7 @@ class _Demo:
         if result.already_committed:
             _print_result(f"already repainted, at {result.success.finished_at}")
         _print_result(
-            f"{counts_text(result.success.counts)}: a damaged file becomes a row with a reason and stops nothing"
+            f"{counts_text(result.success.counts)}: a damaged file becomes a row with a reason; the run continues"
         )
         return result
 
@@ -319,7 +319,7 @@ def write_pages(
         bulk=bulk,
         verification=verification_sentence(verification),
         verified=verification.is_sound,
-        stages_s=[("training took", train_s), ("the library took", paint_s)],
+        stages_s=[("training took", train_s), ("repainting took", paint_s)],
         facts=facts,
     )
     write_training_report(storage, str(layout.training), training)

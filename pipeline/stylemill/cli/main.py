@@ -27,7 +27,7 @@ INTERRUPTED = 128 + signal.SIGINT
 ALERT = "ALERT"
 
 VERBS = {
-    "demo": "the whole story on this machine: real photos, a style trained here, the library repainted",
+    "demo": "train a style and repaint a small library of real photos on this machine; no download",
     "demo-retrain": "a champion, a better candidate, a worse one and a rollback, on this machine",
     "train": "train one style; running it again resumes",
     "stylize": "repaint a library; running it again resumes",
@@ -127,7 +127,7 @@ def main_for_scheduler(arguments: Sequence[str] | None = None) -> int:
     """Run a verb; return its exit code, but 0 and an alert instead of 3.
 
     Schedulers such as KubeRay's RayJob repeat every job that does not exit with 0, on a new cluster. After exit code 3
-    (done, but too many sources failed) that would be for nothing, because the run is committed. So 3 becomes 0 and one
+    (done, but too many sources failed) a repetition is useless, because the run is committed. So 3 becomes 0 and one
     line on stderr that begins with ``ALERT``, for whoever watches the logs; the metric
     ``ray_stylemill_images_total`` and the run's page show the same. All other codes stay.
     """

@@ -295,7 +295,7 @@ SUBCOMMANDS: dict[str, Subcommand[Any]] = {
         positional="from",
     ),
     "show": Subcommand(
-        does="print what a style model is, how it was trained and what it costs on this machine",
+        does="print the architecture and training history of a style model, and its speed on this machine",
         config=ShowConfig,
         run=show_model,
         positional="uri",

@@ -1,4 +1,4 @@
-"""The surroundings of a verb: SIGTERM ends it in order, and a Ray session is open while it runs.
+"""Set-up around a verb: SIGTERM ends it cleanly, and a Ray session is open while it runs.
 
 ``jobs stop``, ending pods and preempted machines send SIGTERM. ``ray_session`` connects to the cluster that this
 process is a job of, or starts one on this machine.

@@ -17,7 +17,7 @@ LOG_PERIOD_S = 10.0
 class LiveLine:
     """Shows progress on stderr: a line rewritten in place on a terminal, else a plain line every 10 seconds.
 
-    Not rich.live.Live: off a terminal it prints the last state alone, and importing it takes 0.2 s.
+    Not rich.live.Live: without a terminal it prints only the last state, and importing it takes 0.2 s.
     """
 
     def __init__(self) -> None:

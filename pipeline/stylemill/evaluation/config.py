@@ -47,7 +47,7 @@ class JudgeConfig:
     """Settings of the loss of the measurements; equal for all models, so that figures are comparable."""
 
     style_image: str | None = None
-    """Location of the style image; by default the one that the first model was trained on."""
+    """Location of the style image; required by optimize; evaluate defaults to the first model's."""
 
     style_size_px: int = 320
     """Shorter side of the style image in the loss, in pixels."""
@@ -102,7 +102,7 @@ class EvaluateConfig:
     judge: JudgeConfig = inline(JudgeConfig)  # noqa: RUF009 (returns a field, as field() does)
 
     num_images: int = 64
-    """Number of images to measure on, drawn evenly over the folders of the content; 0 takes all."""
+    """Number of images to measure on, drawn in proportion to the folders of the content; 0 takes all."""
 
     seed: int = 0
     """Seed of the draw of images."""
@@ -114,7 +114,7 @@ class EvaluateConfig:
     """Arithmetic of the styles' networks; the loss is always float32."""
 
     yardstick: bool = False
-    """Also optimise pixels directly (L-BFGS, from content) and report how many iterations a network is worth."""
+    """Also optimise pixels directly (L-BFGS, from content) and report how many iterations a network equals."""
 
     yardstick_images: int = 3
     """Number of images on which the yardstick runs."""

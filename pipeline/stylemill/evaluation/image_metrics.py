@@ -90,7 +90,7 @@ class GridEnergy:
         return max(getattr(self, field.name) for field in fields(self))
 
     def over(self, source: GridEnergy) -> GridEnergy:
-        """Return the energies divided by those of the source, which removes the source.s own grid (JPEG has one)."""
+        """Return the energies divided by those of the source, which removes the source's own grid (JPEG has one)."""
         return GridEnergy(
             **{field.name: getattr(self, field.name) / getattr(source, field.name) for field in fields(self)}
         )

@@ -1,7 +1,7 @@
 """Votes of people on pairs of pictures: the questions, the box that stores the answers, and reading them back.
 
 A question shows one image by two models without their names. Order and sides are random for each voter and do not
-change. Every vote is one row in a Parquet file of its own below ``OUT/votes``.
+change. Every vote is one row in a separate Parquet file below ``OUT/votes``.
 """
 
 from __future__ import annotations

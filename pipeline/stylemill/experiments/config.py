@@ -118,7 +118,7 @@ class VoteConfig:
     """OUT of `stylemill evaluate` with two or more models: its pictures are voted on."""
 
     out: str
-    """Output location: votes/, and these settings as vote.yaml; with the same location again voters continue."""
+    """Output location: votes/, and these settings as vote.yaml; with the same location, voters continue."""
 
     model: tuple[str, ...] = ()
     """Model to vote on: its label in the evaluation, or registry:STYLE[@VERSION]; repeat it for each; default all."""
@@ -127,7 +127,7 @@ class VoteConfig:
     """Registry of registry:STYLE; by default STYLEMILL_REGISTRY of the environment."""
 
     num_images: int = 0
-    """Number of images to vote on, drawn evenly over the folders of the content; 0 takes all."""
+    """Number of images to vote on, drawn in proportion to the folders of the content; 0 takes all."""
 
     seed: int = 0
     """Seed of the choice of images, their order and sides."""

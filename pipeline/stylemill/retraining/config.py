@@ -51,7 +51,7 @@ class RetrainConfig(TrainConfig):
     """Probability of detecting the minimal effect if it exists."""
 
     num_images: int = 64
-    """Number of images to compare on, drawn evenly over the folders of the holdout; 0 takes all."""
+    """Number of images to compare on, drawn in proportion to the folders of the holdout; 0 takes all."""
 
     size_px: int = 256
     """Shorter side of the images that are compared, in pixels."""

@@ -72,7 +72,7 @@ class FsspecStore:
                 yield _stat(f"{scheme(root)}://{path.lstrip('/')}", key, found[path])
 
     def delete(self, path: str) -> None:
-        """Remove an object; it is no error if there is none."""
+        """Remove an object; a missing object is not an error."""
         with _translated_errors(path), contextlib.suppress(FileNotFoundError):
             self._fs.rm_file(path)
 

@@ -83,7 +83,7 @@ class LocalStore:
             yield from _walk(root, "", after)
 
     def delete(self, path: str) -> None:
-        """Remove a file; it is no error if there is none."""
+        """Remove a file; a missing file is not an error."""
         with _translated_errors(path):
             Path(path).unlink(missing_ok=True)
 
@@ -207,7 +207,7 @@ def _move_unless_exists(temporary: str, path: str) -> bool:
 
 @contextlib.contextmanager
 def _temporary(path: str, data: bytes, durable: bool) -> Iterator[str]:
-    """Yield the name of a file beside ``path`` with this content; unless it was renamed it is removed afterwards."""
+    """Yield the name of a file with this content in the folder of ``path``; remove it afterwards unless renamed."""
     directory = Path(path).parent
     temporary = str(directory / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}")
     try:

@@ -133,7 +133,7 @@ class S3Store:
         return page
 
     def delete(self, path: str) -> None:
-        """Remove an object; it is no error if there is none."""
+        """Remove an object; a missing object is not an error."""
         self._run(lambda: self._fs._call_s3("delete_object", **_place(path)), path)
 
     def delete_all(self, paths: Sequence[str]) -> None:

@@ -120,7 +120,7 @@ class Storage:
             yield found
 
     def delete(self, uri: str) -> None:
-        """Remove an object; it is no error if there is none."""
+        """Remove an object; a missing object is not an error."""
         store, path = self._locate(uri)
         self._retried(lambda: store.delete(path), f"deleting {path}")
 

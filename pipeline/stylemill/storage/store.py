@@ -53,7 +53,7 @@ class Store(Protocol):
         """Yield the objects below a prefix whose keys are greater than ``after``, in order of key."""
 
     def delete(self, path: str) -> None:
-        """Remove an object; it is no error if there is none."""
+        """Remove an object; a missing object is not an error."""
 
     def delete_all(self, paths: Sequence[str]) -> None:
         """Remove at most 1,000 objects of one bucket or file system."""

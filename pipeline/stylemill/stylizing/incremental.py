@@ -75,7 +75,7 @@ def make_finder(
         return (twins.add(found) for found in find_sources(storage, identity.input, after))
 
     def find_some(after: str, twins: TwinFinder) -> Iterator[Source]:
-        del twins  # the functions below pass every key to a finder of their own
+        del twins  # each function below passes every key to its own TwinFinder
         if identity.follow_up == "incremental":
             deleted = _Deleted()
             listing = find_sources(storage, identity.input)

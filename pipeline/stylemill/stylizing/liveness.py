@@ -1,4 +1,4 @@
-"""What a run keeps track of while its workers live and die: progress, worker deaths and metrics.
+"""Tracks a run while its workers paint: progress, worker deaths and metrics.
 
 A worker is an actor process that reads, paints or writes. A run has one ``RunTracker``, to which workers report each
 source that they start or finish. A source that was started and not finished was being painted when its worker died.
@@ -112,7 +112,7 @@ def start_tracker() -> ray.actor.ActorHandle:
 
 
 class WorkerReports:
-    """Reports starts and finishes to the tracker in few calls: each costs both ends half a millisecond.
+    """Reports starts and finishes to the tracker in few calls: each takes half a millisecond on both sides.
 
     Finished sources are reported together with the next start, or after ``MAX_REPORT_DELAY_S``.
 

@@ -73,7 +73,7 @@ def test_exporting_needs_a_style_model_and_a_known_format(checkpoint: Path, monk
     monkeypatch.delenv("STYLEMILL_REGISTRY", raising=False)
     for arguments, complaint in (
         (["--from", str(checkpoint), "--out", "o"], "is not a style model"),
-        (["--from", str(checkpoint), "--to", "tflite", "--out", "o"], "to='tflite': is not a choice"),
+        (["--from", str(checkpoint), "--to", "tflite", "--out", "o"], "to='tflite': is not one of the choices"),
         (["--from", "registry:waves", "--out", "o"], "--registry is needed for registry:waves"),
     ):
         assert main(["models", "export", *arguments]) == WRONG_USE

@@ -33,7 +33,7 @@ _DTYPES: Final = {
 _DEFLATE: Final = (8, 32946)
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 
-# Why not tifffile: with version 2026.3.3 in the place of this reader, 27 of the 93 cases of its test failed.
+# Why not tifffile: with version 2026.3.3 instead of this reader, 27 of the 93 cases of its test failed.
 # - The floating-point predictor (3), with which libtiff, GDAL and Photoshop can write compressed floats, needs the
 #   package imagecodecs: native decoders for dozens of formats that would then see untrusted bytes.
 # - A Deflate block is inflated to its end: a strip for 3,864 bytes of pixels that held 1 GiB of zeros took 2 GiB of
