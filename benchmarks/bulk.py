@@ -39,7 +39,7 @@ MEMORY_PERIOD_S = 3.0
 
 
 def link_library(source: Path, target: Path, copies: int) -> int:
-    """Link every file of ``source`` `times` times below ``target``; return the number of files."""
+    """Link every file of ``source`` ``copies`` times below ``target``; return the number of files."""
     files = sorted(path for path in source.rglob("*") if path.is_file())
     for copy in range(copies):
         folder = target / f"{copy:03d}"

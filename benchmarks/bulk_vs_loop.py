@@ -4,8 +4,8 @@
 
 The loop is what a careful user would write: one process, all cores for the network, read, decode, stylize, encode,
 write. Both run interleaved, ``--rounds`` times; medians and the ratio are printed. The bulk figure is the time from the
-first image started to the last one written; the whole wall time (Ray's start and stop, planning, commit) is printed next to
-it.
+first image started to the last one written; the whole wall time (Ray's start and stop, planning, commit) is printed
+next to it.
 """
 
 from __future__ import annotations

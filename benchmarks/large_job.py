@@ -1,4 +1,4 @@
-"""Large images through a real job: peak memory of the actor and of its decoder, and whether each image was painted whole or tiled.
+"""Large images through a real job: peak memory of the actor and of its decoder, and the forward pass used.
 
     python benchmarks/large_job.py --photo FILE [--megapixels 10 30 100] [--max-memory 5GiB] [--model URI] [--out DIR]
 

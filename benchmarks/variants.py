@@ -6,8 +6,8 @@ then measures the trained network on photographs that it did not see; one or sev
     python benchmarks/variants.py --content photos --style-image style.jpg --out variants nearest wide
     python benchmarks/variants.py --content photos --style-image style.jpg --out variants --merge
 
-Results of single runs are stored in OUT as JSON and PNG until they are merged into a table and a picture. ``narrow distilled``
-learns from the model of ``wide``, which must have been trained before.
+Results of single runs are stored in OUT as JSON and PNG until they are merged into a table and a picture.
+``narrow distilled`` learns from the model of ``wide``, which must have been trained before.
 """
 
 from __future__ import annotations
