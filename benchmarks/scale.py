@@ -10,7 +10,8 @@ it is the product's own ``--strength 0``, which gives back the source, over 16 p
 for reading, painting and writing as well: it takes the blocks of the plan as the real one does and flushes the same
 rows, so that the driver sees a million sources in minutes. Everything else is what a bulk run runs: plan shards,
 groups of shards, Ray Data, the tracker, leases, pending rows, parts with their digests, ``_SUCCESS``; on a Ray cluster
-of this machine and a local disk. ``--without-ray`` leaves scheduling out too: one process plans, flushes rows and commits.
+of this machine and a local disk. ``--without-ray`` leaves scheduling out too: one process plans, flushes rows and
+commits.
 """
 
 from __future__ import annotations
