@@ -133,7 +133,7 @@ def process_tree_bytes(pid: int) -> int | None:
     for process in process_tree(pid):
         try:
             sizes.append(getattr(process.memory_full_info(), "pss", None))
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
+        except (psutil.Error, OSError):  # it ended meanwhile, or belongs to somebody else
             continue
     known = [size for size in sizes if size is not None]
     return sum(known) if known else None

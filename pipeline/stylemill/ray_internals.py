@@ -10,17 +10,18 @@ import gc
 import traceback
 from collections.abc import Mapping
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 import ray.exceptions
 import requests
 from ray.job_submission import JobSubmissionClient
-from ray.train.torch.config import _TorchBackend
-from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
 from stylemill.errors import ClusterError, StylemillError
 from stylemill.machines import Resources, machines_of
+
+if TYPE_CHECKING:
+    from ray.train.torch.config import _TorchBackend as TorchBackend
 
 __all__ = [
     "DASHBOARD_LOGGERS",
@@ -30,6 +31,7 @@ __all__ = [
     "cluster_machines",
     "has_start_timed_out",
     "is_token_missing",
+    "ray_failure",
     "release_actors",
     "unwrap",
 ]
@@ -40,10 +42,22 @@ DASHBOARD_LOGGERS = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modul
 _UDF_ADVICE = "\nFailed to apply UDF transform after "
 """Begins the advice on retries that Ray Data appends to the messages of errors."""
 _START_TIMED_OUT = "timed out during startup"
+_NO_ROOM = "WorkerGroupStartupTimeoutError"
+"""Class of Ray Train's error when workers did not start in time."""
 _TOKEN_MISSING = "Authentication required"
 
-TorchBackend = _TorchBackend
-"""Sets up torch's process group on the workers; ``TorchConfig.backend_cls`` returns a subclass of it."""
+
+def __getattr__(name: str) -> Any:
+    """Return ``TorchBackend``, the class that sets up torch's process group; ``TorchConfig.backend_cls`` names one.
+
+    Loaded when it is asked for: importing Ray Train takes three seconds, which other users of this file save.
+    """
+    if name != "TorchBackend":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from ray.train.torch.config import _TorchBackend
+
+    return _TorchBackend
+
 
 # In an entrypoint, PATH often finds no `python` or another one than Ray's. The interpreter that
 # runs Ray's workers is named in the command line of the machine's raylet, whose process id the parent of this shell
@@ -99,14 +113,20 @@ def unwrap(error: BaseException, *, doing: str) -> BaseException:
             return _without_advice(own)
     if isinstance(error, ray.exceptions.RayTaskError):
         return error  # a defect of this project: its traceback is worth more than one line
-    if isinstance(getattr(error, "controller_failure", None), WorkerGroupStartupTimeoutError):
-        reason = "the cluster had no room for its workers, or was too busy to start them"
-    elif failures:
+    if failures or isinstance(error, ray.exceptions.RayError) or hasattr(error, "controller_failure"):
+        return ray_failure(error, doing=doing)
+    return error
+
+
+def ray_failure(error: BaseException, *, doing: str) -> ClusterError:
+    """Return a ClusterError of one line, with the reason, for an error that Ray raised."""
+    failures: Mapping[int, BaseException] = getattr(error, "worker_failures", {})
+    if failures:
         reason = " ".join(str(next(iter(failures.values()))).split())[-300:]
-    elif isinstance(error, ray.exceptions.RayError) or hasattr(error, "controller_failure"):
-        reason = f"{type(error).__name__}: {_last_line(error)}"
+    elif type(getattr(error, "controller_failure", None)).__name__ == _NO_ROOM:
+        reason = "the cluster had no room for its workers, or was too busy to start them"
     else:
-        return error
+        reason = f"{type(error).__name__}: {_last_line(error)}"
     return ClusterError(
         f"{doing} stopped: {reason}; run the same command again to resume (STYLEMILL_LOG=DEBUG shows more)"
     )

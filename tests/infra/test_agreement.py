@@ -82,7 +82,10 @@ def test_entrypoints_parse(file: str, entrypoint: str, capsys: pytest.CaptureFix
     program, script, flag, mounted = shlex.split(entrypoint)
     assert (program, flag) == ("python", "--config") and mounted.startswith("/etc/stylemill/")
     verb = Path(script).stem
-    assert verb in cli.VERBS and (ROOT / script).exists() and "COPY --chown=1000:100 jobs jobs\n" in DOCKERFILE
+    assert verb in cli.VERBS and (ROOT / "jobs" / f"{verb}.py").exists()
+    # The image carries jobs/ in its working directory.
+    assert script == f"/home/ray/jobs/{verb}.py"
+    assert DOCKERFILE.rindex("WORKDIR /home/ray\n") < DOCKERFILE.index("COPY --chown=1000:100 jobs jobs\n")
     settings = ROOT / "jobs" / "examples" / Path(mounted).name  # what the ConfigMap is made from
     assert main_for_scheduler([verb, "--config", str(settings), "--print-config"]) == 0
     shown = yaml.safe_load(capsys.readouterr().out)

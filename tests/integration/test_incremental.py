@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from stylemill.auditing.repair import find_garbage, prepare_repair
+from stylemill.auditing.ownership import find_garbage
+from stylemill.auditing.repair import prepare_repair
 from stylemill.auditing.verify import verify
 from stylemill.errors import ConfigError
 from stylemill.storage import Storage, StorageOptions

@@ -19,7 +19,7 @@ from stylemill.storage import Storage
 from stylemill.style_model import load_style_model
 from stylemill.training.checkpoint import Checkpoints
 from stylemill.training.config import TrainConfig
-from stylemill.training.data import load_left_out
+from stylemill.training.layout import load_left_out
 from stylemill.training.preflight import prepare
 from tests.drawn import image_bytes
 from tests.training_runs import assert_same_run, rows_of, weights_of

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +20,7 @@ from ray.core.generated.autoscaler_pb2 import ClusterConfig, NodeGroupConfig
 from ray.dashboard.modules.dashboard_sdk import SubmissionClient
 from ray.data._internal.execution.operators import map_operator
 from ray.train.torch.config import TorchConfig
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
 from stylemill import ray_internals
 from stylemill.errors import ClusterError, ConfigError, ImageError
@@ -28,6 +31,7 @@ from stylemill.ray_internals import (
     TorchBackend,
     has_start_timed_out,
     is_token_missing,
+    ray_failure,
     unwrap,
 )
 
@@ -105,7 +109,7 @@ def test_a_failure_of_ray_is_one_line():
 
 def test_workers_without_room_say_so():
     error = RuntimeError("failed")
-    error.controller_failure = ray_internals.WorkerGroupStartupTimeoutError(2)  # type: ignore[attr-defined]
+    error.controller_failure = WorkerGroupStartupTimeoutError(2)  # type: ignore[attr-defined]
     assert "had no room" in str(unwrap(error, doing="training"))
 
 
@@ -121,3 +125,15 @@ def test_machines_of_a_cluster_without_an_autoscaler(groups: object, monkeypatch
     monkeypatch.setattr(ray._private.state.state, "get_cluster_config", lambda: groups)
     monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
     assert ray_internals.cluster_machines() == [{"CPU": 2.0}]
+
+
+def test_sessions_and_job_commands_do_not_load_torch():
+    code = "import sys, stylemill.ray_internals; sys.exit('torch' in sys.modules or 'ray.train' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_failure_of_training_is_always_one_line():
+    defect = ray.exceptions.RayTaskError("controller", "a traceback\n\nRuntimeError: no", RuntimeError("no"))
+    found = ray_failure(defect, doing="training")
+    assert isinstance(found, ClusterError) and str(found).startswith("training stopped: RayTaskError")
+    assert "\n" not in str(found) and "resume" in str(found)

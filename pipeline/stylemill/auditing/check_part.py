@@ -1,13 +1,9 @@
-"""Checks of one committed part: its bytes, its rows against the plan, its objects against their digests.
-
-Also finds out which objects committed runs own, by 64-bit hashes of their locations: eight bytes per object.
-"""
+"""Checks of one committed part: its bytes, its rows against the plan, its objects against their digests."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stylemill.auditing.ownership import hash_uri, is_in
 from stylemill.errors import ObjectNotFound, StorageError
 from stylemill.manifest.commit import Part, read_shard
 from stylemill.manifest.layout import RunLayout
-from stylemill.manifest.read import CommittedRun, iter_parts
 from stylemill.manifest.schema import MANIFEST_SCHEMA, from_parquet
-from stylemill.storage import ObjectStat, Storage, StorageOptions, join
+from stylemill.storage import Storage, StorageOptions, join
 
 CONCURRENT_READS = 8
 """Objects that are read at the same time."""
@@ -51,19 +47,6 @@ class PartCheck:
     problems: list[Problem] = field(default_factory=list)
     output_hashes: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
     """64-bit hashes of the locations that the part's rows own."""
-
-
-def hash_uri(uri: str) -> int:
-    """Return 64 bits of a location's BLAKE2 digest."""
-    return int.from_bytes(hashlib.blake2b(uri.encode(), digest_size=8).digest(), "little")
-
-
-def is_in(hashes: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Return for each hash whether it is among the sorted ``known`` ones."""
-    if not len(known):
-        return np.zeros(len(hashes), np.bool_)
-    positions = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
-    return known[positions] == hashes
 
 
 def check_part(
@@ -168,20 +151,3 @@ def _compare_with_object(storage: Storage, row: dict[str, Any]) -> Problem | Non
         detail = "its SHA-256 differs from the one in its row"
         return Problem(kind="ObjectChanged", uri=uri, detail=detail, key=key, style=style)
     return None
-
-
-def owned_hashes(storage: Storage, runs: Sequence[CommittedRun]) -> NDArray[np.uint64]:
-    """Return the sorted, distinct hashes of the locations that rows of these runs own."""
-    hashes = [np.empty(0, np.uint64)]
-    for run in runs:
-        for table in iter_parts(storage, run.layout, run.success):
-            uris = table.column("output_uri").drop_null().to_pylist()
-            hashes.append(np.array([hash_uri(uri) for uri in uris], np.uint64))
-    return np.unique(np.concatenate(hashes))
-
-
-def unowned_objects(storage: Storage, prefix_uri: str, owned: NDArray[np.uint64]) -> Iterator[ObjectStat]:
-    """Yield the objects below a prefix whose locations are not among the sorted ``owned`` hashes."""
-    for found in storage.list_objects(prefix_uri):
-        if not is_in(np.array([hash_uri(found.uri)], np.uint64), owned)[0]:
-            yield found

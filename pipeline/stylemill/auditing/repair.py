@@ -1,21 +1,13 @@
-"""What follows a verification: repainting broken results, and finding objects that no committed run owns.
-
-``prepare_repair`` (``manifest repair``) prepares an incremental run that paints missing and damaged results again, with
-the broken run as its parent. ``find_garbage`` (``manifest gc``) lists the images that can be removed.
-"""
+"""``manifest repair``: an incremental run that repaints missing and damaged results of its parent run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
-from stylemill.auditing.check_part import owned_hashes, unowned_objects
 from stylemill.auditing.verify import Verification
 from stylemill.config import digest, from_flags, parse_yaml
 from stylemill.errors import ConfigError, ObjectNotFound
 from stylemill.manifest.layout import RunLayout
-from stylemill.manifest.read import committed_runs, load_history
-from stylemill.storage import ObjectStat, Storage, StorageOptions, join
+from stylemill.manifest.read import load_history
+from stylemill.storage import Storage, StorageOptions
 from stylemill.stylizing.config import StylizeConfig
 from stylemill.stylizing.identity import RunIdentity
 from stylemill.stylizing.incremental import incremental_identity
@@ -53,44 +45,3 @@ def prepare_repair(options: StorageOptions, found: Verification) -> PreparedRun:
         broken_keys=broken,
     )
     return open_run(storage, run, models)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Garbage:
-    """Content of an output location that does not belong to its committed runs."""
-
-    objects: tuple[ObjectStat, ...]
-    """Images that no committed row owns."""
-    unfinished_runs: tuple[str, ...]
-    """Runs that are not committed; ``objects`` includes their images, and deleting those would undo their work."""
-
-
-def find_garbage(storage: Storage, out: str) -> Garbage:
-    """Return the objects below ``OUT/images`` that no committed run owns.
-
-    Args:
-        storage: where to look.
-        out: resolved output location.
-
-    Raises:
-        ConfigError: no run was ever started there, so the images belong to something else.
-    """
-    committed = set(committed_runs(storage, out))
-    unfinished = tuple(run_id for run_id in _started_runs(storage, out) if run_id not in committed)
-    if not committed and not any(
-        storage.exists(RunLayout(out=out, run_id=run_id).identity_uri) for run_id in unfinished
-    ):
-        cure = "give the --out of `stylemill stylize`; if its runs were deleted, remove its images by hand"
-        raise ConfigError("uri", out, "contains no run", cure)
-    owned = owned_hashes(storage, load_history(storage, out))
-    objects = tuple(unowned_objects(storage, join(out, "images"), owned))
-    return Garbage(objects=objects, unfinished_runs=unfinished)
-
-
-def _started_runs(storage: Storage, out: str) -> Iterator[str]:
-    """Yield the runs that have a folder, listing one object of each."""
-    runs_uri, after = join(out, "runs"), ""
-    while (found := next(iter(storage.list_objects(runs_uri, after)), None)) is not None:
-        run_id = found.key.split("/")[0]
-        yield run_id
-        after = f"{run_id}/\U0010ffff"

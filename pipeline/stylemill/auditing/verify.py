@@ -1,7 +1,7 @@
 """Verification of a committed run against storage: its parts, plan, rows and objects.
 
 Parts are checked by ``check_part``, as Ray tasks if this process is connected to Ray. Which objects a run owns is
-compared by 64-bit hashes of their locations (see ``check_part.owned_hashes``).
+compared by 64-bit hashes of their locations (see ``ownership.owned_hashes``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from stylemill.auditing.check_part import PartCheck, Problem, check_part, owned_hashes, unowned_objects
+from stylemill.auditing.check_part import PartCheck, Problem, check_part
+from stylemill.auditing.ownership import owned_hashes, unowned_objects
 from stylemill.errors import StylemillError
 from stylemill.manifest.commit import Part, Success, iter_shards
 from stylemill.manifest.layout import RunLayout

@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of styles and sources may hold what a terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
+    code = DONE
     try:
         code = _run_and_report(arguments)
         if sys.stdout is not None:
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader of our output has exited, as in `stylemill --help | head -1`: exit too, without a message.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
+        return code or FAILED
     return code
 
 

@@ -121,7 +121,7 @@ def repair(config: ManifestConfig) -> int:
 
 def gc(config: GcConfig) -> int:
     """List or delete the objects that no committed run owns."""
-    from stylemill.auditing.repair import find_garbage
+    from stylemill.auditing.ownership import find_garbage
     from stylemill.storage import Storage, resolve
 
     storage, out = Storage(config.storage), resolve(config.uri)

@@ -116,8 +116,6 @@ def _start_here(num_cpus: int | None) -> None:
     """Start a cluster on this machine; try again if Ray gave up waiting for its processes."""
     import ray
 
-    from stylemill.ray_internals import has_start_timed_out
-
     for _ in range(MAX_STARTS):
         try:
             ray.init(
@@ -130,6 +128,8 @@ def _start_here(num_cpus: int | None) -> None:
             )
             return
         except Exception as error:  # Ray raises a plain Exception
+            from stylemill.ray_internals import has_start_timed_out
+
             if not has_start_timed_out(error):
                 raise
             log.info("Ray's processes did not start in time; starting them again")

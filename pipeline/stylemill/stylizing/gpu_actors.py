@@ -23,9 +23,9 @@ from stylemill.images.options import DecodeOptions
 from stylemill.images.plain_jpeg import PlainJpeg
 from stylemill.images.source_image import SourceImage
 from stylemill.storage import Storage
-from stylemill.stylizing.fused_actor import Stage, planned_rows, shard_of
+from stylemill.stylizing.fused_actor import Stage, count_deaths, planned_rows, shard_of
 from stylemill.stylizing.identity import BulkJob
-from stylemill.stylizing.liveness import WorkerMeters, count_deaths
+from stylemill.stylizing.liveness import WorkerMeters
 from stylemill.stylizing.paint import BATCHES_IN_FLIGHT, Painter
 from stylemill.stylizing.read import Fetched, Reader
 from stylemill.stylizing.sample import Sample

@@ -1,13 +1,11 @@
-"""Tracks a run while its workers paint: progress, worker deaths and metrics.
+"""Tracks a run while its workers paint: progress, unfinished sources and metrics.
 
 A worker is an actor process that reads, paints or writes. A run has one ``RunTracker``, to which workers report each
 source that they start or finish. A source that was started and not finished was being painted when its worker died.
-After a death Ray Data runs the block again; ``remaining_work`` then leaves out finished sources, counts attempts and
-gives up an image that was being painted at ``MAX_WORKER_DEATHS`` deaths (the quarantine), so that one image cannot
-kill worker after worker.
+``fused_actor.remaining_work`` asks for those when Ray Data runs the block again.
 
-In order: the tracker, the workers' reports to it, the quarantine, and the metrics, whose names
-``infra/observability`` uses.
+In order: the tracker, the workers' reports to it, and the metrics, whose names ``infra/observability`` uses. The actor
+of the tracker imports this file, so it imports little.
 """
 
 from __future__ import annotations
@@ -21,19 +19,11 @@ from typing import Any
 import ray
 import ray.util.metrics
 
-from stylemill.errors import ImageError
-from stylemill.manifest.commit import read_pending
-from stylemill.manifest.layout import RunLayout
 from stylemill.meter import SECONDS, Meter, TotalCounter
-from stylemill.storage import Storage
 from stylemill.storage.retry import num_retries
-from stylemill.stylizing.sample import Sample
 
 MAX_REPORT_DELAY_S = 0.5
 """A finished source is reported with the next start, or alone when the last report is older than this."""
-
-MAX_WORKER_DEATHS = 2
-"""An image is given up after this many deaths of the worker that was painting it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,51 +139,6 @@ class WorkerReports:
             except IndexError:  # another thread took the last one
                 break
         return finished
-
-
-def remaining_work(
-    storage: Storage, layout: RunLayout, shard: int, planned: list[dict[str, Any]], tracker: ray.actor.ActorHandle
-) -> tuple[list[dict[str, Any]], list[Sample]]:
-    """Return the rows of a block that must be painted, and the samples that are given up.
-
-    When a worker dies, its block is run again. Sources whose rows were flushed are then left out, attempts are counted,
-    and an image that was being painted at ``MAX_WORKER_DEATHS`` deaths is given up.
-
-    Args:
-        storage: where the run is.
-        layout: of the run.
-        shard: of the block.
-        planned: the block's rows of PLAN_SCHEMA.
-        tracker: the run's ``RunTracker``.
-    """
-    deaths: dict[str, int] = ray.get(tracker.unfinished.remote([row["key"] for row in planned]))
-    if not deaths:
-        return planned, []
-    done = set(read_pending(storage, layout, shard).column("key").to_pylist())
-    todo, given_up = [], []
-    for row in planned:
-        if row["key"] in done:
-            continue
-        failure = count_deaths(row, deaths.get(row["key"], 0))
-        if failure is None:
-            todo.append(row)
-        else:
-            given_up.append(Sample(planned=row, failure=failure))
-    return todo, given_up
-
-
-def count_deaths(planned: dict[str, Any], count: int) -> ImageError | None:
-    """Add an image's worker deaths to its attempts; return why it is given up, or None.
-
-    Args:
-        planned: its row of PLAN_SCHEMA; ``attempt`` is raised.
-        count: deaths of workers while they were painting it.
-    """
-    planned["attempt"] += count
-    if count < MAX_WORKER_DEATHS:
-        return None
-    message = f"the worker process died {count} times while painting it; paint it alone with more memory"
-    return ImageError("WorkerDied", message)
 
 
 IMAGES = Meter(kind="Counter", name="stylemill_images", help="Rows of the manifest by status.", tags=("run", "status"))

@@ -9,19 +9,17 @@ An image that cannot be decoded does not stop the training: it is left out, coun
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from stylemill.errors import AccessDenied, ImageError, NotAnImage, ObjectNotFound, TooManyFailures
+from stylemill.errors import AccessDenied, ImageError, ObjectNotFound, TooManyFailures
 from stylemill.images.decode import decode, recognise
 from stylemill.images.formats.plugins import open_image
 from stylemill.images.options import DecodeOptions
@@ -29,55 +27,16 @@ from stylemill.images.pixels import alpha_to_8_bits, convert, correct_samples, f
 from stylemill.storage import Storage, resolve
 from stylemill.storage.sources import find_sources
 from stylemill.storage.store import ObjectStat
+from stylemill.training.layout import LeftOutImage, num_failed
 from stylemill.training.schedule import SampleIndex, Sampler
 
 log = logging.getLogger(__name__)
 
-FAILED, SKIPPED = "failed", "skipped"
 MAX_ASPECT = 8
 """Longest side over shortest; without a limit, a line of 1 x 10,000 px resized to the crop's side takes gigabytes."""
 STEPS_AHEAD = 3
 DECODING_THREADS = 2
 _OPTIONS = DecodeOptions()
-
-
-@dataclass(frozen=True, kw_only=True)
-class LeftOutImage:
-    """One content image that is not used because it cannot be decoded."""
-
-    uri: str
-    status: str
-    """``failed``: a broken image; ``skipped``: not an image by its content, which does not count as a failure."""
-    error_type: str
-    error: str
-
-    @classmethod
-    def from_error(cls, uri: str, error: ImageError) -> LeftOutImage:
-        """Return the entry for an error of the decoder."""
-        status = SKIPPED if isinstance(error, NotAnImage) else FAILED
-        return cls(uri=uri, status=status, error_type=error.error_type, error=error.message)
-
-    def __str__(self) -> str:
-        return f"{self.uri} ({self.error_type}: {self.error})"
-
-
-def num_failed(left_out: Iterable[LeftOutImage]) -> int:
-    """Return the number of broken images; text files and sidecars do not count."""
-    return sum(entry.status == FAILED for entry in left_out)
-
-
-def save_left_out(storage: Storage, uri: str, left_out: Iterable[LeftOutImage]) -> None:
-    """Write the list as JSON, in order of location."""
-    entries = [asdict(entry) for entry in sorted(left_out, key=lambda entry: entry.uri)]
-    storage.write_bytes(uri, json.dumps(entries, indent=1, ensure_ascii=False).encode())
-
-
-def load_left_out(storage: Storage, uri: str) -> list[LeftOutImage]:
-    """Return the list that earlier starts of the run wrote; empty if it is absent or damaged."""
-    try:
-        return [LeftOutImage(**entry) for entry in json.loads(storage.read_bytes(uri))]
-    except (ObjectNotFound, ValueError, TypeError):
-        return []
 
 
 def list_content(

@@ -16,8 +16,7 @@ from stylemill.storage import Storage
 from stylemill.style_model import StyleModel, save_style_model
 from stylemill.training.checkpoint import TrainState
 from stylemill.training.config import TrainConfig, settings_of
-from stylemill.training.data import LeftOutImage
-from stylemill.training.layout import Row, TrainLayout
+from stylemill.training.layout import LeftOutImage, Row, TrainLayout
 
 LOSS_TAIL = 50
 """Number of last losses in the model's metadata."""

@@ -1,17 +1,21 @@
-"""Locations of a training run's files under OUT, and the table ``metrics.parquet`` with one row per step."""
+"""Files of a training run under OUT: their locations, the table ``metrics.parquet``, and the list ``left_out.json``.
+
+``metrics.parquet`` has one row per step; ``left_out.json`` lists the content images that cannot be decoded.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stylemill.errors import CheckpointError
-from stylemill.storage import join
+from stylemill.errors import CheckpointError, ImageError, NotAnImage, ObjectNotFound
+from stylemill.storage import Storage, join
 
 
 @dataclass(frozen=True)
@@ -126,3 +130,45 @@ def metrics_from_parquet(data: bytes) -> list[dict[str, Any]]:
         raise CheckpointError(f"its metrics have no column {required[0]}")
     unknown = {column.name: None for column in lacking}
     return [unknown | row for row in table.to_pylist()]
+
+
+FAILED, SKIPPED = "failed", "skipped"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOutImage:
+    """One content image that is not used because it cannot be decoded."""
+
+    uri: str
+    status: str
+    """``failed``: a broken image; ``skipped``: not an image by its content, which does not count as a failure."""
+    error_type: str
+    error: str
+
+    @classmethod
+    def from_error(cls, uri: str, error: ImageError) -> LeftOutImage:
+        """Return the entry for an error of the decoder."""
+        status = SKIPPED if isinstance(error, NotAnImage) else FAILED
+        return cls(uri=uri, status=status, error_type=error.error_type, error=error.message)
+
+    def __str__(self) -> str:
+        return f"{self.uri} ({self.error_type}: {self.error})"
+
+
+def num_failed(left_out: Iterable[LeftOutImage]) -> int:
+    """Return the number of broken images; text files and sidecars do not count."""
+    return sum(entry.status == FAILED for entry in left_out)
+
+
+def save_left_out(storage: Storage, uri: str, left_out: Iterable[LeftOutImage]) -> None:
+    """Write the list as JSON, in order of location."""
+    entries = [asdict(entry) for entry in sorted(left_out, key=lambda entry: entry.uri)]
+    storage.write_bytes(uri, json.dumps(entries, indent=1, ensure_ascii=False).encode())
+
+
+def load_left_out(storage: Storage, uri: str) -> list[LeftOutImage]:
+    """Return the list that earlier starts of the run wrote; empty if it is absent or damaged."""
+    try:
+        return [LeftOutImage(**entry) for entry in json.loads(storage.read_bytes(uri))]
+    except (ObjectNotFound, ValueError, TypeError):
+        return []

@@ -19,7 +19,7 @@ from stylemill.config import digest
 from stylemill.errors import StylemillError
 from stylemill.meter import SECONDS, Meter, TotalCounter, start_at_zero
 from stylemill.storage.retry import num_retries
-from stylemill.training.data import LeftOutImage, num_failed
+from stylemill.training.layout import LeftOutImage, num_failed
 
 STEPS = Meter(
     kind="Counter",

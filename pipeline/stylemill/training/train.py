@@ -20,13 +20,12 @@ from ray.train.torch import TorchTrainer
 from stylemill.errors import ConfigError, StorageError
 from stylemill.machines import how_many_fit, max_per_machine
 from stylemill.process import periodically, scratch_folder
-from stylemill.ray_internals import cluster_machines, unwrap
+from stylemill.ray_internals import cluster_machines, ray_failure, unwrap
 from stylemill.storage import Storage
 from stylemill.storage.lease import acquire
 from stylemill.style_model import StyleHeader, load_style_header
 from stylemill.training.config import TrainConfig
-from stylemill.training.data import load_left_out, save_left_out
-from stylemill.training.layout import TrainLayout
+from stylemill.training.layout import TrainLayout, load_left_out, save_left_out
 from stylemill.training.preflight import PreparedTraining
 from stylemill.training.ray_backend import ClusterTorchConfig
 from stylemill.training.tracker import TrainProgress, start_tracker
@@ -124,7 +123,8 @@ def _fit(run: PreparedTraining, tracker: ray.actor.ActorHandle) -> None:
             trainer.fit()
         except Exception as error:
             log.debug("Ray Train failed", exc_info=error)
-            raise unwrap(error, doing="training") from error
+            own = unwrap(error, doing="training")
+            raise own if own is not error else ray_failure(error, doing="training") from error
 
 
 def choose_cpus_per_worker(config: TrainConfig) -> int:

@@ -295,9 +295,10 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(refused: Ch
     assert out.read_bytes() == b"mine"
 
 
-def test_a_wrong_location_does_not_wait_for_ray(tmp_path: Path):
+@pytest.mark.parametrize("verb", ["verify", "gc"])
+def test_a_wrong_location_does_not_wait_for_ray(verb: str, tmp_path: Path):
     code = (
-        "import sys; from stylemill.cli.main import main; code = main(['manifest', 'verify', sys.argv[1]]);"
+        f"import sys; from stylemill.cli.main import main; code = main(['manifest', '{verb}', sys.argv[1]]);"
         "sys.exit(99 if 'ray' in sys.modules else code)"
     )
     answer = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)

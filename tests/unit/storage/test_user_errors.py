@@ -13,10 +13,16 @@ from stylemill.storage.user_errors import listing_input, reading_input, writing_
 
 def test_an_output_that_cannot_be_written(tmp_path: Path):
     (tmp_path / "file").write_text("x")
-    message = r"^out='OUT': cannot be written \(.*file.*\); give a location that these credentials may write$"
+    message = r"^out='OUT': cannot be written \(.*file.*\); give a folder or a prefix in which files can be created$"
     with pytest.raises(ConfigError, match=message) as caught, writing_output("OUT"):
         Storage().write_bytes(str(tmp_path / "file" / "below"), b"")
     assert isinstance(caught.value.__cause__, PathConflict)
+
+
+def test_an_output_that_the_store_refuses():
+    message = r"^out='OUT': cannot be written \(no\); give a location that these credentials may write$"
+    with pytest.raises(ConfigError, match=message), writing_output("OUT"):
+        raise AccessDenied("no")
 
 
 def test_other_errors_pass():

@@ -14,16 +14,8 @@ from stylemill.images.decode import decode
 from stylemill.images.formats.alpha16 import write_png16
 from stylemill.images.options import DecodeOptions
 from stylemill.storage import Storage
-from stylemill.training.data import (
-    Batches,
-    Content,
-    LeftOutImage,
-    list_content,
-    load_left_out,
-    load_short_side,
-    num_failed,
-    save_left_out,
-)
+from stylemill.training.data import Batches, Content, list_content, load_short_side
+from stylemill.training.layout import LeftOutImage, load_left_out, num_failed, save_left_out
 from stylemill.training.schedule import SampleIndex, Sampler
 from tests.drawn import image_bytes, wide_gamut_profile
 

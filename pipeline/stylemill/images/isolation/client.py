@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import numpy as np
 
+import stylemill
 from stylemill.errors import ImageError
 from stylemill.images.decode import decode, recognise
 from stylemill.images.isolation.child import LENGTH, READY, options_json
@@ -256,7 +257,7 @@ def _start(
     connection_fd: int, requests_fd: int, pixels_fd: int, options: DecodeOptions, stderr: Any
 ) -> subprocess.Popen[bytes]:
     """Start a fresh interpreter that inherits three file descriptors and none of the secrets in the environment."""
-    root = str(Path(__file__).resolve().parents[2])
+    root = str(Path(stylemill.__file__).resolve().parents[1])
     environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
     environment |= {
         "PYTHONPATH": os.pathsep.join([root, *(os.path.abspath(path) for path in sys.path)]),  # noqa: PTH100

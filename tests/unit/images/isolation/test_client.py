@@ -18,13 +18,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import stylemill
 from stylemill.errors import ImageError, NotAnImage
 from stylemill.images.decode import decode
 from stylemill.images.isolation.client import IsolatedDecoder
 from stylemill.images.options import DecodeOptions
 from stylemill.images.source_image import SourceImage
-
-ROOT = Path(__file__).resolve().parents[4]
 
 
 def jpeg(width: int = 31, height: int = 17, seed: int = 0) -> bytes:
@@ -181,9 +180,8 @@ def test_close_leaves_no_process_and_no_open_file() -> None:
 
 
 def test_the_child_dies_with_a_parent_that_was_killed() -> None:
-    script = f"""
+    script = """
         import sys, time
-        sys.path.insert(0, {str(ROOT)!r})
         from stylemill.images.isolation.client import IsolatedDecoder
         from stylemill.images.options import DecodeOptions
         decoder = IsolatedDecoder(DecodeOptions())
@@ -206,3 +204,11 @@ def test_without_isolation_there_is_no_child() -> None:
     with IsolatedDecoder(DecodeOptions(isolate_decoding=False)) as decoder:
         assert decoder.decode(jpeg()).width_px == 31
         assert decoder._child is None
+
+
+def test_the_child_finds_the_package_without_the_parents_path(monkeypatch: pytest.MonkeyPatch):
+    """As where an import hook, and not ``sys.path``, leads to the package."""
+    package = Path(stylemill.__file__).parents[1]
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if Path(path).resolve() != package])
+    with IsolatedDecoder(DecodeOptions()) as decoder:
+        assert decoder.decode(jpeg()).width_px == 31

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stylemill.auditing.repair import find_garbage
+from stylemill.auditing.ownership import find_garbage
 from stylemill.cli.manifest import main
 from stylemill.errors import ConfigError
 from stylemill.storage import Storage
