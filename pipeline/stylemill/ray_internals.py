@@ -42,8 +42,6 @@ DASHBOARD_LOGGERS = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modul
 _UDF_ADVICE = "\nFailed to apply UDF transform after "
 """Begins the advice on retries that Ray Data appends to the messages of errors."""
 _START_TIMED_OUT = "timed out during startup"
-_NO_ROOM = "WorkerGroupStartupTimeoutError"
-"""Class of Ray Train's error when workers did not start in time."""
 _TOKEN_MISSING = "Authentication required"
 
 
@@ -123,13 +121,23 @@ def ray_failure(error: BaseException, *, doing: str) -> ClusterError:
     failures: Mapping[int, BaseException] = getattr(error, "worker_failures", {})
     if failures:
         reason = " ".join(str(next(iter(failures.values()))).split())[-300:]
-    elif type(getattr(error, "controller_failure", None)).__name__ == _NO_ROOM:
+    elif _had_no_room(error):
         reason = "the cluster had no room for its workers, or was too busy to start them"
     else:
         reason = f"{type(error).__name__}: {_last_line(error)}"
     return ClusterError(
         f"{doing} stopped: {reason}; run the same command again to resume (STYLEMILL_LOG=DEBUG shows more)"
     )
+
+
+def _had_no_room(error: BaseException) -> bool:
+    """Return whether Ray Train gave up because its workers did not start in time."""
+    failure = getattr(error, "controller_failure", None)
+    if failure is None:
+        return False
+    from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+
+    return isinstance(failure, WorkerGroupStartupTimeoutError)
 
 
 def _own_cause(error: BaseException) -> StylemillError | None:
