@@ -36,10 +36,10 @@ class Trainer:
 
     def __init__(self) -> None:
         self.version, self.noise = "first", 30.0
-        self.warm_starts: list[str | None] = []
+        self.starts: list[str] = []
 
     def __call__(self, config: TrainConfig) -> bool:
-        self.warm_starts.append(config.warm_start)
+        self.starts.append(config.start)
         Storage().write_bytes(f"{config.out}/style.safetensors", rough_style(self.version, self.noise))
         return True
 
@@ -59,6 +59,7 @@ def make_config(tmp_path: Path) -> RetrainConfig:
         registry=str(tmp_path / "registry"),
         size_px=64,
         minimal_effect=0.5,
+        loss_network="pyramid",
     )
 
 

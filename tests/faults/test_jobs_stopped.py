@@ -59,6 +59,7 @@ def train(tmp_path: Path) -> list[object]:
     settings = {
         "style-image": tmp_path / "style.png", "content": tmp_path / "content", "out": tmp_path / "out", "steps": 400,
         "width": 0.125, "crop-px": 64, "style-size-px": 64, "cpus-per-worker": 1, "checkpoint-every": 5,
+        "loss-network": "pyramid",
     }  # fmt: skip
     flags = [word for name, value in settings.items() for word in (f"--{name}", value)]
     return ["--shared-filesystem", "train", *flags]

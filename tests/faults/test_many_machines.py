@@ -109,7 +109,7 @@ def train_words(out: str) -> list[object]:
     settings = {
         "style-image": "s3://machines/style.png", "content": "s3://machines/content", "out": out, "steps": STEPS,
         "width": 0.125, "crop-px": 64, "batch-size": 4, "style-size-px": 64, "cpus-per-worker": 1, "num-workers": 2,
-        "checkpoint-every": 2, "keep-checkpoints": 3,
+        "checkpoint-every": 2, "keep-checkpoints": 3, "loss-network": "pyramid",
     }  # fmt: skip
     return [word for name, value in settings.items() for word in (f"--{name}", value)]
 

@@ -14,6 +14,7 @@ Start = Callable[..., Job]
 
 SETTINGS: dict[str, Any] = {
     "width": 0.125, "crop_px": 64, "batch_size": 4, "style_size_px": 64, "cpus_per_worker": 1, "keep_checkpoints": 3,
+    "loss_network": "pyramid",
 }  # fmt: skip
 
 

@@ -93,6 +93,7 @@ scrape_configs:
 TRAIN = (
     *("train", "--style-image", "style.png", "--content", "content", "--out", "trained", "--steps", 30),
     *("--width", 0.125, "--crop-px", 64, "--style-size-px", 64, "--cpus-per-worker", 1),
+    *("--loss-network", "pyramid"),
 )
 
 

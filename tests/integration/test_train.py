@@ -27,7 +27,7 @@ from tests.training_runs import assert_same_run, rows_of, weights_of
 SMALL: dict[str, Any] = {
     "steps": 12, "width": 0.125, "crop_px": 64, "batch_size": 4, "style_size_px": 64,
     "checkpoint_every": 3, "sample_every": 4, "cpus_per_worker": 1, "precision": "float32",
-    "keep_checkpoints": 4,
+    "keep_checkpoints": 4, "loss_network": "pyramid",
 }  # fmt: skip
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -196,7 +196,7 @@ def test_a_loss_that_does_not_stay_finite_ends_the_run_with_a_cure(whole_run: Pa
 @pytest.mark.slow
 def test_a_run_starts_from_the_weights_of_another_style(whole_run: Path, train: Train, tmp_path: Path):
     """At a very low rate the weights stay almost unchanged."""
-    train(tmp_path / "out", steps=2, warm_start=str(whole_run / "style.safetensors"), learning_rate=1e-7, ema_decay=0.0)
+    train(tmp_path / "out", steps=2, start=str(whole_run / "style.safetensors"), learning_rate=1e-7, ema_decay=0.0)
     first, then = weights_of(whole_run), weights_of(tmp_path / "out")
     assert first.keys() == then.keys()
     assert all(torch.allclose(first[name], then[name], atol=1e-5) for name in first)

@@ -95,7 +95,7 @@ def test_jobs_run_from_the_wheel_in_a_folder_of_everyday_names(installed: Path, 
     assert Path(where.strip()).parent == installed / "stylemill"
     stylemill(
         *("train", "--style-image", "style.png", "--content", "photos", "--out", "trained", "--steps", 2),
-        *("--width", 0.125, "--crop-px", 64, "--style-size-px", 64),
+        *("--width", 0.125, "--crop-px", 64, "--style-size-px", 64, "--loss-network", "pyramid"),
     )
     assert load_style_header(Storage(), str(hostile / "trained" / "style.safetensors")).name == "style"
     said = stylemill("stylize", "--model", "trained/style.safetensors", "--input", "photos", "--out", "painted")

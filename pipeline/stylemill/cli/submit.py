@@ -46,7 +46,16 @@ class Submittable:
     """CPUs that the verb's own process needs: Ray runs it on a machine that has them."""
 
 
-_TRAINED_FROM = ("style_image", "content", "out", "warm_start", "teacher", "registry", "loss_weights")
+_TRAINED_FROM = (
+    "style_image",
+    "more_styles",
+    "content",
+    "out",
+    "start",
+    "teacher",
+    "registry",
+    "loss_weights",
+)
 _TRAINED_WITH = ("storage", "num_workers", "cpus_per_worker", "micro_batch_size", "content_cache")
 _PRESETS = "stylemill.training.config:PRESETS"
 
@@ -155,7 +164,7 @@ def build_request(verb: str, arguments: Sequence[str], submit_config: SubmitConf
         raise ConfigError(
             "webhook", "***", problem, f"set {WEBHOOK_VARIABLE} in the environment of its machines instead"
         )
-    if {"model", "warm_start", "teacher"} & set(kind.locations) and config.registry is None:
+    if {"model", "start", "teacher"} & set(kind.locations) and config.registry is None:
         # The environment of this machine is not sent.
         config = replace(config, registry=os.environ.get(REGISTRY_VARIABLE))
     config = resolve_locations(config, kind.locations, shared_filesystem=submit_config.shared_filesystem)

@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from stylemill.config import check_at_least, check_within, inline
 from stylemill.errors import ConfigError
-from stylemill.nn.loss_weights import LossWeights
+from stylemill.nn.loss_weights import LayerWeights, LossWeights, chosen_layers
 from stylemill.storage import StorageOptions
 
 METRICS: Final = (
@@ -22,6 +22,10 @@ METRICS: Final = (
     "tv_loss",
     "grid_loss",
     "checkerboard",
+    "diagonals",
+    "rim",
+    "halo",
+    "blobs",
     "color_shift",
     "structural_similarity",
     "seconds",
@@ -52,11 +56,17 @@ class JudgeConfig:
     style_size_px: int = 320
     """Shorter side of the style image in the loss, in pixels."""
 
-    loss_network: Literal["pyramid", "vgg16", "vgg19"] = "pyramid"
+    loss_network: Literal["pyramid", "vgg16", "vgg19"] = "vgg16"
     """Network that computes content and style loss."""
 
-    loss_weights: str | None = None
-    """Location of the VGG's weights, for machines without internet."""
+    loss_weights: str = "auto"
+    """Weights of the VGG: hed, torchvision, a location, or auto, as in `stylemill train`."""
+
+    content_layers: str | None = None
+    """Layers of the content loss with their shares, as in `stylemill train`."""
+
+    style_layers: str | None = None
+    """Layers of the style loss with their shares, as in `stylemill train`."""
 
     content_weight: float = LossWeights.content
     """Weight of the content loss in total_loss."""
@@ -74,9 +84,15 @@ class JudgeConfig:
         check_at_least("style_size_px", self.style_size_px, MIN_SIDE_PX)
         for name in ("content_weight", "style_weight", "tv_weight", "grid_weight"):
             check_within(name, getattr(self, name), 0.0, 1e9)
-        if self.loss_weights is not None and self.loss_network == "pyramid":
+        if self.loss_weights != "auto" and self.loss_network == "pyramid":
             cure = "leave it out, or choose --loss-network vgg16"
             raise ConfigError("loss_weights", self.loss_weights, "pyramid has no weights to load", cure)
+        _ = self.layer_weights
+
+    @property
+    def layer_weights(self) -> LayerWeights:
+        """The layers that the loss compares."""
+        return chosen_layers(self.loss_network, self.content_layers, self.style_layers)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -114,7 +114,7 @@ def grid_energy(image_HWC: NDArray[np.uint8]) -> GridEnergy:
     """
     if image_HWC.ndim != 3 or min(image_HWC.shape[:2]) < WINDOW_PX:
         raise ValueError(f"expected (H, W, 3) with sides from {WINDOW_PX} px, got {image_HWC.shape}")
-    power_YX = _mean_spectrum(image_HWC)
+    power_YX = mean_spectrum(image_HWC)
     half, quarter, three_eighths = WINDOW_PX // 2, WINDOW_PX // 4, WINDOW_PX * 3 // 8
     return GridEnergy(
         columns_2px=_excess(power_YX, (0, half), (0, 1)),
@@ -128,7 +128,7 @@ def grid_energy(image_HWC: NDArray[np.uint8]) -> GridEnergy:
     )
 
 
-def _mean_spectrum(image_HWC: NDArray[np.uint8]) -> NDArray[np.float64]:
+def mean_spectrum(image_HWC: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Return the (WINDOW_PX, WINDOW_PX) power by vertical and horizontal frequency."""
     taper = np.hanning(WINDOW_PX + 1)[:-1]
     window_YX1 = (taper[:, None] * taper)[..., None]

@@ -18,8 +18,18 @@ from stylemill.evaluation.image_metrics import Image
 from stylemill.images.decode import decode
 from stylemill.images.options import DecodeOptions
 from stylemill.nn.loss_networks import build_loss_network
+from stylemill.nn.loss_networks.weights import find_vgg_weights
 from stylemill.nn.loss_weights import LossWeights
-from stylemill.nn.losses import StyleTarget, content_loss, gram_matrix, grid_loss, style_target, total_variation_loss
+from stylemill.nn.losses import (
+    StyleTarget,
+    content_term,
+    gram_matrix,
+    grid_loss,
+    style_distances,
+    style_target,
+    style_term,
+    total_variation_loss,
+)
 from stylemill.nn.pixels import normalize
 from stylemill.storage import Storage, resolve
 from stylemill.storage.user_errors import reading_input
@@ -38,7 +48,8 @@ class Losses:
     content: float
     style: float
     style_by_layer: tuple[float, ...]
-    """Squared Gram distance relative to the style's own energy, finest layer first; ``style`` is their mean."""
+    """Squared Gram distance relative to the style's own energy, finest layer first; ``style`` is their
+    weighted mean."""
     total_variation: float
     grid: float
 
@@ -61,13 +72,12 @@ class Judge:
             result_NCHW, source_NCHW = to_batch(result_HWC), to_batch(source_HWC)
             found = self.network.features(result_NCHW)
             wanted = self.network.content(source_NCHW)
-            content = float(content_loss(found.content_NCHW, wanted, self.network.content_energy))
-            layers = tuple(
-                float((gram_matrix(layer) - gram).square().mean() / gram.square().mean())
-                for layer, gram in zip(found.style_NCHW, self.target.grams, strict=False)
-            )
+            content = float(content_term(self.network, found.content, wanted))
+            grams = {name: gram_matrix(layer) for name, layer in found.style.items()}
+            layers = tuple(float(distance) for distance in style_distances(grams, self.target).values())
+            style = float(style_term(self.network, grams, self.target))
             variation, grid = float(total_variation_loss(result_NCHW)), float(grid_loss(result_NCHW))
-        style, weights = sum(layers) / len(layers), self.weights
+        weights = self.weights
         total = weights.content * content + weights.style * style
         total += weights.total_variation * variation + weights.grid * grid
         return Losses(
@@ -103,8 +113,7 @@ def load_judge(storage: Storage, config: JudgeConfig, *, style_image: str) -> Ju
         cure = "give a JPEG or PNG"
         raise ConfigError("style_image", style_image, f"cannot be decoded ({failure})", cure) from None
     style_HWC = at_size(source.image_HWC, config.style_size_px, enlarge=True)
-    weights = None if config.loss_weights is None else read_named(storage, "loss_weights", config.loss_weights)
-    network = build_loss_network(config.loss_network, weights=weights, source=config.loss_weights)
+    network = _load_network(storage, config)
     parts = {name: value for name, value in to_mapping(config).items() if name not in ("style_image", "loss_weights")}
     parts |= {"network": network.digest(), "style": [list(style_HWC.shape), style_HWC.tobytes().hex()]}
     return Judge(
@@ -118,6 +127,17 @@ def load_judge(storage: Storage, config: JudgeConfig, *, style_image: str) -> Ju
         ),
         style_HWC=style_HWC,
         digest=digest(parts),
+    )
+
+
+def _load_network(storage: Storage, config: JudgeConfig) -> LossNetwork:
+    if config.loss_network == "pyramid":
+        return build_loss_network("pyramid", layers=config.layer_weights)
+    found = find_vgg_weights(
+        config.loss_network, config.loss_weights, lambda uri: read_named(storage, "loss_weights", uri)
+    )
+    return build_loss_network(
+        config.loss_network, weights=found.data, source=found.origin.source, layers=config.layer_weights
     )
 
 

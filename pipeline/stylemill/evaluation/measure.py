@@ -20,6 +20,7 @@ from PIL import Image as PillowImage
 
 from stylemill.config import digest
 from stylemill.errors import AccessDenied, ConfigError, ImageError, NotAnImage, ObjectNotFound
+from stylemill.evaluation import artifacts
 from stylemill.evaluation.config import MIN_SIDE_PX, EvaluateConfig, check_installed
 from stylemill.evaluation.image_metrics import Image, checkerboard, color_shift, structural_similarity
 from stylemill.evaluation.judge import Judge, at_size, load_judge, read_named
@@ -190,6 +191,10 @@ def measure(judge: Judge, result_HWC: Image, source_HWC: Image) -> dict[str, Any
         "tv_loss": losses.total_variation,
         "grid_loss": losses.grid,
         "checkerboard": checkerboard(result_HWC, source_HWC),
+        "diagonals": artifacts.diagonals(result_HWC, source_HWC),
+        "rim": artifacts.rim(result_HWC, source_HWC),
+        "halo": artifacts.halo(result_HWC, source_HWC),
+        "blobs": artifacts.blobs(result_HWC, source_HWC),
         "color_shift": color_shift(result_HWC, source_HWC),
         "structural_similarity": structural_similarity(result_HWC, source_HWC),
     }

@@ -22,7 +22,14 @@ from stylemill.evaluation.judge import Judge, to_batch
 from stylemill.evaluation.measure import PreparedEvaluation, load_source
 from stylemill.images.isolation.client import IsolatedDecoder
 from stylemill.images.options import DecodeOptions
-from stylemill.nn.losses import content_loss, grid_loss, perceptual_loss, total_variation_loss
+from stylemill.nn.losses import (
+    StyleTarget,
+    content_term,
+    grid_loss,
+    perceptual_loss,
+    style_term,
+    total_variation_loss,
+)
 from stylemill.nn.pixels import deprocess
 from stylemill.storage import Storage
 
@@ -219,26 +226,27 @@ class _Objective:
     def __init__(self, judge: Judge, source_NCHW: Tensor, gram: Gram) -> None:
         self._judge, self._source_NCHW, self._gram = judge, source_NCHW, gram
         with torch.no_grad():
-            self._wanted_NCHW = judge.network.content(source_NCHW)
-        self._diagonals = [layer.diagonal(dim1=1, dim2=2) for layer in judge.target.grams]
+            self._wanted = judge.network.content(source_NCHW)
+        grams = judge.target.grams
+        self._diagonals = StyleTarget({name: torch.diag_embed(_diagonal(gram)) for name, gram in grams.items()})
 
     def __call__(self, pixels_NCHW: Tensor) -> Tensor:
         judge = self._judge
         if self._gram == "full":
             return perceptual_loss(judge.network, pixels_NCHW, self._source_NCHW, judge.target, judge.weights).total
         found, weights = judge.network.features(pixels_NCHW), judge.weights
-        total = weights.content * content_loss(found.content_NCHW, self._wanted_NCHW, judge.network.content_energy)
-        total = total + weights.style * self._diagonal_style(found.style_NCHW)
+        total = weights.content * content_term(judge.network, found.content, self._wanted)
+        energies = {
+            name: torch.diag_embed(layer.float().square().mean(dim=(2, 3)) / layer.shape[1])
+            for name, layer in found.style.items()
+        }
+        total = total + weights.style * style_term(judge.network, energies, self._diagonals)
         total = total + weights.total_variation * total_variation_loss(pixels_NCHW)
         return total + weights.grid * grid_loss(pixels_NCHW)
 
-    def _diagonal_style(self, layers_NCHW: tuple[Tensor, ...]) -> Tensor:
-        """Return the squared distance of the channel energies relative to the style's, averaged over layers."""
-        losses = []
-        for layer_NCHW, wanted_NC in zip(layers_NCHW, self._diagonals, strict=False):
-            found_NC = layer_NCHW.float().square().mean(dim=(2, 3)) / layer_NCHW.shape[1]
-            losses.append((found_NC - wanted_NC).square().mean() / wanted_NC.square().mean())
-        return torch.stack(losses).mean()
+
+def _diagonal(gram_NCC: Tensor) -> Tensor:
+    return gram_NCC.diagonal(dim1=1, dim2=2)
 
 
 @dataclass(frozen=True, kw_only=True)

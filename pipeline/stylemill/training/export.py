@@ -32,7 +32,9 @@ def export_style(
     metrics: Sequence[Row],
     *,
     loss_digest: str,
+    loss_weights: Mapping[str, str] | None,
     style_sha256: str,
+    start_sha256: str | None,
     teacher_sha256: str | None,
     num_content: int,
     left_out: Sequence[LeftOutImage],
@@ -46,7 +48,9 @@ def export_style(
         state: after the last step.
         metrics: rows of all steps.
         loss_digest: digest of the loss network.
+        loss_weights: source, digest and licence of the loss network's weights; None for the pyramid.
         style_sha256: digest of the style image's file.
+        start_sha256: digest of the style model that training started from; None after a start from random numbers.
         teacher_sha256: digest of the teacher's file; None without a teacher.
         num_content: length of the content listing.
         left_out: content images that could not be decoded.
@@ -71,6 +75,10 @@ def export_style(
         "torch": torch.__version__,
         "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    if loss_weights is not None:
+        metadata["loss_weights"] = dict(loss_weights)
+    if start_sha256 is not None:
+        metadata["start_sha256"] = start_sha256
     if teacher_sha256 is not None:
         metadata["teacher_sha256"] = teacher_sha256
     model = StyleModel(

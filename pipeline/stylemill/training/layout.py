@@ -54,6 +54,11 @@ class TrainLayout:
         return join(self.checkpoints_uri, "run.json")
 
     @property
+    def loss_weights_uri(self) -> str:
+        """Source, digest and licence of the loss network's weights, as JSON; absent for the pyramid."""
+        return join(self.checkpoints_uri, "loss-weights.json")
+
+    @property
     def content_uri(self) -> str:
         """The frozen content listing, as JSON."""
         return join(self.checkpoints_uri, "content.json")

@@ -10,13 +10,18 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from stylemill.config import from_mapping, parse_yaml, to_yaml
 from stylemill.errors import ConfigError, ImageError, ObjectNotFound, config_errors_for
+from stylemill.images.decode import decode
+from stylemill.images.options import DecodeOptions
 from stylemill.nn.architecture import Architecture
 from stylemill.registry import locate_model
 from stylemill.storage import Storage, resolve
@@ -24,11 +29,28 @@ from stylemill.storage.options import preflight_options
 from stylemill.storage.uri import can_name_folder, is_inside
 from stylemill.storage.user_errors import listing_input, reading_input, writing_output
 from stylemill.style_model import StyleHeader, from_bytes, load_style_header, read_header
-from stylemill.training.config import OMITTED_AT_DEFAULT, SETTINGS_THAT_MAY_CHANGE, TrainConfig, settings_of
+from stylemill.training.config import (
+    BUILTIN,
+    OMITTED_AT_DEFAULT,
+    SCRATCH,
+    SETTINGS_THAT_MAY_CHANGE,
+    TrainConfig,
+    settings_of,
+)
 from stylemill.training.data import list_content, load_short_side
 from stylemill.training.layout import TrainLayout
+from stylemill.training.start_network import builtin_start
 from stylemill.training.tensorboard import check_tensorboard
 
+if TYPE_CHECKING:
+    from stylemill.nn.loss_networks.weights import VggWeights
+
+_BY_DIGEST = ("style_image", "more_styles", "start", "teacher", "loss_weights")
+"""Fields whose files are compared, not their locations."""
+FLAT_STD = 4.0
+"""Standard deviation of every channel, of 255, below which a style image has one colour."""
+GREY_CHROMA = 3.0
+"""Mean difference of the channels of a pixel, of 255, below which a style image is grey."""
 FEW_IMAGES = 8
 """A warning is shown for fewer content images."""
 LOSS_REVISIONS = {"pyramid": "pyramid, halved without aliasing"}
@@ -43,18 +65,20 @@ class PreparedTraining:
 
     config: TrainConfig
     layout: TrainLayout
-    style_png: bytes
-    """The style image as the loss sees it: upright, RGB, resized, PNG."""
+    style_pngs: tuple[bytes, ...]
+    """The style image as the loss sees it: upright, RGB, resized, PNG; then those of ``more_styles``."""
     style_sha256: str
     """Digest of the style image's file."""
     content: tuple[str, ...]
     """The frozen listing of content images."""
-    warm_start: bytes | None
-    """File of the style model to start from."""
+    start: bytes | None
+    """File of the style model to start from; None for random numbers."""
     teacher: bytes | None
     """File of the style model whose outputs are learned."""
     loss_weights: bytes | None
-    """Parameters of the loss network; None unless their location was given."""
+    """Parameters of the loss network; None for the pyramid."""
+    loss_origin: dict[str, str] | None
+    """Source, digest and licence of ``loss_weights``."""
     finished: StyleHeader | None
     """Header of the final style model if the run is already finished: there is nothing to do."""
     warnings: tuple[str, ...] = ()
@@ -72,19 +96,19 @@ def prepare(config: TrainConfig) -> PreparedTraining:
         check_tensorboard()
     if not can_name_folder(config.style_name):
         raise ConfigError("name", config.style_name, "is not a folder name", "give another --name")
-    style_png, style_sha256 = _read_style(storage, config)
-    warm_start = _read_model(storage, "warm_start", config.warm_start, config.registry)
+    styles = [_read_style(storage, "style_image", config.style_image, config)]
+    styles += [_read_style(storage, "more_styles", uri, config) for uri in config.more_styles]
+    start, adopted = _read_start(storage, config)
     teacher = _read_model(storage, "teacher", config.teacher, config.registry)
-    loss_weights = _read_loss_weights(storage, config)
-    adopted = _adopted_architecture(config, warm_start)
+    weights = _find_loss_weights(storage, layout, config)
     content, unreadable = _list_content(storage, config)
     if any(is_inside(layout.out, resolve(location)) for location in config.content):
         raise ConfigError("out", config.out, "is inside the content images", "choose a location outside them")
     with writing_output(config.out):
-        finished = _finished_style(storage, layout, config, style_sha256)
-        _record_identity(
-            storage, layout, config, _identity(config, style_sha256, warm_start=warm_start, teacher=teacher)
-        )
+        finished = _finished_style(storage, layout, config, styles[0].sha256)
+        _record_identity(storage, layout, config, _identity(config, styles, start, teacher, weights))
+        if weights is not None:
+            storage.create_bytes(layout.loss_weights_uri, json.dumps(weights.origin.as_mapping(), indent=1).encode())
         before = _config_before(storage, layout)
         # An equal file is kept: it may have been written by hand, with comments.
         if finished is None and before != config:
@@ -94,15 +118,17 @@ def prepare(config: TrainConfig) -> PreparedTraining:
     return PreparedTraining(
         config=config,
         layout=layout,
-        style_png=style_png,
-        style_sha256=style_sha256,
+        style_pngs=tuple(style.png for style in styles),
+        style_sha256=styles[0].sha256,
         content=frozen,
-        warm_start=warm_start,
+        start=start,
         teacher=teacher,
-        loss_weights=loss_weights,
+        loss_weights=None if weights is None else weights.data,
+        loss_origin=None if weights is None else weights.origin.as_mapping(),
         finished=finished,
         warnings=(
             *adopted,
+            *(warning for style in styles for warning in style.warnings),
             *unreadable,
             *_warnings(config, frozen, before if finished is None else None),
         ),
@@ -114,18 +140,49 @@ def _resolved(field: str, uri: str) -> str:
         return resolve(uri)
 
 
-def _read_style(storage: Storage, config: TrainConfig) -> tuple[bytes, str]:
-    uri = config.style_image
+@dataclass(frozen=True, kw_only=True)
+class _Style:
+    """A style image that was read and checked."""
+
+    png: bytes
+    """As the loss sees it."""
+    sha256: str
+    """Digest of its file."""
+    warnings: tuple[str, ...]
+
+
+def _read_style(storage: Storage, field: str, uri: str, config: TrainConfig) -> _Style:
     try:
-        with reading_input("style_image", uri, expected="an image"):
-            data = storage.read_bytes(_resolved("style_image", uri))
+        with reading_input(field, uri, expected="an image"):
+            data = storage.read_bytes(_resolved(field, uri))
+        own_side_px = min(decode(data, DecodeOptions(isolate_decoding=False)).image_HWC.shape[:2])
         image_HWC = load_short_side(data, config.style_size_px)
     except ImageError as failure:
         cure = "give a JPEG or PNG"
-        raise ConfigError("style_image", uri, f"is not an image that can be read ({failure})", cure) from None
+        raise ConfigError(field, uri, f"is not an image that can be read ({failure})", cure) from None
     buffer = io.BytesIO()
     Image.fromarray(image_HWC).save(buffer, "PNG")
-    return buffer.getvalue(), hashlib.sha256(data).hexdigest()
+    return _Style(
+        png=buffer.getvalue(),
+        sha256=hashlib.sha256(data).hexdigest(),
+        warnings=tuple(f"{uri} {problem}" for problem in _style_problems(image_HWC, own_side_px)),
+    )
+
+
+def _style_problems(image_HWC: NDArray[np.uint8], own_side_px: int) -> list[str]:
+    """Return what makes a style image a poor one, in words that follow its name."""
+    side_px = min(image_HWC.shape[:2])
+    if image_HWC.reshape(-1, 3).std(axis=0).max() < FLAT_STD:
+        return ["has one colour and no strokes: the pictures will be nearly flat; give a picture with a texture"]
+    problems = []
+    if own_side_px * 2 < side_px:
+        problems.append(
+            f"is only {own_side_px} px wide or high and was enlarged to {side_px}: the strokes will be blurred; "
+            "give a larger picture, or a smaller --style-size-px"
+        )
+    if np.ptp(image_HWC.astype(np.int16), axis=2).mean() < GREY_CHROMA:
+        problems.append("is grey, so the pictures will be; --style-colors content keeps the colours of the content")
+    return problems
 
 
 def _read_model(storage: Storage, field: str, uri: str | None, registry: str | None) -> bytes | None:
@@ -139,38 +196,62 @@ def _read_model(storage: Storage, field: str, uri: str | None, registry: str | N
     return data
 
 
-def _adopted_architecture(config: TrainConfig, warm_start: bytes | None) -> tuple[str, ...]:
-    """Return a warning if the network gets another architecture than the config's, from the model it starts from.
+def _read_start(storage: Storage, config: TrainConfig) -> tuple[bytes | None, tuple[str, ...]]:
+    """Return the file of the model to start from, None for random numbers, and warnings about the architecture.
 
     Raises:
-        ConfigError: the config asks for another architecture than the model has.
+        ConfigError: the model cannot be read, or the config asks for another architecture than it has.
     """
-    if warm_start is None:
-        return ()
-    model = Architecture.from_mapping(read_header(warm_start, source=str(config.warm_start)).architecture)
+    if config.start == SCRATCH:
+        return None, ()
+    is_builtin = config.start == BUILTIN
+    start = builtin_start() if is_builtin else _read_model(storage, "start", config.start, config.registry)
+    assert start is not None
+    model = Architecture.from_mapping(read_header(start, source=config.start).architecture)
     adopted = []
     for name in ("width", "upsampling", "norm", "residual"):
         asked, has = getattr(config, name), getattr(model, name)
-        if asked not in (has, getattr(TrainConfig, name)):
+        if asked == has:
+            continue
+        if is_builtin:
+            problem = f"the built-in start network has {name} {has}, not {asked}"
+            return None, (f"{problem}: training starts from random numbers and needs several times the steps",)
+        if asked != getattr(TrainConfig, name):
             cure = f"leave it out to take {has}, or start without those weights"
             raise ConfigError(name, asked, f"differs from the style model to start from, which has {has}", cure)
-        adopted += [f"{name} {has}"] * (asked != has)
-    return (f"the network adopts {', '.join(adopted)} from the style model that it starts from",) if adopted else ()
+        adopted.append(f"{name} {has}")
+    note = f"the network adopts {', '.join(adopted)} from the style model that it starts from"
+    return start, (note,) * bool(adopted)
 
 
-def _read_loss_weights(storage: Storage, config: TrainConfig) -> bytes | None:
-    """Return the parameters of the loss network after checking that they fit, or None if no location was given."""
-    uri = config.loss_weights
-    with reading_input("loss_weights", uri, expected="torchvision's weights"):
-        weights = None if uri is None else storage.read_bytes(_resolved("loss_weights", uri))
-    if config.loss_network != "pyramid":
-        from stylemill.nn.loss_networks import build_loss_network
-        from stylemill.nn.loss_networks.vgg import used_vgg_weights
+def _find_loss_weights(storage: Storage, layout: TrainLayout, config: TrainConfig) -> VggWeights | None:
+    """Return the parameters of the loss network after checking that they fit; None for the pyramid.
 
-        build_loss_network(config.loss_network, weights=weights, source=uri)
-        if weights is not None:
-            weights = used_vgg_weights(config.loss_network, weights, str(uri))
-    return weights
+    A run that is resumed takes them from where it took them first, even if ``auto`` would choose otherwise by now.
+    """
+    if config.loss_network == "pyramid":
+        return None
+    from stylemill.nn.loss_networks import build_loss_network
+    from stylemill.nn.loss_networks.weights import find_vgg_weights
+
+    def read(uri: str) -> bytes:
+        with reading_input("loss_weights", uri, expected="torchvision's weights"):
+            return storage.read_bytes(_resolved("loss_weights", uri))
+
+    choice = config.loss_weights
+    if choice == "auto":
+        choice = _earlier_choice(storage, layout) or choice
+    found = find_vgg_weights(config.loss_network, choice, read)
+    build_loss_network(config.loss_network, weights=found.data, source=found.origin.source, layers=config.layer_weights)
+    return found
+
+
+def _earlier_choice(storage: Storage, layout: TrainLayout) -> str | None:
+    """Return where an earlier start of the run took the weights from, or None."""
+    try:
+        return str(json.loads(storage.read_bytes(layout.loss_weights_uri))["source"])
+    except (ObjectNotFound, ValueError, KeyError, TypeError):
+        return None  # run.json holds their digest, so another choice is noticed
 
 
 def _list_content(storage: Storage, config: TrainConfig) -> tuple[list[str], list[str]]:
@@ -191,18 +272,27 @@ def _list_content(storage: Storage, config: TrainConfig) -> tuple[list[str], lis
 
 
 def _identity(
-    config: TrainConfig, style_sha256: str, *, warm_start: bytes | None, teacher: bytes | None
+    config: TrainConfig,
+    styles: Sequence[_Style],
+    start: bytes | None,
+    teacher: bytes | None,
+    weights: VggWeights | None,
 ) -> dict[str, Any]:
     """Return the settings that a resumed run must have in common with the run that it continues.
 
     Of the content, only the given locations are part of the identity: the listing of the first start stays in use.
     """
     settings = {name: value for name, value in settings_of(config).items() if name not in SETTINGS_THAT_MAY_CHANGE}
-    settings |= {"style_image": style_sha256, "content": [resolve(location) for location in config.content]}
+    settings |= {"style_image": styles[0].sha256, "content": [resolve(location) for location in config.content]}
     settings["loss_network"] = LOSS_REVISIONS.get(config.loss_network, config.loss_network)
-    for name, model in (("warm_start", warm_start), ("teacher", teacher)):
-        if model is not None:
-            settings[name] = hashlib.sha256(model).hexdigest()
+    settings["loss_weights"] = None if weights is None else weights.origin.sha256
+    # Last: another architecture also means another start, and the architecture is what the user has changed.
+    settings.pop("start")
+    settings["start"] = SCRATCH if start is None else hashlib.sha256(start).hexdigest()
+    if styles[1:]:
+        settings["more_styles"] = [style.sha256 for style in styles[1:]]
+    if teacher is not None:
+        settings["teacher"] = hashlib.sha256(teacher).hexdigest()
     return settings
 
 
@@ -222,7 +312,7 @@ def _record_identity(storage: Storage, layout: TrainLayout, config: TrainConfig,
     dropped = {name: None for name in OMITTED_AT_DEFAULT if name in recorded}
     for name, value in {**dropped, **identity}.items():
         if recorded.get(name) != value:
-            by_digest = name in ("style_image", "warm_start", "teacher")
+            by_digest = name in _BY_DIGEST
             before = "is not the file" if by_digest else f"differs from {recorded.get(name)!r},"
             problem = f"{before} with which the run in {layout.out} was started"
             shown = getattr(config, name) if by_digest else value
@@ -278,7 +368,7 @@ def _check_is_own(
         raise ConfigError("style_image", config.style_image, problem, cure)
     settings = settings_of(config)
     locations = {"content": [resolve(location) for location in config.content]}
-    for name in settings.keys() & trained.keys() - {*SETTINGS_THAT_MAY_CHANGE, "style_image", "warm_start", "teacher"}:
+    for name in settings.keys() & trained.keys() - {*SETTINGS_THAT_MAY_CHANGE, *_BY_DIGEST}:
         before = [resolve(location) for location in trained[name]] if name == "content" else trained[name]
         if locations.get(name, settings[name]) != before:
             problem = f"differs from {trained[name]!r}, with which {layout.style_uri} was trained"

@@ -24,16 +24,16 @@ from stylemill.style_model import from_bytes
 from stylemill.training.config import TrainConfig
 
 
-def initial_net(config: TrainConfig, warm_start: bytes | None, device: torch.device) -> TransformerNet:
+def initial_net(config: TrainConfig, start: bytes | None, device: torch.device) -> TransformerNet:
     """Return the network before the first step: a style model's, or one with random weights of the config's seed.
 
     Args:
         config: of the run.
-        warm_start: file of the style model to start from, or None.
+        start: file of the style model to start from, or None.
         device: of the network.
     """
-    if warm_start is not None:
-        net = from_bytes(warm_start, source=str(config.warm_start)).build_network()
+    if start is not None:
+        net = from_bytes(start, source=config.start).build_network()
     else:
         net = TransformerNet(
             Architecture(width=config.width, upsampling=config.upsampling, norm=config.norm, residual=config.residual)
@@ -96,7 +96,8 @@ class StepSetup:
 
     loss_network: LossNetwork
     """In ``dtype``."""
-    target: StyleTarget
+    targets: tuple[StyleTarget, ...]
+    """One, or one for each of the style images that training takes in turn."""
     weights: LossWeights
     dtype: torch.dtype
     """Of activations; losses are always float32."""
@@ -105,9 +106,15 @@ class StepSetup:
     """Samples of a step over all workers."""
     num_workers: int
     micro_batch_size: int
+    steps_per_target: int = 1
+    """Steps for which training stays with one of several targets."""
     teacher: nn.Module | None = None
     """Frozen network whose outputs are learned too, in ``dtype``."""
     teacher_weight: float = 0.0
+
+    def target(self, step: int) -> StyleTarget:
+        """Return the target of the step that follows ``step`` finished ones."""
+        return self.targets[step // self.steps_per_target % len(self.targets)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +142,7 @@ def train_step(
     batch_NCHW: Tensor,
     setup: StepSetup,
     *,
+    step: int = 0,
     view: LossView = FULL_VIEW,
     request: Request = Request.NOTHING,
 ) -> StepResult:
@@ -148,6 +156,7 @@ def train_step(
         optimizer: of its parameters, with the learning rate of this step.
         batch_NCHW: (n, 3, H, W) this worker's samples, ImageNet-normalised float32.
         setup: loss, weights and sizes.
+        step: number of steps that are finished; chooses the style image if there are several.
         view: the part of the results that the loss sees in this step, the same on all workers.
         request: of the first worker; the others pass NOTHING and find the request in the result.
     """
@@ -158,7 +167,7 @@ def train_step(
         is_last = number == len(portions)
         # Workers exchange gradients only at the last portion.
         with contextlib.nullcontext() if is_last or setup.num_workers == 1 else model.no_sync():  # type: ignore[operator]
-            sums += _accumulate(model, portion_NCHW, setup, view)
+            sums += _accumulate(model, portion_NCHW, setup, setup.target(step), view)
     gradient_norm = nn.utils.clip_grad_norm_(model.parameters(), setup.max_gradient_norm)
     summary = torch.cat((sums, gradient_norm.double()[None] / setup.num_workers, sums.new_tensor([float(request)])))
     if setup.num_workers > 1:
@@ -180,12 +189,14 @@ def train_step(
     )
 
 
-def _accumulate(model: nn.Module, portion_NCHW: Tensor, setup: StepSetup, view: LossView) -> Tensor:
+def _accumulate(
+    model: nn.Module, portion_NCHW: Tensor, setup: StepSetup, target: StyleTarget, view: LossView
+) -> Tensor:
     """Accumulate the gradient of one portion; return its share of the batch's total loss and terms, (6,) float64."""
     share = len(portion_NCHW) / setup.batch_size
     portion_NCHW = portion_NCHW.to(setup.dtype)
     painted_NCHW = model(portion_NCHW)
-    terms = perceptual_loss(setup.loss_network, painted_NCHW, portion_NCHW, setup.target, setup.weights, view)
+    terms = perceptual_loss(setup.loss_network, painted_NCHW, portion_NCHW, target, setup.weights, view)
     total, teacher = terms.total, torch.zeros_like(terms.total)
     if setup.teacher is not None:
         with torch.no_grad():

@@ -179,7 +179,9 @@ class Worker:
             rate = state.rate_scale * one_cycle(state.step, self._config.steps, self._config.learning_rate)
             state.set_rate(rate)
             view = self._sampler.view(state.step, self._config.crop_px, self._config.least_view)
-            result = train_step(model, state.optimizer, batch_NCHW, self._setup, view=view, request=self._request())
+            result = train_step(
+                model, state.optimizer, batch_NCHW, self._setup, step=state.step, view=view, request=self._request()
+            )
             state.count_step(result.is_finite, self._config.ema_decay)
             recorder.add(state.step, result, rate, seconds=time.perf_counter() - start_s, wait_s=wait_s)
             recorder.report(state.step)
@@ -271,31 +273,40 @@ class Worker:
             self._state,
             self._recorder.rows,
             loss_digest=self._loss_digest,
+            loss_weights=self._run.loss_origin,
             style_sha256=self._run.style_sha256,
+            start_sha256=None if self._run.start is None else hashlib.sha256(self._run.start).hexdigest(),
             teacher_sha256=None if self._run.teacher is None else hashlib.sha256(self._run.teacher).hexdigest(),
             num_content=len(self._run.content),
             left_out=ray.get(self._tracker.left_out.remote()),
         )
 
     def _initial_net(self) -> TransformerNet:
-        return initial_net(self._config, self._run.warm_start, self._device)
+        return initial_net(self._config, self._run.start, self._device)
 
     def _build_setup(self) -> StepSetup:
         config = self._config
         network = build_loss_network(
-            config.loss_network, weights=self._run.loss_weights, source=config.loss_weights, device=self._device
+            config.loss_network,
+            weights=self._run.loss_weights,
+            source=config.loss_weights,
+            layers=config.layer_weights,
+            device=self._device,
         )
         self._loss_digest = network.digest()
-        style_HWC = np.asarray(Image.open(io.BytesIO(self._run.style_png)))
-        style_NCHW = normalize(torch.from_numpy(style_HWC.copy())[None].to(self._device))
-        target = style_target(network, style_NCHW)
+        targets = []
+        for style_png in self._run.style_pngs:
+            style_HWC = np.asarray(Image.open(io.BytesIO(style_png)))
+            style_NCHW = normalize(torch.from_numpy(style_HWC.copy())[None].to(self._device))
+            targets.append(style_target(network, style_NCHW))
         dtype = DTYPES[resolve_precision(config.precision, self._device)]
         teacher = None
         if self._run.teacher is not None:
             teacher = frozen_teacher(self._run.teacher, str(config.teacher), dtype).to(self._device)
         return StepSetup(
             loss_network=network.to(dtype),
-            target=target,
+            targets=tuple(targets),
+            steps_per_target=config.steps_per_style,
             weights=LossWeights(
                 content=config.content_weight,
                 style=config.style_weight,

@@ -32,7 +32,7 @@ def style_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def judge(style_image: Path) -> Judge:
-    return load_judge(Storage(), JudgeConfig(style_size_px=96), style_image=str(style_image))
+    return load_judge(Storage(), JudgeConfig(style_size_px=96, loss_network="pyramid"), style_image=str(style_image))
 
 
 def evaluation_config(
@@ -53,7 +53,7 @@ def evaluation_config(
         model=tuple(map(str, models)),
         content=str(content),
         out=str(tmp_path / "out"),
-        judge=JudgeConfig(style_image=str(style_image), style_size_px=96),
+        judge=JudgeConfig(style_image=str(style_image), style_size_px=96, loss_network="pyramid"),
         size_px=80,
         **changes,  # type: ignore[arg-type]
     )

@@ -71,9 +71,12 @@ def test_the_measured_picture_is_the_one_that_stylize_paints():
     ("change", "message"),
     [
         ({"content": "nowhere"}, "content='nowhere': holds no images"),
-        ({"judge": JudgeConfig(style_image="none.png")}, "style_image='none.png': does not exist"),
         (
-            {"judge": JudgeConfig()},
+            {"judge": JudgeConfig(style_image="none.png", loss_network="pyramid")},
+            "style_image='none.png': does not exist",
+        ),
+        (
+            {"judge": JudgeConfig(loss_network="pyramid")},
             "--style-image is not in the metadata of the first model; give it with --style-image",
         ),
     ],

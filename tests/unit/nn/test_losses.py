@@ -4,18 +4,20 @@ import pytest
 import torch
 
 from stylemill.nn.loss_networks.pyramid import PyramidLossNetwork
-from stylemill.nn.loss_weights import LossWeights
+from stylemill.nn.loss_weights import LayerWeights, LossWeights
 from stylemill.nn.losses import (
     FULL_VIEW,
     MIN_VIEW_SIDE_PX,
     LossView,
     StyleTarget,
     content_loss,
+    content_term,
     gram_matrix,
     grid_loss,
     perceptual_loss,
-    style_loss,
+    style_distances,
     style_target,
+    style_term,
     total_variation_loss,
 )
 
@@ -50,17 +52,42 @@ def test_content_loss_and_its_derivative_are_those_of_the_mean_squared_error(dty
     torch.testing.assert_close(found.grad.double(), exact.grad, rtol=0, atol=tolerance * exact.grad.abs().max().item())
 
 
-def test_style_loss_by_hand():
-    # Layer 1: difference 2 everywhere against a target of 4: 4/16. Layer 2: equal.
-    grams = (torch.full((2, 3, 3), 2.0), torch.ones(2, 5, 5))
-    target = StyleTarget((torch.full((1, 3, 3), 4.0), torch.ones(1, 5, 5)))
-    assert style_loss(grams, target).item() == pytest.approx(0.125)
+def test_style_distances_by_hand():
+    # Layer a: difference 2 everywhere against a target of 4: 4/16. Layer b: equal.
+    grams = {"a": torch.full((2, 3, 3), 2.0), "b": torch.ones(2, 5, 5)}
+    target = StyleTarget({"a": torch.full((1, 3, 3), 4.0), "b": torch.ones(1, 5, 5)})
+    assert {name: loss.item() for name, loss in style_distances(grams, target).items()} == {"a": 0.25, "b": 0.0}
+
+
+def with_layers(content: dict[str, float], style: dict[str, float]) -> PyramidLossNetwork:
+    return PyramidLossNetwork(LayerWeights(content=content, style=style))
+
+
+def test_terms_are_means_over_layers_weighted_by_their_shares():
+    weighted = with_layers({"level0": 3.0, "level1": 1.0}, {"level0": 1.0, "level2": 3.0})
+    result, content, style = (random_batch(1, seed=seed) for seed in (1, 2, 3))
+    found, wanted = weighted.features(result), weighted.content(content)
+    by_layer = [
+        content_loss(found.content[name], wanted[name], weighted.content_energies[name]).item() for name in wanted
+    ]
+    expected = (3 * by_layer[0] + by_layer[1]) / 4
+    assert content_term(weighted, found.content, wanted).item() == pytest.approx(expected)
+    target, grams = style_target(weighted, style), {name: gram_matrix(layer) for name, layer in found.style.items()}
+    distances = {name: loss.item() for name, loss in style_distances(grams, target).items()}
+    expected = (distances["level0"] + 3 * distances["level2"]) / 4
+    assert style_term(weighted, grams, target).item() == pytest.approx(expected)
+    terms = perceptual_loss(weighted, result, content, target, LossWeights(total_variation=0, grid=0))
+    assert terms.style.item() == pytest.approx(expected)
 
 
 def test_only_layers_that_both_pictures_are_large_enough_for_are_compared():
     fine, coarse = torch.full((1, 2, 2), 2.0), torch.full((1, 2, 2), 5.0)
-    assert style_loss((fine / 2,), StyleTarget((fine, coarse))).item() == pytest.approx(0.25)
-    assert style_loss((fine / 2, coarse), StyleTarget((fine,))).item() == pytest.approx(0.25)
+    network = with_layers({"level1": 1.0}, {"level0": 1.0, "level4": 7.0})
+    for grams, target in (
+        ({"level0": fine / 2}, {"level0": fine, "level4": coarse}),
+        ({"level0": fine / 2, "level4": coarse}, {"level0": fine}),
+    ):
+        assert style_term(network, grams, StyleTarget(target)).item() == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize(("crop_px", "style_px"), [(32, 128), (128, 32)])
@@ -106,7 +133,8 @@ def test_the_style_itself_costs_no_style_and_the_content_itself_no_content(netwo
     terms = perceptual_loss(network, image_NCHW, image_NCHW, style_target(network, image_NCHW), LossWeights())
     assert terms.content.item() == 0
     assert terms.style.item() == pytest.approx(0, abs=1e-10)
-    expected = 0.5 * terms.total_variation + 10 * terms.grid
+    weights = LossWeights()
+    expected = weights.total_variation * terms.total_variation + weights.grid * terms.grid
     assert terms.total.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -138,7 +166,7 @@ def test_gradients_reach_the_result_but_neither_content_nor_network(network):
     perceptual_loss(network, result, content, target, LossWeights()).total.backward()
     assert result.grad is not None and result.grad.abs().sum() > 0
     assert content.grad is None
-    assert not any(gram.requires_grad for gram in target.grams)
+    assert not any(gram.requires_grad for gram in target.grams.values())
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
@@ -154,7 +182,9 @@ def test_losses_stay_float32_under_bfloat16(network):
 
 def test_gram_of_the_target_is_the_styles(network):
     style = random_batch(1, seed=3)
-    for gram, features in zip(style_target(network, style).grams, network.features(style).style_NCHW, strict=True):
+    for gram, features in zip(
+        style_target(network, style).grams.values(), network.features(style).style.values(), strict=True
+    ):
         torch.testing.assert_close(gram, gram_matrix(features))
 
 

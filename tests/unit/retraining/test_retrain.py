@@ -33,14 +33,14 @@ def test_first_better_worse_and_nothing_new(config: RetrainConfig, trainer: Trai
     first = fire(config, trainer).outcome
     assert first is not None and (first.decision, first.reason) == ("promoted", "there was no champion")
     again = fire(config, trainer)
-    assert (again.is_new, again.outcome) == (False, first) and len(trainer.warm_starts) == 1
+    assert (again.is_new, again.outcome) == (False, first) and len(trainer.starts) == 1
 
     grow(config, 1)
     trainer.version, trainer.noise = "better", 1.0
     better = fire(config, trainer).outcome
     assert better is not None and (better.decision, better.champion) == ("promoted", "better")
     assert better.evidence["sample_size"] == 8 and better.evidence["p_value"] < 0.05
-    assert trainer.warm_starts == [None, registry_of(config).model_uri(STYLE, "first")]
+    assert trainer.starts == ["builtin", registry_of(config).model_uri(STYLE, "first")]
 
     grow(config, 2)
     trainer.version, trainer.noise = "worse", 60.0
@@ -92,7 +92,7 @@ def test_from_scratch_and_under_a_name_of_its_own(config: RetrainConfig, trainer
     grow(config, 1)
     trainer.version = "second"
     outcome = fire(config, trainer, firing="tuesday", start="scratch", num_images=2).outcome
-    assert outcome is not None and outcome.firing == "tuesday" and trainer.warm_starts == [None, None]
+    assert outcome is not None and outcome.firing == "tuesday" and trainer.starts == ["builtin", "scratch"]
     assert Path(config.out, "outcomes", "tuesday.json").exists()
     grow(config, 2)
     assert fire(config, trainer, firing="tuesday").is_new is False  # it has decided
@@ -145,7 +145,7 @@ def test_a_second_firing_names_the_first(config: RetrainConfig, trainer: Trainer
     assert retrain(config, fire_again, lambda stage: None).outcome is not None
     (second,) = seen
     assert second.outcome is None and second.held_by is not None and "which is alive" in second.held_by
-    assert len(trainer.warm_starts) == 1
+    assert len(trainer.starts) == 1
 
 
 def test_a_model_that_gives_nan_is_not_promoted(config: RetrainConfig, trainer: Trainer):
@@ -177,4 +177,4 @@ def test_mistakes_that_matter_after_the_training_are_found_before_it(
     wrong = {"holdout": str(tmp_path / "empty"), "name": "night & day", "out": str(tmp_path / "file")}
     with pytest.raises(ConfigError) as caught:
         fire(config, trainer, **{field: wrong[field]})
-    assert caught.value.field == field and trainer.warm_starts == []
+    assert caught.value.field == field and trainer.starts == []

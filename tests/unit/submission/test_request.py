@@ -27,8 +27,11 @@ ROOT = Path(__file__).parents[3]
 
 def test_resolving_skips_fields_without_a_value():
     config = TrainConfig(style_image="s3://b/a", content=("s3://b/c/", "s3://b/d"), out="s3://b/o")
-    resolved = resolve_locations(config, ("style_image", "content", "out", "warm_start"), shared_filesystem=False)
-    assert resolved.warm_start is None and resolved.content == ("s3://b/c", "s3://b/d")
+    resolved = resolve_locations(
+        config, ("style_image", "content", "out", "start", "loss_weights"), shared_filesystem=False
+    )
+    assert (resolved.start, resolved.loss_weights) == ("builtin", "auto")
+    assert resolved.content == ("s3://b/c", "s3://b/d")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def config(**changes) -> TrainConfig:
 
 def test_defaults_are_those_of_the_design():
     made = config()
-    assert (made.loss_network, made.width, made.crop_px, made.batch_size, made.steps) == ("pyramid", 1.0, 256, 4, 2000)
+    assert (made.loss_network, made.width, made.crop_px, made.batch_size, made.steps) == ("vgg16", 0.5, 256, 4, 2000)
     assert made.oversize == 1.5
 
 
@@ -33,15 +33,29 @@ def test_number_of_workers(text, expected):
     [("num_workers", "0"), ("num_workers", "4:2"), ("num_workers", "1:"), ("num_workers", "many"), ("num_workers", "5"),
      ("steps", 0), ("crop_px", 66), ("crop_px", 28), ("width", 0.0), ("oversize", 0.9), ("learning_rate", 0.0),
      ("learning_rate", float("nan")), ("style_weight", -1.0), ("ema_decay", 1.0), ("max_failed_fraction", 1.5),
-     ("style_size_px", 7), ("style_size_px", 10**6), ("crop_px", 10**6), ("seed", -1), ("seed", 2**63),
+     ("style_size_px", 31), ("style_size_px", 10**6), ("crop_px", 10**6), ("seed", -1), ("seed", 2**63),
      ("content_cache", "much"),
      ("least_view", 0.2), ("least_view", 1.1),
-     ("content", ()), ("style_image", ""), ("out", ""), ("loss_weights", "vgg16.pth"), ("patience", -1)],
+     ("content", ()), ("style_image", ""), ("out", ""), ("steps_per_style", 0),
+     ("content_layers", "relu9_9=1"), ("style_layers", "relu1_2"), ("style_layers", "relu1_2=0"),
+     ("style_layers", "relu1_2=much"), ("style_layers", ""), ("patience", -1)],
 )  # fmt: skip
 def test_values_out_of_range_are_refused_by_field(field, value):
     with pytest.raises(ConfigError) as caught:
         config(**{field: value})
     assert caught.value.field == field
+
+
+def test_weights_are_refused_for_the_loss_network_that_has_none():
+    with pytest.raises(ConfigError, match=r"loss_weights='vgg16\.pth': is not used by the pyramid"):
+        config(loss_network="pyramid", loss_weights="vgg16.pth")
+
+
+def test_layers_are_those_of_the_loss_network():
+    assert dict(config(style_layers="relu1_1=2, relu3_3=0.5").layer_weights.style) == {"relu1_1": 2.0, "relu3_3": 0.5}
+    assert dict(config().layer_weights.content) == {"relu2_2": 1.0}
+    with pytest.raises(ConfigError, match="pyramid has no layer 'relu2_2', only level0, level1"):
+        config(loss_network="pyramid", content_layers="relu2_2=1")
 
 
 def test_weights_that_leave_nothing_to_learn_are_refused():

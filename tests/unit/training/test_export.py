@@ -19,8 +19,11 @@ def test_a_style_whose_last_steps_were_skipped_is_written(tmp_path):
     rows = [{"step": step, "loss": loss} for step, loss in enumerate(losses, 1)]
     export_style(
         Storage(), TrainLayout(str(tmp_path)), TrainConfig(style_image="a.png", content=("b",), out=str(tmp_path)),
-        TrainState.fresh(net), rows, loss_digest="", style_sha256="", teacher_sha256=None, num_content=1, left_out=[],
+        TrainState.fresh(net), rows, loss_digest="", loss_weights={"source": "hed", "licence": "MIT"},
+        style_sha256="", start_sha256="ab", teacher_sha256=None, num_content=1, left_out=[],
     )  # fmt: skip
     model = load_style_model(Storage(), str(tmp_path / "style.safetensors"))
     assert model.metadata["loss_tail"] == [1.5, None, None, 1.25]
+    assert model.metadata["loss_weights"] == {"source": "hed", "licence": "MIT"}
+    assert model.metadata["start_sha256"] == "ab" and "teacher_sha256" not in model.metadata
     assert all(tensor.isfinite().all() for tensor in model.state_dict.values() if isinstance(tensor, torch.Tensor))

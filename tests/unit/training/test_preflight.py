@@ -34,7 +34,7 @@ def folder(tmp_path):
 def config(folder, **changes) -> TrainConfig:
     fields = {
         "style_image": str(folder / "style.jpg"), "content": (str(folder / "content"),), "out": str(folder / "out"),
-        "style_size_px": 64,
+        "style_size_px": 64, "loss_network": "pyramid",
     }  # fmt: skip
     return TrainConfig(**(fields | changes))
 
@@ -71,10 +71,12 @@ def test_images_that_are_added_later_do_not_change_a_started_run(folder):
 @pytest.mark.parametrize(
     ("field", "value"),
     [("style_image", "absent.jpg"), ("style_image", "content"), ("content", ("absent",)), ("out", "style.jpg/below"),
-     ("warm_start", "style.jpg"), ("warm_start", "absent"), ("teacher", "style.jpg"), ("teacher", "absent")],
+     ("start", "style.jpg"), ("start", "absent"),
+     ("more_styles", ("absent",)), ("teacher", "style.jpg"), ("teacher", "absent")],
 )  # fmt: skip
 def test_unusable_locations_are_refused_by_field(folder, field, value):
-    value = tuple(str(folder / part) for part in value) if field == "content" else str(folder / value)
+    is_list = field in ("content", "more_styles")
+    value = tuple(str(folder / part) for part in value) if is_list else str(folder / value)
     assert refused(folder, **{field: value}).field == field
 
 
@@ -82,8 +84,8 @@ def test_weights_to_start_from_that_are_not_finite(folder):
     model = style_model()
     model.state_dict["stem.conv.weight"][0] = float("nan")
     save_style_model(Storage(), str(folder / "broken.safetensors"), model)
-    error = refused(folder, warm_start=str(folder / "broken.safetensors"))
-    assert error.field == "warm_start" and "not finite" in error.problem
+    error = refused(folder, start=str(folder / "broken.safetensors"))
+    assert error.field == "start" and "not finite" in error.problem
 
 
 def test_a_style_image_that_is_not_an_image(folder):
@@ -189,7 +191,7 @@ def test_a_finished_run_asked_for_fewer_steps_stays_as_it_is(folder):
     assert (folder / "out" / "config.yaml").read_text() == before
 
 
-@pytest.mark.parametrize(("field", "value"), [("style_weight", 9.0), ("width", 0.5), ("content", ("a/*.jpg",))])
+@pytest.mark.parametrize(("field", "value"), [("style_weight", 9.0), ("width", 1.0), ("content", ("a/*.jpg",))])
 def test_a_style_that_another_run_left_is_not_taken_for_this_one_s(folder, field, value):
     """Its checkpoints were removed, to save space."""
     finish(folder)
@@ -214,8 +216,8 @@ def test_a_file_in_the_style_s_place_is_named(folder):
 @pytest.mark.parametrize("field", ["width", "upsampling", "norm", "residual"])
 def test_another_architecture_than_that_of_the_weights_to_start_from_is_refused(folder, field):
     save_style_model(Storage(), str(folder / "narrow.safetensors"), style_model(width=0.25))
-    start = {"warm_start": str(folder / "narrow.safetensors")}
-    asked = {"width": 0.5, "upsampling": "bilinear", "norm": "group", "residual": "separable"}[field]
+    start = {"start": str(folder / "narrow.safetensors")}
+    asked = {"width": 0.75, "upsampling": "bilinear", "norm": "group", "residual": "separable"}[field]
     error = refused(folder, **start, **{field: asked})
     assert error.field == field
     assert error.problem.endswith(f", which has {getattr(style_model(width=0.25).architecture, field)}")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, Self
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from stylemill.nn.loss_weights import LayerWeights
 
 NUM_IMAGES = 4
 SIZE_PX = 128
@@ -16,27 +20,29 @@ _SEED = 20160523
 
 @dataclass(frozen=True, kw_only=True)
 class LossFeatures:
-    """Activations at the layers that the loss compares."""
+    """Activations at the layers that the loss compares, by the layer's name, from fine to coarse."""
 
-    content_NCHW: Tensor
-    """(N, C, H, W) at the content layer."""
-    style_NCHW: tuple[Tensor, ...]
-    """Per style layer (N, C, H, W)."""
+    content: dict[str, Tensor]
+    """(N, C, H, W) per content layer."""
+    style: dict[str, Tensor]
+    """(N, C, H, W) per style layer; small pictures lack the coarsest layers of the pyramid."""
 
 
 class LossNetwork(Protocol):
     """A frozen network whose activations describe the content and the style of an image."""
 
     name: str
-    content_energy: float
-    """Mean square of the content layer's activations on the calibration images; scales the content loss."""
+    layers: LayerWeights
+    """The layers that the loss compares."""
+    content_energies: dict[str, float]
+    """Mean square of each content layer's activations on the calibration images; scales the content loss."""
 
     def features(self, batch_NCHW: Tensor) -> LossFeatures:
         """Return all features of an ImageNet-normalised (N, 3, H, W) batch."""
         ...
 
-    def content(self, batch_NCHW: Tensor) -> Tensor:
-        """Return only the content layer's activations, without running deeper layers."""
+    def content(self, batch_NCHW: Tensor) -> dict[str, Tensor]:
+        """Return only the content layers' activations, without running deeper layers."""
         ...
 
     def to(self, dtype: torch.dtype, /) -> Self:
@@ -44,8 +50,24 @@ class LossNetwork(Protocol):
         ...
 
     def digest(self) -> str:
-        """Return the SHA-256 of all parameters: equal digests mean equal losses."""
+        """Return the SHA-256 of all parameters and of the layers' weights: equal digests mean equal losses."""
         ...
+
+
+def measured_energies(network: LossNetwork) -> dict[str, float]:
+    """Return the mean square of each content layer's activations on the calibration images."""
+    images_NCHW = torch.from_numpy(calibration_images()).float()
+    return {name: float(layer.square().mean()) for name, layer in network.content(images_NCHW).items()}
+
+
+def network_digest(tensors: Iterable[Tensor], layers: LayerWeights) -> str:
+    """Return the SHA-256 of parameters, as float32, and of the layers' weights."""
+    sha256 = hashlib.sha256()
+    for tensor in tensors:
+        sha256.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+    for weights in (layers.content, layers.style):
+        sha256.update(repr(sorted(weights.items())).encode())
+    return sha256.hexdigest()
 
 
 def calibration_images(num_images: int = NUM_IMAGES, size_px: int = SIZE_PX) -> np.ndarray:

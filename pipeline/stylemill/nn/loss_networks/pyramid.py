@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylemill.nn.loss_networks.features import LossFeatures, calibration_images
+from stylemill.nn.loss_networks.features import LossFeatures, calibration_images, measured_energies, network_digest
+from stylemill.nn.loss_weights import LAYER_WEIGHTS, LAYERS, LayerWeights
 
 NUM_FILTERS = 64
 NUM_STROKE_FILTERS = 24
 """Number of filters with zero mean."""
-NUM_LEVELS = 5
+NUM_LEVELS = len(LAYERS["pyramid"])
 KERNEL_PX = 7
-CONTENT_LEVEL = 1
-"""Deep enough that strokes replace texture, shallow enough that faces are preserved."""
 _BINOMIAL = (1 / 8, 3 / 8, 3 / 8, 1 / 8)
 _SEED = 1606
 _FRACTION = 2.0**-12
@@ -36,40 +33,46 @@ class PyramidLossNetwork(nn.Module):
     weights_LOIHW: Tensor
     biases_LO: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, layers: LayerWeights = LAYER_WEIGHTS["pyramid"]) -> None:
         super().__init__()
+        self.layers = layers
         filters_OIHW = _draw_filters(np.random.RandomState(_SEED))
         images_NCHW = torch.from_numpy(calibration_images())
         weights_LOIHW, biases_LO = _calibrate(torch.from_numpy(filters_OIHW), images_NCHW)
         self.register_buffer("weights_LOIHW", weights_LOIHW)
         self.register_buffer("biases_LO", biases_LO)
-        self.content_energy = float(self.content(images_NCHW.float()).square().mean())
+        self.content_energies = measured_energies(self)
 
     def features(self, batch_NCHW: Tensor) -> LossFeatures:
         """Return the features of an ImageNet-normalised (N, 3, H, W) batch.
 
         Raises:
-            ValueError: a side is too short for the content level.
+            ValueError: a side is too short for a content level.
         """
-        levels = []
-        for level in range(self._num_levels(batch_NCHW)):
-            batch_NCHW = _halved(batch_NCHW) if level else batch_NCHW
-            levels.append(self._respond(batch_NCHW, level))
-        return LossFeatures(content_NCHW=levels[CONTENT_LEVEL], style_NCHW=tuple(levels))
+        found = self._run(batch_NCHW, {*self.layers.content, *self.layers.style})
+        return LossFeatures(
+            content={name: found[name] for name in found if name in self.layers.content},
+            style={name: found[name] for name in found if name in self.layers.style},
+        )
 
-    def content(self, batch_NCHW: Tensor) -> Tensor:
-        """Return only the content level's activations; raises the errors of ``features``."""
-        self._num_levels(batch_NCHW)
-        for _ in range(CONTENT_LEVEL):
-            batch_NCHW = _halved(batch_NCHW)
-        return self._respond(batch_NCHW, CONTENT_LEVEL)
+    def content(self, batch_NCHW: Tensor) -> dict[str, Tensor]:
+        """Return only the content levels' activations; raises the errors of ``features``."""
+        return self._run(batch_NCHW, set(self.layers.content))
 
     def digest(self) -> str:
-        """Return the SHA-256 of all parameters: equal digests mean equal losses."""
-        sha256 = hashlib.sha256()
-        for buffer in (self.weights_LOIHW, self.biases_LO):
-            sha256.update(buffer.detach().cpu().float().contiguous().numpy().tobytes())
-        return sha256.hexdigest()
+        """Return the SHA-256 of all parameters and of the layers' weights: equal digests mean equal losses."""
+        return network_digest((self.weights_LOIHW, self.biases_LO), self.layers)
+
+    def _run(self, batch_NCHW: Tensor, wanted: set[str]) -> dict[str, Tensor]:
+        """Return the wanted levels for which the batch is large enough, from fine to coarse."""
+        found, num_levels = {}, self._num_levels(batch_NCHW)
+        for level, name in enumerate(LAYERS["pyramid"][:num_levels]):
+            batch_NCHW = _halved(batch_NCHW) if level else batch_NCHW
+            if name in wanted:
+                found[name] = self._respond(batch_NCHW, level)
+            if len(found) == len(wanted):
+                break
+        return found
 
     def _respond(self, level_NCHW: Tensor, level: int) -> Tensor:
         pad = KERNEL_PX // 2
@@ -80,8 +83,9 @@ class PyramidLossNetwork(nn.Module):
         """Return the number of levels that are large enough for the reflection padding."""
         side_px = min(batch_NCHW.shape[2:])
         levels = sum(side_px >> level > KERNEL_PX // 2 for level in range(NUM_LEVELS))
-        if levels <= CONTENT_LEVEL:
-            raise ValueError(f"{side_px} px are too few for {CONTENT_LEVEL + 1} levels of the pyramid")
+        least = max(LAYERS["pyramid"].index(name) for name in self.layers.content) + 1
+        if levels < least:
+            raise ValueError(f"{side_px} px are too few for {least} levels of the pyramid")
         return levels
 
 

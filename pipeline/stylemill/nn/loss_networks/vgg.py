@@ -1,8 +1,7 @@
-"""``vgg16`` and ``vgg19`` as loss networks, with torchvision's weights or those of a file."""
+"""``vgg16`` and ``vgg19`` as loss networks, with the weights of a file in torchvision's layout."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 from collections.abc import Mapping
@@ -15,17 +14,13 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from stylemill.errors import ConfigError
-from stylemill.nn.loss_networks.features import LossFeatures, calibration_images
+from stylemill.nn.loss_networks.features import LossFeatures, measured_energies, network_digest
+from stylemill.nn.loss_weights import LAYER_WEIGHTS, LayerWeights
 
 VggName: TypeAlias = Literal["vgg16", "vgg19"]
 
-# Convolutions before each pooling, and the layers that are compared: the last ReLU of each of Johnson's four blocks.
+# Convolutions before each pooling.
 _BLOCKS: dict[str, tuple[int, ...]] = {"vgg16": (2, 2, 3, 3), "vgg19": (2, 2, 4, 4)}
-_STYLE_LAYERS: dict[str, tuple[str, ...]] = {
-    "vgg16": ("relu1_2", "relu2_2", "relu3_3", "relu4_3"),
-    "vgg19": ("relu1_2", "relu2_2", "relu3_4", "relu4_4"),
-}
-CONTENT_LAYER = "relu2_2"
 
 
 class VggLossNetwork(nn.Module):
@@ -34,56 +29,59 @@ class VggLossNetwork(nn.Module):
     Args:
         name: ``vgg16`` or ``vgg19``.
         state_dict: torchvision's parameters; only ``features.*`` up to the fourth block are used.
+        layers: what the loss compares; by default the network's entry in LAYER_WEIGHTS.
     Raises:
         KeyError, RuntimeError: a parameter is missing or has another shape.
     Source: Johnson et al. 2016, arXiv:1603.08155; Simonyan and Zisserman 2014, arXiv:1409.1556.
     """
 
-    def __init__(self, name: VggName, state_dict: Mapping[str, Tensor]) -> None:
+    def __init__(self, name: VggName, state_dict: Mapping[str, Tensor], layers: LayerWeights | None = None) -> None:
         super().__init__()
         self.name: str = name
-        self.layers = nn.ModuleDict()
+        self.layers = layers or LAYER_WEIGHTS[name]
+        self.convolutions = nn.ModuleDict()
         index, in_channels = 0, 3
         for block, num_convolutions in enumerate(_BLOCKS[name], start=1):
             out_channels = 64 * 2 ** (block - 1)
             for number in range(1, num_convolutions + 1):
-                layer = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+                layer = nn.Conv2d(in_channels, out_channels, 3, padding=1 if index else 0)
                 with torch.no_grad():
                     layer.weight.copy_(state_dict[f"features.{index}.weight"])
                     layer.bias.copy_(state_dict[f"features.{index}.bias"])  # type: ignore[union-attr]
-                self.layers[f"relu{block}_{number}"] = layer
+                self.convolutions[f"relu{block}_{number}"] = layer
                 index, in_channels = index + 2, out_channels
             index += 1  # the pooling layer
         self.requires_grad_(False)
-        images_NCHW = torch.from_numpy(calibration_images()).float()
-        self.content_energy = float(self.content(images_NCHW).square().mean())
+        self.content_energies = measured_energies(self)
 
     def features(self, batch_NCHW: Tensor) -> LossFeatures:
         """Return the features of an ImageNet-normalised (N, 3, H, W) batch."""
-        found = self._run(batch_NCHW, _STYLE_LAYERS[self.name])
-        return LossFeatures(content_NCHW=found[CONTENT_LAYER], style_NCHW=tuple(found.values()))
+        found = self._run(batch_NCHW, {*self.layers.content, *self.layers.style})
+        return LossFeatures(
+            content={name: found[name] for name in found if name in self.layers.content},
+            style={name: found[name] for name in found if name in self.layers.style},
+        )
 
-    def content(self, batch_NCHW: Tensor) -> Tensor:
-        """Return only the content layer's activations."""
-        return self._run(batch_NCHW, (CONTENT_LAYER,))[CONTENT_LAYER]
+    def content(self, batch_NCHW: Tensor) -> dict[str, Tensor]:
+        """Return only the content layers' activations."""
+        return self._run(batch_NCHW, set(self.layers.content))
 
     def digest(self) -> str:
-        """Return the SHA-256 of all parameters: equal digests mean equal losses."""
-        sha256 = hashlib.sha256()
-        for _, tensor in sorted(self.state_dict().items()):
-            sha256.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
-        return sha256.hexdigest()
+        """Return the SHA-256 of all parameters and of the layers' weights: equal digests mean equal losses."""
+        return network_digest((tensor for _, tensor in sorted(self.state_dict().items())), self.layers)
 
-    def _run(self, batch_NCHW: Tensor, wanted: tuple[str, ...]) -> dict[str, Tensor]:
-        """Return the wanted activations in order, without running deeper layers."""
+    def _run(self, batch_NCHW: Tensor, wanted: set[str]) -> dict[str, Tensor]:
+        """Return the wanted activations from fine to coarse, without running deeper layers."""
         found = {}
-        for name, layer in self.layers.items():
+        # Zeros around the picture would be a grey frame, which networks learn to paint against with a rim.
+        batch_NCHW = F.pad(batch_NCHW, (1, 1, 1, 1), mode="replicate")
+        for name, layer in self.convolutions.items():
             if name.endswith("_1") and name != "relu1_1":
                 batch_NCHW = F.max_pool2d(batch_NCHW, 2)
             batch_NCHW = F.relu_(layer(batch_NCHW))
             if name in wanted:
                 found[name] = batch_NCHW
-            if name == wanted[-1]:
+            if len(found) == len(wanted):
                 break
         return found
 
@@ -125,31 +123,19 @@ def used_vgg_weights(name: VggName, data: bytes, source: str) -> bytes:
     return safetensors.torch.save(used)
 
 
-def build_vgg(name: VggName, data: bytes | None, source: str | None) -> VggLossNetwork:
-    """Return a loss network with the given weights, or with torchvision's, which are downloaded into its cache.
+def build_vgg(name: VggName, data: bytes, source: str | None, layers: LayerWeights | None = None) -> VggLossNetwork:
+    """Return a loss network with the given weights.
 
     Args:
         name: ``vgg16`` or ``vgg19``.
-        data: a file of weights, or None for torchvision's.
+        data: a file of weights.
         source: location of ``data``, for messages.
+        layers: what the loss compares; by default the network's entry in LAYER_WEIGHTS.
     Raises:
-        ConfigError: the weights belong to another network or cannot be downloaded.
+        ConfigError: the weights belong to another network.
     """
-    if data is None:
-        return VggLossNetwork(name, _download(name))
     try:
-        return VggLossNetwork(name, parse_vgg_weights(data, source or ""))
+        return VggLossNetwork(name, parse_vgg_weights(data, source or ""), layers)
     except (KeyError, RuntimeError) as error:
         cure = f"give the weights of torchvision's {name}"
         raise ConfigError("loss_weights", source, f"does not contain the weights of {name} ({error})", cure) from error
-
-
-def _download(name: VggName) -> Mapping[str, Tensor]:
-    from torchvision.models import VGG16_Weights, VGG19_Weights
-
-    weights = {"vgg16": VGG16_Weights, "vgg19": VGG19_Weights}[name].IMAGENET1K_V1
-    try:
-        return weights.get_state_dict(check_hash=True)
-    except (OSError, RuntimeError) as error:
-        cure = "download it elsewhere and give --loss-weights URI, or use --loss-network pyramid"
-        raise ConfigError("loss_network", name, f"the weights cannot be downloaded ({error})", cure) from error

@@ -9,7 +9,8 @@ import torch
 
 from stylemill.nn.loss_networks import build_loss_network
 from stylemill.nn.loss_networks.features import calibration_images
-from stylemill.nn.loss_networks.pyramid import CONTENT_LEVEL, NUM_FILTERS, NUM_LEVELS, PyramidLossNetwork, _halved
+from stylemill.nn.loss_networks.pyramid import NUM_FILTERS, NUM_LEVELS, PyramidLossNetwork, _halved
+from stylemill.nn.loss_weights import LayerWeights
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def test_every_filter_of_every_level_is_calibrated(network, drawn_NCHW):
 
 def test_features_halve_from_level_to_level(network):
     features = network.features(torch.zeros(2, 3, 68, 96))
-    assert [tuple(layer.shape) for layer in features.style_NCHW] == [
+    assert [tuple(layer.shape) for layer in features.style.values()] == [
         (2, 64, 68, 96), (2, 64, 34, 48), (2, 64, 17, 24), (2, 64, 8, 12), (2, 64, 4, 6),
     ]  # fmt: skip
 
@@ -50,8 +51,8 @@ def test_fine_lines_are_no_strokes_one_level_down(network, axis):
         """Return what lines change at the second level."""
         ramp = torch.arange(96.0).reshape([-1 if dim == axis else 1 for dim in range(4)])
         lines_NCHW = torch.cos(2 * math.pi * ramp / period_px).expand(1, 3, 96, 96)
-        level_NCHW = network.features(lines_NCHW).style_NCHW[1]
-        flat_NCHW = network.features(torch.zeros(1, 3, 96, 96)).style_NCHW[1]
+        level_NCHW = network.features(lines_NCHW).style["level1"]
+        flat_NCHW = network.features(torch.zeros(1, 3, 96, 96)).style["level1"]
         return float((level_NCHW - flat_NCHW).square().mean())
 
     # Both have a period of 4 px there. Networks draw the first ones all over the picture if they are seen.
@@ -60,13 +61,21 @@ def test_fine_lines_are_no_strokes_one_level_down(network, axis):
 
 def test_content_alone_is_the_same_as_with_everything(network, drawn_NCHW):
     features = network.features(drawn_NCHW)
-    assert torch.equal(network.content(drawn_NCHW), features.content_NCHW)
-    assert features.content_NCHW is features.style_NCHW[CONTENT_LEVEL]
-    assert network.content_energy == pytest.approx(features.content_NCHW.square().mean().item())
+    assert torch.equal(network.content(drawn_NCHW)["level1"], features.content["level1"])
+    assert features.content["level1"] is features.style["level1"]
+    assert network.content_energies == {"level1": pytest.approx(features.content["level1"].square().mean().item())}
+
+
+def test_only_the_chosen_levels_are_returned():
+    network = PyramidLossNetwork(LayerWeights(content={"level0": 1.0, "level2": 2.0}, style={"level3": 1.0}))
+    features = network.features(torch.zeros(1, 3, 64, 64))
+    assert [list(features.content), list(features.style)] == [["level0", "level2"], ["level3"]]
+    assert list(network.content(torch.zeros(1, 3, 64, 64))) == ["level0", "level2"]
+    assert network.digest() != PyramidLossNetwork().digest()
 
 
 def test_small_images_leave_out_the_deepest_levels_and_tiny_ones_are_refused(network):
-    assert len(network.features(torch.zeros(1, 3, 32, 40)).style_NCHW) == 4
+    assert len(network.features(torch.zeros(1, 3, 32, 40)).style) == 4
     with pytest.raises(ValueError, match="7 px are too few"):
         network.features(torch.zeros(1, 3, 7, 40))
     with pytest.raises(ValueError, match="7 px are too few"):
@@ -75,7 +84,7 @@ def test_small_images_leave_out_the_deepest_levels_and_tiny_ones_are_refused(net
 
 def test_digest_is_the_same_everywhere(network):
     # Recorded once; a change of this value changes every style that will be trained.
-    assert network.digest() == "6f8d0407a62f777de5b3a58bcc0a476d18d02cdd8ba87b91c42f227e5d0d8a78"
+    assert network.digest() == "c6e6987303ab721feff736a730c7f36747e5623eb2b06340e4fa8200aeb5ffce"
     code = (
         "import torch; torch.set_num_threads(1); torch.manual_seed(9);"
         "from stylemill.nn.loss_networks.pyramid import PyramidLossNetwork; print(PyramidLossNetwork().digest())"

@@ -9,6 +9,7 @@ import torch
 from stylemill.errors import ConfigError
 from stylemill.nn.loss_networks import build_loss_network
 from stylemill.nn.loss_networks.vgg import VggLossNetwork, parse_vgg_weights
+from stylemill.nn.loss_weights import LayerWeights
 
 # Convolutions of torchvision's feature extractor up to relu4_3 and relu4_4: index -> (out, in).
 LAYERS = {
@@ -51,11 +52,30 @@ def test_layers_are_those_of_torchvision(name, weights, networks):
     batch_NCHW = torch.randn(1, 3, 48, 40, generator=torch.Generator().manual_seed(2))
     network = networks[name]
     features = network.features(batch_NCHW)
+    # Only the first layer differs: it repeats the border pixels where torchvision's sees zeros.
+    padded_NCHW = torch.nn.functional.pad(batch_NCHW, (1, 1, 1, 1), mode="replicate")
+    reference[0].padding = (0, 0)
     with torch.no_grad():
-        for end, layer in zip(STYLE_ENDS[name], features.style_NCHW, strict=True):
-            torch.testing.assert_close(layer, reference[:end](batch_NCHW))
-        torch.testing.assert_close(features.content_NCHW, reference[:CONTENT_END](batch_NCHW))
-    assert torch.equal(network.content(batch_NCHW), features.content_NCHW)
+        for end, layer in zip(STYLE_ENDS[name], features.style.values(), strict=True):
+            torch.testing.assert_close(layer, reference[:end](padded_NCHW))
+        torch.testing.assert_close(features.content["relu2_2"], reference[:CONTENT_END](padded_NCHW))
+    assert torch.equal(network.content(batch_NCHW)["relu2_2"], features.content["relu2_2"])
+
+
+def test_the_border_of_a_flat_picture_looks_like_its_inside(networks):
+    layer_NCHW = networks["vgg16"]._run(torch.full((1, 3, 32, 32), 0.7), {"relu1_1"})["relu1_1"]
+    torch.testing.assert_close(layer_NCHW, layer_NCHW[:, :, 15:16, 15:16].expand_as(layer_NCHW))
+
+
+def test_chosen_layers_are_returned_without_running_deeper_ones(weights):
+    layers = LayerWeights(content={"relu1_1": 1.0, "relu2_1": 1.0}, style={"relu1_2": 2.0, "relu3_1": 1.0})
+    network = VggLossNetwork("vgg16", weights["vgg16"], layers)
+    features = network.features(torch.zeros(1, 3, 32, 32))
+    assert [list(features.content), list(features.style)] == [["relu1_1", "relu2_1"], ["relu1_2", "relu3_1"]]
+    assert set(network.content_energies) == {"relu1_1", "relu2_1"}
+    assert network.digest() != VggLossNetwork("vgg16", weights["vgg16"]).digest()
+    del network.convolutions["relu3_2"]  # what is deeper is not run
+    network.features(torch.zeros(1, 3, 32, 32))
 
 
 def test_frozen_and_identified_by_its_weights(weights, networks):
@@ -63,7 +83,7 @@ def test_frozen_and_identified_by_its_weights(weights, networks):
     assert not any(parameter.requires_grad for parameter in network.parameters())
     other = dict(weights["vgg16"], **{"features.0.bias": torch.zeros(64)})
     assert network.digest() != VggLossNetwork("vgg16", other).digest()
-    assert network.content_energy > 0
+    assert network.content_energies["relu2_2"] > 0
 
 
 @pytest.mark.parametrize("kind", ["pth", "safetensors"])
