@@ -1,7 +1,7 @@
-"""``stylemill demo``: all steps on this machine, from a style image drawn by code to a repainted library.
+"""``stylemill demo``: all steps on this machine, from a style image drawn by code to a library in three styles.
 
-Five stages: build the inputs, train a style, repaint the library, verify the manifest, write the pages. Running the
-demo again in the same folder skips what is finished.
+Five stages: build the inputs, train a style, repaint the library in it and in the two styles that come with stylemill,
+verify the manifest, write the pages. Running the demo again in the same folder skips what is finished.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 STYLE_NAME = "night-fields"
 NUM_STAGES = 5
+SHIPPED_STYLE_PX = 320
+"""Side of the drawings of the styles that are already trained; only the page shows them."""
 MAX_FAILED_FRACTION = 0.10
 """Two of the 29 images of the library are damaged on purpose."""
 FIRST_KEY = "animals/chelsea.jpg"
@@ -47,7 +49,7 @@ class DemoConfig:
     out: str = "demo-out"
     """Folder on this machine for all output of the demo; running it again there finishes what is left."""
 
-    steps: int = 500
+    steps: int = 250
     """Training steps; fewer are quicker and give a weaker style."""
 
     def __post_init__(self) -> None:
@@ -81,10 +83,13 @@ class DemoLayout:
     out: Path
     """The folder of the demo, absolute."""
 
-    @property
-    def style(self) -> Path:
-        """The style image."""
-        return self.out / "style" / f"{STYLE_NAME}.png"
+    def style(self, name: str = STYLE_NAME) -> Path:
+        """Return the place of a style image."""
+        return self.out / "style" / f"{name}.png"
+
+    def shipped(self, name: str) -> Path:
+        """Return the place of a style model that comes with stylemill."""
+        return self.out / "models" / f"{name}.safetensors"
 
     @property
     def content(self) -> Path:
@@ -118,8 +123,8 @@ class DemoLayout:
 
     @property
     def picture(self) -> Path:
-        """A picture with the style and four photographs before and after."""
-        return self.out / "report" / "before-after.jpg"
+        """A picture with four photographs and their paintings in all styles."""
+        return self.out / "report" / "styles.jpg"
 
 
 def train_config(layout: DemoLayout, steps: int) -> TrainConfig:
@@ -130,7 +135,7 @@ def train_config(layout: DemoLayout, steps: int) -> TrainConfig:
         TrainConfig,
         {
             **PRESETS["quick"],
-            "style_image": str(layout.style),
+            "style_image": str(layout.style()),
             "content": [str(layout.content)],
             "out": str(layout.training),
             "name": STYLE_NAME,
@@ -191,18 +196,20 @@ class _Demo:
         self._seconds.append(time.monotonic() - start_s)
 
     def _build(self) -> None:
+        from stylemill.demo.drawn_styles import draw_to
         from stylemill.demo.library import build_library, build_training_content
-        from stylemill.demo.style_image import draw_style_image
+        from stylemill.demo.models import MODELS, model_bytes
 
         crops = build_training_content(self._layout.content)
         library = build_library(self._layout.library)
-        if not self._layout.style.exists():
-            self._layout.style.parent.mkdir(parents=True, exist_ok=True)
-            draft = self._layout.style.with_suffix(".draft")
-            draw_style_image().save(draft, format="PNG")
-            draft.replace(self._layout.style)
+        draw_to(self._layout.style(), "landscape")
+        for name, carried in MODELS.items():
+            draw_to(self._layout.style(name), carried.drawing, side_px=SHIPPED_STYLE_PX)
+            self._layout.shipped(name).parent.mkdir(parents=True, exist_ok=True)
+            self._layout.shipped(name).write_bytes(model_bytes(name))
         num_pictures = len(library.keys) - len(library.damaged_keys)
-        _print_result(f"a painting, drawn by code: {self._layout.style}")
+        _print_result(f"a painting, drawn by code: {self._layout.style()}")
+        _print_result(f"styles that are already trained: {', '.join(MODELS)}")
         _print_result(f"{len(crops)} crops of real photographs to train on")
         _print_result(
             f"a library of {num_pictures} pictures and {len(library.damaged_keys)} files that are damaged or not images"
@@ -214,12 +221,13 @@ class _Demo:
         return prepare(train_config(self._layout, self._config.steps))
 
     def _prepare_painting(self) -> PreparedRun:
+        from stylemill.demo.models import MODELS
         from stylemill.stylizing.config import StylizeConfig
         from stylemill.stylizing.preflight import prepare
 
         return prepare(
             StylizeConfig(
-                model=(str(self._layout.model),),
+                model=(str(self._layout.model), *(str(self._layout.shipped(name)) for name in MODELS)),
                 input=str(self._layout.library),
                 out=str(self._layout.repainted),
                 max_failed_fraction=MAX_FAILED_FRACTION,
@@ -297,7 +305,9 @@ def write_pages(
         took_s: seconds of the whole demo so far.
         peak_bytes: memory of this process and all its child processes; None if unknown.
     """
+    from stylemill.demo.models import MODELS
     from stylemill.manifest.read import read_manifest
+    from stylemill.report.pictures import embed
     from stylemill.report.run_pages import DemoReport
     from stylemill.report.write import (
         load_bulk_report,
@@ -310,7 +320,9 @@ def write_pages(
 
     storage = Storage()
     training = load_training_report(storage, str(layout.training))
-    bulk = load_bulk_report(storage, painted.layout, first_key=FIRST_KEY)
+    style_images = {name: layout.style(name).read_bytes() for name in MODELS}
+    bulk = load_bulk_report(storage, painted.layout, first_key=FIRST_KEY, style_images=style_images)
+    _write_picture(layout, read_manifest(storage, painted.layout))
     facts = describe_machine() | {"whole demo": duration(took_s)}
     if peak_bytes is not None:
         facts["peak memory"] = f"{peak_bytes / 2**30:.1f} GiB, Ray and all its processes included"
@@ -319,13 +331,13 @@ def write_pages(
         bulk=bulk,
         verification=verification_sentence(verification),
         verified=verification.is_sound,
+        sheet=embed(layout.picture.read_bytes(), alt="four photographs in all styles", max_side_px=1400),
         stages_s=[("training took", train_s), ("repainting took", paint_s)],
         facts=facts,
     )
     write_training_report(storage, str(layout.training), training)
     write_bulk_report(storage, painted.layout, bulk)
     write_demo_report(storage, str(layout.out), report)
-    _write_picture(layout, read_manifest(storage, painted.layout))
 
 
 def verification_sentence(found: Verification) -> str:
@@ -348,13 +360,20 @@ def describe_machine() -> dict[str, str]:
 
 
 def _write_picture(layout: DemoLayout, rows: pa.Table) -> None:
-    from stylemill.report.pictures import before_after_sheet
+    from stylemill.demo.models import MODELS
+    from stylemill.report.pictures import styles_sheet
 
-    outputs = dict(zip(rows["key"].to_pylist(), rows["output_uri"].to_pylist(), strict=True))
-    pairs = [
-        ((layout.library / key).read_bytes(), Path(outputs[key]).read_bytes())
-        for key in PICTURE_KEYS
-        if outputs.get(key)
-    ]
-    if pairs:
-        layout.picture.write_bytes(before_after_sheet(layout.style.read_bytes(), pairs))
+    outputs = {(row["style"], row["key"]): row["output_uri"] for row in rows.to_pylist()}
+    layout.picture.parent.mkdir(parents=True, exist_ok=True)
+    layout.picture.write_bytes(
+        styles_sheet(
+            [(layout.library / key).read_bytes() for key in PICTURE_KEYS],
+            [
+                (
+                    layout.style(name).read_bytes(),
+                    [Path(outputs[name, key]).read_bytes() for key in PICTURE_KEYS],
+                )
+                for name in (STYLE_NAME, *MODELS)
+            ],
+        )
+    )

@@ -85,8 +85,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def build(out: Path) -> tuple[Path, Path, Path]:
     """Draw the style image and crop the photographs; return the style image, the content and the holdout."""
+    from stylemill.demo.drawn_styles import draw_to
     from stylemill.demo.library import build_training_content
-    from stylemill.demo.style_image import draw_style_image
 
     content, holdout = out / "content", out / "holdout"
     style_image = out / "style" / f"{STYLE_NAME}.png"
@@ -103,9 +103,7 @@ def build(out: Path) -> tuple[Path, Path, Path]:
                 (content / name).replace(holdout / name)
             elif photo in HOLDOUT_PHOTOS:
                 (content / name).unlink()
-        draft = style_image.with_suffix(".draft")
-        draw_style_image().save(draft, format="PNG")
-        draft.replace(style_image)
+        draw_to(style_image, "landscape")
     return style_image, content, holdout
 
 

@@ -48,7 +48,6 @@ class Submittable:
 
 _TRAINED_FROM = (
     "style_image",
-    "more_styles",
     "content",
     "out",
     "start",

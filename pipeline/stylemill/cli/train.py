@@ -36,6 +36,9 @@ def run(config: TrainConfig) -> int:
     prepared = prepare(config)
     num = len(prepared.content)
     print(f"style {config.style_name!r}: {num:,} content image{'s' * (num != 1)} -> {prepared.layout.out}", flush=True)
+    if prepared.loss_origin is not None:
+        origin = prepared.loss_origin
+        print(f"loss: {config.loss_network}, weights {origin['source']}, sha256 {origin['sha256'][:12]}", flush=True)
     for warning in prepared.warnings:
         print(f"note: {warning}", flush=True)
     if prepared.finished is not None:

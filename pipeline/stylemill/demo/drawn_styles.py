@@ -8,6 +8,7 @@ returns colours in [0, 1]. ``draw`` renders them at twice the size and scales do
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +47,19 @@ def draw(name: str, *, side_px: int = 512, seed: int = 7) -> Image.Image:
     colours_HWC = paint(np.random.default_rng(seed), x, y)
     image = Image.fromarray(np.clip(np.round(colours_HWC * 255), 0, 255).astype(np.uint8), "RGB")
     return image.resize((side_px, side_px), Image.Resampling.LANCZOS)
+
+
+def draw_to(path: Path, name: str, *, side_px: int = 512) -> None:
+    """Draw one of ``STYLES`` into a PNG file, unless it exists.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(".draft")
+        draw(name, side_px=side_px).save(draft, format="PNG")
+        draft.replace(path)
 
 
 def _noise(rng: np.random.Generator, x: FloatArray, y: FloatArray, frequency: float, octaves: int = 3) -> FloatArray:

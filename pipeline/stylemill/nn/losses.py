@@ -129,7 +129,7 @@ class LossTerms:
 
 @dataclass(frozen=True)
 class StyleTarget:
-    """Gram matrices of the style image: one (1, C, C) float32 by style layer, computed once per run."""
+    """Gram matrices by style layer: (1, C, C) float32 of one style image, or (N, C, C) of one per content image."""
 
     grams: dict[str, Tensor]
 
@@ -139,7 +139,7 @@ def style_target(network: LossNetwork, style_NCHW: Tensor) -> StyleTarget:
 
     Args:
         network: the loss network.
-        style_NCHW: (1, 3, H, W) ImageNet-normalised style image.
+        style_NCHW: (1, 3, H, W) ImageNet-normalised style image, or (N, 3, H, W) one per content image.
     """
     with torch.no_grad():
         return StyleTarget({name: gram_matrix(layer) for name, layer in network.features(style_NCHW).style.items()})
@@ -192,7 +192,7 @@ def style_distances(grams_NCC: dict[str, Tensor], target: StyleTarget) -> dict[s
     Source: Johnson et al. 2016, arXiv:1603.08155, section 3.2, each layer divided by the style's energy.
     """
     return {
-        name: (grams_NCC[name] - wanted).square().mean() / wanted.square().mean()
+        name: ((grams_NCC[name] - wanted).square().mean(dim=(1, 2)) / wanted.square().mean(dim=(1, 2))).mean()
         for name, wanted in target.grams.items()
         if name in grams_NCC
     }

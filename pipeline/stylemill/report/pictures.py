@@ -99,30 +99,33 @@ def _luma(colour: tuple[int, ...]) -> float:
     return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
-def before_after_sheet(style: bytes, pairs: Sequence[tuple[bytes, bytes]], *, cell_px: int = 232) -> bytes:
-    """Draw a contact sheet of a style and some pairs, each cropped to its central square.
+def styles_sheet(
+    photos: Sequence[bytes], rows: Sequence[tuple[bytes, Sequence[bytes]]], *, cell_px: int = 232
+) -> bytes:
+    """Draw a contact sheet of photographs in several styles, each picture cropped to its central square.
 
     Args:
-        style: encoded style image.
-        pairs: (original, painting), both encoded; at least one.
-        cell_px: side of one photograph on the sheet in pixels.
+        photos: encoded photographs; at least one.
+        rows: for each style its encoded style image, and its paintings of the photographs in the same order.
+        cell_px: side of one picture on the sheet in pixels.
 
     Returns:
-        A JPEG: the style on the left, two rows high, then a column for each pair with the painting below the original.
+        A JPEG: the photographs in the first row, below them a row for each style with its style image on the left.
 
     Raises:
         OSError: one of them is not an image that Pillow can read.
-        ValueError: there are no pairs.
+        ValueError: there are no photographs, or a row has another number of paintings.
     """
-    if not pairs:
-        raise ValueError("a contact sheet needs at least one pair")
-    high = 2 * cell_px + _GAP_PX
-    sheet = Image.new("RGB", (high + len(pairs) * (cell_px + _GAP_PX), high), "white")
-    sheet.paste(_square(style, high), (0, 0))
-    for column, (before, after) in enumerate(pairs):
-        left = high + _GAP_PX + column * (cell_px + _GAP_PX)
-        sheet.paste(_square(before, cell_px), (left, 0))
-        sheet.paste(_square(after, cell_px), (left, cell_px + _GAP_PX))
+    if not photos or any(len(paintings) != len(photos) for _, paintings in rows):
+        raise ValueError("a contact sheet needs photographs, and one painting of each in every row")
+    step = cell_px + _GAP_PX
+    sheet = Image.new("RGB", (step * (1 + len(photos)) - _GAP_PX, step * (1 + len(rows)) - _GAP_PX), "white")
+    cells: list[list[bytes | None]] = [[None, *photos]]
+    cells += [[style, *paintings] for style, paintings in rows]
+    for top, pictures in enumerate(cells):
+        for left, data in enumerate(pictures):
+            if data is not None:
+                sheet.paste(_square(data, cell_px), (left * step, top * step))
     buffer = io.BytesIO()
     sheet.save(buffer, format="JPEG", quality=_SHEET_QUALITY, optimize=True, progressive=True)
     return buffer.getvalue()

@@ -86,6 +86,8 @@ class DemoReport:
     verification: str
     """Result of the verification of the manifest in one sentence."""
     verified: bool
+    sheet: Picture | None = None
+    """Photographs of the library in all styles of the demo."""
     stages_s: Sequence[tuple[str, float]] = ()
     """(name, seconds) of each step of the demo, in order."""
     facts: Mapping[str, object] = field(default_factory=dict)

@@ -121,6 +121,7 @@ def load_bulk_report(
     *,
     facts: Mapping[str, object] | None = None,
     first_key: str | None = None,
+    style_images: Mapping[str, bytes] | None = None,
 ) -> BulkReport:
     """Read the report on a committed bulk run, one part of its manifest at a time.
 
@@ -129,6 +130,7 @@ def load_bulk_report(
         layout: layout of the run.
         facts: further facts for the end of the page.
         first_key: key of the first pair.
+        style_images: encoded style images of styles whose model names none that exists.
 
     Raises:
         ConfigError: the run is not committed.
@@ -147,7 +149,7 @@ def load_bulk_report(
         storage,
         run_id=layout.run_id,
         parts=iter_parts(storage, layout, success),
-        style_images={header.name: _style_image(storage, header) for header in headers},
+        style_images={header.name: _style_image(storage, header) for header in headers} | dict(style_images or {}),
         facts={**known, **(facts or {})},
         config=_config(storage, layout.config_uri),
         first_key=first_key,

@@ -49,8 +49,7 @@ OMITTED_AT_DEFAULT = (
     "teacher_weight",
     "content_layers",
     "style_layers",
-    "more_styles",
-    "steps_per_style",
+    "style_colors",
 )
 """Fields that ``run.json`` and style models record only if they differ from the default.
 
@@ -68,13 +67,6 @@ class TrainConfig:
 
     style_image: str
     """Location of the style image."""
-
-    more_styles: tuple[str, ...] = ()
-    """More style images, which training takes in turn with the first; gives a start network for other trainings, not a
-    style. May be repeated."""
-
-    steps_per_style: int = 25
-    """Steps for which training stays with one of several style images; ignored without --more-styles."""
 
     content: tuple[str, ...]
     """Content images to train on: prefix, glob, file, or Parquet file with a column uri; may be repeated."""
@@ -147,6 +139,9 @@ class TrainConfig:
     style_size_px: int = 320
     """Shorter side of the style image in the loss, in pixels; smaller values give finer strokes."""
 
+    style_colors: Literal["own", "content"] = "own"
+    """Colours that the pictures get: the style image's own, or those of each content image."""
+
     learning_rate: float = 1.5e-3
     """Peak of the one-cycle schedule; narrow networks and short runs tolerate more, see the preset quick."""
 
@@ -209,7 +204,7 @@ class TrainConfig:
                 raise ConfigError(name, "", "is empty", "write a path or a URI")
         if not self.content:
             raise ConfigError("content", self.content, "names no images", "give --content URI")
-        for name in ("steps", "steps_per_style", "batch_size", "checkpoint_every", "keep_checkpoints", "sample_every"):
+        for name in ("steps", "batch_size", "checkpoint_every", "keep_checkpoints", "sample_every"):
             check_at_least(name, getattr(self, name), 1)
         check_within("style_size_px", self.style_size_px, MIN_STYLE_PX, MAX_SIDE_PX)
         for name in ("cpus_per_worker", "micro_batch_size"):

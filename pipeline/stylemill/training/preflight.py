@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +44,7 @@ from stylemill.training.tensorboard import check_tensorboard
 if TYPE_CHECKING:
     from stylemill.nn.loss_networks.weights import VggWeights
 
-_BY_DIGEST = ("style_image", "more_styles", "start", "teacher", "loss_weights")
+_BY_DIGEST = ("style_image", "start", "teacher", "loss_weights")
 """Fields whose files are compared, not their locations."""
 FLAT_STD = 4.0
 """Standard deviation of every channel, of 255, below which a style image has one colour."""
@@ -65,8 +64,8 @@ class PreparedTraining:
 
     config: TrainConfig
     layout: TrainLayout
-    style_pngs: tuple[bytes, ...]
-    """The style image as the loss sees it: upright, RGB, resized, PNG; then those of ``more_styles``."""
+    style_png: bytes
+    """The style image as the loss sees it: upright, RGB, resized, PNG."""
     style_sha256: str
     """Digest of the style image's file."""
     content: tuple[str, ...]
@@ -96,8 +95,7 @@ def prepare(config: TrainConfig) -> PreparedTraining:
         check_tensorboard()
     if not can_name_folder(config.style_name):
         raise ConfigError("name", config.style_name, "is not a folder name", "give another --name")
-    styles = [_read_style(storage, "style_image", config.style_image, config)]
-    styles += [_read_style(storage, "more_styles", uri, config) for uri in config.more_styles]
+    style = _read_style(storage, config)
     start, adopted = _read_start(storage, config)
     teacher = _read_model(storage, "teacher", config.teacher, config.registry)
     weights = _find_loss_weights(storage, layout, config)
@@ -105,8 +103,8 @@ def prepare(config: TrainConfig) -> PreparedTraining:
     if any(is_inside(layout.out, resolve(location)) for location in config.content):
         raise ConfigError("out", config.out, "is inside the content images", "choose a location outside them")
     with writing_output(config.out):
-        finished = _finished_style(storage, layout, config, styles[0].sha256)
-        _record_identity(storage, layout, config, _identity(config, styles, start, teacher, weights))
+        finished = _finished_style(storage, layout, config, style.sha256)
+        _record_identity(storage, layout, config, _identity(config, style, start, teacher, weights))
         if weights is not None:
             storage.create_bytes(layout.loss_weights_uri, json.dumps(weights.origin.as_mapping(), indent=1).encode())
         before = _config_before(storage, layout)
@@ -118,8 +116,8 @@ def prepare(config: TrainConfig) -> PreparedTraining:
     return PreparedTraining(
         config=config,
         layout=layout,
-        style_pngs=tuple(style.png for style in styles),
-        style_sha256=styles[0].sha256,
+        style_png=style.png,
+        style_sha256=style.sha256,
         content=frozen,
         start=start,
         teacher=teacher,
@@ -128,7 +126,7 @@ def prepare(config: TrainConfig) -> PreparedTraining:
         finished=finished,
         warnings=(
             *adopted,
-            *(warning for style in styles for warning in style.warnings),
+            *style.warnings,
             *unreadable,
             *_warnings(config, frozen, before if finished is None else None),
         ),
@@ -151,15 +149,16 @@ class _Style:
     warnings: tuple[str, ...]
 
 
-def _read_style(storage: Storage, field: str, uri: str, config: TrainConfig) -> _Style:
+def _read_style(storage: Storage, config: TrainConfig) -> _Style:
+    uri = config.style_image
     try:
-        with reading_input(field, uri, expected="an image"):
-            data = storage.read_bytes(_resolved(field, uri))
+        with reading_input("style_image", uri, expected="an image"):
+            data = storage.read_bytes(_resolved("style_image", uri))
         own_side_px = min(decode(data, DecodeOptions(isolate_decoding=False)).image_HWC.shape[:2])
         image_HWC = load_short_side(data, config.style_size_px)
     except ImageError as failure:
         cure = "give a JPEG or PNG"
-        raise ConfigError(field, uri, f"is not an image that can be read ({failure})", cure) from None
+        raise ConfigError("style_image", uri, f"is not an image that can be read ({failure})", cure) from None
     buffer = io.BytesIO()
     Image.fromarray(image_HWC).save(buffer, "PNG")
     return _Style(
@@ -273,7 +272,7 @@ def _list_content(storage: Storage, config: TrainConfig) -> tuple[list[str], lis
 
 def _identity(
     config: TrainConfig,
-    styles: Sequence[_Style],
+    style: _Style,
     start: bytes | None,
     teacher: bytes | None,
     weights: VggWeights | None,
@@ -283,14 +282,12 @@ def _identity(
     Of the content, only the given locations are part of the identity: the listing of the first start stays in use.
     """
     settings = {name: value for name, value in settings_of(config).items() if name not in SETTINGS_THAT_MAY_CHANGE}
-    settings |= {"style_image": styles[0].sha256, "content": [resolve(location) for location in config.content]}
+    settings |= {"style_image": style.sha256, "content": [resolve(location) for location in config.content]}
     settings["loss_network"] = LOSS_REVISIONS.get(config.loss_network, config.loss_network)
     settings["loss_weights"] = None if weights is None else weights.origin.sha256
     # Last: another architecture also means another start, and the architecture is what the user has changed.
     settings.pop("start")
     settings["start"] = SCRATCH if start is None else hashlib.sha256(start).hexdigest()
-    if styles[1:]:
-        settings["more_styles"] = [style.sha256 for style in styles[1:]]
     if teacher is not None:
         settings["teacher"] = hashlib.sha256(teacher).hexdigest()
     return settings

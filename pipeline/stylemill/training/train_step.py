@@ -18,7 +18,8 @@ from torch.func import functional_call
 
 from stylemill.nn.loss_networks.features import LossNetwork
 from stylemill.nn.loss_weights import LossWeights
-from stylemill.nn.losses import FULL_VIEW, LossView, StyleTarget, perceptual_loss
+from stylemill.nn.losses import FULL_VIEW, LossView, StyleTarget, perceptual_loss, style_target
+from stylemill.nn.style_colors import with_colors_of
 from stylemill.nn.transformer_net import Architecture, TransformerNet
 from stylemill.style_model import from_bytes
 from stylemill.training.config import TrainConfig
@@ -96,8 +97,9 @@ class StepSetup:
 
     loss_network: LossNetwork
     """In ``dtype``."""
-    targets: tuple[StyleTarget, ...]
-    """One, or one for each of the style images that training takes in turn."""
+    target: StyleTarget
+    recoloured_NCHW: Tensor | None = None
+    """The style image, (1, 3, H, W) float32, if it gets the colours of each content image; replaces ``target`` then."""
     weights: LossWeights
     dtype: torch.dtype
     """Of activations; losses are always float32."""
@@ -106,15 +108,16 @@ class StepSetup:
     """Samples of a step over all workers."""
     num_workers: int
     micro_batch_size: int
-    steps_per_target: int = 1
-    """Steps for which training stays with one of several targets."""
     teacher: nn.Module | None = None
     """Frozen network whose outputs are learned too, in ``dtype``."""
     teacher_weight: float = 0.0
 
-    def target(self, step: int) -> StyleTarget:
-        """Return the target of the step that follows ``step`` finished ones."""
-        return self.targets[step // self.steps_per_target % len(self.targets)]
+    def target_for(self, content_NCHW: Tensor) -> StyleTarget:
+        """Return the target for content images, (N, 3, H, W)."""
+        if self.recoloured_NCHW is None:
+            return self.target
+        style_NCHW = with_colors_of(self.recoloured_NCHW, content_NCHW)
+        return style_target(self.loss_network, style_NCHW.to(self.dtype).contiguous(memory_format=torch.channels_last))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +145,6 @@ def train_step(
     batch_NCHW: Tensor,
     setup: StepSetup,
     *,
-    step: int = 0,
     view: LossView = FULL_VIEW,
     request: Request = Request.NOTHING,
 ) -> StepResult:
@@ -156,7 +158,6 @@ def train_step(
         optimizer: of its parameters, with the learning rate of this step.
         batch_NCHW: (n, 3, H, W) this worker's samples, ImageNet-normalised float32.
         setup: loss, weights and sizes.
-        step: number of steps that are finished; chooses the style image if there are several.
         view: the part of the results that the loss sees in this step, the same on all workers.
         request: of the first worker; the others pass NOTHING and find the request in the result.
     """
@@ -167,7 +168,7 @@ def train_step(
         is_last = number == len(portions)
         # Workers exchange gradients only at the last portion.
         with contextlib.nullcontext() if is_last or setup.num_workers == 1 else model.no_sync():  # type: ignore[operator]
-            sums += _accumulate(model, portion_NCHW, setup, setup.target(step), view)
+            sums += _accumulate(model, portion_NCHW, setup, view)
     gradient_norm = nn.utils.clip_grad_norm_(model.parameters(), setup.max_gradient_norm)
     summary = torch.cat((sums, gradient_norm.double()[None] / setup.num_workers, sums.new_tensor([float(request)])))
     if setup.num_workers > 1:
@@ -189,13 +190,12 @@ def train_step(
     )
 
 
-def _accumulate(
-    model: nn.Module, portion_NCHW: Tensor, setup: StepSetup, target: StyleTarget, view: LossView
-) -> Tensor:
+def _accumulate(model: nn.Module, portion_NCHW: Tensor, setup: StepSetup, view: LossView) -> Tensor:
     """Accumulate the gradient of one portion; return its share of the batch's total loss and terms, (6,) float64."""
     share = len(portion_NCHW) / setup.batch_size
     portion_NCHW = portion_NCHW.to(setup.dtype)
     painted_NCHW = model(portion_NCHW)
+    target = setup.target_for(portion_NCHW)
     terms = perceptual_loss(setup.loss_network, painted_NCHW, portion_NCHW, target, setup.weights, view)
     total, teacher = terms.total, torch.zeros_like(terms.total)
     if setup.teacher is not None:

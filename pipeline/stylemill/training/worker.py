@@ -179,9 +179,7 @@ class Worker:
             rate = state.rate_scale * one_cycle(state.step, self._config.steps, self._config.learning_rate)
             state.set_rate(rate)
             view = self._sampler.view(state.step, self._config.crop_px, self._config.least_view)
-            result = train_step(
-                model, state.optimizer, batch_NCHW, self._setup, step=state.step, view=view, request=self._request()
-            )
+            result = train_step(model, state.optimizer, batch_NCHW, self._setup, view=view, request=self._request())
             state.count_step(result.is_finite, self._config.ema_decay)
             recorder.add(state.step, result, rate, seconds=time.perf_counter() - start_s, wait_s=wait_s)
             recorder.report(state.step)
@@ -294,19 +292,17 @@ class Worker:
             device=self._device,
         )
         self._loss_digest = network.digest()
-        targets = []
-        for style_png in self._run.style_pngs:
-            style_HWC = np.asarray(Image.open(io.BytesIO(style_png)))
-            style_NCHW = normalize(torch.from_numpy(style_HWC.copy())[None].to(self._device))
-            targets.append(style_target(network, style_NCHW))
+        style_HWC = np.asarray(Image.open(io.BytesIO(self._run.style_png)))
+        style_NCHW = normalize(torch.from_numpy(style_HWC.copy())[None].to(self._device))
+        target = style_target(network, style_NCHW)
         dtype = DTYPES[resolve_precision(config.precision, self._device)]
         teacher = None
         if self._run.teacher is not None:
             teacher = frozen_teacher(self._run.teacher, str(config.teacher), dtype).to(self._device)
         return StepSetup(
             loss_network=network.to(dtype),
-            targets=tuple(targets),
-            steps_per_target=config.steps_per_style,
+            target=target,
+            recoloured_NCHW=style_NCHW if config.style_colors == "content" else None,
             weights=LossWeights(
                 content=config.content_weight,
                 style=config.style_weight,

