@@ -32,7 +32,7 @@ def test_the_path_of_the_page_comes_last(first):
     page = Path(done.stdout.splitlines()[-1])
     assert page == out / "report" / "index.html"
     text = page.read_text("utf-8")
-    assert "27 images" in text or "repainted 27" in text
+    assert "81 paintings" in text and "The same photographs in 3 styles" in text
     for key in ("inbox/upload cut off.jpg", "inbox/saved by mistake.jpg", "table/café/notes.txt"):
         assert key in text
 
@@ -41,8 +41,9 @@ def test_every_file_of_the_library_has_its_row(first):
     out, _ = first
     rows = pq.ParquetDataset(next((out / "repainted" / "manifests").iterdir())).read().to_pylist()
     library = {path.relative_to(out / "library").as_posix() for path in (out / "library").rglob("*") if path.is_file()}
-    assert {row["key"] for row in rows} == library
-    assert sum(row["status"] == "ok" for row in rows) == 27
+    styles = {"night-fields", "stained-glass", "woodcut"}
+    assert {(row["style"], row["key"]) for row in rows} == {(style, key) for style in styles for key in library}
+    assert sum(row["status"] == "ok" for row in rows) == 3 * 27
     for row in rows:
         assert row["status"] != "ok" or Path(row["output_uri"]).stat().st_size == row["output_bytes"]
 

@@ -49,7 +49,7 @@ class DemoConfig:
     out: str = "demo-out"
     """Folder on this machine for all output of the demo; running it again there finishes what is left."""
 
-    steps: int = 250
+    steps: int = 200
     """Training steps; fewer are quicker and give a weaker style."""
 
     def __post_init__(self) -> None:

@@ -235,6 +235,9 @@ def _history(metadata: dict[str, Any]) -> Iterator[tuple[str, str]]:
         weights = ", ".join(f"{name} {config[f'{name}_weight']}" for name in terms)
         network = f"{metadata.get('loss_network')}, sha256 {str(metadata.get('loss_network_sha256'))[:DIGITS]}"
         yield "loss", f"{network}; weights: {weights}"
+        origin = metadata.get("loss_weights")
+        if isinstance(origin, dict):
+            yield "loss network from", f"{origin.get('source')}; {origin.get('licence')}"
         if metadata.get("teacher_sha256"):
             weight = config.get("teacher_weight", TrainConfig.teacher_weight)
             yield "teacher", f"sha256 {str(metadata['teacher_sha256'])[:DIGITS]}, weight {weight}"

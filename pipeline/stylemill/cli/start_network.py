@@ -22,6 +22,10 @@ STYLE = "rings"
 """A style that no style of the demo resembles, with many colours, flat areas and outlines."""
 
 
+STYLE_LAYERS = "relu1_2=10,relu2_2=4,relu3_3=2,relu4_3=1"
+"""Of the finest detail more than by default: what a start has to learn first."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StartNetworkConfig:
     """Settings of making a start network."""
@@ -82,6 +86,7 @@ def _config(out: Path, name: str, config: StartNetworkConfig, settings: dict[str
             "name": "start",
             "crop_px": config.crop_px,
             "style_size_px": 256,
+            "style_layers": STYLE_LAYERS,
             "learning_rate": 2e-3,
             "sample_every": 500,
             **settings,

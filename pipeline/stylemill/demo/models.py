@@ -22,8 +22,12 @@ class CarriedStyle:
 
 
 MODELS: Final = {
-    "stained-glass": CarriedStyle(drawing="glass", sha256=""),
-    "woodcut": CarriedStyle(drawing="woodcut", sha256=""),
+    "stained-glass": CarriedStyle(
+        drawing="glass", sha256="b11c9c20c21347c7547cbaa8d40f4ae2d55f851aff64c0f6e61b74e98943e48e"
+    ),
+    "woodcut": CarriedStyle(
+        drawing="woodcut", sha256="2f02a56dbe756313e2b714ac4a124ffc32982115ccd47d63e4cd2138206e6125"
+    ),
 }
 """The styles by name."""
 

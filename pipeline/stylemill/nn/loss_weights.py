@@ -54,10 +54,10 @@ LAYER_WEIGHTS: Mapping[str, LayerWeights] = {
         content=_frozen(level1=1.0), style=_frozen(level0=1.0, level1=1.0, level2=1.0, level3=1.0, level4=1.0)
     ),
     "vgg16": LayerWeights(
-        content=_frozen(relu2_2=1.0), style=_frozen(relu1_2=10.0, relu2_2=4.0, relu3_3=2.0, relu4_3=1.0)
+        content=_frozen(relu2_2=1.0), style=_frozen(relu1_1=4.0, relu1_2=6.0, relu2_2=4.0, relu3_3=4.0, relu4_3=2.0)
     ),
     "vgg19": LayerWeights(
-        content=_frozen(relu2_2=1.0), style=_frozen(relu1_2=10.0, relu2_2=4.0, relu3_4=2.0, relu4_4=1.0)
+        content=_frozen(relu2_2=1.0), style=_frozen(relu1_1=4.0, relu1_2=6.0, relu2_2=4.0, relu3_4=4.0, relu4_4=2.0)
     ),
 }
 """Defaults by loss network."""

@@ -10,7 +10,7 @@ from importlib import resources
 from typing import Final
 
 FILE: Final = "start_network.safetensors"
-SHA256: Final = ""
+SHA256: Final = "bf323023ced6b32fca15170d830ceda28c1e53583795c86bdac11c729e9a5a43"
 
 
 def builtin_start() -> bytes:
