@@ -140,7 +140,8 @@ class TrainConfig:
     """Shorter side of the style image in the loss, in pixels; smaller values give finer strokes."""
 
     style_colors: Literal["own", "content"] = "own"
-    """Colours that the pictures get: the style image's own, or those of each content image."""
+    """Colours of the style image during training: its own, or those of each content image (then repaint with
+    --preserve-color; steps take twice as long)."""
 
     learning_rate: float = 1.5e-3
     """Peak of the one-cycle schedule; narrow networks and short runs tolerate more, see the preset quick."""

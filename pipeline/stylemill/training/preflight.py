@@ -8,19 +8,12 @@ recognised by its style model.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
 from stylemill.config import from_mapping, parse_yaml, to_yaml
-from stylemill.errors import ConfigError, ImageError, ObjectNotFound, config_errors_for
-from stylemill.images.decode import decode
-from stylemill.images.options import DecodeOptions
+from stylemill.errors import ConfigError, ObjectNotFound, config_errors_for
 from stylemill.nn.architecture import Architecture
 from stylemill.registry import locate_model
 from stylemill.storage import Storage, resolve
@@ -36,9 +29,10 @@ from stylemill.training.config import (
     TrainConfig,
     settings_of,
 )
-from stylemill.training.data import list_content, load_short_side
+from stylemill.training.data import list_content
 from stylemill.training.layout import TrainLayout
 from stylemill.training.start_network import builtin_start
+from stylemill.training.style_input import StyleInput, read_style
 from stylemill.training.tensorboard import check_tensorboard
 
 if TYPE_CHECKING:
@@ -46,10 +40,6 @@ if TYPE_CHECKING:
 
 _BY_DIGEST = ("style_image", "start", "teacher", "loss_weights")
 """Fields whose files are compared, not their locations."""
-FLAT_STD = 4.0
-"""Standard deviation of every channel, of 255, below which a style image has one colour."""
-GREY_CHROMA = 3.0
-"""Mean difference of the channels of a pixel, of 255, below which a style image is grey."""
 FEW_IMAGES = 8
 """A warning is shown for fewer content images."""
 LOSS_REVISIONS = {"pyramid": "pyramid, halved without aliasing"}
@@ -95,7 +85,7 @@ def prepare(config: TrainConfig) -> PreparedTraining:
         check_tensorboard()
     if not can_name_folder(config.style_name):
         raise ConfigError("name", config.style_name, "is not a folder name", "give another --name")
-    style = _read_style(storage, config)
+    style = read_style(storage, config)
     start, adopted = _read_start(storage, config)
     teacher = _read_model(storage, "teacher", config.teacher, config.registry)
     weights = _find_loss_weights(storage, layout, config)
@@ -136,52 +126,6 @@ def prepare(config: TrainConfig) -> PreparedTraining:
 def _resolved(field: str, uri: str) -> str:
     with config_errors_for(field):
         return resolve(uri)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Style:
-    """A style image that was read and checked."""
-
-    png: bytes
-    """As the loss sees it."""
-    sha256: str
-    """Digest of its file."""
-    warnings: tuple[str, ...]
-
-
-def _read_style(storage: Storage, config: TrainConfig) -> _Style:
-    uri = config.style_image
-    try:
-        with reading_input("style_image", uri, expected="an image"):
-            data = storage.read_bytes(_resolved("style_image", uri))
-        own_side_px = min(decode(data, DecodeOptions(isolate_decoding=False)).image_HWC.shape[:2])
-        image_HWC = load_short_side(data, config.style_size_px)
-    except ImageError as failure:
-        cure = "give a JPEG or PNG"
-        raise ConfigError("style_image", uri, f"is not an image that can be read ({failure})", cure) from None
-    buffer = io.BytesIO()
-    Image.fromarray(image_HWC).save(buffer, "PNG")
-    return _Style(
-        png=buffer.getvalue(),
-        sha256=hashlib.sha256(data).hexdigest(),
-        warnings=tuple(f"{uri} {problem}" for problem in _style_problems(image_HWC, own_side_px)),
-    )
-
-
-def _style_problems(image_HWC: NDArray[np.uint8], own_side_px: int) -> list[str]:
-    """Return what makes a style image a poor one, in words that follow its name."""
-    side_px = min(image_HWC.shape[:2])
-    if image_HWC.reshape(-1, 3).std(axis=0).max() < FLAT_STD:
-        return ["has one colour and no strokes: the pictures will be nearly flat; give a picture with a texture"]
-    problems = []
-    if own_side_px * 2 < side_px:
-        problems.append(
-            f"is only {own_side_px} px wide or high and was enlarged to {side_px}: the strokes will be blurred; "
-            "give a larger picture, or a smaller --style-size-px"
-        )
-    if np.ptp(image_HWC.astype(np.int16), axis=2).mean() < GREY_CHROMA:
-        problems.append("is grey, so the pictures will be; --style-colors content keeps the colours of the content")
-    return problems
 
 
 def _read_model(storage: Storage, field: str, uri: str | None, registry: str | None) -> bytes | None:
@@ -272,7 +216,7 @@ def _list_content(storage: Storage, config: TrainConfig) -> tuple[list[str], lis
 
 def _identity(
     config: TrainConfig,
-    style: _Style,
+    style: StyleInput,
     start: bytes | None,
     teacher: bytes | None,
     weights: VggWeights | None,

@@ -17,6 +17,7 @@ from stylemill.nn.loss_networks.pyramid import PyramidLossNetwork
 from stylemill.nn.loss_weights import LossWeights
 from stylemill.nn.losses import StyleTarget, style_target
 from stylemill.nn.pixels import deprocess, normalize
+from stylemill.nn.style_colors import with_colors_of
 from stylemill.nn.transformer_net import Architecture, TransformerNet
 from stylemill.style_model import from_bytes, to_bytes
 from stylemill.training.checkpoint import TrainState
@@ -70,6 +71,23 @@ def run(state: TrainState, setup: StepSetup, batch_NCHW: torch.Tensor):
 
 def parameters_of(state: TrainState) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in state.net.parameters()])
+
+
+def test_a_style_with_the_colours_of_the_content_has_a_target_for_each_image():
+    style_NCHW, content_NCHW = batch(1, seed=9), batch(4) * 0.2 + 0.5
+    setup = replace(make_setup(), recoloured_NCHW=style_NCHW)
+    target = setup.target_for(content_NCHW)
+    assert {len(gram) for gram in target.grams.values()} == {4}
+    for number in range(4):
+        alone = style_target(setup.loss_network, with_colors_of(style_NCHW, content_NCHW[number : number + 1]))
+        for name, gram in alone.grams.items():
+            torch.testing.assert_close(target.grams[name][number : number + 1], gram, rtol=1e-4, atol=1e-6)
+    assert make_setup().target_for(content_NCHW) is make_setup().target
+    # Micro-batches give the same loss and gradient as the whole batch.
+    whole = run(fresh_state(), setup, content_NCHW)
+    parts = run(fresh_state(), replace(setup, micro_batch_size=2), content_NCHW)
+    assert parts.style_loss == pytest.approx(whole.style_loss, rel=1e-5)
+    assert parts.gradient_norm == pytest.approx(whole.gradient_norm, rel=1e-3)
 
 
 def test_repeated_steps_lower_the_loss():
