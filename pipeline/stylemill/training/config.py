@@ -47,8 +47,6 @@ OMITTED_AT_DEFAULT = (
     "residual",
     "teacher",
     "teacher_weight",
-    "content_layers",
-    "style_layers",
     "style_colors",
 )
 """Fields that ``run.json`` and style models record only if they differ from the default.

@@ -60,6 +60,7 @@ def export_style(
     """
     weights = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in state.average.items()}
     settings = {name: value for name, value in settings_of(config).items() if name not in ("storage", "out")}
+    layers = config.layer_weights
     metadata: dict[str, Any] = {
         "config": settings,
         "steps": state.step,
@@ -70,6 +71,7 @@ def export_style(
         "loss_tail": [_for_json(row["loss"]) for row in metrics[-LOSS_TAIL:]],
         "loss_network": config.loss_network,
         "loss_network_sha256": loss_digest,
+        "loss_layers": {"content": dict(layers.content), "style": dict(layers.style)},
         "style_image_sha256": style_sha256,
         "stylemill": __version__,
         "torch": torch.__version__,

@@ -228,6 +228,9 @@ def _identity(
     settings = {name: value for name, value in settings_of(config).items() if name not in SETTINGS_THAT_MAY_CHANGE}
     settings |= {"style_image": style.sha256, "content": [resolve(location) for location in config.content]}
     settings["loss_network"] = LOSS_REVISIONS.get(config.loss_network, config.loss_network)
+    # The defaults of a later version must not change a run that is under way.
+    settings["content_layers"] = dict(config.layer_weights.content)
+    settings["style_layers"] = dict(config.layer_weights.style)
     settings["loss_weights"] = None if weights is None else weights.origin.sha256
     # Last: another architecture also means another start, and the architecture is what the user has changed.
     settings.pop("start")

@@ -131,6 +131,16 @@ def test_other_weights_are_refused_by_their_digest(folder):
     assert error.field == "loss_weights" and "is not the file" in error.problem
 
 
+@pytest.mark.parametrize(("field", "layers"), [("content_layers", "level2=1"), ("style_layers", "level0=1,level1=2")])
+def test_layers_are_part_of_the_identity_even_at_their_default(folder, monkeypatch, field, layers):
+    prepare(config(folder))
+    assert refused(folder, **{field: layers}).field == field
+    # Another version of stylemill, with other defaults.
+    other = config(folder, **{field: layers}).layer_weights
+    monkeypatch.setattr(TrainConfig, "layer_weights", property(lambda self: other))
+    assert refused(folder).field == field
+
+
 def test_training_begins_from_the_built_in_network_where_it_fits(folder):
     assert prepare(config(folder)).start == builtin_start()
     scratch = prepare(config(folder, start="scratch", out=str(folder / "scratch")))
