@@ -23,8 +23,8 @@ from stylemill.registry import is_reference
 from stylemill.storage import resolve
 from stylemill.storage.uri import scheme
 
-PACKAGED_SUFFIXES = frozenset({".py", ".j2", ".css", ".js"})
-"""Suffixes of code; other files next to it (notes, data, a file of credentials) are not sent."""
+PACKAGED_SUFFIXES = frozenset({".py", ".j2", ".css", ".js", ".safetensors"})
+"""Suffixes of code and of the networks that come with it; other files next to it (notes, credentials) are not sent."""
 CONFIG_NAME = "stylemill-job.yaml"
 START_NAME = "stylemill-start.sh"
 LOCAL_SCHEMES = ("file", "local", "memory")
