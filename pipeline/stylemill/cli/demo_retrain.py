@@ -57,6 +57,7 @@ def main(arguments: Sequence[str]) -> int:
             {
                 **PRESETS["quick"],
                 "style_image": str(style_image),
+                "loss_weights": "hed",  # nothing else is there without a download
                 "name": STYLE_NAME,
                 "content": [str(content)],
                 "holdout": str(holdout),

@@ -6,6 +6,7 @@ then one drawn style at a small weight. Running the command again resumes. docs/
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -95,15 +96,20 @@ def _config(out: Path, name: str, config: StartNetworkConfig, settings: dict[str
 
 
 def halve(model: Path, out: Path) -> tuple[Path, str]:
-    """Write a style model in half precision; return its path and digest."""
+    """Write a style model in half precision; return its path and digest, which depend on the weights alone."""
     from stylemill.storage import Storage
     from stylemill.style_model import load_style_model, save_style_model
 
     storage = Storage()
     loaded = load_style_model(storage, str(model))
     weights = {name: tensor.half() for name, tensor in loaded.state_dict.items()}
+    sha256 = hashlib.sha256()
+    for name in sorted(weights):
+        sha256.update(weights[name].contiguous().numpy().tobytes())
     metadata = {key: loaded.metadata[key] for key in ("steps", "num_content", "loss_network", "loss_weights")}
-    written = save_style_model(storage, str(out), replace(loaded, state_dict=weights, metadata=metadata))
+    written = save_style_model(
+        storage, str(out), replace(loaded, version=sha256.hexdigest()[:12], state_dict=weights, metadata=metadata)
+    )
     return out, written.sha256
 
 

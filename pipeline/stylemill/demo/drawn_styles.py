@@ -1,7 +1,7 @@
 """Style images of clearly different kinds, drawn by code: stained glass, woodcut and five more.
 
-The demo trains on the first two besides ``style_image``'s painting; all of them together train the start network
-(``training/start_network.py``). Each is a function of a random generator and a grid of coordinates in [0, 1]; it
+The demo's trained styles (``models.py``) learned the first two, the start network (``cli/start_network.py``) one of the
+others; the rest are for trials. Each is a function of a random generator and a grid of coordinates in [0, 1]; it
 returns colours in [0, 1]. ``draw`` renders them at twice the size and scales down.
 """
 

@@ -23,10 +23,10 @@ class CarriedStyle:
 
 MODELS: Final = {
     "stained-glass": CarriedStyle(
-        drawing="glass", sha256="b11c9c20c21347c7547cbaa8d40f4ae2d55f851aff64c0f6e61b74e98943e48e"
+        drawing="glass", sha256="b4a581ac1e1d4e01668db433912526e4e2d910d5e4f2c86a929d01d03f810f41"
     ),
     "woodcut": CarriedStyle(
-        drawing="woodcut", sha256="2f02a56dbe756313e2b714ac4a124ffc32982115ccd47d63e4cd2138206e6125"
+        drawing="woodcut", sha256="de61dda81cc8e31c41d3265e7f1058f506018cb66414767680b8e72a3315f09a"
     ),
 }
 """The styles by name."""

@@ -75,7 +75,7 @@ def halo(result_HWC: Image, source_HWC: Image) -> float:
 
 
 def _edges(lightness_HW: Floats) -> tuple[Floats, Floats]:
-    """Return points (y, x) on the strongest edges that stand alone, and the unit normals there."""
+    """Return points (y, x) on the strongest edges, and the unit normals there."""
     from scipy.ndimage import gaussian_filter, gaussian_gradient_magnitude
 
     smooth_HW = gaussian_filter(lightness_HW, 1.5)

@@ -14,7 +14,7 @@ from stylemill.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class LossWeights:
-    """Weights of the terms, which are normalised so that the defaults suit every loss network."""
+    """Weights of the terms, each divided by its scale; the defaults were chosen for vgg16."""
 
     content: float = 1.0
     style: float = 10.0
@@ -77,6 +77,8 @@ def parse_layers(text: str, network: str) -> dict[str, float]:
         name, _, weight = part.strip().partition("=")
         if name not in LAYERS[network]:
             raise ValueError(f"{network} has no layer {name!r}, only {', '.join(LAYERS[network])}")
+        if name in weights:
+            raise ValueError(f"{name} is given twice")
         try:
             weights[name] = float(weight)
         except ValueError:

@@ -1,8 +1,8 @@
 """The training loss: content, style, total variation and grid.
 
-``perceptual_loss`` returns all terms of a batch; each is normalised so that the default weights suit every loss
-network. A ``LossView`` is the window and scale at which the loss network sees the batch in one step. All sums are
-computed in float32, whatever the precision of the features.
+``perceptual_loss`` returns all terms of a batch; each is divided by its scale. A ``LossView`` is the window and scale
+at which the loss network sees the batch in one step. All sums are computed in float32, whatever the precision of the
+features.
 """
 
 from __future__ import annotations

@@ -68,6 +68,9 @@ class RetrainConfig(TrainConfig):
         if self.firing is not None and not _FIRING.fullmatch(self.firing):
             cure = "use letters, digits, '.', '_' and '-', at most 128"
             raise ConfigError("firing", self.firing, "cannot name a folder on every system", cure)
+        if self.style_colors != "own":
+            problem = "cannot be judged: the comparison measures the distance to the style image's own colours"
+            raise ConfigError("style_colors", self.style_colors, problem, "leave it out")
         check_at_least("num_images", self.num_images, 0)
         _ = self.rule  # its constructor checks the fields
         if self.webhook is not None and not self.webhook.startswith(_URL_PREFIXES):

@@ -13,14 +13,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from stylemill.config import digest
-from stylemill.errors import ConfigError, ObjectNotFound, RegistryError
-from stylemill.registry import Promotion, Registry
-from stylemill.retraining.config import RetrainConfig
+from stylemill.errors import ConfigError, ObjectNotFound, RegistryError, config_errors_for
+from stylemill.registry import Promotion, Registry, locate_model
+from stylemill.retraining.config import CHAMPION, RetrainConfig
 from stylemill.retraining.outcome import Evidence, Outcome, load_outcomes
 from stylemill.storage import Storage, join, resolve
 from stylemill.storage.json_records import record_from_json, record_to_json
 from stylemill.storage.sources import find_sources
-from stylemill.training.config import SETTINGS_THAT_MAY_CHANGE, TrainConfig, settings_of
+from stylemill.style_model import load_style_header
+from stylemill.training.config import BUILTIN, SCRATCH, SETTINGS_THAT_MAY_CHANGE, TrainConfig, settings_of
 
 _NOT_IN_DIGEST = {*SETTINGS_THAT_MAY_CHANGE, "style_image", "content"} - {"steps"}
 """Settings that do not change the candidate, and settings whose content is hashed instead."""
@@ -111,8 +112,16 @@ def digest_of_inputs(storage: Storage, config: RetrainConfig) -> str:
         raise ConfigError("content", list(config.content), "holds no images", cure)
     settings = settings_of(TrainConfig(**_train_values(config)))
     recipe = {name: value for name, value in settings.items() if name not in _NOT_IN_DIGEST}
-    recipe |= {"start": config.start, "style": config.style_name}
+    recipe |= {"start": _start_digest(storage, config), "style": config.style_name}
     return digest({"style_image": style_sha256, "content": listing.hexdigest(), "recipe": recipe})
+
+
+def _start_digest(storage: Storage, config: RetrainConfig) -> str:
+    """Return the choice of the start, or the digest of the style model that it names."""
+    if config.start in (CHAMPION, BUILTIN, SCRATCH):
+        return config.start
+    with config_errors_for("start", value=config.start, keep=("registry",)):
+        return load_style_header(storage, locate_model(storage, config.start, config.registry)).sha256
 
 
 def _train_values(config: RetrainConfig) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from stylemill.training.style_input import StyleInput, read_style
 from stylemill.training.tensorboard import check_tensorboard
 
 if TYPE_CHECKING:
+    from stylemill.nn.loss_networks.features import LossNetwork
     from stylemill.nn.loss_networks.weights import VggWeights
 
 _BY_DIGEST = ("style_image", "start", "teacher", "loss_weights")
@@ -88,15 +89,20 @@ def prepare(config: TrainConfig) -> PreparedTraining:
     style = read_style(storage, config)
     start, adopted = _read_start(storage, config)
     teacher = _read_model(storage, "teacher", config.teacher, config.registry)
-    weights = _find_loss_weights(storage, layout, config)
+    with writing_output(config.out):
+        finished = _finished_style(storage, layout, config, style.sha256, start=start, teacher=teacher)
+        choice = _weights_choice(storage, layout, config)
+    # A finished run needs them no more, and a machine that only looks at it may lack them.
+    is_needless = finished is not None and config.loss_weights == "auto"
+    weights = None if is_needless else _find_loss_weights(storage, config, choice)
+    origin = _recorded_origin(finished) if weights is None else weights.origin.as_mapping()
     content, unreadable = _list_content(storage, config)
     if any(is_inside(layout.out, resolve(location)) for location in config.content):
         raise ConfigError("out", config.out, "is inside the content images", "choose a location outside them")
     with writing_output(config.out):
-        finished = _finished_style(storage, layout, config, style.sha256)
-        _record_identity(storage, layout, config, _identity(config, style, start, teacher, weights))
-        if weights is not None:
-            storage.create_bytes(layout.loss_weights_uri, json.dumps(weights.origin.as_mapping(), indent=1).encode())
+        _record_identity(storage, layout, config, _identity(config, style, start, teacher, origin))
+        if origin is not None:
+            storage.create_bytes(layout.loss_weights_uri, json.dumps(origin, indent=1).encode())
         before = _config_before(storage, layout)
         # An equal file is kept: it may have been written by hand, with comments.
         if finished is None and before != config:
@@ -112,7 +118,7 @@ def prepare(config: TrainConfig) -> PreparedTraining:
         start=start,
         teacher=teacher,
         loss_weights=None if weights is None else weights.data,
-        loss_origin=None if weights is None else weights.origin.as_mapping(),
+        loss_origin=origin,
         finished=finished,
         warnings=(
             *adopted,
@@ -148,7 +154,11 @@ def _read_start(storage: Storage, config: TrainConfig) -> tuple[bytes | None, tu
     if config.start == SCRATCH:
         return None, ()
     is_builtin = config.start == BUILTIN
-    start = builtin_start() if is_builtin else _read_model(storage, "start", config.start, config.registry)
+    try:
+        start = builtin_start() if is_builtin else _read_model(storage, "start", config.start, config.registry)
+    except ConfigError as error:
+        cure = f"{error.cure}, or write {BUILTIN} or {SCRATCH}"
+        raise ConfigError(error.field, error.value, error.problem, cure) from error
     assert start is not None
     model = Architecture.from_mapping(read_header(start, source=config.start).architecture)
     adopted = []
@@ -167,13 +177,8 @@ def _read_start(storage: Storage, config: TrainConfig) -> tuple[bytes | None, tu
     return start, (note,) * bool(adopted)
 
 
-def _find_loss_weights(storage: Storage, layout: TrainLayout, config: TrainConfig) -> VggWeights | None:
-    """Return the parameters of the loss network after checking that they fit; None for the pyramid.
-
-    A run that is resumed takes them from where it took them first, even if ``auto`` would choose otherwise by now.
-    """
-    if config.loss_network == "pyramid":
-        return None
+def _find_loss_weights(storage: Storage, config: TrainConfig, choice: str) -> VggWeights | None:
+    """Return the parameters of the loss network, None for the pyramid, after checking that weights and layers fit."""
     from stylemill.nn.loss_networks import build_loss_network
     from stylemill.nn.loss_networks.weights import find_vgg_weights
 
@@ -181,20 +186,48 @@ def _find_loss_weights(storage: Storage, layout: TrainLayout, config: TrainConfi
         with reading_input("loss_weights", uri, expected="torchvision's weights"):
             return storage.read_bytes(_resolved("loss_weights", uri))
 
-    choice = config.loss_weights
-    if choice == "auto":
-        choice = _earlier_choice(storage, layout) or choice
-    found = find_vgg_weights(config.loss_network, choice, read)
-    build_loss_network(config.loss_network, weights=found.data, source=found.origin.source, layers=config.layer_weights)
+    found = None if config.loss_network == "pyramid" else find_vgg_weights(config.loss_network, choice, read)
+    network = build_loss_network(
+        config.loss_network,
+        weights=None if found is None else found.data,
+        source=None if found is None else found.origin.source,
+        layers=config.layer_weights,
+    )
+    _check_layers_fit(network, config)
     return found
 
 
-def _earlier_choice(storage: Storage, layout: TrainLayout) -> str | None:
-    """Return where an earlier start of the run took the weights from, or None."""
+def _check_layers_fit(network: LossNetwork, config: TrainConfig) -> None:
+    """Raise ConfigError if the smallest view of a crop is too small for the layers of the loss."""
+    import torch
+
+    from stylemill.training.schedule import smallest_view_px
+
+    side_px = smallest_view_px(config.crop_px, config.least_view)
+    problem = f"has layers that views of {side_px} px are too small for"
+    cure = "leave out the last ones, or give a larger --crop-px or --least-view"
+    try:
+        found = network.features(torch.zeros(1, 3, side_px, side_px))
+    except ValueError:
+        raise ConfigError("content_layers", ",".join(network.layers.content), problem, cure) from None
+    if not found.style:
+        raise ConfigError("style_layers", ",".join(network.layers.style), problem, cure)
+
+
+def _weights_choice(storage: Storage, layout: TrainLayout, config: TrainConfig) -> str:
+    """Return where to take the weights from: if ``auto``, where an earlier start of the run took them from."""
+    if config.loss_weights != "auto":
+        return config.loss_weights
     try:
         return str(json.loads(storage.read_bytes(layout.loss_weights_uri))["source"])
     except (ObjectNotFound, ValueError, KeyError, TypeError):
-        return None  # run.json holds their digest, so another choice is noticed
+        return config.loss_weights  # run.json holds their digest, so another choice is noticed
+
+
+def _recorded_origin(finished: StyleHeader | None) -> dict[str, str] | None:
+    """Return the origin of the loss weights according to a finished model; None for the pyramid."""
+    origin = None if finished is None else finished.metadata.get("loss_weights")
+    return {str(key): str(value) for key, value in origin.items()} if isinstance(origin, dict) else None
 
 
 def _list_content(storage: Storage, config: TrainConfig) -> tuple[list[str], list[str]]:
@@ -219,7 +252,7 @@ def _identity(
     style: StyleInput,
     start: bytes | None,
     teacher: bytes | None,
-    weights: VggWeights | None,
+    origin: dict[str, str] | None,
 ) -> dict[str, Any]:
     """Return the settings that a resumed run must have in common with the run that it continues.
 
@@ -231,7 +264,7 @@ def _identity(
     # The defaults of a later version must not change a run that is under way.
     settings["content_layers"] = dict(config.layer_weights.content)
     settings["style_layers"] = dict(config.layer_weights.style)
-    settings["loss_weights"] = None if weights is None else weights.origin.sha256
+    settings["loss_weights"] = None if origin is None else origin.get("sha256")
     # Last: another architecture also means another start, and the architecture is what the user has changed.
     settings.pop("start")
     settings["start"] = SCRATCH if start is None else hashlib.sha256(start).hexdigest()
@@ -273,7 +306,13 @@ def _config_before(storage: Storage, layout: TrainLayout) -> TrainConfig | None:
 
 
 def _finished_style(
-    storage: Storage, layout: TrainLayout, config: TrainConfig, style_sha256: str
+    storage: Storage,
+    layout: TrainLayout,
+    config: TrainConfig,
+    style_sha256: str,
+    *,
+    start: bytes | None,
+    teacher: bytes | None,
 ) -> StyleHeader | None:
     """Return the header of the run's final style model, or None if training must continue.
 
@@ -291,6 +330,7 @@ def _finished_style(
     found = header.metadata.get("config")
     trained: dict[str, Any] = found if isinstance(found, dict) else {}
     _check_is_own(layout, config, trained, header.metadata.get("style_image_sha256"), style_sha256)
+    _check_files_are_own(layout, config, header.metadata, start, teacher)
     asked = trained.get("steps", 0)
     if header.metadata.get("steps", asked) >= config.steps:
         return header
@@ -317,6 +357,24 @@ def _check_is_own(
         if locations.get(name, settings[name]) != before:
             problem = f"differs from {trained[name]!r}, with which {layout.style_uri} was trained"
             raise ConfigError(name, getattr(config, name), problem, cure)
+
+
+def _check_files_are_own(
+    layout: TrainLayout, config: TrainConfig, metadata: dict[str, Any], start: bytes | None, teacher: bytes | None
+) -> None:
+    """Raise ConfigError unless the model was trained from this start, with this teacher and these layers."""
+    if "loss_layers" not in metadata:
+        return  # a model of a version that recorded none of them
+    cure = "use the same, or choose another --out for a new style"
+    for field, data in (("start", start), ("teacher", teacher)):
+        if metadata.get(f"{field}_sha256") != (None if data is None else hashlib.sha256(data).hexdigest()):
+            problem = f"is not the one that {layout.style_uri} was trained with"
+            raise ConfigError(field, getattr(config, field), problem, cure)
+    for term, layers in metadata["loss_layers"].items():
+        asked = dict(getattr(config.layer_weights, term))
+        if layers != asked:
+            problem = f"differs from {layers}, with which {layout.style_uri} was trained"
+            raise ConfigError(f"{term}_layers", asked, problem, cure)
 
 
 def _warnings(config: TrainConfig, content: tuple[str, ...], before: TrainConfig | None) -> tuple[str, ...]:

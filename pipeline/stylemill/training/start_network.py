@@ -1,7 +1,7 @@
 """The start network: a trained half-width network from which trainings begin, because it can draw already.
 
 A network with instance norms needs hundreds of steps from random numbers before it reproduces a picture at all. This
-one was trained on the demo's photographs with all drawn styles in turn; docs/start-network.md shows how to make it.
+one was trained on the demo's photographs, without a style and then with a drawn one; docs/start-network.md has more.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from importlib import resources
 from typing import Final
 
 FILE: Final = "start_network.safetensors"
-SHA256: Final = "bf323023ced6b32fca15170d830ceda28c1e53583795c86bdac11c729e9a5a43"
+SHA256: Final = "8d4a81c8fa64d11b50906b4f87056ee1fdec535018134bceee3efe67b7452aa9"
 
 
 def builtin_start() -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,22 @@ def test_first_better_worse_and_nothing_new(config: RetrainConfig, trainer: Trai
     assert decisions == ["promoted", "promoted", "kept", "rolled_back"]
     # What was decided about the same photographs and settings is not decided again, champion or not.
     assert fire(config, trainer).is_new is False
+
+
+def test_another_model_at_the_place_to_start_from_is_a_new_input(
+    config: RetrainConfig, trainer: Trainer, tmp_path: Path
+):
+    (tmp_path / "start.safetensors").write_bytes(rough_style("a", 1.0))
+    fire(config, trainer, start=str(tmp_path / "start.safetensors"))
+    assert fire(config, trainer, start=str(tmp_path / "start.safetensors")).is_new is False
+    (tmp_path / "start.safetensors").write_bytes(rough_style("b", 2.0))
+    trainer.version = "second"
+    assert fire(config, trainer, start=str(tmp_path / "start.safetensors")).is_new is True
+
+
+def test_a_style_without_its_own_colours_is_refused(config: RetrainConfig):
+    with pytest.raises(ConfigError, match="style_colors='content': cannot be judged"):
+        replace(config, style_colors="content")
 
 
 def registry_of(config: RetrainConfig) -> Registry:

@@ -16,7 +16,7 @@ from stylemill.config import to_yaml
 from stylemill.errors import ConfigError
 from stylemill.nn.loss_networks import build_loss_network
 from stylemill.storage import Storage, resolve
-from stylemill.style_model import save_style_model
+from stylemill.style_model import load_style_model, save_style_model
 from stylemill.training.config import OMITTED_AT_DEFAULT, TrainConfig, settings_of
 from stylemill.training.layout import TrainLayout
 from stylemill.training.preflight import prepare
@@ -79,6 +79,12 @@ def test_images_that_are_added_later_do_not_change_a_started_run(folder):
 def test_unusable_locations_are_refused_by_field(folder, field, value):
     value = tuple(str(folder / part) for part in value) if field == "content" else str(folder / value)
     assert refused(folder, **{field: value}).field == field
+
+
+def test_an_unusable_output_is_refused_with_the_default_loss_too(folder):
+    vgg16_file(folder / "vgg16.safetensors")
+    error = refused(folder, out=str(folder / "style.jpg" / "below"), loss_network="vgg16", loss_weights="auto")
+    assert error.field == "out"
 
 
 def test_weights_to_start_from_that_are_not_finite(folder):
@@ -238,9 +244,50 @@ def finish(folder, **changes) -> TrainConfig:
         "config": {name: value for name, value in settings_of(made).items() if name not in ("storage", "out")},
         "steps": min(done, 300) if made.patience else done,
         "style_image_sha256": hashlib.sha256((folder / "style.jpg").read_bytes()).hexdigest(),
+        "start_sha256": hashlib.sha256(builtin_start()).hexdigest(),
+        "loss_layers": {"content": dict(made.layer_weights.content), "style": dict(made.layer_weights.style)},
+        "loss_weights": {"source": "hed", "sha256": "ab"} if made.loss_network == "vgg16" else None,
     }
     save_style_model(Storage(), str(folder / "out/style.safetensors"), replace(style_model(), metadata=metadata))
     return made
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("start", "scratch"), ("content_layers", "level0=1"), ("style_layers", "level1=1,level2=3")],
+)
+def test_a_style_of_another_start_or_other_layers_is_not_taken_for_this_one_s(folder, field, value):
+    finish(folder)
+    shutil.rmtree(folder / "out" / "checkpoints")
+    assert refused(folder, **{field: value}).field == field
+
+
+def test_a_finished_run_does_not_need_the_weights_of_its_loss(folder, monkeypatch):
+    vgg16_file(folder / "vgg16.safetensors")
+    finish(folder, loss_network="vgg16", loss_weights=str(folder / "vgg16.safetensors"))
+    (folder / "vgg16.safetensors").unlink()
+    monkeypatch.setattr("stylemill.nn.loss_networks.weights.find_vgg_weights", lambda *_: pytest.fail("was searched"))
+    shutil.rmtree(folder / "out" / "checkpoints")
+    style = folder / "out" / "style.safetensors"
+    model = load_style_model(Storage(), str(style))
+    model.metadata["config"]["loss_weights"] = "auto"
+    save_style_model(Storage(), str(style), model)
+    again = prepare(config(folder, loss_network="vgg16"))
+    assert again.finished is not None and again.loss_origin == {"source": "hed", "sha256": "ab"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [({"style_layers": "level4=1", "crop_px": 32}, "style_layers"),
+     ({"content_layers": "level3=1", "crop_px": 64, "least_view": 0.25}, "content_layers")],
+)  # fmt: skip
+def test_layers_that_the_smallest_view_is_too_small_for_are_refused(folder, changes, field):
+    assert refused(folder, **changes).field == field
+
+
+def test_a_typo_in_the_start_is_told_the_other_choices(folder):
+    error = refused(folder, start="scrach")
+    assert error.field == "start" and "builtin or scratch" in error.cure
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import importlib.util
 import io
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -40,7 +39,7 @@ class Origin:
     source: str
     """``hed``, ``torchvision`` or a location."""
     sha256: str
-    """Digest of the parameters that are used, as ``VggWeights.data`` holds them."""
+    """Digest of the names and values of the parameters that are used."""
     licence: str
     """Licence and origin as far as they are known."""
 
@@ -74,21 +73,31 @@ def find_vgg_weights(name: VggName, choice: str, read: Callable[[str], bytes]) -
         if name != "vgg16":
             cure = "use --loss-network vgg16, or --loss-weights URI"
             raise ConfigError("loss_weights", choice, f"has weights of vgg16, not of {name}", cure)
-        state, licence = _read_hed(), f"MIT ({HED_PACKAGE} {HED_VERSION}); VGG-16: CC BY 4.0, Oxford VGG"
-        data = safetensors.torch.save(state)
+        licence = f"MIT ({HED_PACKAGE} {HED_VERSION}); VGG-16: CC BY 4.0, Oxford VGG"
+        data = safetensors.torch.save(_read_hed())
     elif choice == "torchvision":
         data, licence = _download(name), "BSD-3-Clause (torchvision); VGG: CC BY 4.0, Oxford VGG"
     else:
         data, licence = used_vgg_weights(name, read(choice), choice), "unknown: a file given by the user"
-    return VggWeights(data=data, origin=Origin(source=choice, sha256=hashlib.sha256(data).hexdigest(), licence=licence))
+    return VggWeights(data=data, origin=Origin(source=choice, sha256=_digest(data), licence=licence))
+
+
+def _digest(data: bytes) -> str:
+    """Return the SHA-256 of the tensors of a safetensors file; the file's bytes may depend on the library's version."""
+    sha256 = hashlib.sha256()
+    for name, tensor in sorted(safetensors.torch.load(data).items()):
+        sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha256.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+    return sha256.hexdigest()
 
 
 def _is_installed() -> bool:
+    """Return whether the wheel is there; without h5py it is still what the user meant, and the error says so."""
     try:
         importlib.metadata.distribution(HED_PACKAGE)
     except importlib.metadata.PackageNotFoundError:
         return False
-    return importlib.util.find_spec("h5py") is not None
+    return True
 
 
 def _read_hed() -> dict[str, Tensor]:
@@ -124,8 +133,9 @@ def _from_keras(file: object) -> dict[str, Tensor]:
             if index == 0:
                 weight_OIHW = weight_OIHW.flip(1)
                 mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
-                shift_I = 255 * mean - torch.tensor(_CAFFE_MEAN)
-                bias_O = bias_O + weight_OIHW.sum(dim=(2, 3)) @ shift_I
+                # In float64, whose rounding errors vanish in float32: the digest is the same on every processor.
+                shift_I11 = (255 * mean.double() - torch.tensor(_CAFFE_MEAN).double())[:, None, None]
+                bias_O = (bias_O.double() + (weight_OIHW.double() * shift_I11).sum(dim=(1, 2, 3))).float()
                 weight_OIHW = weight_OIHW * (255 * std)[:, None, None]
             state[f"features.{index}.weight"] = weight_OIHW.contiguous()
             state[f"features.{index}.bias"] = bias_O.contiguous()
@@ -141,6 +151,7 @@ def _download(name: VggName) -> bytes:
     weights = {"vgg16": VGG16_Weights, "vgg19": VGG19_Weights}[name].IMAGENET1K_V1
     try:
         state = cast("dict[str, Tensor]", weights.get_state_dict(check_hash=True))
+        state = {key: tensor for key, tensor in state.items() if key.startswith("features.")}
     except (OSError, RuntimeError) as error:
         cure = f"{_INSTALL}, or give --loss-weights URI, or {_PYRAMID}"
         problem = f"has no weights here: {HED_PACKAGE} is not used and torchvision's cannot be downloaded ({error})"
