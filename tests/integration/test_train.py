@@ -15,6 +15,7 @@ from PIL import Image
 from tensorboard.backend.event_processing import event_accumulator
 
 from stylemill.errors import ClusterError, ConfigError, TooManyFailures, TrainingError
+from stylemill.nn.loss_weights import LossWeights
 from stylemill.storage import Storage
 from stylemill.style_model import load_style_model
 from stylemill.training.checkpoint import Checkpoints
@@ -253,9 +254,11 @@ def test_the_loss_sees_changing_views_unless_least_view_is_1(whole_run: Path, tr
 @pytest.mark.slow
 def test_the_teacher_loss_has_its_own_column(whole_run: Path, train: Train, tmp_path: Path):
     train(tmp_path / "out", steps=3, teacher=str(whole_run / "style.safetensors"))
+    weights = LossWeights()
     for row in rows_of(tmp_path / "out"):
         assert row["teacher_loss"] > 0
-        terms = row["content_loss"] + 15 * row["style_loss"] + 0.5 * row["tv_loss"] + 10 * row["grid_loss"]
+        terms = weights.content * row["content_loss"] + weights.style * row["style_loss"]
+        terms += weights.total_variation * row["tv_loss"] + weights.grid * row["grid_loss"]
         assert row["loss"] == pytest.approx(terms + 10 * row["teacher_loss"], rel=1e-5)
     assert {row["teacher_loss"] for row in rows_of(whole_run)} == {None}
 
