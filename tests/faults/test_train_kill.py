@@ -100,13 +100,22 @@ def halves(out: Path) -> list[Path]:
     return [half for half in found if half.parent.name >= "step-00000003"]
 
 
+def state_of(task: Path) -> str:
+    """Return the letter of a thread's state; T is stopped."""
+    return (task / "stat").read_text().rpartition(")")[2].split()[0]
+
+
 def stop_within_a_file(out: Path, job: Job) -> bool:
     """Stop the worker while it writes a file of a checkpoint; tell whether it stands there."""
     if not halves(out):
         return False
     (worker,) = workers(job.pid, "RayTrainWorker")
     os.kill(worker, signal.SIGSTOP)
-    time.sleep(0.2)
+    # A thread in a system call, such as the renaming of the file, ends it before it stops.
+    tasks = Path(f"/proc/{worker}/task")
+    deadline_s = time.monotonic() + 10
+    while time.monotonic() < deadline_s and {state_of(task) for task in tasks.iterdir()} != {"T"}:
+        time.sleep(0.02)
     stands_within = bool(halves(out))
     if not stands_within:
         os.kill(worker, signal.SIGCONT)
