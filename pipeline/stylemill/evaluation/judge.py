@@ -17,8 +17,7 @@ from stylemill.evaluation.config import JudgeConfig
 from stylemill.evaluation.image_metrics import Image
 from stylemill.images.decode import decode
 from stylemill.images.options import DecodeOptions
-from stylemill.nn.loss_networks import build_loss_network
-from stylemill.nn.loss_networks.weights import find_vgg_weights
+from stylemill.nn.loss_networks.weights import load_loss_network
 from stylemill.nn.loss_weights import LossWeights
 from stylemill.nn.losses import (
     StyleTarget,
@@ -113,7 +112,12 @@ def load_judge(storage: Storage, config: JudgeConfig, *, style_image: str) -> Ju
         cure = "give a JPEG or PNG"
         raise ConfigError("style_image", style_image, f"cannot be decoded ({failure})", cure) from None
     style_HWC = at_size(source.image_HWC, config.style_size_px, enlarge=True)
-    network = _load_network(storage, config)
+    network, _ = load_loss_network(
+        config.loss_network,
+        config.loss_weights,
+        lambda uri: read_named(storage, "loss_weights", uri),
+        config.layer_weights,
+    )
     parts = {name: value for name, value in to_mapping(config).items() if name not in ("style_image", "loss_weights")}
     parts |= {"network": network.digest(), "style": [list(style_HWC.shape), style_HWC.tobytes().hex()]}
     return Judge(
@@ -127,17 +131,6 @@ def load_judge(storage: Storage, config: JudgeConfig, *, style_image: str) -> Ju
         ),
         style_HWC=style_HWC,
         digest=digest(parts),
-    )
-
-
-def _load_network(storage: Storage, config: JudgeConfig) -> LossNetwork:
-    if config.loss_network == "pyramid":
-        return build_loss_network("pyramid", layers=config.layer_weights)
-    found = find_vgg_weights(
-        config.loss_network, config.loss_weights, lambda uri: read_named(storage, "loss_weights", uri)
-    )
-    return build_loss_network(
-        config.loss_network, weights=found.data, source=found.origin.source, layers=config.layer_weights
     )
 
 

@@ -95,6 +95,11 @@ class LossView:
     left_px: int = 0
     """Columns left out at the left."""
 
+    def viewed_px(self, side_px: int) -> int:
+        """Return the side of the view of a batch's side."""
+        window_px = side_px - self.margin_px
+        return max(min(window_px, MIN_VIEW_SIDE_PX), round(window_px * self.scale))
+
     def apply(self, batch_NCHW: Tensor) -> Tensor:
         """Return the view, (N, C, h, w) in the batch's dtype, antialiased if it is smaller than the window.
 
@@ -105,7 +110,7 @@ class LossView:
             return batch_NCHW  # the gradient of a slice would lose the batch's memory format
         height_px, width_px = (side_px - self.margin_px for side_px in batch_NCHW.shape[2:])
         window_NCHW = batch_NCHW[:, :, self.top_px : self.top_px + height_px, self.left_px : self.left_px + width_px]
-        size_px = [max(min(side, MIN_VIEW_SIDE_PX), round(side * self.scale)) for side in (height_px, width_px)]
+        size_px = [self.viewed_px(side_px) for side_px in batch_NCHW.shape[2:]]
         if size_px == [height_px, width_px]:
             return window_NCHW
         view_NCHW = F.interpolate(window_NCHW.float(), size=size_px, mode="bilinear", antialias=True)

@@ -179,20 +179,13 @@ def _read_start(storage: Storage, config: TrainConfig) -> tuple[bytes | None, tu
 
 def _find_loss_weights(storage: Storage, config: TrainConfig, choice: str) -> VggWeights | None:
     """Return the parameters of the loss network, None for the pyramid, after checking that weights and layers fit."""
-    from stylemill.nn.loss_networks import build_loss_network
-    from stylemill.nn.loss_networks.weights import find_vgg_weights
+    from stylemill.nn.loss_networks.weights import load_loss_network
 
     def read(uri: str) -> bytes:
         with reading_input("loss_weights", uri, expected="torchvision's weights"):
             return storage.read_bytes(_resolved("loss_weights", uri))
 
-    found = None if config.loss_network == "pyramid" else find_vgg_weights(config.loss_network, choice, read)
-    network = build_loss_network(
-        config.loss_network,
-        weights=None if found is None else found.data,
-        source=None if found is None else found.origin.source,
-        layers=config.layer_weights,
-    )
+    network, found = load_loss_network(config.loss_network, choice, read, config.layer_weights)
     _check_layers_fit(network, config)
     return found
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stylemill.nn.losses import FULL_VIEW, MIN_VIEW_SIDE_PX, LossView
+from stylemill.nn.losses import FULL_VIEW, LossView
 
 _ORDER, _CROP, _VIEW = 1, 2, 3
 """Random streams of the seed: the order of each epoch, the position of each crop, the loss view of each step."""
@@ -42,9 +42,8 @@ class SampleIndex:
 
 def smallest_view_px(crop_px: int, least_scale: float) -> int:
     """Return the side of the smallest view that ``Sampler.view`` gives of crops of this side."""
-    margin_px = 0 if least_scale == 1 else crop_px // _MARGIN
-    side_px = crop_px - margin_px
-    return max(min(side_px, MIN_VIEW_SIDE_PX), round(side_px * least_scale))
+    view = FULL_VIEW if least_scale == 1 else LossView(scale=least_scale, margin_px=crop_px // _MARGIN)
+    return view.viewed_px(crop_px)
 
 
 class Sampler:

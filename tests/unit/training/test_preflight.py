@@ -266,7 +266,7 @@ def test_a_finished_run_does_not_need_the_weights_of_its_loss(folder, monkeypatc
     vgg16_file(folder / "vgg16.safetensors")
     finish(folder, loss_network="vgg16", loss_weights=str(folder / "vgg16.safetensors"))
     (folder / "vgg16.safetensors").unlink()
-    monkeypatch.setattr("stylemill.nn.loss_networks.weights.find_vgg_weights", lambda *_: pytest.fail("was searched"))
+    monkeypatch.setattr("stylemill.nn.loss_networks.weights.load_loss_network", lambda *_: pytest.fail("was searched"))
     shutil.rmtree(folder / "out" / "checkpoints")
     style = folder / "out" / "style.safetensors"
     model = load_style_model(Storage(), str(style))

@@ -27,6 +27,14 @@ class LossFeatures:
     style: dict[str, Tensor]
     """(N, C, H, W) per style layer; small pictures lack the coarsest layers of the pyramid."""
 
+    @classmethod
+    def of(cls, found: dict[str, Tensor], layers: LayerWeights) -> Self:
+        """Return the activations that were found, sorted into the layers of content and of style."""
+        return cls(
+            content={name: layer for name, layer in found.items() if name in layers.content},
+            style={name: layer for name, layer in found.items() if name in layers.style},
+        )
+
 
 class LossNetwork(Protocol):
     """A frozen network whose activations describe the content and the style of an image."""

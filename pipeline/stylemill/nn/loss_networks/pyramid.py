@@ -50,10 +50,7 @@ class PyramidLossNetwork(nn.Module):
             ValueError: a side is too short for a content level.
         """
         found = self._run(batch_NCHW, {*self.layers.content, *self.layers.style})
-        return LossFeatures(
-            content={name: found[name] for name in found if name in self.layers.content},
-            style={name: found[name] for name in found if name in self.layers.style},
-        )
+        return LossFeatures.of(found, self.layers)
 
     def content(self, batch_NCHW: Tensor) -> dict[str, Tensor]:
         """Return only the content levels' activations; raises the errors of ``features``."""

