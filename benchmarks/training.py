@@ -2,10 +2,11 @@
 
     python benchmarks/training.py --peer-pytorch-examples DIR --content DIR --style-image FILE [--rounds 3]
 
-DIR is a checkout of github.com/pytorch/examples. Both train the full-width network on batches of four 256 px crops
-against the VGG-16 architecture with the same random weights (speed does not depend on them, and nothing is
-downloaded). What is timed is the time from one optimizer step to the next, reading and decoding included; the first
-step of each round is left out. Both run interleaved in one process; medians and their ratio are printed.
+DIR is a checkout of github.com/pytorch/examples. Both train on batches of four 256 px crops against the VGG-16
+architecture with the same random weights (speed does not depend on them, and nothing is downloaded): the published loop
+its network, stylemill the same one of full width and its default of half width, in float32 and in the precision that
+auto chooses. What is timed is the time from one optimizer step to the next, reading and decoding included; the first
+step of each round is left out. All run interleaved in one process; medians and ratios are printed.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from stylemill.training.schedule import Sampler
 from stylemill.training.train_step import ReducedPrecisionNet, StepSetup, train_step
 
 BATCH, CROP_PX, STEPS_PER_ROUND = 4, 256, 4
+PUBLISHED = "published loop"
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
@@ -81,11 +83,11 @@ def make_peer(folder: Path, content: Path, style_image: Path, scratch: Path) -> 
     return lambda: neural_style.train(arguments)
 
 
-def make_ours(content: Path, style_image: Path) -> Callable[[], None]:
+def make_ours(content: Path, style_image: Path, *, precision: str, width: float) -> Callable[[], None]:
     """Return one round of our step with everything around it that the worker has, but for Ray."""
     import torchvision
 
-    dtype = DTYPES[resolve_precision("auto")]
+    dtype = DTYPES[precision]
     network = VggLossNetwork("vgg16", torchvision.models.vgg16(weights=None).state_dict())
     style_HWC = load_short_side(style_image.read_bytes(), CROP_PX)
     target = style_target(network, normalize(torch.from_numpy(np.array(Image.fromarray(style_HWC)))[None]))
@@ -97,7 +99,7 @@ def make_ours(content: Path, style_image: Path) -> Callable[[], None]:
     uris = list_content(storage, [str(content)])
 
     def run() -> None:
-        net = TransformerNet(Architecture())
+        net = TransformerNet(Architecture(width=width))
         net.init_weights(0)
         state = TrainState.fresh(net.train().to(memory_format=torch.channels_last))
         state.set_rate(1e-3)
@@ -131,15 +133,20 @@ def main() -> None:
     times = StepTimes(CLOCKS[arguments.clock])
     with tempfile.TemporaryDirectory() as scratch:
         peer = make_peer(arguments.peer_pytorch_examples, arguments.content, arguments.style_image, Path(scratch))
-        ours = make_ours(arguments.content, arguments.style_image)
-        seconds: dict[str, list[float]] = {"published loop": [], "stylemill": []}
+        loops = {PUBLISHED: peer}
+        for precision in dict.fromkeys(("float32", resolve_precision("auto"))):
+            for width in (1.0, 0.5):
+                loops[f"stylemill, width {width}, {precision}"] = make_ours(
+                    arguments.content, arguments.style_image, precision=precision, width=width
+                )
+        seconds: dict[str, list[float]] = {name: [] for name in loops}
         for _ in range(arguments.rounds):
-            seconds["published loop"] += times.of(peer)
-            seconds["stylemill"] += times.of(ours)
+            for name, loop in loops.items():
+                seconds[name] += times.of(loop)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     for name, median_s in medians.items():
-        print(f"{name:<16} {median_s:7.2f} s per step of {BATCH}, {BATCH / median_s:6.2f} images/s")
-    print(f"ratio            {medians['published loop'] / medians['stylemill']:7.2f}")
+        ratio = medians[PUBLISHED] / median_s
+        print(f"{name:<30} {median_s:7.2f} s per step of {BATCH}, {BATCH / median_s:6.2f} images/s, {ratio:5.2f} times")
 
 
 if __name__ == "__main__":

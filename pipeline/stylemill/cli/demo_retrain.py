@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stylemill.cli.arguments import parse
-from stylemill.cli.demo import STYLE_NAME
+from stylemill.cli.demo_pages import STYLE_NAME
 from stylemill.cli.terminal import duration
 from stylemill.config import from_mapping
 from stylemill.errors import ConfigError

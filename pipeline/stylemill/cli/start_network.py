@@ -1,7 +1,8 @@
 """``python -m stylemill.cli.start_network --out DIR``: train the start network that stylemill contains.
 
-Two trainings by the product's own means, on the demo's photographs: first the network learns to reproduce pictures,
-then one drawn style at a small weight. Running the command again resumes. docs/start-network.md has the figures.
+Two trainings by the product's own means, on the demo's photographs: first the network learns to draw photographs in the
+colours of a drawn style, then to paint in that style at half of the usual weight. Running the command again resumes.
+docs/start-network.md has the figures.
 """
 
 from __future__ import annotations
@@ -21,10 +22,8 @@ from stylemill.training.config import TrainConfig
 
 STYLE = "rings"
 """A style that no style of the demo resembles, with many colours, flat areas and outlines."""
-
-
-STYLE_LAYERS = "relu1_2=10,relu2_2=4,relu3_3=2,relu4_3=1"
-"""Of the finest detail more than by default: what a start has to learn first."""
+STYLE_WEIGHT = 0.5
+"""Half of the default: a start has to draw before it paints."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +34,7 @@ class StartNetworkConfig:
     """Folder on this machine for all files; running the command again there resumes."""
 
     drawing_steps: int = 600
-    """Steps of the first training, which learns to reproduce pictures."""
+    """Steps of the first training, which learns to draw photographs."""
 
     steps: int = 1500
     """Steps of the second training, which learns a style."""
@@ -56,19 +55,18 @@ def main(arguments: Sequence[str]) -> int:
     style = out / "drawn" / f"{STYLE}.png"
     draw_to(style, STYLE)
     build_training_content(out / "content")
-    # Without the style term only the content remains, here at a layer that keeps colours and one that keeps shapes.
+    # A layer that keeps edges and one that keeps shapes; the content term compares no colours, so a palette is given.
     drawing = {
         "start": "scratch",
-        "style_weight": 0.0,
-        "tv_weight": 0.0,
         "content_layers": "relu1_1=1,relu2_2=1",
+        "style_layers": "palette=1",
         "learning_rate": 4e-3,
         "steps": config.drawing_steps,
     }
     code = train.run(_config(out, "drawing", config, drawing))
     if code:
         return code
-    painting = {"start": str(out / "drawing" / "style.safetensors"), "style_weight": 5.0, "steps": config.steps}
+    painting = {"start": str(out / "drawing" / "style.safetensors"), "steps": config.steps}
     code = train.run(_config(out, "painting", config, painting))
     if code:
         return code
@@ -87,7 +85,7 @@ def _config(out: Path, name: str, config: StartNetworkConfig, settings: dict[str
             "name": "start",
             "crop_px": config.crop_px,
             "style_size_px": 256,
-            "style_layers": STYLE_LAYERS,
+            "style_weight": STYLE_WEIGHT,
             "learning_rate": 2e-3,
             "sample_every": 500,
             **settings,

@@ -47,8 +47,7 @@ class Losses:
     content: float
     style: float
     style_by_layer: tuple[float, ...]
-    """Squared Gram distance relative to the style's own energy, finest layer first; ``style`` is their
-    weighted mean."""
+    """Distances of the palette and of the Gram matrices, from fine to coarse; ``style`` is their weighted mean."""
     total_variation: float
     grid: float
 
@@ -73,8 +72,8 @@ class Judge:
             wanted = self.network.content(source_NCHW)
             content = float(content_term(self.network, found.content, wanted))
             grams = {name: gram_matrix(layer) for name, layer in found.style.items()}
-            layers = tuple(float(distance) for distance in style_distances(grams, self.target).values())
-            style = float(style_term(self.network, grams, self.target))
+            layers = tuple(float(distance) for distance in style_distances(grams, self.target, result_NCHW).values())
+            style = float(style_term(self.network, grams, self.target, result_NCHW))
             variation, grid = float(total_variation_loss(result_NCHW)), float(grid_loss(result_NCHW))
         weights = self.weights
         total = weights.content * content + weights.style * style

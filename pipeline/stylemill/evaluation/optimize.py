@@ -227,8 +227,8 @@ class _Objective:
         self._judge, self._source_NCHW, self._gram = judge, source_NCHW, gram
         with torch.no_grad():
             self._wanted = judge.network.content(source_NCHW)
-        grams = judge.target.grams
-        self._diagonals = StyleTarget({name: torch.diag_embed(_diagonal(gram)) for name, gram in grams.items()})
+        grams = {name: torch.diag_embed(_diagonal(gram)) for name, gram in judge.target.grams.items()}
+        self._diagonals = StyleTarget(grams, judge.target.palette)
 
     def __call__(self, pixels_NCHW: Tensor) -> Tensor:
         judge = self._judge
@@ -240,7 +240,7 @@ class _Objective:
             name: torch.diag_embed(layer.float().square().mean(dim=(2, 3)) / layer.shape[1])
             for name, layer in found.style.items()
         }
-        total = total + weights.style * style_term(judge.network, energies, self._diagonals)
+        total = total + weights.style * style_term(judge.network, energies, self._diagonals, pixels_NCHW)
         total = total + weights.total_variation * total_variation_loss(pixels_NCHW)
         return total + weights.grid * grid_loss(pixels_NCHW)
 

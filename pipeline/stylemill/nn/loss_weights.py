@@ -5,7 +5,7 @@ The layer weights were chosen by looking at pictures; docs/choosing-a-style.md s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -17,9 +17,13 @@ class LossWeights:
     """Weights of the terms, each divided by its scale; the defaults were chosen for vgg16."""
 
     content: float = 1.0
-    style: float = 10.0
+    style: float = 1.0
     total_variation: float = 0.2
-    grid: float = 10.0
+    grid: float = 100.0
+
+
+PALETTE = "palette"
+"""Name, among the style layers, of the distribution of the picture's own colours."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +35,12 @@ class LayerWeights:
 
     content: Mapping[str, float]
     style: Mapping[str, float]
+    """May have PALETTE, which no loss network computes."""
+
+    @property
+    def computed(self) -> set[str]:
+        """The layers that the loss network computes, of both terms."""
+        return {*self.content, *self.style} - {PALETTE}
 
 
 def _frozen(**weights: float) -> Mapping[str, float]:
@@ -51,32 +61,35 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
 LAYER_WEIGHTS: Mapping[str, LayerWeights] = {
     # Level 1 is deep enough that strokes replace texture, and shallow enough that faces are preserved.
     "pyramid": LayerWeights(
-        content=_frozen(level1=1.0), style=_frozen(level0=1.0, level1=1.0, level2=1.0, level3=1.0, level4=1.0)
+        content=_frozen(level1=1.0),
+        style=_frozen(palette=1.0, level0=1.0, level1=1.0, level2=1.0, level3=1.0, level4=1.0),
     ),
     "vgg16": LayerWeights(
-        content=_frozen(relu2_2=1.0), style=_frozen(relu1_1=4.0, relu1_2=6.0, relu2_2=4.0, relu3_3=4.0, relu4_3=2.0)
+        content=_frozen(relu2_2=1.0),
+        style=_frozen(palette=4.0, relu1_1=4.0, relu1_2=6.0, relu2_2=4.0, relu3_3=4.0, relu4_3=2.0),
     ),
     "vgg19": LayerWeights(
-        content=_frozen(relu2_2=1.0), style=_frozen(relu1_1=4.0, relu1_2=6.0, relu2_2=4.0, relu3_4=4.0, relu4_4=2.0)
+        content=_frozen(relu2_2=1.0),
+        style=_frozen(palette=4.0, relu1_1=4.0, relu1_2=6.0, relu2_2=4.0, relu3_4=4.0, relu4_4=2.0),
     ),
 }
 """Defaults by loss network."""
 
 
-def parse_layers(text: str, network: str) -> dict[str, float]:
+def parse_layers(text: str, known: Sequence[str]) -> dict[str, float]:
     """Read weights of layers as ``NAME=WEIGHT,NAME=WEIGHT``.
 
     Args:
         text: as a user writes it.
-        network: loss network that has the layers.
+        known: names of layers that there are.
     Raises:
         ValueError: an unknown layer, a weight that is not a number above 0, or no layer at all.
     """
     weights: dict[str, float] = {}
     for part in text.split(","):
         name, _, weight = part.strip().partition("=")
-        if name not in LAYERS[network]:
-            raise ValueError(f"{network} has no layer {name!r}, only {', '.join(LAYERS[network])}")
+        if name not in known:
+            raise ValueError(f"there is no layer {name!r}, only {', '.join(known)}")
         if name in weights:
             raise ValueError(f"{name} is given twice")
         try:
@@ -94,11 +107,11 @@ def chosen_layers(network: str, content: str | None, style: str | None) -> Layer
     Raises:
         ConfigError: a field is not a list of layers of the network.
     """
-    chosen = {}
-    for term, text in (("content", content), ("style", style)):
+    chosen, layers = {}, LAYERS[network]
+    for term, text, known in (("content", content, layers), ("style", style, (PALETTE, *layers))):
         try:
-            chosen[term] = getattr(LAYER_WEIGHTS[network], term) if text is None else parse_layers(text, network)
+            chosen[term] = getattr(LAYER_WEIGHTS[network], term) if text is None else parse_layers(text, known)
         except ValueError as error:
-            cure = f"write for example {LAYERS[network][1]}=1"
+            cure = f"write for example {layers[1]}=1"
             raise ConfigError(f"{term}_layers", text, f"is not a list of layers: {error}", cure) from None
     return LayerWeights(**chosen)

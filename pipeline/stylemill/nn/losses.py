@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stylemill.nn.colors import Palette, palette_distance, palette_of
 from stylemill.nn.loss_networks.features import LossNetwork
-from stylemill.nn.loss_weights import LossWeights
+from stylemill.nn.loss_weights import PALETTE, LossWeights
 
 MIN_VIEW_SIDE_PX = 16
 """Smallest side of a view at any scale, which loss networks need."""
@@ -134,50 +135,51 @@ class LossTerms:
 
 @dataclass(frozen=True)
 class StyleTarget:
-    """Gram matrices by style layer: (1, C, C) float32 of one style image, or (N, C, C) of one per content image."""
+    """What the style term compares with: of one style image, or of one per content image."""
 
     grams: dict[str, Tensor]
+    """Gram matrices by style layer, (1, C, C) or (N, C, C) float32."""
+    palette: Palette | None = None
+    """Distribution of colours; None leaves colours to the Gram matrices."""
 
 
 def style_target(network: LossNetwork, style_NCHW: Tensor) -> StyleTarget:
-    """Return the Gram matrices of the style image.
+    """Return the Gram matrices of the style image, and its palette if that has a share of the style term.
 
     Args:
         network: the loss network.
         style_NCHW: (1, 3, H, W) ImageNet-normalised style image, or (N, 3, H, W) one per content image.
     """
     with torch.no_grad():
-        return StyleTarget({name: gram_matrix(layer) for name, layer in network.features(style_NCHW).style.items()})
+        grams = {name: gram_matrix(layer) for name, layer in network.features(style_NCHW).style.items()}
+        return StyleTarget(grams, palette_of(style_NCHW) if PALETTE in network.layers.style else None)
+
+
+CONTRAST_RIDGE = 0.1
+"""Variance below which a channel counts as flat, relative to the layer's energy."""
 
 
 def content_loss(features_NCHW: Tensor, target_NCHW: Tensor, energy: float) -> Tensor:
-    """Return the mean squared difference of features over ``energy``; float32 scalar.
+    """Return the mean squared difference of features after taking each channel's mean and contrast out; float32 scalar.
+
+    Mean and contrast of a channel belong to the style, and to compare them would hold on to the colours of the
+    photograph. What remains is where something is.
 
     Args:
         features_NCHW: (N, C, H, W) of the result, any float dtype.
         target_NCHW: (N, C, H, W) of the content image.
-        energy: the layer's mean square on typical images. Not that of the target, which is near zero for a flat image.
+        energy: the layer's mean square on typical images; channels of much less variance are not amplified.
 
-    Source: Johnson et al. 2016, arXiv:1603.08155, section 3.2, divided by the energy.
+    Source: Johnson et al. 2016, arXiv:1603.08155, section 3.2, on features normalised as by Huang and Belongie 2017,
+    arXiv:1703.06868.
     """
-    mean: Tensor = _MeanSquare.apply(features_NCHW - target_NCHW)
-    return mean / energy
+    ridge = CONTRAST_RIDGE * energy
+    return (_without_contrast(features_NCHW, ridge) - _without_contrast(target_NCHW, ridge)).square().mean()
 
 
-class _MeanSquare(torch.autograd.Function):
-    """The mean of squares of (N, C, H, W) in float32, whose derivative stays in the features' own precision."""
-
-    @staticmethod
-    def forward(ctx: Any, values_NCHW: Tensor) -> Tensor:
-        ctx.save_for_backward(values_NCHW)
-        # Channels first: one sum over millions of values would lose four digits.
-        norms_NHW = torch.linalg.vector_norm(values_NCHW, dim=1, dtype=torch.float32)
-        return norms_NHW.square().mean() / values_NCHW.shape[1]
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        (values_NCHW,) = ctx.saved_tensors
-        return values_NCHW * (gradients[0] * (2 / values_NCHW.numel()))
+def _without_contrast(features_NCHW: Tensor, ridge: float) -> Tensor:
+    variance_NC11, mean_NC11 = torch.var_mean(features_NCHW.float(), dim=(2, 3), correction=0, keepdim=True)
+    return (features_NCHW - mean_NC11) * (variance_NC11 + ridge).rsqrt()
 
 
 def content_term(network: LossNetwork, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> Tensor:
@@ -186,26 +188,28 @@ def content_term(network: LossNetwork, found: dict[str, Tensor], wanted: dict[st
     return _weighted_mean(losses, network.layers.content)
 
 
-def style_distances(grams_NCC: dict[str, Tensor], target: StyleTarget) -> dict[str, Tensor]:
-    """Return each layer's squared distance to the style's Gram, relative to its energy; float32 scalars.
+def style_distances(grams_NCC: dict[str, Tensor], target: StyleTarget, result_NCHW: Tensor) -> dict[str, Tensor]:
+    """Return the distances to the style, float32 scalars: of the palette, and of each layer's Gram matrix.
 
     Args:
         grams_NCC: (N, C, C) float32 by layer, of the result. Small pictures lack the coarsest layers; only layers
-            that both pictures have are compared.
+            that both pictures have are compared. Their distances are squared and relative to the style's energy.
         target: of the style image.
+        result_NCHW: (N, 3, H, W) ImageNet-normalised result, for the palette.
 
     Source: Johnson et al. 2016, arXiv:1603.08155, section 3.2, each layer divided by the style's energy.
     """
-    return {
+    distances = {} if target.palette is None else {PALETTE: palette_distance(result_NCHW, target.palette)}
+    return distances | {
         name: ((grams_NCC[name] - wanted).square().mean(dim=(1, 2)) / wanted.square().mean(dim=(1, 2))).mean()
         for name, wanted in target.grams.items()
         if name in grams_NCC
     }
 
 
-def style_term(network: LossNetwork, grams_NCC: dict[str, Tensor], target: StyleTarget) -> Tensor:
-    """Return the weighted mean of ``style_distances`` over the network's style layers; float32 scalar."""
-    return _weighted_mean(style_distances(grams_NCC, target), network.layers.style)
+def style_term(network: LossNetwork, grams_NCC: dict[str, Tensor], target: StyleTarget, result_NCHW: Tensor) -> Tensor:
+    """Return the weighted mean of ``style_distances``, which has the arguments; float32 scalar."""
+    return _weighted_mean(style_distances(grams_NCC, target, result_NCHW), network.layers.style)
 
 
 def _weighted_mean(losses: dict[str, Tensor], weights: Mapping[str, float]) -> Tensor:
@@ -277,9 +281,11 @@ def perceptual_loss(
     """
     with torch.no_grad():
         wanted = network.content(view.apply(content_NCHW))
-    found = network.features(view.apply(result_NCHW))
+    seen_NCHW = view.apply(result_NCHW)
+    found = network.features(seen_NCHW)
     content = content_term(network, found.content, wanted)
-    style = style_term(network, {name: gram_matrix(layer) for name, layer in found.style.items()}, target)
+    grams = {name: gram_matrix(layer) for name, layer in found.style.items()}
+    style = style_term(network, grams, target, seen_NCHW)
     variation = total_variation_loss(result_NCHW)
     grid = grid_loss(result_NCHW)
     total = weights.content * content + weights.style * style + weights.total_variation * variation

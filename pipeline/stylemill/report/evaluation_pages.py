@@ -31,8 +31,8 @@ _METRIC_NAMES = {
 }
 _METRIC_NOTES = {
     "total_loss": "weighted sum of the terms",
-    "content_loss": "distance between the features of picture and source",
-    "style_loss": "distance between the Gram matrices of picture and style, relative to the style's",
+    "content_loss": "distance between the features of picture and source, whatever their contrast",
+    "style_loss": "distance between the colours and Gram matrices of picture and style",
     "tv_loss": "squared differences of neighbouring pixels",
     "grid_loss": "energy at periods of 2 and 4 px",
     "checkerboard": "highest energy of a grid, relative to the source; about 1 without a grid",

@@ -280,11 +280,9 @@ PRESETS: Mapping[str, Mapping[str, int | float | str]] = {
         "steps": 400,
         "sample_every": 100,
         "learning_rate": 2e-3,
-        # Short trainings develop no lattices at a scale of 1, and faces stay clearer.
-        "least_view": 1.0,
     },
     "fine": {"steps": 8000, "learning_rate": 1e-3, "sample_every": 1000},
-    "calm": {"style_weight": 4.0},
-    "bold": {"style_weight": 25.0},
+    "calm": {"style_weight": 0.4},
+    "bold": {"style_weight": 3.0},
 }
 """Values of TrainConfig fields by preset; the config file and flags override them."""

@@ -194,6 +194,7 @@ def _check_layers_fit(network: LossNetwork, config: TrainConfig) -> None:
     """Raise ConfigError if the smallest view of a crop is too small for the layers of the loss."""
     import torch
 
+    from stylemill.nn.loss_weights import PALETTE
     from stylemill.training.schedule import smallest_view_px
 
     side_px = smallest_view_px(config.crop_px, config.least_view)
@@ -203,7 +204,7 @@ def _check_layers_fit(network: LossNetwork, config: TrainConfig) -> None:
         found = network.features(torch.zeros(1, 3, side_px, side_px))
     except ValueError:
         raise ConfigError("content_layers", ",".join(network.layers.content), problem, cure) from None
-    if not found.style:
+    if not found.style and network.layers.style.keys() != {PALETTE}:
         raise ConfigError("style_layers", ",".join(network.layers.style), problem, cure)
 
 

@@ -16,10 +16,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from stylemill.nn.colors import with_colors_of
 from stylemill.nn.loss_networks.features import LossNetwork
 from stylemill.nn.loss_weights import LossWeights
 from stylemill.nn.losses import FULL_VIEW, LossView, StyleTarget, perceptual_loss, style_target
-from stylemill.nn.style_colors import with_colors_of
 from stylemill.nn.transformer_net import Architecture, TransformerNet
 from stylemill.style_model import from_bytes
 from stylemill.training.config import TrainConfig

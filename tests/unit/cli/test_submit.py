@@ -60,7 +60,7 @@ def test_a_retraining_may_be_submitted_again(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("STYLEMILL_REGISTRY", "s3://b/registry")
     request = build_request("retrain", [*RETRAIN, "--preset", "bold"], SubmitConfig())
     assert request is not None and request.is_repeatable and request.base_id.startswith("stylemill-retrain-")
-    assert request.config.registry == "s3://b/registry" and request.config.style_weight == 25.0
+    assert request.config.registry == "s3://b/registry" and request.config.style_weight == 3.0
     again = build_request("retrain", [*RETRAIN, "--preset", "bold", "--num-workers=4"], SubmitConfig())
     assert again is not None and again.base_id == request.base_id
 

@@ -15,5 +15,7 @@ def test_the_losses_are_those_of_training(judge: Judge):
     wanted = perceptual_loss(judge.network, to_batch(result_HWC), to_batch(source_HWC), judge.target, judge.weights)
     assert found.total == pytest.approx(float(wanted.total), rel=1e-5)
     assert found.style == pytest.approx(float(wanted.style), rel=1e-5)
-    assert judge.losses(judge.style_HWC, judge.style_HWC).style == pytest.approx(0, abs=1e-9)
+    assert judge.losses(judge.style_HWC, judge.style_HWC).style == pytest.approx(
+        0, abs=1e-3
+    )  # the palette takes 4,096 pixels
     assert judge.losses(source_HWC, source_HWC).content == 0

@@ -40,7 +40,7 @@ def test_every_image_has_a_row_for_every_model_and_bad_ones_have_a_reason(
         "tiny.png": "TooSmall",
     }
     for row in (row for row in rows if row["status"] == "ok"):
-        assert row["total_loss"] > 0 and len(row["style_loss_by_layer"]) == 5
+        assert row["total_loss"] > 0 and len(row["style_loss_by_layer"]) == 6
         assert Path(row["picture_uri"]).is_file() and Path(row["source_picture_uri"]).is_file()
         assert row["style_loss"] == pytest.approx(np.mean(row["style_loss_by_layer"]))
     text = Path(page).read_text()

@@ -54,8 +54,11 @@ def test_weights_are_refused_for_the_loss_network_that_has_none():
 def test_layers_are_those_of_the_loss_network():
     assert dict(config(style_layers="relu1_1=2, relu3_3=0.5").layer_weights.style) == {"relu1_1": 2.0, "relu3_3": 0.5}
     assert dict(config().layer_weights.content) == {"relu2_2": 1.0}
-    with pytest.raises(ConfigError, match="pyramid has no layer 'relu2_2', only level0, level1"):
+    with pytest.raises(ConfigError, match="there is no layer 'relu2_2', only level0, level1"):
         config(loss_network="pyramid", content_layers="relu2_2=1")
+    assert dict(config(style_layers="palette=1,relu2_2=3").layer_weights.style) == {"palette": 1.0, "relu2_2": 3.0}
+    with pytest.raises(ConfigError, match="content_layers='palette=1': is not a list of layers"):
+        config(content_layers="palette=1")
 
 
 def test_weights_that_leave_nothing_to_learn_are_refused():

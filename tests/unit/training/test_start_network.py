@@ -8,7 +8,7 @@ from importlib import resources
 import pytest
 import torch
 
-from stylemill.demo.models import MODELS, model_bytes
+from stylemill.demo.carried_styles import MODELS, model_bytes
 from stylemill.style_model import from_bytes
 from stylemill.training.config import TrainConfig
 from stylemill.training.start_network import SHA256, builtin_start

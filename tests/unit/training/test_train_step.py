@@ -13,11 +13,11 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
+from stylemill.nn.colors import with_colors_of
 from stylemill.nn.loss_networks.pyramid import PyramidLossNetwork
 from stylemill.nn.loss_weights import LossWeights
 from stylemill.nn.losses import StyleTarget, style_target
 from stylemill.nn.pixels import deprocess, normalize
-from stylemill.nn.style_colors import with_colors_of
 from stylemill.nn.transformer_net import Architecture, TransformerNet
 from stylemill.style_model import from_bytes, to_bytes
 from stylemill.training.checkpoint import TrainState

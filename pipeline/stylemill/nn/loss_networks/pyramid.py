@@ -49,7 +49,7 @@ class PyramidLossNetwork(nn.Module):
         Raises:
             ValueError: a side is too short for a content level.
         """
-        found = self._run(batch_NCHW, {*self.layers.content, *self.layers.style})
+        found = self._run(batch_NCHW, self.layers.computed)
         return LossFeatures.of(found, self.layers)
 
     def content(self, batch_NCHW: Tensor) -> dict[str, Tensor]:

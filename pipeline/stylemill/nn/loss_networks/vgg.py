@@ -56,7 +56,7 @@ class VggLossNetwork(nn.Module):
 
     def features(self, batch_NCHW: Tensor) -> LossFeatures:
         """Return the features of an ImageNet-normalised (N, 3, H, W) batch."""
-        found = self._run(batch_NCHW, {*self.layers.content, *self.layers.style})
+        found = self._run(batch_NCHW, self.layers.computed)
         return LossFeatures.of(found, self.layers)
 
     def content(self, batch_NCHW: Tensor) -> dict[str, Tensor]:
