@@ -11,6 +11,7 @@ the trials of each style in order. Running the command again resumes: what is fi
 from __future__ import annotations
 
 import argparse
+import io
 import shlex
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
+from PIL import Image
 
 from stylemill.report.pictures import styles_sheet
 
@@ -35,6 +37,7 @@ def main() -> None:
     parser.add_argument("--show", default="", help=f"names of the photographs shown; by default the first {SHOWN}")
     parser.add_argument("--size-px", type=int, default=256)
     parser.add_argument("--evaluate", default="", metavar="FLAGS", help="flags of stylemill evaluate, as --yardstick")
+    parser.add_argument("--hide-styles", action="store_true", help="leave the style images out of the sheet")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     trials = dict(trial.split("=", 1) for trial in options.trials)
@@ -54,9 +57,19 @@ def main() -> None:
             paintings = [_path(pictures[key]["picture_uri"]).read_bytes() for key in shown]
             rows.append((style.read_bytes(), paintings))
         sys.stdout.flush()
-        (options.out / "sheet.jpg").write_bytes(
-            styles_sheet([(options.held_out / key).read_bytes() for key in shown], rows)
-        )
+        photos = [(options.held_out / key).read_bytes() for key in shown]
+        (options.out / "sheet.jpg").write_bytes(_sheet(photos, rows, hide_styles=options.hide_styles))
+
+
+def _sheet(photos: Sequence[bytes], rows: Sequence[tuple[bytes, Sequence[bytes]]], *, hide_styles: bool) -> bytes:
+    sheet = styles_sheet(photos, rows)
+    if not hide_styles:
+        return sheet
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(sheet)) as image:
+        left_px = image.width // (1 + len(photos)) + 1
+        image.crop((left_px, 0, image.width, image.height)).save(buffer, format="JPEG", quality=88, optimize=True)
+    return buffer.getvalue()
 
 
 def _path(uri: str) -> Path:

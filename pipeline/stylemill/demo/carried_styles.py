@@ -23,10 +23,10 @@ class CarriedStyle:
 
 MODELS: Final = {
     "stained-glass": CarriedStyle(
-        drawing="glass", sha256="b4a581ac1e1d4e01668db433912526e4e2d910d5e4f2c86a929d01d03f810f41"
+        drawing="glass", sha256="55e015d3269306a24945090cd89ae152e4bd00b93739f8a63989b2fb1c3c1b91"
     ),
     "woodcut": CarriedStyle(
-        drawing="woodcut", sha256="de61dda81cc8e31c41d3265e7f1058f506018cb66414767680b8e72a3315f09a"
+        drawing="woodcut", sha256="de36091859f98eaecf35c7e6c71cda2d3296be6d1bde83ce6d13a81a2b81352f"
     ),
 }
 """The styles by name."""

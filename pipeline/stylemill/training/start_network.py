@@ -1,7 +1,8 @@
 """The start network: a trained half-width network from which trainings begin, because it can draw already.
 
 A network with instance norms needs hundreds of steps from random numbers before it reproduces a picture at all. This
-one was trained on the demo's photographs, without a style and then with a drawn one; docs/start-network.md has more.
+one was trained on the demo's photographs, first to draw them and then to paint them in a drawn style;
+docs/start-network.md has more.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from importlib import resources
 from typing import Final
 
 FILE: Final = "start_network.safetensors"
-SHA256: Final = "8d4a81c8fa64d11b50906b4f87056ee1fdec535018134bceee3efe67b7452aa9"
+SHA256: Final = "0a9569beac4808a65091c726e15d7843df1b945ee4bbbde78c7e657ad1c46d34"
 
 
 def builtin_start() -> bytes:
