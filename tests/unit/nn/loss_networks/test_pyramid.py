@@ -84,7 +84,7 @@ def test_small_images_leave_out_the_deepest_levels_and_tiny_ones_are_refused(net
 
 def test_digest_is_the_same_everywhere(network):
     # Recorded once; a change of this value changes every style that will be trained.
-    assert network.digest() == "9d96dcfbc0a978c1989427fe23a36a62d41ef53dcbb323f9bd5b25a9b9b2edba"
+    assert network.digest() == "156127065ce28e03f033e738c3d83718ff56ccfd87ba0e2cf24635baaf4fca28"
     code = (
         "import torch; torch.set_num_threads(1); torch.manual_seed(9);"
         "from stylemill.nn.loss_networks.pyramid import PyramidLossNetwork; print(PyramidLossNetwork().digest())"
