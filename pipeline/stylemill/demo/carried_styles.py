@@ -23,7 +23,7 @@ class CarriedStyle:
 
 MODELS: Final = {
     "stained-glass": CarriedStyle(
-        drawing="glass", sha256="55e015d3269306a24945090cd89ae152e4bd00b93739f8a63989b2fb1c3c1b91"
+        drawing="glass", sha256="05dd63f71271315947573845bdf10c52a7a125a685dd36cc269ba114b089fd9a"
     ),
     "woodcut": CarriedStyle(
         drawing="woodcut", sha256="de36091859f98eaecf35c7e6c71cda2d3296be6d1bde83ce6d13a81a2b81352f"
