@@ -1,8 +1,9 @@
 """The child process that decodes untrusted images: ``python -m stylemill.images.isolation.child``.
 
 ``client.py`` starts it. Its command line gives the file descriptors of a socket and of two shared memory files; it has
-no credentials and no other open file. A request on the socket is the number of bytes in the first memory file. The
-response is JSON on the socket and pixels in the second memory file. The child ends when its parent does.
+no credentials and no other open file. A request on the socket is the length and the digest of the image in the first
+memory file. The response is a length, JSON on the socket and pixels in the second memory file. The child ends when its
+parent does.
 """
 
 from __future__ import annotations
@@ -25,7 +26,16 @@ from PIL import Image, PngImagePlugin
 
 from stylemill.errors import ImageError
 from stylemill.images.decode import decode
-from stylemill.images.isolation.transport import SharedMemory, pack, pack_error, place_arrays
+from stylemill.images.isolation.transport import (
+    DAMAGED,
+    REQUEST,
+    RequestDamaged,
+    SharedMemory,
+    pack,
+    pack_error,
+    place_arrays,
+    read_request,
+)
 from stylemill.images.options import DecodeOptions
 
 LENGTH: Final = struct.Struct("<Q")
@@ -55,9 +65,12 @@ def main(arguments: list[str]) -> None:
         connection.sendall(READY)
         _discard_output()
         pixels = SharedMemory(pixels_fd)
-        while request := connection.recv(LENGTH.size, socket.MSG_WAITALL):
-            data = os.pread(request_fd, LENGTH.unpack(request)[0], 0)
-            response = json.dumps(_respond(data, options, pixels)).encode()
+        while request := connection.recv(REQUEST.size, socket.MSG_WAITALL):
+            try:
+                header = _respond(read_request(request_fd, request), options, pixels)
+            except RequestDamaged:
+                header = DAMAGED
+            response = json.dumps(header).encode()
             connection.sendall(LENGTH.pack(len(response)) + response)
 
 

@@ -27,12 +27,14 @@ from stylemill.errors import ImageError
 from stylemill.images.decode import decode, recognise
 from stylemill.images.isolation.child import LENGTH, READY, options_json
 from stylemill.images.isolation.transport import (
+    RequestDamaged,
     SharedMemory,
     create_memory_file,
     forbid_shrinking,
     place_arrays,
     unpack,
     unpack_error,
+    write_request,
 )
 from stylemill.images.options import DecodeOptions
 from stylemill.images.source_image import SourceImage
@@ -46,8 +48,8 @@ _KEEP_BYTES: Final = 64 << 20
 _KEPT_VARIABLES: Final = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "TZ")
 
 
-class DecoderStartError(RuntimeError):
-    """The decoding child cannot be started on this machine; the image is not the cause."""
+class DecoderUnavailable(RuntimeError):
+    """The decoding child cannot be started on this machine, or loses bytes; the image is not the cause."""
 
 
 class _ChildDied(Exception):
@@ -90,7 +92,7 @@ class IsolatedDecoder:
         Raises:
             ImageError: as ``stylemill.images.decode.decode``, and ``DecoderCrash``, ``DecodeTimeout``.
             NotAnImage: the bytes are not an image.
-            DecoderStartError: the machine cannot start the child.
+            DecoderUnavailable: the machine cannot start the child or give it the image.
         """
         return self.submit(data).result()
 
@@ -114,7 +116,7 @@ class IsolatedDecoder:
         if not self.options.isolate_decoding:
             return decode(data, self.options)
         recognise(data, self.options)
-        num_killed = 0
+        num_killed = num_damaged = 0
         while True:
             child = self._living_child()
             is_fresh = child.num_served == 0
@@ -126,6 +128,11 @@ class IsolatedDecoder:
                 num_killed += death.return_code in _EXTERNAL_SIGNALS
                 if num_killed == 2 or (is_fresh and death.return_code not in _EXTERNAL_SIGNALS):
                     raise ImageError("DecoderCrash", _crash_message(death.return_code)) from death
+            except RequestDamaged as damage:
+                self._drop_child()
+                num_damaged += 1
+                if num_damaged == 2:
+                    raise DecoderUnavailable(str(damage)) from damage
             except ImageError as error:
                 if error.error_type == "DecodeTimeout":
                     self._drop_child()
@@ -171,12 +178,16 @@ class _Child:
 
         Raises:
             ImageError: the child's error, or ``DecodeTimeout``, after which the child must be replaced.
+            RequestDamaged: the child has read other bytes, or memory for them is used up; it must be replaced.
             _ChildDied: the child must be replaced.
         """
         deadline = time.monotonic() + self.options.decode_timeout_s
-        os.pwrite(self._requests_fd, data, 0)
         try:
-            self._connection.sendall(LENGTH.pack(len(data)))
+            request = write_request(self._requests_fd, data)
+        except OSError as full:
+            raise RequestDamaged(f"an image cannot be put into shared memory: {full}") from full
+        try:
+            self._connection.sendall(request)
             (length,) = LENGTH.unpack(self._receive(LENGTH.size, deadline))
             if length > _MAX_HEADER_BYTES:
                 raise ValueError(f"a header of {length} bytes")
@@ -220,7 +231,7 @@ class _Child:
             self.end()
             stderr.seek(0)
             reason = stderr.read()[-500:].decode(errors="replace").strip() or str(error)
-            raise DecoderStartError(f"the process that decodes images did not start: {reason}") from error
+            raise DecoderUnavailable(f"the process that decodes images did not start: {reason}") from error
         assert ready == READY
 
     def _receive(self, num_bytes: int, deadline: float) -> bytes:

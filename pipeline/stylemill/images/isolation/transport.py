@@ -7,9 +7,12 @@ stored one after another in a memory file that both processes map.
 from __future__ import annotations
 
 import base64
+import errno
 import fcntl
+import hashlib
 import mmap
 import os
+import struct
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -111,17 +114,69 @@ def place_arrays(descriptions: Sequence[Sequence[Any]]) -> tuple[list[tuple[int,
     return placed, offset
 
 
+DAMAGED: Final = {"request": "damaged"}
+"""The header that reports ``RequestDamaged``."""
+
+
 def pack_error(error: ImageError) -> dict[str, Any]:
     """Return the header that reports why an image could not be decoded."""
     return {"error": [isinstance(error, NotAnImage), error.error_type, error.message]}
 
 
 def unpack_error(header: dict[str, Any]) -> ImageError | None:
-    """Return the error that a header reports, or None."""
+    """Return the error that a header reports, or None.
+
+    Raises:
+        RequestDamaged: the header is ``DAMAGED``.
+    """
+    if header == DAMAGED:
+        raise RequestDamaged("the decoding process found other bytes than were written")
     if "error" not in header:
         return None
     skipped, error_type, message = header["error"]
     return (NotAnImage if skipped else ImageError)(str(error_type), str(message))
+
+
+REQUEST: Final = struct.Struct("<Q32s")
+"""A request: the number of bytes in the memory file for requests and their SHA-256."""
+
+
+class RequestDamaged(Exception):
+    """The bytes in the memory file for requests are not those that were announced; the image is not the cause."""
+
+
+def write_request(fd: int, data: bytes) -> bytes:
+    """Put an image into the memory file for requests, replacing the one before, and return the request for the socket.
+
+    Raises:
+        OSError: the file cannot hold it, for instance because memory is used up.
+    """
+    rest, offset = memoryview(data), 0
+    while rest:
+        # A write may be short. What it leaves out would be the end of the image before.
+        written = os.pwrite(fd, rest, offset)
+        if written == 0:
+            raise OSError(errno.ENOSPC, f"only {offset} of {len(data)} bytes fit into shared memory")
+        rest, offset = rest[written:], offset + written
+    os.ftruncate(fd, len(data))
+    return REQUEST.pack(len(data), hashlib.sha256(data).digest())
+
+
+def read_request(fd: int, request: bytes) -> bytes:
+    """Return the image that a request announces.
+
+    Raises:
+        RequestDamaged: the file has other bytes.
+    """
+    length, sha256 = REQUEST.unpack(request)
+    parts, offset = [], 0
+    while part := os.pread(fd, length - offset, offset):
+        parts.append(part)
+        offset += len(part)
+    data = b"".join(parts)
+    if len(data) != length or hashlib.sha256(data).digest() != sha256:
+        raise RequestDamaged(f"{length} bytes announced, {len(data)} found, or others")
+    return data
 
 
 class SharedMemory:

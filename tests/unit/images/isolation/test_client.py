@@ -21,7 +21,7 @@ from PIL import Image
 import stylemill
 from stylemill.errors import ImageError, NotAnImage
 from stylemill.images.decode import decode
-from stylemill.images.isolation.client import IsolatedDecoder
+from stylemill.images.isolation.client import DecoderUnavailable, IsolatedDecoder
 from stylemill.images.options import DecodeOptions
 from stylemill.images.source_image import SourceImage
 
@@ -182,7 +182,7 @@ def test_close_leaves_no_process_and_no_open_file() -> None:
 def test_the_child_dies_with_a_parent_that_was_killed() -> None:
     script = """
         import sys, time
-        from stylemill.images.isolation.client import IsolatedDecoder
+        from stylemill.images.isolation.client import DecoderUnavailable, IsolatedDecoder
         from stylemill.images.options import DecodeOptions
         decoder = IsolatedDecoder(DecodeOptions())
         print(decoder._thread.submit(decoder._living_child).result()._process.pid, flush=True)
@@ -212,3 +212,49 @@ def test_the_child_finds_the_package_without_the_parents_path(monkeypatch: pytes
     monkeypatch.setattr(sys, "path", [path for path in sys.path if Path(path).resolve() != package])
     with IsolatedDecoder(DecodeOptions()) as decoder:
         assert decoder.decode(jpeg()).width_px == 31
+
+
+def with_short_writes(monkeypatch: pytest.MonkeyPatch, most: int, *, honest: bool) -> None:
+    """Let a write into shared memory take at most some bytes, and claim it, or claim to have taken all."""
+    pwrite = os.pwrite
+
+    def short(fd: int, data: bytes | memoryview, offset: int) -> int:
+        written = pwrite(fd, data[:most], offset)
+        return written if honest else len(data)
+
+    monkeypatch.setattr(os, "pwrite", short)
+
+
+def test_a_short_write_is_continued(decoder: IsolatedDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [jpeg(64, 48, seed=seed) for seed in range(3)]
+    with_short_writes(monkeypatch, 1000, honest=True)
+    for data in images:
+        found = decoder.decode(data)
+        np.testing.assert_array_equal(found.image_HWC, decode(data, DecodeOptions()).image_HWC)
+
+
+@pytest.mark.parametrize("most", [1000, 0])
+def test_an_image_never_gets_the_end_of_the_one_before(
+    decoder: IsolatedDecoder, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """The bytes that are missing are those of another image of the same size, so that the head fits the tail."""
+    decoder.decode(jpeg(64, 48, seed=1))
+    with_short_writes(monkeypatch, most, honest=False)
+    with pytest.raises(DecoderUnavailable, match="other bytes than were written"):
+        decoder.decode(jpeg(64, 48, seed=2))
+    monkeypatch.undo()
+    assert decoder.decode(jpeg(64, 48, seed=2)).width_px == 64
+
+
+def test_used_up_memory_is_not_the_images_fault(decoder: IsolatedDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_short_writes(monkeypatch, 0, honest=True)
+    with pytest.raises(DecoderUnavailable, match="cannot be put into shared memory"):
+        decoder.decode(jpeg())
+
+
+def test_a_smaller_image_leaves_nothing_of_the_larger_one_before(decoder: IsolatedDecoder) -> None:
+    decoder.decode(jpeg(200, 200))
+    data = jpeg(9, 9)
+    decoder.decode(data)
+    assert decoder._child is not None
+    assert os.fstat(decoder._child._requests_fd).st_size == len(data)
