@@ -25,7 +25,7 @@ def test_a_person_votes_with_the_keyboard(tmp_path: Path):
     thread.start()
     browser = Chromium(tmp_path / "profile")
     try:
-        browser.call("Page.navigate", url=f"http://127.0.0.1:{server.server_address[1]}/")
+        browser.call("Page.navigate", url=server.url)
         browser.wait_for("document.readyState == 'complete' && !!document.querySelector('input[name=voter]')")
         browser.value("document.querySelector('input[name=voter]').focus()")
         browser.call("Input.insertText", text="ann")

@@ -1,19 +1,22 @@
 """HTTP server of the page on which people vote, built on the standard library's server.
 
-Routes: ``/`` is the page, ``/next`` the next question of a voter, ``/picture/QUESTION/SIDE`` a picture, and a POST to
-``/vote`` stores a vote. No answer contains the name of a model or of an image.
+Routes: ``/KEY/`` is the page, ``/KEY/next`` the next question of a voter, ``/KEY/picture/QUESTION/SIDE`` a picture, and
+a POST to ``/KEY/vote`` stores a vote. The key is drawn at every start; only who was given the URL knows it. No answer
+contains the name of a model or of an image.
 """
 
 from __future__ import annotations
 
 import errno
+import hmac
 import json
 import logging
+import secrets
 import socket
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from stylemill.errors import ConfigError, StorageError
 from stylemill.experiments.ballot import BallotBox, VoteError, check_voter
@@ -22,6 +25,8 @@ from stylemill.storage import Storage
 
 log = logging.getLogger(__name__)
 _MAX_BODY_BYTES = 4096
+_IDLE_S = 30
+"""Seconds after which a connection that sends nothing is closed, so that forgotten ones do not use up threads."""
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
@@ -42,6 +47,7 @@ class VoteServer(ThreadingHTTPServer):
 
     def __init__(self, storage: Storage, box: BallotBox, *, host: str, port: int) -> None:
         self.storage, self.box, self.host = storage, box, host
+        self.key = secrets.token_urlsafe(16)
         self.page = render_vote_page().encode()
         try:
             super().__init__((host, port), _Handler)
@@ -54,14 +60,15 @@ class VoteServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """URL of the page."""
+        """URL of the page, with the key."""
         host = "localhost" if self.host in (*_LOCAL, "0.0.0.0") else self.host
-        return f"http://{host}:{self.server_address[1]}/"
+        return f"http://{host}:{self.server_address[1]}/{self.key}/"
 
 
 class _Handler(BaseHTTPRequestHandler):
     server: VoteServer
     protocol_version = "HTTP/1.1"
+    timeout = _IDLE_S
 
     def do_GET(self) -> None:
         """Send the page, the next question or a picture."""
@@ -72,34 +79,56 @@ class _Handler(BaseHTTPRequestHandler):
         self._guarded(self._post)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Log requests at the level DEBUG."""
-        log.debug(format, *args)
+        """Log requests at the level DEBUG, without the key."""
+        log.debug("%s", (format % args).replace(self.server.key, "KEY"))
 
     def _guarded(self, answer: Any) -> None:
         try:
             self._check_host()
-            answer()
+            answer(self._route())
         except VoteError as error:
             self._send_json({"error": str(error)}, error.status)
         except StorageError as error:
             log.warning("request of a voter failed: %s", error)
             self._send_json({"error": f"not saved: {error}; try again"}, HTTPStatus.SERVICE_UNAVAILABLE)
-        except (BrokenPipeError, ConnectionResetError):
-            log.debug("the browser closed the connection before the response")
+        except (BrokenPipeError, ConnectionResetError, TimeoutError):
+            log.debug("the browser closed the connection or stopped sending")
+            self.close_connection = True
 
     def _check_host(self) -> None:
         """Refuse foreign host names that resolve here (DNS rebinding): their pages could vote for a visitor."""
-        name = (urlsplit(f"//{self.headers.get('Host', '')}").hostname or "").lower()
+        try:
+            name = (urlsplit(f"//{self.headers.get('Host', '')}").hostname or "").lower()
+        except ValueError:
+            raise self._bad_request("the host is not a name") from None
         if self.server.host in _LOCAL and name not in _LOCAL:
             raise VoteError(HTTPStatus.FORBIDDEN, f"this page is served to localhost, not to {name!r}")
 
-    def _get(self) -> None:
-        parts = urlsplit(self.path)
-        voter = parse_qs(parts.query).get("voter", [""])[0]
-        steps = parts.path.strip("/").split("/")
-        if parts.path == "/":
+    def _route(self) -> SplitResult:
+        """Return the request's path below the key, and its query."""
+        try:
+            parts = urlsplit(self.path)
+        except ValueError:
+            raise self._bad_request("the path is not a path") from None
+        key, _, rest = parts.path.removeprefix("/").partition("/")
+        if not hmac.compare_digest(key.encode(), self.server.key.encode()):
+            # A body is not read, so the connection cannot be reused.
+            self.close_connection = True
+            raise VoteError(HTTPStatus.FORBIDDEN, "this link is not valid; ask for the one that stylemill vote prints")
+        return parts._replace(path=rest)
+
+    def _bad_request(self, problem: str) -> VoteError:
+        self.close_connection = True
+        return VoteError(HTTPStatus.BAD_REQUEST, problem)
+
+    def _get(self, route: SplitResult) -> None:
+        voter = parse_qs(route.query).get("voter", [""])[0]
+        steps = route.path.split("/")
+        if not route.path and not urlsplit(self.path).path.endswith("/"):
+            self._redirect()  # the page's own links are relative
+        elif not route.path:
             self._send(self.server.page, "text/html; charset=utf-8")
-        elif parts.path == "/next":
+        elif route.path == "next":
             self._send_json(self._next(voter))
         elif len(steps) == 3 and steps[0] == "picture":
             self._send(self._picture(voter, steps[1], steps[2]), "image/png")
@@ -124,12 +153,14 @@ class _Handler(BaseHTTPRequestHandler):
         model = self.server.box.sides(voter, question)[which == "right"]
         return self.server.storage.read_bytes(question.pictures[model])
 
-    def _post(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
-        if self.path != "/vote" or not 0 < length <= _MAX_BODY_BYTES:
-            self.close_connection = True  # the body is not read, so the connection cannot be reused
-            raise VoteError(HTTPStatus.BAD_REQUEST, "not a vote")
+    def _post(self, route: SplitResult) -> None:
+        text = self.headers.get("Content-Length") or ""
+        length = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+        if route.path != "vote" or not 0 < length <= _MAX_BODY_BYTES:
+            raise self._bad_request("not a vote")
         body = self.rfile.read(length)
+        if len(body) < length:
+            raise self._bad_request("the vote is incomplete")
         if self.headers.get_content_type() != "application/json":
             raise VoteError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "a vote must be JSON")
         try:
@@ -141,6 +172,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.box.cast(voter, identity, choice, seconds)
         self._send_json(self._next(voter))
 
+    def _redirect(self) -> None:
+        self.send_response(HTTPStatus.FOUND)
+        self.send_header("Location", f"/{self.server.key}/")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
     def _send_json(self, value: dict[str, Any], status: int = HTTPStatus.OK) -> None:
         self._send(json.dumps(value).encode(), "application/json", status)
 
@@ -150,5 +187,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Cache-Control", "no-store")
         self.send_header("X-Content-Type-Options", "nosniff")
+        # No other site may show the page in a frame and lead a voter to click, nor learn its URL.
+        self.send_header("Content-Security-Policy", "frame-ancestors 'none'")
+        self.send_header("X-Frame-Options", "DENY")
+        self.send_header("Referrer-Policy", "no-referrer")
+        if self.close_connection:
+            self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import urllib.error
 import urllib.request
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from stylemill.errors import ConfigError
+from stylemill.experiments import vote_server
 from stylemill.experiments.ballot import BallotBox
 from stylemill.experiments.vote_server import VoteServer
 from stylemill.storage import Storage
@@ -32,7 +34,8 @@ def server(box: BallotBox) -> Iterator[VoteServer]:
 def call(server: VoteServer, path: str, body: Any = None, **headers: str) -> tuple[int, bytes]:
     data = None if body is None else json.dumps(body).encode()
     headers = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
-    request = urllib.request.Request(f"http://127.0.0.1:{server.server_address[1]}{path}", data, headers)
+    url = f"http://127.0.0.1:{server.server_address[1]}/{server.key}{path}"
+    request = urllib.request.Request(url, data, headers)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=20) as answer:
@@ -80,6 +83,67 @@ def test_pages_of_other_sites_cannot_vote(server: VoteServer):
     assert call(server, "/vote", vote, Content_Type="text/plain")[0] == 415
     assert call(server, "/nothing")[0] == 404
     assert server.box.num_votes == {}
+
+
+def raw(server: VoteServer, text: str) -> bytes:
+    """Send a request as it is and return all that comes back until the server closes the connection."""
+    with socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=20) as connection:
+        connection.sendall(text.replace("KEY", server.key).encode("latin-1"))
+        parts = []
+        while part := connection.recv(65536):
+            parts.append(part)
+    return b"".join(parts)
+
+
+VOTE = json.dumps({"voter": "ann", "question": "x", "choice": "left"})
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("POST /KEY/vote HTTP/1.1\r\nHost: localhost\r\nContent-Length: many\r\n\r\n", 400),
+        ("POST /KEY/vote HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n", 400),
+        ("POST /KEY/vote HTTP/1.1\r\nHost: localhost\r\nContent-Length: \xb2\r\n\r\n", 400),
+        (f"POST /KEY/vote HTTP/1.1\r\nHost: localhost\r\nContent-Length: {'9' * 5000}\r\n\r\n", 400),
+        ("POST /KEY/vote HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        ("GET /KEY/ HTTP/1.1\r\nHost: [::1\r\n\r\n", 400),
+        ("GET //[/KEY HTTP/1.1\r\nHost: localhost\r\n\r\n", 403),
+        ("GET http://[/ HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", 403),
+        ("GET /next?voter=ann HTTP/1.1\r\nHost: localhost\r\n\r\n", 403),
+        ("GET /caf\xe9/next HTTP/1.1\r\nHost: localhost\r\n\r\n", 403),
+        (f"POST /vote HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(VOTE)}\r\n\r\n{VOTE}", 403),
+    ],
+)
+def test_strange_requests_and_those_without_the_key_are_refused_with_a_status(
+    server: VoteServer, capfd: pytest.CaptureFixture[str], text: str, status: int
+):
+    answer = raw(server, text)
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode()), answer[:200]
+    assert "Traceback" not in capfd.readouterr().err
+    assert server.box.num_votes == {}
+
+
+def test_a_connection_that_sends_nothing_is_closed(server: VoteServer, monkeypatch: pytest.MonkeyPatch):
+    assert vote_server._Handler.timeout == 30
+    monkeypatch.setattr(vote_server._Handler, "timeout", 0.2)
+    assert raw(server, "") == b""
+    begun = "POST /KEY/vote HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+    assert raw(server, begun) == b""
+
+
+def test_no_site_can_frame_the_page_or_learn_its_url(server: VoteServer):
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(server.url.rstrip("/"), timeout=20) as answer:
+        assert answer.url.endswith(f"/{server.key}/")
+        assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+        assert (answer.headers["X-Frame-Options"], answer.headers["Referrer-Policy"]) == ("DENY", "no-referrer")
+
+
+def test_every_start_has_a_key_of_its_own(server: VoteServer):
+    other = VoteServer(Storage(), server.box, host="127.0.0.1", port=0)
+    other.server_close()
+    assert other.key != server.key and len(other.key) >= 20
 
 
 def test_a_port_in_use_is_said(server: VoteServer):
