@@ -42,6 +42,9 @@ class Holder:
     nonce: str
     since: str
     """UTC, ISO 8601."""
+    machine: str = ""
+    """Boot id and PID namespace of the process; empty where the system has none. Containers may share a host name, and
+    machines too."""
     beat: int = 0
     """Number of renewals."""
     released: bool = False
@@ -53,8 +56,9 @@ class Holder:
 
     @property
     def is_dead_here(self) -> bool:
-        """Whether the holder was a process of this machine that has ended."""
-        return self.host == socket.gethostname() and _process_started(self.pid) != self.process_started
+        """Whether the holder was a process of this machine, visible from this one, that has ended."""
+        is_visible = self.machine != "" and (self.host, self.machine) == (socket.gethostname(), _machine())
+        return is_visible and _has_ended(self.pid, self.process_started)
 
 
 class Lease:
@@ -136,6 +140,7 @@ def acquire(
         process_started=_process_started(os.getpid()),
         nonce=secrets.token_hex(8),
         since=datetime.now(UTC).isoformat(timespec="seconds"),
+        machine=_machine(),
     )
     uri = _lease_uri(prefix_uri, token + 1)
     if not storage.create_bytes(uri, _to_json(holder)):
@@ -173,11 +178,32 @@ def _lease_uri(prefix_uri: str, token: int) -> str:
     return join(prefix_uri, f"{token:08d}.json")
 
 
-def _process_started(pid: int) -> str:
-    """Return the boot id and the start time of a process according to the kernel; empty if the process has ended."""
+def _machine() -> str:
+    """Return the boot id and the PID namespace of this process; empty on systems without them."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115 (not a path: pid:[4026531836])
     except OSError:
         return ""
-    return f"{boot}/{stat.rpartition(')')[2].split()[19]}"
+
+
+def _has_ended(pid: int, started: str) -> bool:
+    now = _process_started(pid)
+    if now:
+        return now != started
+    try:
+        os.kill(pid, 0)  # sends nothing; /proc may hide the processes of other users
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
+
+
+def _process_started(pid: int) -> str:
+    """Return the start time of a process according to the kernel; empty if it has ended or is hidden."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[19]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -63,10 +64,39 @@ def test_a_holder_that_does_not_renew_loses_the_run(prefix: str):
 
 def test_a_dead_process_of_this_machine_is_not_waited_for(prefix: str):
     acquire(Storage(), prefix)
-    change_holder(prefix, 1, process_started="another boot/1")
+    change_holder(prefix, 1, process_started="1")
     told: list[str] = []
     assert acquire(Storage(), prefix, dead_after_s=1000.0, on_wait=told.append).token == 2
     assert told == []
+    process = subprocess.Popen(["true"])
+    process.wait()
+    change_holder(prefix, 2, pid=process.pid)
+    assert acquire(Storage(), prefix, dead_after_s=1000.0, on_wait=told.append).token == 3
+    assert told == []
+
+
+@pytest.mark.parametrize("machine", ["another boot/pid:[4026531836]", "", None])
+def test_a_process_of_a_machine_or_container_with_the_same_name_is_waited_for(prefix: str, machine: str | None):
+    """Its number and start time mean nothing here: a process that cannot be seen may be alive."""
+    acquire(Storage(), prefix)
+    if machine is None:  # another PID namespace of this kernel
+        machine = json.loads(holder_file(prefix, 1).read_text())["machine"].rpartition("/")[0] + "/pid:[1]"
+    change_holder(prefix, 1, process_started="1", machine=machine)
+    told: list[str] = []
+
+    def show_life(message: str) -> None:
+        told.append(message)
+        change_holder(prefix, 1, beat=1)
+
+    with pytest.raises(RunConflict, match="is alive"):
+        acquire(Storage(), prefix, dead_after_s=30.0, on_wait=show_life)
+    assert len(told) == 1
+
+
+def test_a_process_that_proc_hides_counts_as_alive(prefix: str, monkeypatch: pytest.MonkeyPatch):
+    held = acquire(Storage(), prefix)
+    monkeypatch.setattr(lease, "_process_started", lambda pid: "")
+    assert not held._holder.is_dead_here
 
 
 def test_a_holder_renews_its_lease(prefix: str, monkeypatch: pytest.MonkeyPatch):
