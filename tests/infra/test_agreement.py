@@ -170,3 +170,10 @@ def test_compose_opens_nothing_but_loopback_and_holds_no_secret():
     build = services["head"]["build"]
     assert (INFRA / "laptop" / build["context"]).resolve() == ROOT and (ROOT / build["dockerfile"]).exists()
     assert f"FROM final AS {build['target']}" in DOCKERFILE and "TORCH_INDEX: ${TORCH_INDEX:-}" in text
+
+
+def test_the_image_has_what_the_kubernetes_jobs_need_beyond_the_core():
+    """Retraining compares with the packages of the extra evaluation; both stages of the image must agree."""
+    extras = re.findall(r"^ARG EXTRAS=(.+)$", DOCKERFILE, re.MULTILINE)
+    assert len(extras) == 2 and extras[0] == extras[1]
+    assert "evaluation" in extras[0].split(",")

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from stylemill.errors import ConfigError, ObjectNotFound, PathConflict, RegistryError, RunConflict
-from stylemill.evaluation.config import EvaluateConfig, JudgeConfig
+from stylemill.evaluation.config import EvaluateConfig, JudgeConfig, check_installed
 from stylemill.evaluation.measure import evaluate, prepare
 from stylemill.evaluation.schema import model_label, read_measurements
 from stylemill.registry import Registry, Version, can_name_a_version, registry_uri
@@ -60,12 +60,15 @@ def retrain(config: RetrainConfig, train_candidate: TrainCandidate, on_stage: On
         on_stage: called with a description of each stage, for people.
 
     Raises:
-        ConfigError: the config is wrong, or the location of the registry is not a registry.
+        ConfigError: the config is wrong, a package that the comparison needs is not installed, or the location of the
+            registry is not a registry.
         RunConflict: the champion was changed while the decision about it was made.
         RegistryError: the champion's model is missing or damaged; nothing is promoted.
         StorageError: storage failed beyond its retries; the same command resumes.
     """
-    webhook_from(config, os.environ)  # raises before anything is done
+    # Both raise before anything is done.
+    check_installed()
+    webhook_from(config, os.environ)
     storage, out = Storage(config.storage), resolve(config.out)
     _check_before_training(storage, config)
     registry = Registry.create(storage, registry_uri(config.registry, "retraining"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -71,6 +72,16 @@ def test_another_model_at_the_place_to_start_from_is_a_new_input(
 def test_a_style_without_its_own_colours_is_refused(config: RetrainConfig):
     with pytest.raises(ConfigError, match="style_colors='content': cannot be judged"):
         replace(config, style_colors="content")
+
+
+def test_a_missing_package_is_reported_before_hours_of_training(
+    config: RetrainConfig, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "statsmodels" else find_spec(name))
+    with pytest.raises(ConfigError, match=r"evaluation='statsmodels': is not installed.*stylemill\[evaluation\]"):
+        fire(config, trainer)
+    assert trainer.starts == [] and not Path(config.out).exists() and not Path(str(config.registry)).exists()
 
 
 def registry_of(config: RetrainConfig) -> Registry:
