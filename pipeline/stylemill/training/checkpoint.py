@@ -7,7 +7,8 @@ every SHA-256 in that file matches. ``CheckpointWriter`` uploads from a thread w
 Every start of the training function registers: it takes the next start number by conditional create and records the
 step at which it resumes. The number is a fencing token. A checkpoint written by an earlier start is valid only up to
 the step at which the next start resumed, so late uploads of a killed worker are never used. The checkpoints that are
-valid by this rule are the run's lineage.
+valid by this rule are the run's lineage. A start that has been superseded neither uses nor removes what later ones
+wrote, and does not remove what they resumed from.
 """
 
 from __future__ import annotations
@@ -100,6 +101,15 @@ class TrainState:
         tensors = (*self.net.state_dict().values(), *self.average.values())
         return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
+    def digest(self) -> str:
+        """Return the SHA-256 of everything that must be equal on all workers."""
+        sha256 = hashlib.sha256(repr((self.step, self.to_numbers())).encode())
+        tensors = self.to_tensors()
+        for name in sorted(tensors.keys() - {"generator"}):
+            tensor = tensors[name]
+            sha256.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        return sha256.hexdigest()
+
     def to_tensors(self) -> dict[str, Tensor]:
         """Return CPU copies of all tensors, and the state of torch's generator, by name."""
         tensors = {_MODEL + name: tensor for name, tensor in self.net.state_dict().items()}
@@ -158,12 +168,28 @@ def _laid_out_like(parameter: Tensor, slot: Tensor) -> Tensor:
 class Checkpoint:
     """One complete checkpoint whose digests match."""
 
+    name: str
+    """Of its folder."""
+    sha256: str
+    """Of its ``complete.json``, which has the digests of the other files."""
     step: int
     tensors: dict[str, Tensor]
     numbers: dict[str, Any]
     """Plain values: those of ``TrainState.to_numbers`` and the recorder's."""
     metrics: list[dict[str, Any]]
     """Rows of steps 1 to ``step``."""
+
+
+class Superseded(RunConflict):
+    """A newer start has taken over the run."""
+
+    def __init__(self, message: str, driver: str = "") -> None:
+        super().__init__(message, driver)
+        self.driver = driver
+        """Of the newest start, as given to ``register_start``."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class Checkpoints:
@@ -178,8 +204,11 @@ class Checkpoints:
         self._storage = storage
         self._prefix_uri = prefix_uri
 
-    def register_start(self) -> tuple[int, list[str]]:
+    def register_start(self, driver: str = "") -> tuple[int, list[str]]:
         """Take the next start number and record the step at which this start resumes.
+
+        Args:
+            driver: identity of the process that started this worker; equal for all starts under it.
 
         Returns:
             The number, and one sentence for each damaged checkpoint, which is ignored from now on.
@@ -189,29 +218,35 @@ class Checkpoints:
             newest, problems = self._newest(starts)
             self._storage.remove_leftovers(self._prefix_uri, older_than_s=LEFTOVERS_S)
             number = max(starts, default=0) + 1
-            record = json.dumps({"resumed_at": newest.step if newest else 0}).encode()
+            record = json.dumps({"resumed_at": newest.step if newest else 0, "driver": driver}).encode()
             if self._storage.create_bytes(self._start_uri(number), record):
                 return number, problems
 
     def check_is_newest(self, start: int) -> None:
-        """Raise RunConflict if a newer start has taken over the run."""
-        newest = max(self._starts(), default=start)
-        if newest > start:
-            raise RunConflict(f"start {newest} of this run has taken over from start {start}, which stops")
+        """Raise Superseded if a newer start has taken over the run."""
+        if not self._storage.exists(self._start_uri(start + 1)):
+            return
+        newest = max(self._starts())
+        record = json.loads(self._storage.read_bytes(self._start_uri(newest)))
+        message = f"start {newest} of this run has taken over from start {start}, which stops"
+        raise Superseded(message, record.get("driver", ""))
 
-    def newest(self, before: float = math.inf) -> Checkpoint | None:
+    def newest(self, before: float = math.inf, until: float = math.inf) -> Checkpoint | None:
         """Return the newest complete and undamaged checkpoint of the lineage, or None.
 
         Args:
             before: consider only checkpoints of earlier steps.
+            until: number of a start; consider only what it and earlier ones wrote.
         """
-        return self._newest(self._starts(), before)[0]
+        return self._newest(self._starts(), before, until)[0]
 
-    def _newest(self, starts: dict[int, int], before: float = math.inf) -> tuple[Checkpoint | None, list[str]]:
+    def _newest(
+        self, starts: dict[int, int], before: float = math.inf, until: float = math.inf
+    ) -> tuple[Checkpoint | None, list[str]]:
         problems: list[str] = []
-        for name in self._lineage(starts, before):
+        for name in self._lineage(starts, before, until):
             try:
-                return self._read(name), problems
+                return self.read(name), problems
             except CheckpointError as error:
                 problems.append(f"checkpoint {name} is ignored: {error}")
                 log.warning(problems[-1])
@@ -226,13 +261,13 @@ class Checkpoints:
             if (match := _START.fullmatch(item.key))
         }
 
-    def _lineage(self, starts: dict[int, int], before: float = math.inf) -> Iterator[str]:
-        """Yield the folders of the lineage with steps below ``before``, newest first."""
+    def _lineage(self, starts: dict[int, int], before: float = math.inf, until: float = math.inf) -> Iterator[str]:
+        """Yield the folders of the lineage of start ``until`` with steps below ``before``, newest first."""
         by_start: dict[int, list[tuple[int, str]]] = {}
         for name, step, start in self._folders():
             by_start.setdefault(start, []).append((step, name))
         limit = math.inf
-        for start in sorted(set(by_start) | set(starts), reverse=True):
+        for start in sorted((start for start in set(by_start) | set(starts) if start <= until), reverse=True):
             for step, name in sorted(by_start.get(start, []), reverse=True):
                 if step <= limit and step < before:
                     yield name
@@ -244,10 +279,16 @@ class Checkpoints:
         matches = [match for match in map(_FOLDER.fullmatch, sorted(names)) if match]
         return [(match[0], int(match[1]), int(match[2])) for match in matches]
 
-    def _read(self, name: str) -> Checkpoint:
+    def read(self, name: str) -> Checkpoint:
+        """Return the checkpoint of a folder.
+
+        Raises:
+            CheckpointError: it is incomplete or damaged.
+        """
         folder = join(self._prefix_uri, name)
         try:
-            complete = json.loads(self._storage.read_bytes(join(folder, COMPLETE)))
+            stored = self._storage.read_bytes(join(folder, COMPLETE))
+            complete = json.loads(stored)
             step, numbers, digests = complete["step"], complete["numbers"], complete["sha256"]
             digest_of = {file: digests[file] for file in (STATE, METRICS)}
             files = {file: self._storage.read_bytes(join(folder, file)) for file in digest_of}
@@ -259,6 +300,8 @@ class Checkpoints:
             if hashlib.sha256(files[file]).hexdigest() != sha256:
                 raise CheckpointError(f"{file} is damaged (its SHA-256 differs)")
         return Checkpoint(
+            name=name,
+            sha256=hashlib.sha256(stored).hexdigest(),
             step=step,
             tensors=safetensors.torch.load(files[STATE]),
             numbers=numbers,
@@ -292,10 +335,19 @@ class Checkpoints:
             if name not in kept and writer <= start:
                 self._remove(name)
 
-    def discard_after(self, step: int) -> None:
-        """Remove the checkpoints of later steps after a roll-back to ``step``."""
-        for name, checkpoint_step, _ in self._folders():
-            if checkpoint_step > step:
+    def discard_after(self, step: int, start: int) -> None:
+        """Remove the checkpoints of later steps after a roll-back to ``step``.
+
+        Args:
+            step: to which the run has returned.
+            start: number of the calling start. What newer starts wrote stays: they do not know of the roll-back.
+
+        Raises:
+            Superseded: there is a newer start, which may have resumed from what would be removed.
+        """
+        self.check_is_newest(start)
+        for name, checkpoint_step, writer in self._folders():
+            if checkpoint_step > step and writer <= start:
                 self._remove(name)
 
     def _remove(self, name: str) -> None:
@@ -336,7 +388,12 @@ class CheckpointWriter:
         self.wait()
         self._waiting = self._thread.submit(self._write, step, tensors, numbers, metrics)
 
+    def check(self) -> None:
+        """Raise Superseded if a newer start has taken over the run; call it before writing what starts share."""
+        self._checkpoints.check_is_newest(self._start)
+
     def _write(self, step: int, tensors: dict[str, Tensor], numbers: dict[str, Any], metrics: list[Row]) -> None:
+        self.check()
         self._checkpoints.write(self._start, step, tensors, numbers, metrics)
         self._checkpoints.keep_newest(self._keep, self._start)
 

@@ -205,11 +205,12 @@ class Recorder:
             "samples_seen": state.step * self._config.batch_size,
         }
         self._writer.submit(state.step, state.to_tensors(), numbers, list(self.rows))
-        self._write_rows()
+        self._write_rows(self._writer)
 
     def write_samples(self, state: TrainState) -> None:
         """Write the sample grid of the averaged weights; its crops are the same at every step."""
         if self._writer is not None and self._samples_NHWC is not None:
+            self._writer.check()
             grid = sample_grid(state.net, state.average, torch.from_numpy(self._samples_NHWC))
             self._storage.write_bytes(self._layout.sample_uri(state.step), grid)
             if self._event_files is not None:
@@ -224,9 +225,10 @@ class Recorder:
         """Wait for the newest checkpoint and write all rows."""
         self.wait()
         if self._writer is not None:
-            self._write_rows()
+            self._write_rows(self._writer)
 
-    def _write_rows(self) -> None:
+    def _write_rows(self, writer: CheckpointWriter) -> None:
+        writer.check()
         self._storage.write_bytes(self._layout.metrics_uri, metrics_to_parquet(self.rows))
         if self._event_files is not None:
             self._event_files.write(self.rows)

@@ -104,7 +104,7 @@ def _fit(run: PreparedTraining, tracker: ray.actor.ActorHandle) -> None:
     with scratch_folder("stylemill-train-") as scratch:
         trainer = TorchTrainer(
             train_worker,
-            train_loop_config={"run": run, "tracker": tracker, "threads": cpus},
+            train_loop_config={"run": run, "tracker": tracker, "threads": cpus, "driver": uuid.uuid4().hex},
             scaling_config=ScalingConfig(
                 num_workers=low if low == high else (low, high),
                 use_gpu=config.device == "cuda",

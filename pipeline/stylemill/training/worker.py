@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stylemill.config import parse_size
-from stylemill.errors import StylemillError, TrainingError
+from stylemill.errors import CheckpointError, StylemillError, TrainingError
 from stylemill.nn.loss_networks import build_loss_network
 from stylemill.nn.loss_weights import LossWeights
 from stylemill.nn.losses import style_target
@@ -32,7 +33,7 @@ from stylemill.nn.pixels import normalize
 from stylemill.nn.precision import DTYPES, resolve_precision
 from stylemill.nn.transformer_net import TransformerNet
 from stylemill.storage import Storage
-from stylemill.training.checkpoint import Checkpoints, CheckpointWriter, TrainState
+from stylemill.training.checkpoint import Checkpoint, Checkpoints, CheckpointWriter, Superseded, TrainState
 from stylemill.training.data import Batches, Content
 from stylemill.training.export import export_style
 from stylemill.training.preflight import PreparedTraining
@@ -60,20 +61,29 @@ class _Unstable(Exception):
     """Several consecutive updates were not finite, or the final weights are not."""
 
 
+class _Disagreement(RuntimeError):
+    """The workers have not loaded the same state. Ray starts them again, as after any error that is not our own."""
+
+
 def train_worker(parameters: dict[str, Any]) -> None:
     """Train until the last step; Ray calls this on every worker, and again after every failure.
 
     Args:
         parameters: ``run``, a ``PreparedTraining``; ``tracker``, the actor handle of the run's ``TrainTracker``;
-            ``threads``, the number of threads that torch uses.
+            ``threads``, the number of threads that torch uses; ``driver``, the identity of the driver.
     """
     tracker = parameters["tracker"]
     if ray.get(tracker.failure.remote()) is not None:
         return  # Ray restarts workers after any error; the driver raises this one
     try:
-        worker = Worker(parameters["run"], tracker)
+        worker = Worker(parameters["run"], tracker, parameters["driver"])
         worker.set_up(parameters["threads"])
         worker.train()
+    except Superseded as error:
+        # A worker that Ray has given up but that goes on must not end the start that replaced it under the same driver.
+        if error.driver != parameters["driver"]:
+            ray.get(tracker.fail.remote(error))
+        raise
     except StylemillError as error:
         ray.get(tracker.fail.remote(error))
         raise
@@ -85,11 +95,12 @@ class Worker:
     Args:
         run: as ``preflight.prepare`` returned it.
         tracker: receives the progress from the first worker, and left-out images from all.
+        driver: identity of the driver, equal for all its starts.
     """
 
-    def __init__(self, run: PreparedTraining, tracker: ray.actor.ActorHandle) -> None:
+    def __init__(self, run: PreparedTraining, tracker: ray.actor.ActorHandle, driver: str) -> None:
         context, config = ray.train.get_context(), run.config
-        self._run, self._config, self._tracker = run, config, tracker
+        self._run, self._config, self._tracker, self._driver = run, config, tracker, driver
         self._rank, self._num_workers = context.get_world_rank(), context.get_world_size()
         self._device = ray.train.torch.get_device() if config.device == "cuda" else torch.device("cpu")
         self._storage = Storage(config.storage)
@@ -121,7 +132,7 @@ class Worker:
         damaged: list[str] = []
         writer: CheckpointWriter | None = None
         if self._rank == 0:
-            self._start, damaged = self._checkpoints.register_start()
+            self._start, damaged = self._checkpoints.register_start(self._driver)
             writer = CheckpointWriter(self._checkpoints, self._start, self._config.keep_checkpoints)
         self._recorder = Recorder(
             self._config,
@@ -222,13 +233,48 @@ class Worker:
 
     def _resume(self) -> None:
         """Load the newest checkpoint on every worker, if there is one."""
-        if self._num_workers > 1:
-            dist.barrier()  # the first worker has registered: all workers find the same newest checkpoint
-        newest = self._checkpoints.newest()
+        newest = self._agreed_newest()
         if newest is not None:
             self._state.load(newest.step, newest.tensors, newest.numbers)
             self._recorder.restore(newest)
             self._recorder.resumed_at = newest.step
+        self._check_agreement()
+
+    def _agreed_newest(self, before: float = math.inf) -> Checkpoint | None:
+        """Return the newest checkpoint that the first worker finds, on all workers.
+
+        Raises:
+            _Disagreement: this worker reads other bytes than the first one, or none.
+        """
+        newest = None
+        if self._start is not None:
+            newest = self._checkpoints.newest(before, until=self._start)
+        if self._num_workers == 1:
+            return newest
+        # A store may list an object for one worker and not yet for another.
+        agreed = [None if newest is None else (newest.name, newest.sha256)]
+        dist.broadcast_object_list(agreed, src=0, device=self._device)
+        if self._start is not None or agreed[0] is None:
+            return newest
+        name, sha256 = agreed[0]
+        try:
+            newest = self._checkpoints.read(name)
+        except CheckpointError as error:
+            raise _Disagreement(
+                f"worker {self._rank} cannot read checkpoint {name} that the first one has read"
+            ) from error
+        if newest.sha256 != sha256:
+            raise _Disagreement(f"worker {self._rank} reads another checkpoint {name} than the first one")
+        return newest
+
+    def _check_agreement(self) -> None:
+        """Raise _Disagreement if the workers are not in the same state."""
+        if self._num_workers == 1:
+            return
+        found: list[tuple[int, str] | None] = [None] * self._num_workers
+        dist.all_gather_object(found, (self._state.step, self._state.digest()))
+        if len(set(found)) > 1:
+            raise _Disagreement(f"the workers are in different states: {found}")
 
     def _roll_back(self) -> None:
         """Return to the last good checkpoint, or to the first step, at half the rate.
@@ -244,9 +290,9 @@ class Worker:
             )
         rate_scale, num_skipped = self._state.rate_scale / 2, self._state.num_skipped
         self._recorder.wait()
-        if self._num_workers > 1:
-            dist.barrier()  # the first worker has written its last checkpoint: all workers find it
-        newest = self._checkpoints.newest(before=self._state.step - self._state.num_skipped_in_a_row)
+        if self._start is not None:
+            self._checkpoints.check_is_newest(self._start)
+        newest = self._agreed_newest(before=self._state.step - self._state.num_skipped_in_a_row)
         if newest is not None:
             self._state.load(newest.step, newest.tensors, newest.numbers)
             self._recorder.restore(newest)
@@ -256,11 +302,11 @@ class Worker:
             self._recorder.reset()
         self._state.rate_scale, self._state.num_skipped = rate_scale, num_skipped
         if self._start is not None:
-            self._checkpoints.discard_after(self._state.step)
+            self._checkpoints.discard_after(self._state.step, self._start)
         self._recorder.add_event(f"rolled back to step {self._state.step}, the rate is now x{rate_scale:g}")
 
     def _export(self) -> None:
-        """Write the style model, on the first worker; raise RunConflict if a newer start has taken over the run."""
+        """Write the style model, on the first worker; raise Superseded if a newer start has taken over the run."""
         if self._start is None:
             return
         self._checkpoints.check_is_newest(self._start)

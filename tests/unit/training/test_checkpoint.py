@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
 from stylemill.errors import RunConflict, StorageError
+from stylemill.nn.transformer_net import Architecture, TransformerNet
 from stylemill.storage import Storage
 from stylemill.storage.local import TEMPORARY_PREFIX
-from stylemill.training.checkpoint import COMPLETE, STATE, Checkpoints, CheckpointWriter
+from stylemill.training.checkpoint import COMPLETE, STATE, Checkpoints, CheckpointWriter, Superseded, TrainState
 
 NUMBERS = {"rate_scale": 1.0}
 
@@ -168,7 +171,7 @@ def test_a_roll_back_removes_later_checkpoints(checkpoints):
     start = start_number(checkpoints)
     for step in (5, 10, 15):
         write(checkpoints, start, step)
-    checkpoints.discard_after(5)
+    checkpoints.discard_after(5, start)
     assert newest_step(checkpoints) == 5
     write(checkpoints, start, 7)
     checkpoints.keep_newest(2, start)
@@ -186,6 +189,70 @@ def test_an_earlier_start_removes_no_checkpoint_of_a_newer_one(checkpoints, tmp_
     checkpoints.keep_newest(1, first)
     assert (folder(tmp_path, 12, second) / STATE).exists()
     assert newest_step(checkpoints) == 10
+
+
+def test_a_roll_back_of_a_superseded_start_leaves_its_successor_alone(checkpoints):
+    first = start_number(checkpoints)
+    for step in (10, 20):
+        write(checkpoints, first, step)
+    second = start_number(checkpoints)  # resumes at 20
+    write(checkpoints, second, 30)
+    with pytest.raises(Superseded):
+        checkpoints.discard_after(10, first)
+    assert newest_step(checkpoints) == 30
+    # For the first start the second one's checkpoint does not exist; for the second, everything before does.
+    assert checkpoints.newest(until=first).step == 20
+    assert checkpoints.newest(before=20, until=first).step == 10
+    assert checkpoints.newest(before=30, until=second).step == 20
+
+
+def test_a_roll_back_leaves_a_successor_that_registers_meanwhile_alone(checkpoints, monkeypatch):
+    first = start_number(checkpoints)
+    write(checkpoints, first, 10)
+    second = start_number(checkpoints)  # resumes at 10
+    write(checkpoints, second, 30)
+    monkeypatch.setattr(checkpoints, "check_is_newest", lambda start: None)
+    checkpoints.discard_after(5, first)
+    assert newest_step(checkpoints) == 30
+
+
+def test_a_superseded_start_writes_and_removes_nothing(checkpoints, tmp_path):
+    first = start_number(checkpoints)
+    write(checkpoints, first, 10)
+    writer = CheckpointWriter(checkpoints, first, keep=1)
+    writer.check()
+    start_number(checkpoints)
+    with pytest.raises(Superseded):
+        writer.check()
+    writer.submit(20, {"w": torch.ones(2)}, NUMBERS, rows(20))
+    with pytest.raises(Superseded):
+        writer.wait()
+    assert [path.name for path in (tmp_path / "checkpoints").glob("step-*")] == [folder(tmp_path, 10).name]
+
+
+def test_who_has_taken_over_is_told_by_the_driver_also_from_another_process(checkpoints):
+    first, _ = checkpoints.register_start("a")
+    checkpoints.register_start("a")
+    checkpoints.register_start("b")
+    with pytest.raises(Superseded, match="start 3 of this run has taken over from start 1") as caught:
+        checkpoints.check_is_newest(first)
+    again = copy.deepcopy(caught.value)  # as Ray sends it: by its arguments
+    assert (again.driver, str(again)) == ("b", str(caught.value))
+
+
+def state(seed):
+    net = TransformerNet(Architecture(width=0.25))
+    net.init_weights(seed)
+    return TrainState.fresh(net)
+
+
+def test_the_digest_of_a_state_covers_weights_average_and_counters():
+    first, same, other, changed = state(0), state(0), state(1), state(0)
+    assert first.digest() == same.digest() != other.digest()
+    same.step = 1
+    assert first.digest() != same.digest()
+    next(iter(changed.average.values())).view(-1)[0] += 1e-3
+    assert first.digest() != changed.digest()
 
 
 def test_foreign_files_among_the_starts_are_ignored(checkpoints, tmp_path):
