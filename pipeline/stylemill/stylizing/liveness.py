@@ -18,6 +18,7 @@ from typing import Any
 
 import ray
 import ray.util.metrics
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from stylemill.meter import SECONDS, Meter, TotalCounter
 from stylemill.storage.retry import num_retries
@@ -97,8 +98,13 @@ class RunTracker:
 
 
 def start_tracker() -> ray.actor.ActorHandle:
-    """Start a run's tracker as an actor that reserves no CPU and ends with the driver."""
-    return ray.remote(RunTracker).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
+    """Start a run's tracker as an actor that reserves no CPU and ends with the driver.
+
+    It runs on the driver's node: an image that kills machines must not reset the count of its deaths.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
+    return ray.remote(RunTracker).options(**options).remote()
 
 
 class WorkerReports:
