@@ -25,6 +25,7 @@ import torch
 from PIL import Image
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from stylemill.images.short_side import resize_short_side
 from stylemill.nn.loss_networks.vgg import VggLossNetwork
 from stylemill.nn.loss_weights import LossWeights
 from stylemill.nn.losses import style_target
@@ -33,7 +34,7 @@ from stylemill.nn.precision import DTYPES, resolve_precision
 from stylemill.nn.transformer_net import Architecture, TransformerNet
 from stylemill.storage import Storage
 from stylemill.training.checkpoint import TrainState
-from stylemill.training.data import Batches, Content, list_content, load_short_side
+from stylemill.training.data import Batches, Content, list_content
 from stylemill.training.schedule import Sampler
 from stylemill.training.train_step import ReducedPrecisionNet, StepSetup, train_step
 
@@ -89,7 +90,7 @@ def make_ours(content: Path, style_image: Path, *, precision: str, width: float)
 
     dtype = DTYPES[precision]
     network = VggLossNetwork("vgg16", torchvision.models.vgg16(weights=None).state_dict())
-    style_HWC = load_short_side(style_image.read_bytes(), CROP_PX)
+    style_HWC = resize_short_side(Image.open(style_image).convert("RGB"), CROP_PX)
     target = style_target(network, normalize(torch.from_numpy(np.array(Image.fromarray(style_HWC)))[None]))
     setup = StepSetup(
         loss_network=network.to(memory_format=torch.channels_last).to(dtype), target=target, weights=LossWeights(),

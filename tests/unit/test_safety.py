@@ -21,6 +21,7 @@ from stylemill.storage import Storage, join
 from stylemill.storage.uri import is_inside, key_problem, resolve
 
 ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "pipeline" / "stylemill"
 PLANTED = "hunter2-planted"
 SPOKEN = {
     "train": ["--style-image", "s.jpg", "--content", "c", "--out", "o"],
@@ -184,3 +185,32 @@ def test_signed_urls_are_refused_as_sources_too():
     assert resolve("https://host/a.jpg?size=2") == "https://host/a.jpg?size=2"
     assert resolve("s3://bucket/a?key=1.jpg") == "s3://bucket/a?key=1.jpg"
     assert resolve("abfs://container@account.dfs.core.windows.net/x").endswith("/x")
+
+
+OPENS_ITS_OWN_IMAGES = {
+    "demo/library.py",  # photographs of the installed scikit-image
+    "training/tensorboard.py",  # a grid that this process has encoded
+    "training/worker.py",  # the style image as the driver has scaled and encoded it
+}
+
+
+def test_images_of_others_are_decoded_in_the_child_process_only():
+    """images/ decodes; elsewhere only the isolated decoder may be used."""
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        name = path.relative_to(PACKAGE).as_posix()
+        if name.startswith("images/"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            opens = (
+                isinstance(node, ast.Attribute) and node.attr == "open" and ast.unparse(node.value).endswith("Image")
+            )
+            decodes = isinstance(node, ast.ImportFrom) and node.module in (
+                "stylemill.images.decode",
+                "stylemill.images.formats.plugins",
+            )
+            if opens or (decodes and {"decode", "open_image"} & {alias.name for alias in node.names}):
+                found.add(name)
+            # Only the user of a bulk run may switch the child off, with --isolate-decoding.
+            assert not (isinstance(node, ast.keyword) and node.arg == "isolate_decoding"), name
+    assert found == OPENS_ITS_OWN_IMAGES

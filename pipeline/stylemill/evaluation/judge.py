@@ -15,8 +15,7 @@ from stylemill.config import digest, to_mapping
 from stylemill.errors import ConfigError, ImageError
 from stylemill.evaluation.config import JudgeConfig
 from stylemill.evaluation.image_metrics import Image
-from stylemill.images.decode import decode
-from stylemill.images.options import DecodeOptions
+from stylemill.images.isolation.client import decode_isolated
 from stylemill.nn.loss_networks.weights import load_loss_network
 from stylemill.nn.loss_weights import LossWeights
 from stylemill.nn.losses import (
@@ -106,7 +105,7 @@ def load_judge(storage: Storage, config: JudgeConfig, *, style_image: str) -> Ju
     """
     data = read_named(storage, "style_image", style_image)
     try:
-        source = decode(data, DecodeOptions(isolate_decoding=False))
+        source = decode_isolated(data)
     except ImageError as failure:
         cure = "give a JPEG or PNG"
         raise ConfigError("style_image", style_image, f"cannot be decoded ({failure})", cure) from None

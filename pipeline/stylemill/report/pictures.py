@@ -1,6 +1,6 @@
 """Pictures for pages: scaled down and embedded as data URIs, and the contact sheet of a style.
 
-Everything here reads encoded images with Pillow and obeys their EXIF orientation; transparent parts become white.
+Sources and style images come from anywhere, so all are decoded in a child process without credentials.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PIL import Image, ImageOps
+
+from stylemill.images.isolation.client import decode_isolated
+from stylemill.images.short_side import on_white
 
 MAX_SIDE_PX = 640
 """Longer side of an embedded picture by default."""
@@ -47,7 +50,7 @@ def embed(data: bytes, *, alt: str, max_side_px: int = MAX_SIDE_PX) -> Picture:
     """Scale an encoded image down and embed it.
 
     Args:
-        data: image in any format that Pillow reads.
+        data: image in any format that stylemill reads.
         alt: text alternative.
         max_side_px: longer side of the embedded picture; smaller images keep their size.
 
@@ -55,11 +58,9 @@ def embed(data: bytes, *, alt: str, max_side_px: int = MAX_SIDE_PX) -> Picture:
         The picture as WebP in a data URI.
 
     Raises:
-        OSError: data is not an image that Pillow can read.
+        ImageError: data cannot be decoded.
     """
-    with Image.open(io.BytesIO(data)) as image:
-        image.draft("RGB", (max_side_px * 2, max_side_px * 2))
-        shown = flatten(ImageOps.exif_transpose(image))
+    shown = _decoded(data)
     shown.thumbnail((max_side_px, max_side_px), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     shown.save(buffer, format="WEBP", quality=_QUALITY, method=4)
@@ -67,25 +68,18 @@ def embed(data: bytes, *, alt: str, max_side_px: int = MAX_SIDE_PX) -> Picture:
     return Picture(data_uri=f"data:image/webp;base64,{text}", width_px=shown.width, height_px=shown.height, alt=alt)
 
 
-def flatten(image: Image.Image) -> Image.Image:
-    """Return the image as RGB, with transparent parts blended over white."""
-    if image.mode == "RGB":
-        return image
-    if "A" in image.getbands() or "transparency" in image.info:
-        layered = image.convert("RGBA")
-        white = Image.new("RGBA", layered.size, "white")
-        return Image.alpha_composite(white, layered).convert("RGB")
-    return image.convert("RGB")
+def _decoded(data: bytes) -> Image.Image:
+    """Return an image as RGB, upright and in sRGB; transparent parts are white."""
+    return on_white(decode_isolated(data))
 
 
 def palette(data: bytes, num_colours: int = 7) -> tuple[str, ...]:
     """Return the main colours of an encoded image as ``#rrggbb``, dark to light.
 
     Raises:
-        OSError: data is not an image that Pillow can read.
+        ImageError: data cannot be decoded.
     """
-    with Image.open(io.BytesIO(data)) as image:
-        small = flatten(ImageOps.exif_transpose(image))
+    small = _decoded(data)
     small.thumbnail((96, 96))
     reduced = small.quantize(colors=num_colours, method=Image.Quantize.MAXCOVERAGE, kmeans=3)
     values = reduced.getpalette() or []
@@ -113,7 +107,7 @@ def styles_sheet(
         A JPEG: the photographs in the first row, below them a row for each style with its style image on the left.
 
     Raises:
-        OSError: one of them is not an image that Pillow can read.
+        ImageError: one of them cannot be decoded.
         ValueError: there are no photographs, or a row has another number of paintings.
     """
     if not photos or any(len(paintings) != len(photos) for _, paintings in rows):
@@ -132,6 +126,4 @@ def styles_sheet(
 
 
 def _square(data: bytes, side_px: int) -> Image.Image:
-    with Image.open(io.BytesIO(data)) as image:
-        shown = flatten(ImageOps.exif_transpose(image))
-    return ImageOps.fit(shown, (side_px, side_px), Image.Resampling.LANCZOS)
+    return ImageOps.fit(_decoded(data), (side_px, side_px), Image.Resampling.LANCZOS)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from stylemill.errors import ConfigError, StorageError
+from stylemill.errors import ConfigError, ImageError, StorageError
 from stylemill.manifest.layout import RunLayout
 from stylemill.manifest.read import iter_parts, load_success
 from stylemill.report.pictures import Pair, Picture, embed, palette
@@ -104,7 +104,7 @@ def training_report(
         try:
             alt = f"Photographs above, paintings below, {caption}"
             pictures.append((caption, embed(data, alt=alt, max_side_px=_SAMPLE_SIDE_PX)))
-        except OSError as error:
+        except ImageError as error:
             log.warning("the page leaves out the samples of %s: %s", caption, error)
     return TrainingReport(
         style=style_card(style_name, style_image),
@@ -201,7 +201,7 @@ def _load_pair(storage: Storage, row: Mapping[str, Any]) -> Pair | None:
     try:
         before = embed(storage.read_bytes(row["source_uri"]), alt=f"{key}, the original")
         after = embed(storage.read_bytes(row["output_uri"]), alt=f"{key}, repainted in {row['style']}")
-    except (StorageError, OSError) as error:
+    except (StorageError, ImageError) as error:
         log.warning("the page leaves out %s: %s", key, error)
         return None
     note = f"{row['width_px']} × {row['height_px']} px, {(row['output_format'] or '').upper()}"
@@ -235,7 +235,7 @@ def style_card(name: str, image: bytes | None) -> StyleCard:
     try:
         picture = embed(image, alt=f"The style image of {name}")
         return StyleCard(name=name, picture=picture, colours=palette(image))
-    except OSError as error:
+    except ImageError as error:
         log.warning("the page shows no picture of the style %s: %s", name, error)
         return StyleCard(name=name)
 

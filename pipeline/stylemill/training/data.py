@@ -14,16 +14,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from stylemill.errors import AccessDenied, ImageError, ObjectNotFound, TooManyFailures
-from stylemill.images.decode import decode, recognise
-from stylemill.images.formats.plugins import open_image
+from stylemill.images.isolation.client import IsolatedDecoder
 from stylemill.images.options import DecodeOptions
-from stylemill.images.pixels import alpha_to_8_bits, convert, correct_samples, flatten_on_white
 from stylemill.storage import Storage, resolve
 from stylemill.storage.sources import find_sources
 from stylemill.storage.store import ObjectStat
@@ -32,11 +30,8 @@ from stylemill.training.schedule import SampleIndex, Sampler
 
 log = logging.getLogger(__name__)
 
-MAX_ASPECT = 8
-"""Longest side over shortest; without a limit, a line of 1 x 10,000 px resized to the crop's side takes gigabytes."""
 STEPS_AHEAD = 3
 DECODING_THREADS = 2
-_OPTIONS = DecodeOptions()
 
 
 def list_content(
@@ -93,7 +88,10 @@ class Content:
         self._storage = storage
         self._uris = uris
         self._crop_px = crop_px
-        self._short_side_px = short_side_px
+        # One for each decoding thread; a thread takes whichever is free.
+        self._decoders: SimpleQueue[IsolatedDecoder] = SimpleQueue()
+        for _ in range(DECODING_THREADS):
+            self._decoders.put(IsolatedDecoder(DecodeOptions(), short_side_px))
         self._cache_bytes = cache_bytes
         self._max_failed = max_failed_fraction * len(uris)
         self._cache: dict[int, NDArray[np.uint8]] = {}
@@ -109,6 +107,7 @@ class Content:
         Raises:
             TooManyFailures: the fraction of broken images is above the limit, or no image can be decoded.
             StorageError: storage failed beyond its retries.
+        ClusterError: this machine cannot decode images.
         """
         image_HWC = self._image(sample.image)
         tops, lefts = (side_px - self._crop_px + 1 for side_px in image_HWC.shape[:2])
@@ -131,7 +130,7 @@ class Content:
             if index in self._cache:
                 return self._cache[index]
         try:
-            image_HWC = load_short_side(self._fetch(uri), self._short_side_px)
+            image_HWC = self._decode(self._fetch(uri))
         except ImageError as failure:
             self._leave_out(LeftOutImage.from_error(uri, failure))
             return None
@@ -147,6 +146,18 @@ class Content:
         except (ObjectNotFound, AccessDenied) as error:
             raise ImageError("Unreadable", str(error)) from error
 
+    def _decode(self, data: bytes) -> NDArray[np.uint8]:
+        decoder = self._decoders.get()
+        try:
+            return decoder.decode(data).image_HWC
+        finally:
+            self._decoders.put(decoder)
+
+    def close(self) -> None:
+        """End the decoding processes; one that is at work ends with its image."""
+        while not self._decoders.empty():
+            self._decoders.get().close()
+
     def _leave_out(self, entry: LeftOutImage) -> None:
         with self._lock:
             self.left_out[entry.uri] = entry
@@ -157,54 +168,6 @@ class Content:
                 f"{num_broken} of {len(self._uris)} content images cannot be decoded, the last: {entry}; "
                 "remove them or raise --max-failed-fraction"
             )
-
-
-def load_short_side(data: bytes, short_side_px: int) -> NDArray[np.uint8]:
-    """Decode an image, upright and in sRGB, and resize its shorter side to ``short_side_px``.
-
-    Transparent pixels become white. An image with an aspect ratio above MAX_ASPECT is cropped to its middle.
-
-    Args:
-        data: bytes of an image file.
-        short_side_px: shorter side of the result.
-
-    Returns:
-        (H, W, 3) uint8.
-
-    Raises:
-        ImageError: the image cannot be decoded.
-    """
-    if recognise(data, _OPTIONS) == "jpeg":
-        image = Image.fromarray(_decode_jpeg(data, short_side_px))
-    else:
-        source = decode(data, _OPTIONS)
-        image = Image.fromarray(source.image_HWC)
-        if source.alpha_HW is not None:
-            image = flatten_on_white(image, Image.fromarray(alpha_to_8_bits(source.alpha_HW)))
-    longest_px = MAX_ASPECT * min(image.size)
-    width_px, height_px = (min(side_px, longest_px) for side_px in image.size)
-    left_px, top_px = (image.width - width_px) // 2, (image.height - height_px) // 2
-    box = (left_px, top_px, left_px + width_px, top_px + height_px)
-    scale = short_side_px / min(width_px, height_px)
-    new_width_px, new_height_px = (max(short_side_px, round(side_px * scale)) for side_px in (width_px, height_px))
-    return np.asarray(image.resize((new_width_px, new_height_px), Image.Resampling.BICUBIC, box=box))
-
-
-def _decode_jpeg(data: bytes, short_side_px: int) -> NDArray[np.uint8]:
-    """Return (H, W, 3) uint8, decoded at libjpeg's smallest sufficient scale, which is several times faster."""
-    try:
-        image = open_image(data, "jpeg")
-        if image.width * image.height > _OPTIONS.max_pixels:
-            raise ImageError("TooManyPixels", f"it has {image.width} x {image.height} px")
-        image.draft("RGB", (short_side_px, short_side_px))
-        image.load()
-        correct_samples(image, image, "jpeg")
-        return convert(ImageOps.exif_transpose(image), image.info.get("icc_profile")).image_HWC
-    except ImageError:
-        raise
-    except Exception as error:
-        # Any exception of a decoder on hostile bytes is a fault of this image.
-        raise ImageError("Corrupt", f"{type(error).__name__}: {error}") from error
 
 
 class Batches:

@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stylemill.errors import ConfigError, ImageError, config_errors_for
-from stylemill.images.decode import decode
-from stylemill.images.options import DecodeOptions
+from stylemill.images.isolation.client import decode_isolated
+from stylemill.images.short_side import on_white, resize_short_side
 from stylemill.storage import Storage, resolve
 from stylemill.storage.user_errors import reading_input
 from stylemill.training.config import TrainConfig
-from stylemill.training.data import load_short_side
 
 FLAT_STD = 4.0
 """Standard deviation of every channel, of 255, below which a style image has one colour."""
@@ -45,8 +44,8 @@ def read_style(storage: Storage, config: TrainConfig) -> StyleInput:
     try:
         with config_errors_for("style_image"), reading_input("style_image", uri, expected="an image"):
             data = storage.read_bytes(resolve(uri))
-        own_side_px = min(decode(data, DecodeOptions(isolate_decoding=False)).image_HWC.shape[:2])
-        image_HWC = load_short_side(data, config.style_size_px)
+        image = on_white(decode_isolated(data))
+        image_HWC = resize_short_side(image, config.style_size_px)
     except ImageError as failure:
         cure = "give a JPEG or PNG"
         raise ConfigError("style_image", uri, f"is not an image that can be read ({failure})", cure) from None
@@ -55,7 +54,7 @@ def read_style(storage: Storage, config: TrainConfig) -> StyleInput:
     return StyleInput(
         png=buffer.getvalue(),
         sha256=hashlib.sha256(data).hexdigest(),
-        warnings=tuple(f"{uri} {problem}" for problem in _style_problems(image_HWC, own_side_px)),
+        warnings=tuple(f"{uri} {problem}" for problem in _style_problems(image_HWC, min(image.size))),
     )
 
 

@@ -163,6 +163,7 @@ class Worker:
                 self._roll_back()
                 is_ended = False
         self._batches.close()
+        self._content.close()
         self._recorder.finish()
         if self._is_finished:
             self._export()

@@ -37,6 +37,7 @@ from stylemill.images.isolation.transport import (
     read_request,
 )
 from stylemill.images.options import DecodeOptions
+from stylemill.images.short_side import decode_short_side
 
 LENGTH: Final = struct.Struct("<Q")
 READY: Final = b"ready\n"
@@ -50,10 +51,10 @@ def main(arguments: list[str]) -> None:
 
     Args:
         arguments: file descriptors of the socket and of the memory files for requests and for pixels, the process id
-            of the parent, and the options as JSON.
+            of the parent, the options as JSON, and the shorter side of the results in pixels or 0 for their own size.
     """
     connection_fd, request_fd, pixels_fd, parent_pid = (int(number) for number in arguments[:4])
-    options = DecodeOptions(**json.loads(arguments[4]))
+    options, short_side_px = DecodeOptions(**json.loads(arguments[4])), int(arguments[5])
     _harden(parent_pid, options.decoder_memory_bytes)
     # max_pixels is checked before anything is decoded. This limit is for images inside a file (icons), whose size the
     # outer header does not contain; Pillow raises an error at twice the limit.
@@ -67,17 +68,18 @@ def main(arguments: list[str]) -> None:
         pixels = SharedMemory(pixels_fd)
         while request := connection.recv(REQUEST.size, socket.MSG_WAITALL):
             try:
-                header = _respond(read_request(request_fd, request), options, pixels)
+                header = _respond(read_request(request_fd, request), options, short_side_px, pixels)
             except RequestDamaged:
                 header = DAMAGED
             response = json.dumps(header).encode()
             connection.sendall(LENGTH.pack(len(response)) + response)
 
 
-def _respond(data: bytes, options: DecodeOptions, pixels: SharedMemory) -> dict[str, Any]:
+def _respond(data: bytes, options: DecodeOptions, short_side_px: int, pixels: SharedMemory) -> dict[str, Any]:
     """Decode one image into the shared memory; return the header of the result or the error."""
     try:
-        header, arrays = pack(decode(data, options))
+        source = decode_short_side(data, short_side_px, options) if short_side_px else decode(data, options)
+        header, arrays = pack(source)
         placed, num_bytes = place_arrays(header["arrays"])
         memory = pixels.grow(num_bytes)
         for array, (offset, dtype, shape) in zip(arrays, placed, strict=True):

@@ -6,6 +6,7 @@ Bytes and pixels are transferred through two shared memory files, requests and h
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -23,7 +24,7 @@ from typing import Any, Final
 import numpy as np
 
 import stylemill
-from stylemill.errors import ImageError
+from stylemill.errors import ClusterError, ImageError
 from stylemill.images.decode import decode, recognise
 from stylemill.images.isolation.child import LENGTH, READY, options_json
 from stylemill.images.isolation.transport import (
@@ -37,6 +38,7 @@ from stylemill.images.isolation.transport import (
     write_request,
 )
 from stylemill.images.options import DecodeOptions
+from stylemill.images.short_side import decode_short_side
 from stylemill.images.source_image import SourceImage
 
 _START_TIMEOUT_S: Final = 120.0
@@ -46,10 +48,6 @@ _EXTERNAL_SIGNALS: Final = (-signal.SIGKILL, -signal.SIGTERM)
 _KEEP_BYTES: Final = 64 << 20
 """Shared memory larger than this is released after each image."""
 _KEPT_VARIABLES: Final = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "TZ")
-
-
-class DecoderUnavailable(RuntimeError):
-    """The decoding child cannot be started on this machine, or loses bytes; the image is not the cause."""
 
 
 class _ChildDied(Exception):
@@ -71,10 +69,11 @@ class IsolatedDecoder:
 
     Args:
         options: limits, and which frames are decoded.
+        short_side_px: if given, ``decode_short_side`` decodes with it.
     """
 
-    def __init__(self, options: DecodeOptions) -> None:
-        self.options = options
+    def __init__(self, options: DecodeOptions, short_side_px: int | None = None) -> None:
+        self.options, self._short_side_px = options, short_side_px
         # One thread starts every child and outlives it: the kernel sends a child its death signal when the thread that
         # started it ends.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decoder")
@@ -92,7 +91,7 @@ class IsolatedDecoder:
         Raises:
             ImageError: as ``stylemill.images.decode.decode``, and ``DecoderCrash``, ``DecodeTimeout``.
             NotAnImage: the bytes are not an image.
-            DecoderUnavailable: the machine cannot start the child or give it the image.
+            ClusterError: this machine cannot start the child or give it the image; the image is not the cause.
         """
         return self.submit(data).result()
 
@@ -109,11 +108,13 @@ class IsolatedDecoder:
     ) -> None:
         self.close()
 
-    def __reduce__(self) -> tuple[type[IsolatedDecoder], tuple[DecodeOptions]]:
-        return IsolatedDecoder, (self.options,)
+    def __reduce__(self) -> tuple[type[IsolatedDecoder], tuple[DecodeOptions, int | None]]:
+        return IsolatedDecoder, (self.options, self._short_side_px)
 
     def _decode(self, data: bytes) -> SourceImage:
         if not self.options.isolate_decoding:
+            if self._short_side_px:
+                return decode_short_side(data, self._short_side_px, self.options)
             return decode(data, self.options)
         recognise(data, self.options)
         num_killed = num_damaged = 0
@@ -132,7 +133,7 @@ class IsolatedDecoder:
                 self._drop_child()
                 num_damaged += 1
                 if num_damaged == 2:
-                    raise DecoderUnavailable(str(damage)) from damage
+                    raise _cannot_decode(str(damage)) from damage
             except ImageError as error:
                 if error.error_type == "DecodeTimeout":
                     self._drop_child()
@@ -146,7 +147,7 @@ class IsolatedDecoder:
         if self._child is not None and not self._child.is_alive():
             self._drop_child()
         if self._child is None:
-            self._child = _Child(self.options)
+            self._child = _Child(self.options, self._short_side_px)
         return self._child
 
     def _drop_child(self) -> None:
@@ -155,10 +156,26 @@ class IsolatedDecoder:
             self._child = None
 
 
+@functools.cache
+def _own_decoder() -> IsolatedDecoder:
+    return IsolatedDecoder(DecodeOptions())
+
+
+def decode_isolated(data: bytes) -> SourceImage:
+    """Decode one image in a child process that this process keeps for such single images.
+
+    Raises:
+        ImageError: as ``IsolatedDecoder.decode``.
+        NotAnImage: the bytes are not an image.
+        ClusterError: this machine cannot start the child or give it the image.
+    """
+    return _own_decoder().decode(data)
+
+
 class _Child:
     """One child process with its socket and shared memory files."""
 
-    def __init__(self, options: DecodeOptions) -> None:
+    def __init__(self, options: DecodeOptions, short_side_px: int | None) -> None:
         self.options = options
         self.num_served = 0
         self._requests_fd = create_memory_file("decode-request")
@@ -167,7 +184,8 @@ class _Child:
         self._pixels = SharedMemory(self._pixels_fd)
         self._connection, child_connection = socket.socketpair()
         with tempfile.TemporaryFile() as stderr, child_connection:
-            self._process = _start(child_connection.fileno(), self._requests_fd, self._pixels_fd, options, stderr)
+            fds = (child_connection.fileno(), self._requests_fd, self._pixels_fd)
+            self._process = _start(fds, [options_json(options), str(short_side_px or 0)], stderr)
             self._finalizer = weakref.finalize(
                 self, _end, self._process, self._connection, (self._requests_fd, self._pixels_fd)
             )
@@ -231,7 +249,7 @@ class _Child:
             self.end()
             stderr.seek(0)
             reason = stderr.read()[-500:].decode(errors="replace").strip() or str(error)
-            raise DecoderUnavailable(f"the process that decodes images did not start: {reason}") from error
+            raise _cannot_decode(f"the process for it did not start: {reason}") from error
         assert ready == READY
 
     def _receive(self, num_bytes: int, deadline: float) -> bytes:
@@ -264,9 +282,7 @@ class _Child:
         return arrays
 
 
-def _start(
-    connection_fd: int, requests_fd: int, pixels_fd: int, options: DecodeOptions, stderr: Any
-) -> subprocess.Popen[bytes]:
+def _start(fds: tuple[int, int, int], settings: list[str], stderr: Any) -> subprocess.Popen[bytes]:
     """Start a fresh interpreter that inherits three file descriptors and none of the secrets in the environment."""
     root = str(Path(stylemill.__file__).resolve().parents[1])
     environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
@@ -276,10 +292,9 @@ def _start(
         "OMP_NUM_THREADS": "1",
         "MALLOC_ARENA_MAX": "1",
     }
-    fds = (connection_fd, requests_fd, pixels_fd)
     numbers = [str(number) for number in (*fds, os.getpid())]
     return subprocess.Popen(
-        [sys.executable, "-S", "-m", "stylemill.images.isolation.child", *numbers, options_json(options)],
+        [sys.executable, "-S", "-m", "stylemill.images.isolation.child", *numbers, *settings],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=stderr,
@@ -295,6 +310,10 @@ def _end(process: subprocess.Popen[bytes], connection: socket.socket, fds: tuple
     process.wait()
     for fd in fds:
         os.close(fd)
+
+
+def _cannot_decode(reason: str) -> ClusterError:
+    return ClusterError(f"this machine cannot decode images ({reason}); free memory or processes")
 
 
 def _crash_message(return_code: int) -> str:

@@ -21,7 +21,7 @@ from PIL import Image
 import stylemill
 from stylemill.errors import ImageError, NotAnImage
 from stylemill.images.decode import decode
-from stylemill.images.isolation.client import DecoderUnavailable, IsolatedDecoder
+from stylemill.images.isolation.client import ClusterError, IsolatedDecoder
 from stylemill.images.options import DecodeOptions
 from stylemill.images.source_image import SourceImage
 
@@ -182,7 +182,7 @@ def test_close_leaves_no_process_and_no_open_file() -> None:
 def test_the_child_dies_with_a_parent_that_was_killed() -> None:
     script = """
         import sys, time
-        from stylemill.images.isolation.client import DecoderUnavailable, IsolatedDecoder
+        from stylemill.images.isolation.client import ClusterError, IsolatedDecoder
         from stylemill.images.options import DecodeOptions
         decoder = IsolatedDecoder(DecodeOptions())
         print(decoder._thread.submit(decoder._living_child).result()._process.pid, flush=True)
@@ -240,7 +240,7 @@ def test_an_image_never_gets_the_end_of_the_one_before(
     """The bytes that are missing are those of another image of the same size, so that the head fits the tail."""
     decoder.decode(jpeg(64, 48, seed=1))
     with_short_writes(monkeypatch, most, honest=False)
-    with pytest.raises(DecoderUnavailable, match="other bytes than were written"):
+    with pytest.raises(ClusterError, match="other bytes than were written"):
         decoder.decode(jpeg(64, 48, seed=2))
     monkeypatch.undo()
     assert decoder.decode(jpeg(64, 48, seed=2)).width_px == 64
@@ -248,7 +248,7 @@ def test_an_image_never_gets_the_end_of_the_one_before(
 
 def test_used_up_memory_is_not_the_images_fault(decoder: IsolatedDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
     with_short_writes(monkeypatch, 0, honest=True)
-    with pytest.raises(DecoderUnavailable, match="cannot be put into shared memory"):
+    with pytest.raises(ClusterError, match="cannot be put into shared memory"):
         decoder.decode(jpeg())
 
 
