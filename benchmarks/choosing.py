@@ -1,7 +1,7 @@
 """What settings do to styles: trains, measures and shows them, by the product's own commands.
 
     python benchmarks/choosing.py --style-image a.jpg --style-image b.jpg --content photos --held-out other-photos \\
-        --out OUT "quick=--preset quick" "bold=--preset quick --style-weight 25"
+        --out OUT "quick=--preset quick" "bold=--preset quick --style-weight 3"
 
 Each trial is a name and flags of ``stylemill train``; every style image is trained with every trial, and painted and
 measured on the held-out photographs by ``stylemill evaluate``. Prints a table and writes OUT/sheet.jpg, whose rows are

@@ -71,8 +71,8 @@ class Judge:
             wanted = self.network.content(source_NCHW)
             content = float(content_term(self.network, found.content, wanted))
             grams = {name: gram_matrix(layer) for name, layer in found.style.items()}
-            layers = tuple(float(distance) for distance in style_distances(grams, self.target, result_NCHW).values())
-            style = float(style_term(self.network, grams, self.target, result_NCHW))
+            distances = style_distances(grams, self.target, result_NCHW)
+            style = float(style_term(self.network, distances))
             variation, grid = float(total_variation_loss(result_NCHW)), float(grid_loss(result_NCHW))
         weights = self.weights
         total = weights.content * content + weights.style * style
@@ -81,7 +81,7 @@ class Judge:
             total=total,
             content=content,
             style=style,
-            style_by_layer=layers,
+            style_by_layer=tuple(float(distance) for distance in distances.values()),
             total_variation=variation,
             grid=grid,
         )

@@ -27,6 +27,7 @@ from stylemill.nn.losses import (
     content_term,
     grid_loss,
     perceptual_loss,
+    style_distances,
     style_term,
     total_variation_loss,
 )
@@ -240,7 +241,8 @@ class _Objective:
             name: torch.diag_embed(layer.float().square().mean(dim=(2, 3)) / layer.shape[1])
             for name, layer in found.style.items()
         }
-        total = total + weights.style * style_term(judge.network, energies, self._diagonals, pixels_NCHW)
+        distances = style_distances(energies, self._diagonals, pixels_NCHW)
+        total = total + weights.style * style_term(judge.network, distances)
         total = total + weights.total_variation * total_variation_loss(pixels_NCHW)
         return total + weights.grid * grid_loss(pixels_NCHW)
 

@@ -6,10 +6,12 @@ A ``Palette`` describes how often a style image has which colours, and ``palette
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 NUM_DIRECTIONS = 16
@@ -33,10 +35,6 @@ class Palette:
     colours_NDP: Tensor
     """(N, D, P) quantiles of the style's colours in every direction."""
 
-    def project(self, colours_NCP: Tensor) -> Tensor:
-        """Return (N, D, P): colours, (N, 3, P), in every direction, sorted."""
-        return (self.axes_NDC @ (colours_NCP - self.mean_NC[..., None])).sort(dim=-1).values
-
 
 def palette_of(style_NCHW: Tensor) -> Palette:
     """Return the palette of style images.
@@ -53,9 +51,9 @@ def palette_of(style_NCHW: Tensor) -> Palette:
     # The legacy generator has the same stream everywhere, so that losses are comparable.
     drawn_DC = torch.from_numpy(np.random.RandomState(_SEED).standard_normal((NUM_DIRECTIONS, 3)))
     directions_DC = torch.nn.functional.normalize(drawn_DC, dim=1).float().to(style_NCHW.device)
-    whole = Palette(mean_NC=mean_NC, axes_NDC=directions_DC @ whiten_NCC, colours_NDP=colours_NCP)
-    sorted_NDP = whole.project(colours_NCP)
-    return Palette(mean_NC=mean_NC, axes_NDC=whole.axes_NDC, colours_NDP=_quantiles(sorted_NDP, NUM_COLOURS))
+    axes_NDC = directions_DC @ whiten_NCC
+    sorted_NDP = _projected(colours_NCP, mean_NC, axes_NDC)
+    return Palette(mean_NC=mean_NC, axes_NDC=axes_NDC, colours_NDP=_quantiles(sorted_NDP, NUM_COLOURS))
 
 
 def palette_distance(result_NCHW: Tensor, palette: Palette) -> Tensor:
@@ -73,12 +71,21 @@ def palette_distance(result_NCHW: Tensor, palette: Palette) -> Tensor:
     colours_NCP = result_NCHW.float().flatten(2)
     num = colours_NCP.shape[2]
     if num > NUM_COLOURS:
-        # Not every n-th pixel: such a grid would be visible.
-        chosen = np.random.RandomState(_SEED).permutation(num)[:NUM_COLOURS]
-        colours_NCP = colours_NCP[:, :, torch.from_numpy(chosen).to(colours_NCP.device)]
+        colours_NCP = colours_NCP[:, :, torch.from_numpy(_chosen_pixels(num)).to(colours_NCP.device)]
     with torch.autocast(result_NCHW.device.type, enabled=False):
-        found_NDP = palette.project(colours_NCP)
+        found_NDP = _projected(colours_NCP, palette.mean_NC, palette.axes_NDC)
     return (found_NDP - _quantiles(palette.colours_NDP, found_NDP.shape[2])).square().mean()
+
+
+def _projected(colours_NCP: Tensor, mean_NC: Tensor, axes_NDC: Tensor) -> Tensor:
+    """Return (N, D, P): colours, (N, 3, P), in every direction, sorted."""
+    return (axes_NDC @ (colours_NCP - mean_NC[..., None])).sort(dim=-1).values
+
+
+@functools.lru_cache(maxsize=64)
+def _chosen_pixels(num: int) -> NDArray[np.int64]:
+    """Return NUM_COLOURS of ``num`` indices, always the same ones. Every n-th pixel would be a visible grid."""
+    return np.random.RandomState(_SEED).permutation(num)[:NUM_COLOURS]
 
 
 def _quantiles(sorted_NDP: Tensor, num: int) -> Tensor:

@@ -207,9 +207,9 @@ def style_distances(grams_NCC: dict[str, Tensor], target: StyleTarget, result_NC
     }
 
 
-def style_term(network: LossNetwork, grams_NCC: dict[str, Tensor], target: StyleTarget, result_NCHW: Tensor) -> Tensor:
-    """Return the weighted mean of ``style_distances``, which has the arguments; float32 scalar."""
-    return _weighted_mean(style_distances(grams_NCC, target, result_NCHW), network.layers.style)
+def style_term(network: LossNetwork, distances: dict[str, Tensor]) -> Tensor:
+    """Return the weighted mean of ``style_distances`` over the network's style layers; float32 scalar."""
+    return _weighted_mean(distances, network.layers.style)
 
 
 def _weighted_mean(losses: dict[str, Tensor], weights: Mapping[str, float]) -> Tensor:
@@ -285,7 +285,7 @@ def perceptual_loss(
     found = network.features(seen_NCHW)
     content = content_term(network, found.content, wanted)
     grams = {name: gram_matrix(layer) for name, layer in found.style.items()}
-    style = style_term(network, grams, target, seen_NCHW)
+    style = style_term(network, style_distances(grams, target, seen_NCHW))
     variation = total_variation_loss(result_NCHW)
     grid = grid_loss(result_NCHW)
     total = weights.content * content + weights.style * style + weights.total_variation * variation

@@ -107,7 +107,7 @@ class Content:
         Raises:
             TooManyFailures: the fraction of broken images is above the limit, or no image can be decoded.
             StorageError: storage failed beyond its retries.
-        ClusterError: this machine cannot decode images.
+            ClusterError: this machine cannot decode images.
         """
         image_HWC = self._image(sample.image)
         tops, lefts = (side_px - self._crop_px + 1 for side_px in image_HWC.shape[:2])

@@ -28,6 +28,19 @@ def change_holder(prefix: str, token: int, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+def assert_waits_and_gives_up(prefix: str, match: str) -> None:
+    """Check that a process waits for the holder of token 1, and gives up when that shows life."""
+    told: list[str] = []
+
+    def show_life(message: str) -> None:
+        told.append(message)
+        change_holder(prefix, 1, beat=1)
+
+    with pytest.raises(RunConflict, match=match):
+        acquire(Storage(), prefix, dead_after_s=30.0, on_wait=show_life)
+    assert len(told) == 1
+
+
 def test_tokens_count_up_and_a_released_lease_is_free(prefix: str):
     for token in (1, 2, 3):
         with acquire(Storage(), prefix) as held:
@@ -38,15 +51,7 @@ def test_tokens_count_up_and_a_released_lease_is_free(prefix: str):
 def test_a_living_holder_of_another_machine_is_left_alone(prefix: str):
     first = acquire(Storage(), prefix)
     change_holder(prefix, 1, host="elsewhere")
-    told: list[str] = []
-
-    def show_life(message: str) -> None:
-        told.append(message)
-        change_holder(prefix, 1, beat=1)
-
-    with pytest.raises(RunConflict, match="elsewhere"):
-        acquire(Storage(), prefix, dead_after_s=30.0, on_wait=show_life)
-    assert len(told) == 1
+    assert_waits_and_gives_up(prefix, match="elsewhere")
     first.check()
 
 
@@ -82,15 +87,7 @@ def test_a_process_of_a_machine_or_container_with_the_same_name_is_waited_for(pr
     if machine is None:  # another PID namespace of this kernel
         machine = json.loads(holder_file(prefix, 1).read_text())["machine"].rpartition("/")[0] + "/pid:[1]"
     change_holder(prefix, 1, process_started="1", machine=machine)
-    told: list[str] = []
-
-    def show_life(message: str) -> None:
-        told.append(message)
-        change_holder(prefix, 1, beat=1)
-
-    with pytest.raises(RunConflict, match="is alive"):
-        acquire(Storage(), prefix, dead_after_s=30.0, on_wait=show_life)
-    assert len(told) == 1
+    assert_waits_and_gives_up(prefix, match="is alive")
 
 
 def test_a_process_that_proc_hides_counts_as_alive(prefix: str, monkeypatch: pytest.MonkeyPatch):

@@ -36,6 +36,16 @@ def start_number(checkpoints):
     return checkpoints.register_start()[0]
 
 
+def two_starts(checkpoints, before, after):
+    """Let a start write checkpoints, and a second one, which resumes at the last, one more; return their numbers."""
+    first = start_number(checkpoints)
+    for step in before:
+        write(checkpoints, first, step)
+    second = start_number(checkpoints)
+    write(checkpoints, second, after)
+    return first, second
+
+
 def newest_step(checkpoints):
     newest = checkpoints.newest()
     return newest.step if newest else None
@@ -106,11 +116,7 @@ def test_late_uploads_of_an_earlier_start_are_ignored(checkpoints):
 
 
 def test_a_roll_back_finds_the_newest_one_before_a_step(checkpoints):
-    first = start_number(checkpoints)
-    for step in (5, 10):
-        write(checkpoints, first, step)
-    second = start_number(checkpoints)  # resumes at 10
-    write(checkpoints, second, 15)
+    two_starts(checkpoints, before=(5, 10), after=15)
     found = [checkpoints.newest(before=step) for step in (16, 15, 10, 5)]
     assert [checkpoint.step if checkpoint else None for checkpoint in found] == [15, 10, 5, None]
 
@@ -192,11 +198,7 @@ def test_an_earlier_start_removes_no_checkpoint_of_a_newer_one(checkpoints, tmp_
 
 
 def test_a_roll_back_of_a_superseded_start_leaves_its_successor_alone(checkpoints):
-    first = start_number(checkpoints)
-    for step in (10, 20):
-        write(checkpoints, first, step)
-    second = start_number(checkpoints)  # resumes at 20
-    write(checkpoints, second, 30)
+    first, second = two_starts(checkpoints, before=(10, 20), after=30)
     with pytest.raises(Superseded):
         checkpoints.discard_after(10, first)
     assert newest_step(checkpoints) == 30
@@ -207,10 +209,7 @@ def test_a_roll_back_of_a_superseded_start_leaves_its_successor_alone(checkpoint
 
 
 def test_a_roll_back_leaves_a_successor_that_registers_meanwhile_alone(checkpoints, monkeypatch):
-    first = start_number(checkpoints)
-    write(checkpoints, first, 10)
-    second = start_number(checkpoints)  # resumes at 10
-    write(checkpoints, second, 30)
+    first, _ = two_starts(checkpoints, before=(10,), after=30)
     monkeypatch.setattr(checkpoints, "check_is_newest", lambda start: None)
     checkpoints.discard_after(5, first)
     assert newest_step(checkpoints) == 30
