@@ -73,6 +73,7 @@ def commit_run(
     styles: Sequence[str] = ("waves",),
     finished_at: str = "2026-03-01T00:00:00+00:00",
     failed: Collection[str] = (),
+    sequence: int = 0,
 ) -> RunLayout:
     """Plan, paint and commit a run; the sources in ``failed`` could not be done."""
     layout, parts = RunLayout(out=out, run_id=run_id), []
@@ -99,6 +100,7 @@ def commit_run(
         counts=dict(counts),
         parts=parts,
         finished_at=finished_at,
+        sequence=sequence,
     )
     assert write_success(storage, layout, success)
     return layout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import pytest
 from stylemill.auditing.ownership import find_garbage
 from stylemill.auditing.repair import prepare_repair
 from stylemill.auditing.verify import verify
-from stylemill.errors import ConfigError
+from stylemill.errors import ConfigError, StorageError
+from stylemill.manifest.commit import read_shard, write_shard
+from stylemill.manifest.layout import RunLayout
 from stylemill.storage import Storage, StorageOptions
 from stylemill.stylizing.run import stylize
 from tests.drawn import image_bytes
@@ -56,6 +59,77 @@ def test_incremental_paints_new_and_changed_sources_and_lists_deleted_ones(
     for result in (first, second):
         found = verify(StorageOptions(), result.layout)
         assert found.is_sound, found.problems
+
+
+def _assert_true(result: Any) -> None:
+    """Check that every object that a run's rows describe has their digest."""
+    for row in rows_of(result):
+        if row["status"] == "ok":
+            assert hashlib.sha256(Path(row["output_uri"]).read_bytes()).hexdigest() == row["output_sha256"], row["key"]
+
+
+@pytest.fixture
+def abandon(paint: Paint, monkeypatch: pytest.MonkeyPatch) -> Paint:
+    """Return a function that runs until all images are stored, and stops before any part is published."""
+
+    def stop(*_: object) -> None:
+        raise StorageError("the power went out")
+
+    def run(*arguments: Any, **changes: Any) -> None:
+        with monkeypatch.context() as patch, pytest.raises(StorageError, match="power"):
+            patch.setattr("stylemill.stylizing.run.commit_part", stop)
+            paint(*arguments, **changes)
+
+    return run
+
+
+def test_abandoned_runs_change_nothing_of_a_committed_one(
+    paint: Paint, abandon: Paint, library: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    first = paint(library, out)
+    abandon(library, out, quality=40)
+    abandon(library, out, run_id="again", quality=60)
+    _assert_true(first)
+    assert paint(library, out).already_committed
+    assert paint(library, out, incremental="true").already_committed
+    fill(library, {"b/c.jpg": image_bytes(41, 51, 9)})
+    abandon(library, out, incremental="true")
+    _assert_true(first)
+    found = verify(StorageOptions(), first.layout)
+    assert found.is_sound and found.num_unfinished == 1, "the abandoned incremental run's image"
+    second = paint(library, out, incremental="true")
+    assert _keys(second) == {"b/c.jpg": "ok"}
+    _assert_true(first)
+    _assert_true(second)
+
+
+def test_two_libraries_and_two_qualities_of_one_output_keep_their_results(
+    paint: Paint, library: Path, tmp_path: Path
+) -> None:
+    out, other = tmp_path / "out", fill(tmp_path / "other", {"a.jpg": image_bytes(20, 30, 8)})
+    runs = [paint(library, out), paint(other, out), paint(library, out, quality=40)]
+    for result in runs:
+        _assert_true(result)
+        found = verify(StorageOptions(), result.layout)
+        assert found.is_sound, found.problems
+    assert (out / "images" / "waves" / "a.jpg").exists()
+    assert paint(library, out, incremental="true").success.counts["ok"] == 3, "the newest rows have the other quality"
+    assert find_garbage(Storage(), str(out)).objects == ()
+
+
+def test_a_run_with_nothing_to_do_takes_nothing_from_a_newcomer(paint: Paint, library: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    paint(library, out)
+    assert paint(library, out, incremental="true").already_committed
+    (run_id,) = {path.name for path in (out / "runs").iterdir()} - {rows_of(paint(library, out))[0]["run_id"]}
+    folder = out / "runs" / run_id
+    assert {path.name for path in folder.iterdir()} == {"config.yaml", "lease", "models", "run.json"}
+    assert find_garbage(Storage(), str(out)).unfinished_runs == ()
+    fill(library, {"new.png": image_bytes(20, 20, 5, "PNG")})
+    second = paint(library, out, incremental="true")
+    assert (second.success.run_id, _keys(second)) == (run_id, {"new.png": "ok"})
+    assert [path.name for path in sorted((folder / "lease").iterdir())] == ["00000001.json", "00000002.json"]
 
 
 def test_retry_failed_paints_only_failures_and_counts_attempts(paint: Paint, library: Path, tmp_path: Path) -> None:
@@ -118,8 +192,9 @@ def test_garbage_is_objects_that_no_committed_run_owns(paint: Paint, library: Pa
     out = tmp_path / "out"
     first = paint(library, out)
     fill(out / "images", {"waves/stray.jpg": b"nobody's", "dunes/old.jpg": b"nobody's either"})
-    (out / "runs" / "started").mkdir()
-    (out / "runs" / "started" / "run.json").write_text("{}")
+    started = RunLayout(out=str(out), run_id="started")
+    Storage().write_bytes(started.identity_uri, b"{}")
+    write_shard(Storage(), started, 0, read_shard(Storage(), first.layout, 0))
 
     garbage = find_garbage(Storage(), str(out))
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stylemill.auditing.ownership import hash_uri, is_in
+from stylemill.auditing.ownership import hash_row, hash_uri, is_in
 from stylemill.errors import ObjectNotFound, StorageError
 from stylemill.manifest.commit import Part, read_shard
 from stylemill.manifest.layout import RunLayout
@@ -66,7 +66,7 @@ def check_part(
         shard: number of the plan shard of this part.
         part: as ``_SUCCESS`` lists it.
         styles: of the run.
-        superseded: sorted hashes of the locations of objects that later runs replaced; these are not read.
+        superseded: sorted hashes of style and key of rows that later runs replaced; their objects are not read.
         sample: fraction of the objects to read; their locations alone determine which ones.
 
     Raises:
@@ -93,7 +93,7 @@ def check_part(
     check.problems += _compare_with_plan(storage, layout, shard, styles, rows)
     ok = [row for row in rows if row["status"] == "ok"]
     check.output_hashes = np.array([hash_uri(row["output_uri"]) for row in ok], np.uint64)
-    replaced = is_in(check.output_hashes, superseded)
+    replaced = is_in(np.array([hash_row(row["style"], row["key"]) for row in ok], np.uint64), superseded)
     check.num_superseded = int(replaced.sum())
     chosen = ~replaced & (check.output_hashes / 2.0**64 <= sample)
     to_read = [row for row, is_chosen in zip(ok, chosen, strict=True) if is_chosen]

@@ -1,26 +1,44 @@
-"""Which objects belong to committed runs, and which to none (``manifest gc``).
+"""Which objects belong to committed runs, and which to none (``manifest gc``); which rows later runs superseded.
 
-Locations are compared by 64-bit hashes of eight bytes each, so that 10^8 of them fit into memory.
+Locations and rows are compared by 64-bit hashes of eight bytes each, so that 10^8 of them fit into memory.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from stylemill.errors import ConfigError
+from stylemill.errors import ConfigError, ObjectNotFound
+from stylemill.manifest.commit import iter_shards
 from stylemill.manifest.layout import RunLayout
+from stylemill.manifest.output import cleaning_lease_uri, release_trees
 from stylemill.manifest.read import CommittedRun, committed_runs, iter_parts, load_history
 from stylemill.storage import ObjectStat, Storage, join
+from stylemill.storage.lease import acquire, is_held
 
 
 def hash_uri(uri: str) -> int:
-    """Return 64 bits of a location's BLAKE2 digest."""
-    return int.from_bytes(hashlib.blake2b(uri.encode(), digest_size=8).digest(), "little")
+    """Return 64 bits of a location's BLAKE2 digest, equal for names that some file system takes for the same.
+
+    File systems may fold case or normalise Unicode: a file may be listed under another spelling than its row has, and
+    must not count as unowned.
+    """
+    return _hash(unicodedata.normalize("NFC", unicodedata.normalize("NFC", uri).casefold()))
+
+
+def hash_row(style: str, key: str) -> int:
+    """Return 64 bits of the BLAKE2 digest of a row's style and key."""
+    return _hash(f"{style}\0{key}")
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def is_in(hashes: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
@@ -33,12 +51,26 @@ def is_in(hashes: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.b
 
 def owned_hashes(storage: Storage, runs: Sequence[CommittedRun]) -> NDArray[np.uint64]:
     """Return the sorted, distinct hashes of the locations that rows of these runs own."""
-    hashes = [np.empty(0, np.uint64)]
+    return _distinct(
+        [hash_uri(uri) for uri in table.column("output_uri").drop_null().to_pylist()] for table in _parts(storage, runs)
+    )
+
+
+def superseding_hashes(storage: Storage, runs: Sequence[CommittedRun]) -> NDArray[np.uint64]:
+    """Return the sorted, distinct hashes of style and key of all rows of these runs."""
+    return _distinct(
+        [hash_row(row["style"], row["key"]) for row in table.select(["style", "key"]).to_pylist()]
+        for table in _parts(storage, runs)
+    )
+
+
+def _parts(storage: Storage, runs: Sequence[CommittedRun]) -> Iterator[pa.Table]:
     for run in runs:
-        for table in iter_parts(storage, run.layout, run.success):
-            uris = table.column("output_uri").drop_null().to_pylist()
-            hashes.append(np.array([hash_uri(uri) for uri in uris], np.uint64))
-    return np.unique(np.concatenate(hashes))
+        yield from iter_parts(storage, run.layout, run.success)
+
+
+def _distinct(hashes: Iterable[list[int]]) -> NDArray[np.uint64]:
+    return np.unique(np.concatenate([np.empty(0, np.uint64), *(np.array(some, np.uint64) for some in hashes)]))
 
 
 def unowned_objects(storage: Storage, prefix_uri: str, owned: NDArray[np.uint64]) -> Iterator[ObjectStat]:
@@ -56,6 +88,8 @@ class Garbage:
     """Images that no committed row owns."""
     unfinished_runs: tuple[str, ...]
     """Runs that are not committed; ``objects`` includes their images, and deleting those would undo their work."""
+    trees: frozenset[str]
+    """Folders below ``images/`` that committed runs wrote."""
 
 
 def find_garbage(storage: Storage, out: str) -> Garbage:
@@ -68,22 +102,78 @@ def find_garbage(storage: Storage, out: str) -> Garbage:
     Raises:
         ConfigError: no run was ever started there, so the images belong to something else.
     """
-    committed = set(committed_runs(storage, out))
-    unfinished = tuple(run_id for run_id in _started_runs(storage, out) if run_id not in committed)
-    if not committed and not any(
-        storage.exists(RunLayout(out=out, run_id=run_id).identity_uri) for run_id in unfinished
-    ):
+    _check_has_runs(storage, out)
+    unfinished = unfinished_runs(storage, out)
+    history = load_history(storage, out)
+    objects = tuple(unowned_objects(storage, join(out, "images"), owned_hashes(storage, history)))
+    trees = frozenset(tree for run in history for tree in run.success.trees)
+    return Garbage(objects=objects, unfinished_runs=unfinished, trees=trees)
+
+
+def _check_has_runs(storage: Storage, out: str) -> None:
+    layouts = (RunLayout(out=out, run_id=run_id) for run_id in _run_folders(storage, out))
+    if not committed_runs(storage, out) and not any(storage.exists(layout.identity_uri) for layout in layouts):
         cure = "give the --out of `stylemill stylize`; if its runs were deleted, remove its images by hand"
         raise ConfigError("uri", out, "contains no run", cure)
-    owned = owned_hashes(storage, load_history(storage, out))
-    objects = tuple(unowned_objects(storage, join(out, "images"), owned))
-    return Garbage(objects=objects, unfinished_runs=unfinished)
 
 
-def _started_runs(storage: Storage, out: str) -> Iterator[str]:
-    """Yield the runs that have a folder, listing one object of each."""
+def unfinished_runs(storage: Storage, out: str) -> tuple[str, ...]:
+    """Return the ids of the runs that own images without being committed, or may begin to paint some.
+
+    A run that found nothing to do leaves a folder without a plan; it counts only while a process holds it.
+    """
+    committed, found = set(committed_runs(storage, out)), []
+    for run_id in _run_folders(storage, out):
+        layout = RunLayout(out=out, run_id=run_id)
+        if run_id in committed or not storage.exists(layout.identity_uri):
+            continue
+        if next(iter_shards(storage, layout), None) is not None or is_held(storage, layout.lease_uri):
+            found.append(run_id)
+    return tuple(found)
+
+
+def _run_folders(storage: Storage, out: str) -> Iterator[str]:
+    """Yield the names of the folders of runs, listing one object of each."""
     runs_uri, after = join(out, "runs"), ""
     while (found := next(iter(storage.list_objects(runs_uri, after)), None)) is not None:
         run_id = found.key.split("/")[0]
         yield run_id
         after = f"{run_id}/\U0010ffff"
+
+
+def delete_garbage(storage: Storage, out: str, on_deleted: Callable[[ObjectStat], None]) -> Garbage:
+    """Delete the objects that no committed run owns, while no run can begin.
+
+    Each object is looked at again before it goes: one that was written since it was listed stays.
+
+    Args:
+        storage: where to look.
+        out: resolved output location.
+        on_deleted: called with each object.
+
+    Returns:
+        What was found; nothing is deleted if there are unfinished runs.
+
+    Raises:
+        ConfigError: no run was ever started there.
+        RunConflict: another process is cleaning the output, or a run took it over because this process was silent.
+    """
+    _check_has_runs(storage, out)  # before a lease is written there
+    with acquire(storage, cleaning_lease_uri(out), what="the output") as lease:
+        garbage = find_garbage(storage, out)  # after the lease: a run that begins now finds it and waits
+        if garbage.unfinished_runs:
+            return garbage
+        for found in garbage.objects:
+            lease.check()
+            if _is_unchanged(storage, found):
+                storage.delete(found.uri)
+                on_deleted(found)
+        release_trees(storage, out, set(garbage.trees))
+        return garbage
+
+
+def _is_unchanged(storage: Storage, listed: ObjectStat) -> bool:
+    try:
+        return storage.stat(listed.uri).etag == listed.etag
+    except ObjectNotFound:
+        return False

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+
 from stylemill.auditing.verify import Verification
 from stylemill.config import digest, from_flags, parse_yaml
 from stylemill.errors import ConfigError, ObjectNotFound
 from stylemill.manifest.layout import RunLayout
-from stylemill.manifest.read import load_history
+from stylemill.manifest.read import CommittedRun, iter_parts, load_history
 from stylemill.storage import Storage, StorageOptions
 from stylemill.stylizing.config import StylizeConfig
 from stylemill.stylizing.identity import RunIdentity
@@ -33,7 +37,8 @@ def prepare_repair(options: StorageOptions, found: Verification) -> PreparedRun:
         raise ConfigError("uri", parent.run_uri, f"lacks files that a repair needs ({error})", cure) from None
     config = from_flags(StylizeConfig, {}, parse_yaml(text, source=parent.config_uri))
     models = load_models(storage, [parent.model_uri(style.name) for style in identity.styles])
-    history = load_history(storage, parent.out, identity.input)
+    everything = load_history(storage, parent.out)
+    history = [run for run in everything if run.success.input == identity.input]
     broken = found.broken_keys
     identity = incremental_identity("repair", identity, history, extra=digest({"keys": sorted(broken)}))
     run = PreparedRun(
@@ -44,4 +49,19 @@ def prepare_repair(options: StorageOptions, found: Verification) -> PreparedRun:
         history=tuple(history),
         broken_keys=broken,
     )
-    return open_run(storage, run, models)
+    run = open_run(storage, run, models)
+    _remove_damaged(storage, {problem.uri for problem in found.problems if problem.kind == "ObjectChanged"}, everything)
+    return run
+
+
+def _remove_damaged(storage: Storage, uris: Collection[str], history: Sequence[CommittedRun]) -> None:
+    """Remove damaged objects, since a run replaces none; an object that some committed row describes stays."""
+    described: defaultdict[str, set[str]] = defaultdict(set)
+    for run in history if uris else ():
+        for table in iter_parts(storage, run.layout, run.success):
+            for row in table.select(["output_uri", "output_sha256"]).to_pylist():
+                if row["output_uri"] in uris:
+                    described[row["output_uri"]].add(row["output_sha256"])
+    for uri in uris:
+        if hashlib.sha256(storage.read_bytes(uri)).hexdigest() not in described[uri]:
+            storage.delete(uri)

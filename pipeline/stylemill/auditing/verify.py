@@ -1,7 +1,7 @@
 """Verification of a committed run against storage: its parts, plan, rows and objects.
 
 Parts are checked by ``check_part``, as Ray tasks if this process is connected to Ray. Which objects a run owns is
-compared by 64-bit hashes of their locations (see ``ownership.owned_hashes``).
+compared by 64-bit hashes of their locations (see ``ownership``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import ray
 from numpy.typing import NDArray
 
 from stylemill.auditing.check_part import PartCheck, Problem, check_part
-from stylemill.auditing.ownership import owned_hashes, unowned_objects
+from stylemill.auditing.ownership import owned_hashes, superseding_hashes, unfinished_runs, unowned_objects
 from stylemill.errors import StylemillError
 from stylemill.manifest.commit import Part, Success, iter_shards
 from stylemill.manifest.layout import RunLayout
@@ -36,7 +36,9 @@ class Verification:
     num_objects: int = 0
     num_bytes: int = 0
     num_superseded: int = 0
-    """Objects of this run that later runs replaced; those are checked with the later runs."""
+    """``ok`` rows that later runs over the same sources replaced; their objects are not read."""
+    num_unfinished: int = 0
+    """Objects that no committed run owns while other runs of the output are unfinished: they may be theirs."""
     problems: list[Problem] = field(default_factory=list)
 
     @property
@@ -75,9 +77,10 @@ def verify(
     success = load_success(storage, layout)
     history = load_history(storage, layout.out)
     index = next(index for index, run in enumerate(history) if run.layout.run_id == layout.run_id)
-    superseded = owned_hashes(storage, history[index + 1 :])
+    later = [run for run in history[index + 1 :] if run.success.input == success.input]
+    superseded = superseding_hashes(storage, later)
     result = Verification(layout=layout, success=success)
-    hashes = [owned_hashes(storage, history[:index]), superseded]
+    hashes = [owned_hashes(storage, [run for run in history if run.layout.run_id != layout.run_id])]
     for done, check in enumerate(_checks(options, layout, success, superseded, sample), 1):
         result.num_rows += check.num_rows
         result.num_objects += check.num_objects
@@ -93,8 +96,12 @@ def verify(
             detail = "_SUCCESS lists no part for this plan shard"
             result.problems.append(Problem(kind="PartUnlisted", uri=layout.plan_shard_uri(shard), detail=detail))
     owned = np.unique(np.concatenate(hashes))
-    for style in success.styles:
-        for found in unowned_objects(storage, layout.images_uri(style["name"]), owned):
+    are_others_unfinished = bool(unfinished_runs(storage, layout.out))
+    for tree in success.trees:
+        for found in unowned_objects(storage, layout.images_uri(tree), owned):
+            if are_others_unfinished:
+                result.num_unfinished += 1
+                continue
             detail = "no committed run owns it; `stylemill manifest gc` removes such objects"
             result.problems.append(Problem(kind="UnknownObject", uri=found.uri, detail=detail))
     return result

@@ -91,7 +91,9 @@ def _verify(config: ManifestConfig, sample: float = 1.0) -> Verification:
     line.close()
     print(f"{found.num_rows:,} rows, {found.num_objects:,} objects, {found.num_bytes / 1e6:,.1f} MB checked")
     if found.num_superseded:
-        print(f"{found.num_superseded:,} objects were replaced by later runs and belong to their manifests")
+        print(f"{found.num_superseded:,} rows were replaced by later runs, and their objects not read")
+    if found.num_unfinished:
+        print(f"{found.num_unfinished:,} objects belong to no committed run; some runs of this output are unfinished")
     for problem in found.problems[:MAX_PROBLEMS_SHOWN]:
         about = f" (key {problem.key!r}, style {problem.style!r})" if problem.key else ""
         print(f"  {problem.kind}: {problem.uri!r}{about}: {problem.detail}")
@@ -121,25 +123,32 @@ def repair(config: ManifestConfig) -> int:
 
 def gc(config: GcConfig) -> int:
     """List or delete the objects that no committed run owns."""
-    from stylemill.auditing.ownership import find_garbage
-    from stylemill.storage import Storage, resolve
+    from stylemill.auditing.ownership import delete_garbage, find_garbage
+    from stylemill.storage import ObjectStat, Storage, resolve
 
     storage, out = Storage(config.storage), resolve(config.uri)
-    garbage = find_garbage(storage, out)
-    if garbage.unfinished_runs and config.delete:
-        runs = ", ".join(garbage.unfinished_runs)
+    done, num_bytes, num_objects = "deleted" if config.delete else "unowned", 0, 0
+
+    def report(found: ObjectStat) -> None:
+        nonlocal num_bytes, num_objects
+        num_bytes, num_objects = num_bytes + found.size_bytes, num_objects + 1
+        print(f"{done} {found.uri} ({found.size_bytes:,} bytes)")
+
+    if config.delete:
+        garbage = delete_garbage(storage, out, report)
+    else:
+        garbage = find_garbage(storage, out)
+        for found in garbage.objects:
+            report(found)
+    runs = ", ".join(garbage.unfinished_runs)
+    if runs and config.delete:
         cure = f"finish them by running their commands again, or delete their folders under {out}/runs"
         raise ConfigError("delete", True, f"the runs {runs} are not committed and own some of the objects", cure)
-    for found in garbage.objects:
-        if config.delete:
-            storage.delete(found.uri)
-        print(f"{'deleted' if config.delete else 'unowned'} {found.uri} ({found.size_bytes:,} bytes)")
     if config.delete:
         storage.remove_leftovers(out, older_than_s=LEFTOVERS_S)
-    total = sum(found.size_bytes for found in garbage.objects)
-    print(f"{len(garbage.objects):,} objects, {total / 1e6:,.1f} MB {'deleted' if config.delete else 'unowned'}")
-    if garbage.unfinished_runs:
-        print(f"runs that are not committed and may own some of them: {', '.join(garbage.unfinished_runs)}")
+    print(f"{num_objects:,} objects, {num_bytes / 1e6:,.1f} MB {done}")
+    if runs:
+        print(f"runs that are not committed and may own some of them: {runs}")
     return 0
 
 

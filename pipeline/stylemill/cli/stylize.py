@@ -29,6 +29,9 @@ def run(config: StylizeConfig) -> int:
 
     prepared = prepare(config)
     print(f"run {prepared.layout.run_id}: {prepared.identity.input} -> {prepared.layout.out}", flush=True)
+    for style in prepared.identity.styles:
+        if style.folder != style.name:
+            print(f"images/{style.name} has results of other settings or sources; these go to images/{style.folder}")
     if prepared.success is not None:
         print(f"already committed at {prepared.success.finished_at}: {counts_text(prepared.success.counts)}")
         return 0
@@ -97,6 +100,6 @@ def print_summary(result: BulkResult) -> None:
         print(f"resumed: {progress.num_resumed:,} images had been finished before")
     for error_type, count in result.errors.items():
         print(f"  {count:,} x {error_type}")
-    for style in result.success.styles:
-        print(f"images:   {result.layout.images_uri(style['name'])}")
+    for tree in result.success.trees:
+        print(f"images:   {result.layout.images_uri(tree)}")
     print(f"manifest: {result.layout.manifest_uri}")

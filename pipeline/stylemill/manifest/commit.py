@@ -238,13 +238,20 @@ class Success:
     parent_run_id: str | None
     schema_version: int
     styles: list[dict[str, str]]
-    """Name, version and model digest of each style."""
+    """Name, version, model digest and tree of each style."""
     num_sources: int
     counts: dict[str, int]
     """Rows of all parts by status."""
     parts: list[Part]
     finished_at: str
     """UTC, ISO 8601."""
+    sequence: int = 0
+    """Place in the order of the output's commits (``manifest/output.py``); 0 in runs of early versions."""
+
+    @property
+    def trees(self) -> list[str]:
+        """Folder below ``images/`` of each style, in the order of ``styles``."""
+        return [style.get("tree") or style["name"] for style in self.styles]
 
     @property
     def num_rows(self) -> int:

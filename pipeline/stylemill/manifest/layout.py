@@ -95,6 +95,6 @@ class RunLayout:
         """One part of the manifest."""
         return join(self.manifest_uri, self.part_name(shard))
 
-    def images_uri(self, style: str) -> str:
-        """Prefix of one style's images."""
-        return join(self.out, "images", style)
+    def images_uri(self, tree: str) -> str:
+        """Prefix of the images in one tree: the style's name, or one that begins with it (``manifest/output.py``)."""
+        return join(self.out, "images", tree)

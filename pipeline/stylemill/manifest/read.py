@@ -1,7 +1,7 @@
 """Reading committed manifests: one run, or the history of all runs of an output location.
 
 Only the parts that ``_SUCCESS`` lists are read, and each is checked against its digest. The current state of an output
-is the newest committed row of each key and style, over all runs.
+is the newest committed row of each key and style, over all runs in the order of their commits.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def load_history(storage: Storage, out: str, input_uri: str | None = None) -> li
     runs = [CommittedRun(layout=layout, success=load_success(storage, layout)) for layout in layouts]
     if input_uri is not None:
         runs = [run for run in runs if run.success.input == input_uri]
-    return sorted(runs, key=lambda run: (run.success.finished_at, run.layout.run_id))
+    return sorted(runs, key=lambda run: (run.success.sequence, run.success.finished_at, run.layout.run_id))
 
 
 def newest_rows(

@@ -44,8 +44,9 @@ class FsspecStore:
         with _translated_errors(path):
             self._fs.pipe_file(path, data)
 
-    def create(self, path: str, data: bytes) -> bool:
+    def create(self, path: str, data: bytes, *, durable: bool = True) -> bool:
         """Write an object unless it exists, as exclusively as the file system can; return whether it was written."""
+        del durable
         with _translated_errors(path):
             try:
                 self._fs.pipe_file(path, data, mode="create")

@@ -118,7 +118,12 @@ class HeldLease(Lease):
 
 
 def acquire(
-    storage: Storage, prefix_uri: str, *, dead_after_s: float = DEAD_AFTER_S, on_wait: Callable[[str], None] = log.info
+    storage: Storage,
+    prefix_uri: str,
+    *,
+    dead_after_s: float = DEAD_AFTER_S,
+    on_wait: Callable[[str], None] = log.info,
+    what: str = "the run",
 ) -> HeldLease:
     """Take a run; if its holder is dead, take it over.
 
@@ -127,13 +132,14 @@ def acquire(
         prefix_uri: folder of its lease objects.
         dead_after_s: seconds without a renewal after which the holder counts as dead.
         on_wait: called once with a message if this call has to wait.
+        what: the thing that is taken, for messages.
 
     Raises:
         RunConflict: a living process holds the run, or another process took it first.
     """
-    token = max((int(found.key.removesuffix(".json")) for found in storage.list_objects(prefix_uri)), default=0)
+    token = _newest_token(storage, prefix_uri)
     if token:
-        _wait_for_death(storage, _lease_uri(prefix_uri, token), dead_after_s, on_wait)
+        _wait_for_death(storage, _lease_uri(prefix_uri, token), dead_after_s, on_wait, what)
     holder = Holder(
         host=socket.gethostname(),
         pid=os.getpid(),
@@ -144,11 +150,38 @@ def acquire(
     )
     uri = _lease_uri(prefix_uri, token + 1)
     if not storage.create_bytes(uri, _to_json(holder)):
-        raise RunConflict(f"the run was just taken by {_read(storage, uri).describe()}; wait for it, or stop it first")
+        raise RunConflict(f"{what} was just taken by {_read(storage, uri).describe()}; wait for it, or stop it first")
     return HeldLease(storage, prefix_uri, token + 1, holder)
 
 
-def _wait_for_death(storage: Storage, uri: str, dead_after_s: float, on_wait: Callable[[str], None]) -> None:
+def is_held(storage: Storage, prefix_uri: str) -> bool:
+    """Return whether the newest lease has not been released; its holder may be dead."""
+    token = _newest_token(storage, prefix_uri)
+    return token > 0 and not _read(storage, _lease_uri(prefix_uri, token)).released
+
+
+def settle(storage: Storage, prefix_uri: str, *, on_wait: Callable[[str], None] = log.info, what: str) -> None:
+    """Return once nobody holds a lease; fence its holder off if that is dead.
+
+    Args:
+        storage: gives access to the lease.
+        prefix_uri: folder of the lease objects.
+        on_wait: called once with a message if this call has to wait.
+        what: the thing that the lease protects, for messages.
+
+    Raises:
+        RunConflict: a living process holds it.
+    """
+    if is_held(storage, prefix_uri):
+        with acquire(storage, prefix_uri, on_wait=on_wait, what=what):
+            pass
+
+
+def _newest_token(storage: Storage, prefix_uri: str) -> int:
+    return max((int(found.key.removesuffix(".json")) for found in storage.list_objects(prefix_uri)), default=0)
+
+
+def _wait_for_death(storage: Storage, uri: str, dead_after_s: float, on_wait: Callable[[str], None], what: str) -> None:
     """Return when the holder of a lease is dead or has released it; raise RunConflict if it renews the lease."""
     first = _read(storage, uri)
     deadline_s = time.monotonic() + dead_after_s
@@ -156,11 +189,11 @@ def _wait_for_death(storage: Storage, uri: str, dead_after_s: float, on_wait: Ca
     holder = first
     while not (holder.released or holder.is_dead_here):
         if holder != first:
-            raise RunConflict(f"the run is held by {holder.describe()}, which is alive; wait for it, or stop it first")
+            raise RunConflict(f"{what} is held by {holder.describe()}, which is alive; wait for it, or stop it first")
         if time.monotonic() > deadline_s:
             return
         if not announced:
-            on_wait(f"the run is held by {holder.describe()}; waiting up to {dead_after_s:.0f} s to see if it is alive")
+            on_wait(f"{what} is held by {holder.describe()}; waiting up to {dead_after_s:.0f} s to see if it is alive")
             announced = True
         time.sleep(min(1.0, dead_after_s / 4))
         holder = _read(storage, uri)

@@ -46,9 +46,9 @@ class LocalStore:
             if durable:
                 _sync_folder(path)
 
-    def create(self, path: str, data: bytes) -> bool:
+    def create(self, path: str, data: bytes, *, durable: bool = True) -> bool:
         """Write a file in one step unless it exists; return whether it was written."""
-        with _translated_errors(path), _temporary(path, data, True) as temporary:
+        with _translated_errors(path), _temporary(path, data, durable) as temporary:
             try:
                 os.link(temporary, path)
             except FileExistsError:
@@ -58,7 +58,8 @@ class LocalStore:
                     raise
                 if not _move_unless_exists(temporary, path):
                     return False
-            _sync_folder(path)
+            if durable:
+                _sync_folder(path)
             return True
 
     def stat(self, path: str) -> ObjectStat:
@@ -197,12 +198,29 @@ def _move_unless_exists(temporary: str, path: str) -> bool:
     holder dies. How many machines the lock covers depends on the file system: often only one.
     """
     target = Path(path)
-    with open(target.parent / f"{TEMPORARY_PREFIX}lock", "wb") as lock:  # noqa: PTH123
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _locked(target.parent / f"{TEMPORARY_PREFIX}lock"):
         if os.path.lexists(target):
             return False
         Path(temporary).rename(target)
         return True
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file; if ``remove_leftovers`` removes the file meanwhile, lock the next one."""
+    while True:
+        with open(path, "wb") as lock:  # noqa: PTH123
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if _is_same_file(lock, path):
+                yield
+                return
+
+
+def _is_same_file(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 @contextlib.contextmanager

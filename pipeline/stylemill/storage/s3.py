@@ -93,10 +93,16 @@ class S3Store:
         else:
             self._run(lambda: self._fs._pipe_file(path, data, chunksize=MULTIPART_FROM_BYTES // 4), path)
 
-    def create(self, path: str, data: bytes) -> bool:
+    def create(self, path: str, data: bytes, *, durable: bool = True) -> bool:
         """Write an object unless it exists (``If-None-Match: *``); return whether it was written."""
+        del durable
+        request = {**_place(path), "Body": data, "IfNoneMatch": "*"}
+        chunks = {"chunksize": MULTIPART_FROM_BYTES // 4, "mode": "create"}
         try:
-            self._run(lambda: self._fs._call_s3("put_object", **_place(path), Body=data, IfNoneMatch="*"), path)
+            if len(data) < MULTIPART_FROM_BYTES:
+                self._run(lambda: self._fs._call_s3("put_object", **request), path)
+            else:
+                self._run(lambda: self._fs._pipe_file(path, data, **chunks), path)
         except FileExistsError:
             return False
         return True

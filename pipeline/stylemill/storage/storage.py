@@ -62,10 +62,15 @@ class Storage:
         store, path = self._locate(uri)
         self._retried(lambda: store.write(path, data, durable=durable), f"writing {path}")
 
-    def create_bytes(self, uri: str, data: bytes) -> bool:
+    def create_bytes(self, uri: str, data: bytes, *, durable: bool = True) -> bool:
         """Write an object unless one exists there; return whether the object now has this call's content.
 
         If the answer to a create was lost, the object is read: equal content counts as written.
+
+        Args:
+            uri: location of the object.
+            data: the whole content.
+            durable: also force it to the disk of a local file system before returning.
         """
         store, path = self._locate(uri)
         answer_lost = False
@@ -73,7 +78,7 @@ class Storage:
         def create() -> bool:
             nonlocal answer_lost
             try:
-                created = store.create(path, data)
+                created = store.create(path, data, durable=durable)
             except TransientError:
                 answer_lost = True
                 raise

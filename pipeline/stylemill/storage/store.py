@@ -43,8 +43,8 @@ class Store(Protocol):
     def write(self, path: str, data: bytes, *, durable: bool = False) -> None:
         """Replace an object in one step; ``durable`` also forces it to the disk of a local file system."""
 
-    def create(self, path: str, data: bytes) -> bool:
-        """Write an object unless it exists; return whether it was written."""
+    def create(self, path: str, data: bytes, *, durable: bool = True) -> bool:
+        """Write an object unless it exists; return whether it was written. ``durable`` as for ``write``."""
 
     def stat(self, path: str) -> ObjectStat:
         """Return size and etag of an object."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from stylemill.config import digest, to_mapping
 from stylemill.manifest.layout import RunLayout
+from stylemill.manifest.output import claim_tree
 from stylemill.storage import Storage
 from stylemill.storage.json_records import record_to_json
 from stylemill.storage.lease import Lease
@@ -50,6 +51,13 @@ class StyleRef:
     model_sha256: str
     fingerprint: str
     """Hash of the settings and this model: the ``fingerprint`` column."""
+    tree: str = ""
+    """Folder of the images below ``images/`` (``manifest/output.py``); empty in runs of early versions."""
+
+    @property
+    def folder(self) -> str:
+        """``tree``, or what it was in early versions: the style's name."""
+        return self.tree or self.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +122,15 @@ def identify(config: StylizeConfig, source_root: str, out: str, models: Sequence
         )[:16]
     )
     return RunIdentity(run_id=run_id, input=source_root, fingerprint=fingerprint, styles=styles, settings=settings)
+
+
+def claim_trees(storage: Storage, out: str, identity: RunIdentity) -> RunIdentity:
+    """Return the identity with the folder of each style's images, as the output's first runs left them free."""
+    styles = []
+    for style in identity.styles:
+        lineage = digest({"input": identity.input, "fingerprint": style.fingerprint})
+        styles.append(replace(style, tree=claim_tree(storage, out, style.name, lineage, identity.input)))
+    return replace(identity, styles=tuple(styles))
 
 
 def differences(old: RunIdentity, new: RunIdentity) -> list[str]:

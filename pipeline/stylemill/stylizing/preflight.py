@@ -15,6 +15,7 @@ from stylemill.config import to_yaml
 from stylemill.errors import ConfigError, config_errors_for
 from stylemill.manifest.commit import Success, read_success, remove_pending
 from stylemill.manifest.layout import RunLayout
+from stylemill.manifest.output import check_conditional_create
 from stylemill.manifest.read import CommittedRun, load_history
 from stylemill.registry import locate_model
 from stylemill.storage import Storage, resolve
@@ -24,10 +25,10 @@ from stylemill.storage.uri import is_inside, scheme
 from stylemill.storage.user_errors import listing_input, reading_input, writing_output
 from stylemill.style_model import StyleModel, load_style_model, to_bytes
 from stylemill.stylizing.config import StylizeConfig
-from stylemill.stylizing.identity import IncrementalKind, RunIdentity, differences, identify
+from stylemill.stylizing.identity import IncrementalKind, RunIdentity, claim_trees, differences, identify
 from stylemill.stylizing.incremental import incremental_identity
 
-OWN_FOLDERS = ("images", "manifests", "runs")
+OWN_FOLDERS = ("images", "manifests", "runs", "state")
 """Folders that runs create in an output location."""
 
 
@@ -88,14 +89,16 @@ def open_run(storage: Storage, run: PreparedRun, models: Sequence[StyleModel]) -
     """
     layout = run.layout
     with writing_output(layout.out):
-        _store_identity(storage, layout, run.identity)
+        identity = _store_identity(storage, layout, run.identity)
         success = read_success(storage, layout)
         if success is None:
             storage.write_bytes(layout.config_uri, to_yaml(run.config).encode())
             _store_models(storage, layout, models)
         else:
             remove_pending(storage, layout)  # left by a process that died after its commit
-    return replace(run, success=success, largest_whole_pixels=_largest_whole_pixels(run.config, models))
+    return replace(
+        run, identity=identity, success=success, largest_whole_pixels=_largest_whole_pixels(run.config, models)
+    )
 
 
 def _store_models(storage: Storage, layout: RunLayout, models: Sequence[StyleModel]) -> None:
@@ -159,7 +162,8 @@ def _check_apart(root: str, source_root: str, out: str, identity: RunIdentity) -
     if input_covers(real, real + source_root.removeprefix(root), layout.out):
         raise ConfigError("out", out, "is inside the input", "choose a location outside the sources")
     for style in identity.styles:
-        if is_inside(real, layout.images_uri(style.name)):
+        tree = layout.images_uri(style.name)
+        if is_inside(real, tree) or real.startswith(f"{tree}~"):
             problem = f"is inside the folder of the results of style {style.name!r}"
             raise ConfigError("input", source_root, problem, "choose another output location")
 
@@ -188,9 +192,13 @@ def _check_output(storage: Storage, out: str) -> None:
                 raise ConfigError("out", out, f"contains files of something else ({found.key!r})", cure)
 
 
-def _store_identity(storage: Storage, layout: RunLayout, identity: RunIdentity) -> None:
-    if storage.create_bytes(layout.identity_uri, identity.to_json()):
-        return
+def _store_identity(storage: Storage, layout: RunLayout, identity: RunIdentity) -> RunIdentity:
+    """Return the run's identity as it is stored: a run that exists keeps its trees."""
+    if not storage.exists(layout.identity_uri):
+        check_conditional_create(storage, layout.out)
+        identity = claim_trees(storage, layout.out, identity)
+        if storage.create_bytes(layout.identity_uri, identity.to_json()):
+            return identity
     try:
         existing = RunIdentity.from_json(storage.read_bytes(layout.identity_uri))
     except (ValueError, KeyError, TypeError) as error:
@@ -200,3 +208,4 @@ def _store_identity(storage: Storage, layout: RunLayout, identity: RunIdentity) 
     if changes:
         cure = "use the same settings to resume, or another --run-id (or none) for a new run"
         raise ConfigError("run_id", layout.run_id, f"was started with other settings: {', '.join(changes)}", cure)
+    return existing

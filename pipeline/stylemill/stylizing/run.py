@@ -26,16 +26,16 @@ from stylemill.manifest.commit import (
     committed_part,
     read_plan_summary,
     read_success,
-    remove_all,
     remove_pending,
     unfinished_sources,
     write_success,
 )
 from stylemill.manifest.layout import RunLayout
+from stylemill.manifest.output import cleaning_lease_uri, next_sequence
 from stylemill.manifest.schema import SCHEMA_VERSION
 from stylemill.process import periodically
 from stylemill.storage import Storage
-from stylemill.storage.lease import HeldLease, acquire
+from stylemill.storage.lease import HeldLease, acquire, settle
 from stylemill.stylizing.identity import BulkJob
 from stylemill.stylizing.incremental import make_finder
 from stylemill.stylizing.liveness import Progress, RunMeters, start_tracker
@@ -94,13 +94,15 @@ def stylize(run: PreparedRun, on_progress: ProgressCallback | None = None) -> Bu
     Raises:
         ConfigError: the cluster lacks resources that the config requires, or there are no sources.
         StorageError: storage failed beyond its retries; the same command resumes.
-        RunConflict: another process is painting or has committed the same run.
+        RunConflict: another process is painting or has committed the same run, or is cleaning the output.
     """
     start_s = time.monotonic()
     if run.success is not None:
         return _nothing_to_do(run.layout, run.success)
-    with acquire(Storage(run.config.storage), run.layout.lease_uri, on_wait=log.warning) as lease:
-        committed = read_success(Storage(run.config.storage), run.layout)
+    storage = Storage(run.config.storage)
+    with acquire(storage, run.layout.lease_uri, on_wait=log.warning) as lease:
+        settle(storage, cleaning_lease_uri(run.layout.out), on_wait=log.warning, what="the output")
+        committed = read_success(storage, run.layout)
         if committed is not None:  # by the process that held the lease
             return _nothing_to_do(run.layout, committed)
         bulk, meters = _BulkRun(run, lease), RunMeters(run.layout.run_id)
@@ -113,8 +115,7 @@ def stylize(run: PreparedRun, on_progress: ProgressCallback | None = None) -> Bu
 
         with periodically(report, PROGRESS_PERIOD_S):
             success = bulk.paint()
-    if success is None:
-        remove_all(Storage(run.config.storage), run.layout.run_uri)
+    if success is None:  # the run's folder stays: removing it could remove what a newcomer is writing there
         parent = run.history[-1]
         return _nothing_to_do(parent.layout, parent.success)
     return BulkResult(
@@ -211,8 +212,9 @@ class _BulkRun:
             counts=dict(counts),
             parts=parts,
             finished_at=datetime.now(UTC).isoformat(),
+            sequence=next_sequence(self._storage, self._layout.out, self._layout.run_id),
         )
-        self._lease.check()
+        self._lease.check()  # last: what precedes it may have taken long
         if not write_success(self._storage, self._layout, success):
             existing = read_success(self._storage, self._layout)
             raise RunConflict(

@@ -1,6 +1,8 @@
 """Writing: encodes and stores the painted images, and collects their manifest rows.
 
-``Writer`` stores an image before it returns the row for it. ``Flusher`` collects rows and writes them to ``pending/``.
+``Writer`` stores an image before it returns the row for it. An object is created and never replaced, whoever wrote it:
+rows stay true whatever other runs, abandoned ones, or requests that arrive late do. If an image's name is taken by
+other bytes, the digest becomes part of its name. ``Flusher`` collects rows and writes them to ``pending/``.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from stylemill.errors import AccessDenied, ImageError, ObjectNotFound, PathConflict
+from stylemill.errors import AccessDenied, ImageError, ObjectNotFound, PathConflict, StorageError
 from stylemill.images.encode import encode, encode_frames, output_format_of
 from stylemill.images.formats.sniff import READABLE, SNIFF_BYTES, sniff
 from stylemill.images.options import EncodeOptions, output_key
@@ -70,13 +72,13 @@ class Writer:
         encode_ms = 1000 * (time.perf_counter() - start_s)
         key = output_key(sample.key, encoded.format)
         self._check_collision(sample, key)
-        uri = join(self._layout.images_uri(style.name), key)
-        self._put(uri, encoded.data)
+        sha256 = hashlib.sha256(encoded.data).hexdigest()
+        uri = self._put(join(self._layout.images_uri(style.folder), key), encoded.data, sha256)
         return {
             "status": "ok",
             "output_uri": uri,
             "output_bytes": len(encoded.data),
-            "output_sha256": hashlib.sha256(encoded.data).hexdigest(),
+            "output_sha256": sha256,
             "output_format": encoded.format,
             "width_px": encoded.width_px,
             "height_px": encoded.height_px,
@@ -86,11 +88,21 @@ class Writer:
             "note": "; ".join((*sample.notes, *encoded.notes)) or None,
         }
 
-    def _put(self, uri: str, data: bytes) -> None:
+    def _put(self, uri: str, data: bytes, sha256: str) -> str:
+        """Store an image and return its location: the given one unless other bytes are there."""
         try:
-            self._storage.write_bytes(uri, data)
+            for place in (uri, _with_digest(uri, sha256)):
+                if self._storage.create_bytes(place, data, durable=False) or self._holds(place, data):
+                    return place
         except PathConflict as error:
             raise ImageError("KeyCollision", f"the store cannot hold a result of this name: {error}") from error
+        raise StorageError(f"{place} has the digest of an image in its name and other bytes; remove it")
+
+    def _holds(self, uri: str, data: bytes) -> bool:
+        try:
+            return self._storage.stat(uri).size_bytes == len(data) and self._storage.read_bytes(uri) == data
+        except ObjectNotFound:  # removed since
+            return False
 
     def _check_collision(self, sample: Sample, key: str) -> None:
         """Fail the later of two sources whose results cannot both be stored, whichever is painted first.
@@ -118,6 +130,13 @@ class Writer:
             return set()
         formats = (output_format_of(twin_format, has_alpha=alpha, options=self._options) for alpha in (False, True))
         return {output_key(twin["key"], output_format) for output_format in formats}
+
+
+def _with_digest(uri: str, sha256: str) -> str:
+    """Return a location with a part of the digest in its name: ``a/b.jpg`` becomes ``a/b~0123456789ab.jpg``."""
+    folder, slash, file_name = uri.rpartition("/")
+    stem, dot, suffix = file_name.rpartition(".")
+    return f"{folder}{slash}{stem}~{sha256[:12]}{dot}{suffix}"
 
 
 class Flusher:

@@ -85,6 +85,24 @@ def test_unknown_object(storage: Storage, layout: RunLayout, problems: Problems)
     assert problems() == {"UnknownObject": [None]}
 
 
+def test_unknown_objects_may_belong_to_a_run_that_is_unfinished(storage: Storage, layout: RunLayout):
+    other = RunLayout(out=layout.out, run_id="killed")
+    storage.write_bytes(other.identity_uri, b"{}")
+    write_shard(storage, other, 0, make_table([planned("e.jpg")], PLAN_SCHEMA))
+    storage.write_bytes(image(layout, "e.jpg"), b"half a run")
+    found = verify(StorageOptions(), layout)
+    assert found.is_sound and found.num_unfinished == 1
+
+
+def test_what_a_later_run_replaced_is_not_read(storage: Storage, layout: RunLayout):
+    commit_run(storage, layout.out, "r2", [["a.jpg"]], styles=("waves",), sequence=1)
+    storage.delete(image(layout, "a.jpg"))
+    storage.delete(image(layout, "a.jpg", "dunes"))
+    found = verify(StorageOptions(), layout)
+    assert [(problem.kind, problem.style) for problem in found.problems] == [("ObjectMissing", "dunes")]
+    assert found.num_superseded == 1
+
+
 def test_objects_of_other_committed_runs_are_known(storage: Storage, layout: RunLayout, problems: Problems):
     commit_run(storage, layout.out, "r2", [["other.jpg"]], finished_at="2026-03-02T00:00:00+00:00")
     assert problems() == {}

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import pickle
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -371,3 +373,22 @@ def test_options_are_checked_and_secrets_not_shown(changes: dict, field: str):
 
 def test_denied_is_a_storage_error():
     assert issubclass(AccessDenied, StorageError) and issubclass(PathConflict, StorageError)
+
+
+def test_a_lock_file_that_was_removed_while_it_was_held_locks_nobody_out_and_lets_nobody_in(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def no_links(*_: object) -> None:
+        raise OSError(errno.EPERM, "no hard links")
+
+    monkeypatch.setattr("os.link", no_links)
+    lock = tmp_path / f"{TEMPORARY_PREFIX}lock"
+    with lock.open("wb") as held, ThreadPoolExecutor(8) as pool:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        waiting = [pool.submit(storage.create_bytes, str(tmp_path / "one"), bytes([number])) for number in range(4)]
+        time.sleep(0.3)  # they wait for the lock of the file that is removed now
+        lock.unlink()
+        waiting += [pool.submit(storage.create_bytes, str(tmp_path / "one"), bytes([number])) for number in range(4, 8)]
+        time.sleep(0.3)
+        fcntl.flock(held, fcntl.LOCK_UN)
+        assert sum(future.result() for future in waiting) == 1

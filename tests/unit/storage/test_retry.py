@@ -67,7 +67,7 @@ class LossyStore:
         self._answer()
         return self.objects[path]
 
-    def create(self, path: str, data: bytes) -> bool:
+    def create(self, path: str, data: bytes, *, durable: bool = True) -> bool:
         created = path not in self.objects
         self.objects.setdefault(path, data)
         self._answer()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stylemill.errors import ConfigError
+from stylemill.images.options import EncodeOptions
 from stylemill.storage import Storage
 from stylemill.storage.sources import find_sources
 from stylemill.stylizing.config import StylizeConfig
@@ -128,3 +130,37 @@ def test_preparing_twice_finds_the_same_run(run: PreparedRun):
     again = prepare(run.config)
     assert (again.identity, again.layout, again.success) == (run.identity, run.layout, None)
     assert {path: path.read_bytes() for path in Path(run.layout.out).rglob("*") if path.is_file()} == before
+
+
+def test_other_settings_and_other_sources_get_folders_of_their_own(style_file: Path, library: Path, tmp_path: Path):
+    out, others = tmp_path / "out", tmp_path / "others"
+    others.mkdir()
+    (others / "a.jpg").write_bytes(image_bytes(20, 30, 2))
+    first = prepared(style_file, library, out)
+    runs = [
+        first,
+        prepared(style_file, library, out, encode=EncodeOptions(quality=40)),
+        prepared(style_file, others, out),
+    ]
+    folders = [run.identity.styles[0].folder for run in runs]
+    assert folders[0] == "waves" and len(set(folders)) == 3
+    assert all(folder.startswith("waves~") for folder in folders[1:])
+    assert prepared(style_file, library, out).identity == first.identity
+
+
+def test_an_input_in_the_folder_of_its_own_results_is_refused(style_file: Path, library: Path, tmp_path: Path):
+    for folder in ("waves", "waves~12345678"):
+        source = tmp_path / "out" / "images" / folder
+        source.mkdir(parents=True)
+        (source / "a.jpg").write_bytes(image_bytes(20, 30))
+        with pytest.raises(ConfigError, match="inside the folder of the results"):
+            prepared(style_file, source, tmp_path / "out")
+
+
+def test_a_run_of_an_early_version_keeps_its_folder(style_file: Path, library: Path, tmp_path: Path):
+    run = prepared(style_file, library, tmp_path / "out")
+    tree = json.loads(Path(run.layout.identity_uri).read_text())
+    del tree["styles"][0]["tree"]
+    Path(run.layout.identity_uri).write_text(json.dumps(tree))
+    prepared(style_file, library, tmp_path / "out", encode=EncodeOptions(quality=40))
+    assert prepared(style_file, library, tmp_path / "out").identity.styles[0].folder == "waves"

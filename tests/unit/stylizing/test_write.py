@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from stylemill.errors import StorageError
+from stylemill.storage import ObjectStat
+from stylemill.storage.local import LocalStore
 from stylemill.stylizing.preflight import PreparedRun
 from tests.drawn import image_bytes
 from tests.unit.stylizing.conftest import errors
@@ -79,3 +83,56 @@ def test_a_name_that_the_store_cannot_hold_is_a_row(run: PreparedRun, paint: Cal
     rows = paint()
     row = rows[name, "waves"]
     assert (row["status"] == "ok" and len(Path(row["output_uri"]).name) <= 255) or row["status"] == "failed"
+
+
+def test_an_object_that_exists_is_never_replaced(run: PreparedRun, paint: Callable):
+    first = paint()["a.jpg", "waves"]
+    place = Path(first["output_uri"])
+    assert place == Path(run.layout.images_uri("waves"), "a.jpg")
+    assert paint()["a.jpg", "waves"]["output_uri"] == str(place), "equal bytes have one place"
+    (Path(run.identity.input) / "a.jpg").write_bytes(image_bytes(20, 30, 7))
+    for _ in range(2):
+        second = paint()["a.jpg", "waves"]
+        assert second["output_uri"] == str(place.with_name(f"a~{second['output_sha256'][:12]}.jpg"))
+    for row in (first, second):
+        assert hashlib.sha256(Path(row["output_uri"]).read_bytes()).hexdigest() == row["output_sha256"]
+    assert sorted(path.name for path in place.parent.iterdir()) == sorted([place.name, Path(second["output_uri"]).name])
+
+
+def test_a_damaged_object_under_a_name_with_its_digest_stops_the_run(run: PreparedRun, paint: Callable):
+    Path(paint()["a.jpg", "waves"]["output_uri"]).write_bytes(b"somebody else's")
+    place = Path(paint()["a.jpg", "waves"]["output_uri"])
+    place.write_bytes(place.read_bytes()[:-1])
+    with pytest.raises(StorageError, match=place.name):
+        paint()
+
+
+def test_names_that_the_file_system_folds_do_not_replace_each_other(
+    run: PreparedRun, paint: Callable, monkeypatch: pytest.MonkeyPatch
+):
+    for number, name in enumerate(("B.jpg", "b.jpg", "\u00e9.jpg", "e\u0301.jpg")):
+        (Path(run.identity.input) / name).write_bytes(image_bytes(20, 20, number))
+    create, stat = LocalStore.create, LocalStore.stat
+
+    def folded(name: str) -> str:
+        return unicodedata.normalize("NFC", name).casefold()
+
+    def same(path: str) -> list[Path]:
+        return [other for other in Path(path).parent.iterdir() if folded(other.name) == folded(Path(path).name)]
+
+    def create_folding(self: LocalStore, path: str, data: bytes, *, durable: bool = True) -> bool:
+        return not same(path) and create(self, path, data, durable=durable)
+
+    def stat_folding(self: LocalStore, path: str) -> ObjectStat:
+        return stat(self, str([*same(path), Path(path)][0]))
+
+    paint()  # makes the folders
+    for style in ("waves", "dunes"):
+        for path in Path(run.layout.images_uri(style)).iterdir():
+            path.unlink()
+    monkeypatch.setattr(LocalStore, "create", create_folding)
+    monkeypatch.setattr(LocalStore, "stat", stat_folding)
+    rows = paint()
+    for row in rows.values():
+        assert hashlib.sha256(Path(row["output_uri"]).read_bytes()).hexdigest() == row["output_sha256"]
+    assert len({row["output_uri"] for row in rows.values()}) == 10
