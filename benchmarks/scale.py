@@ -40,7 +40,7 @@ from stylemill.storage.lease import acquire
 from stylemill.style_model import StyleModel, to_bytes
 from stylemill.stylizing import ray_pipeline
 from stylemill.stylizing.config import StylizeConfig
-from stylemill.stylizing.fused_actor import remaining_work
+from stylemill.stylizing.quarantine import remaining_work
 from stylemill.stylizing.identity import BulkJob, StyleRef
 from stylemill.stylizing.incremental import make_finder
 from stylemill.stylizing.liveness import Progress, WorkerReports

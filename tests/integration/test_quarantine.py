@@ -14,6 +14,7 @@ import ray
 from stylemill.manifest.commit import read_pending, read_shard
 from stylemill.storage import Storage
 from stylemill.storage.sources import find_sources
+from stylemill.style_model import to_bytes
 from stylemill.stylizing.config import StylizeConfig
 from stylemill.stylizing.fused_actor import BulkActor
 from stylemill.stylizing.gpu_actors import PaintStage, ReadStage
@@ -22,8 +23,9 @@ from stylemill.stylizing.identity import BulkJob
 from stylemill.stylizing.liveness import start_tracker
 from stylemill.stylizing.plan import plan_sources
 from stylemill.stylizing.preflight import prepare
-from tests.drawn import image_bytes
-from tests.integration.conftest import fill
+from stylemill.stylizing.run import stylize
+from tests.drawn import image_bytes, style_model
+from tests.integration.conftest import fill, rows_of
 
 KEYS = [f"{number}.jpg" for number in range(6)]
 
@@ -143,3 +145,21 @@ def test_a_painting_stage_goes_one_by_one_after_a_death_and_gives_up_after_two(
 def rows(actor: BulkActor) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = read_pending(Storage(), actor._job.layout, 0).to_pylist()
     return found
+
+
+def test_an_image_that_is_stuck_becomes_a_row_and_slow_work_is_no_stall(
+    local_ray: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Paint with one image far above the limit, while Ray Data's own check would end the run after a second."""
+    monkeypatch.setattr(ray.data.DataContext.get_current(), "execution_no_progress_timeout_s", 1)
+    style = tmp_path / "slow.safetensors"
+    style.write_bytes(to_bytes(style_model("slow", width=1.0)))
+    small = {f"{number}.jpg": image_bytes(40, 40, number) for number in range(5)}
+    library = fill(tmp_path / "in", {"big.jpg": image_bytes(2200, 2200, 1), **small})
+    config = StylizeConfig(
+        model=(str(style),), input=str(library), out=str(tmp_path / "out"), paint_timeout_s=2.5, num_actors=1
+    )
+    rows = {row["key"]: row for row in rows_of(stylize(prepare(config)))}
+    assert {key for key, row in rows.items() if row["status"] != "ok"} == {"big.jpg"}
+    assert (rows["big.jpg"]["error_type"], rows["big.jpg"]["attempt"]) == ("PaintTimeout", 2)
+    assert "2 s" in rows["big.jpg"]["error"] and "--paint-timeout-s" in rows["big.jpg"]["error"]

@@ -82,6 +82,10 @@ class StylizeConfig:
     threads_per_actor: int = 1
     """CPUs that each actor reserves and uses for the network."""
 
+    paint_timeout_s: float = 600.0
+    """Seconds after which an image counts as stuck, for each style and each started 5 megapixels; it then fails with
+    PaintTimeout."""
+
     max_failed_fraction: float = 0.05
     """Fraction of failed sources above which the exit code is 3."""
 
@@ -101,6 +105,9 @@ class StylizeConfig:
         check_within("strength", self.strength, 0.0, 1.0)
         check_within("max_failed_fraction", self.max_failed_fraction, 0.0, 1.0)
         check_within("texture_scale", self.texture_scale, 0.05, 4.0)
+        if not 0 < self.paint_timeout_s < float("inf"):
+            problem = "is not a finite number of seconds above 0"
+            raise ConfigError("paint_timeout_s", self.paint_timeout_s, problem, "set a limit such as 600")
         for name in ("max_size_px", "num_actors", "threads_per_actor", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:

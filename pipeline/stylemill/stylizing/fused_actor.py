@@ -2,7 +2,7 @@
 
 While one image is painted, ``ReadAhead`` fetches and decodes the next ones and ``BulkActor`` writes the last ones.
 Both hold a bounded number of decoded pixels. ``Stage`` holds what this actor shares with the separate actors of
-``gpu_actors``. ``remaining_work`` is the quarantine: it gives up an image at which workers died again and again.
+``gpu_actors``.
 """
 
 from __future__ import annotations
@@ -17,13 +17,11 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from stylemill.errors import ImageError
-from stylemill.manifest.commit import read_pending
-from stylemill.manifest.layout import RunLayout
 from stylemill.storage import Storage
 from stylemill.stylizing.identity import BulkJob
 from stylemill.stylizing.liveness import WorkerMeters, WorkerReports
 from stylemill.stylizing.paint import Painter
+from stylemill.stylizing.quarantine import PaintWatch, num_pixels, remaining_work
 from stylemill.stylizing.read import Fetched, Reader
 from stylemill.stylizing.sample import Sample
 from stylemill.stylizing.write import Flusher, Writer
@@ -34,9 +32,6 @@ READ_AHEAD_BYTES = 16 * 2**20
 """Maximum sum of their file sizes: large files are fetched one by one."""
 HELD_PIXEL_BYTES = 64 * 2**20
 """No further source is decoded while the decoded ones, including the one being painted, hold more than this."""
-MAX_WORKER_DEATHS = 2
-"""An image is given up after this many deaths of the worker that was painting it."""
-
 WRITE_BEHIND = 3
 """Maximum number of painted sources that wait to be written."""
 WRITE_BEHIND_BYTES = 64 * 2**20
@@ -86,6 +81,7 @@ class BulkActor(Stage):
     def __init__(self, job: BulkJob, tracker: ray.actor.ActorHandle) -> None:
         super().__init__(job, tracker)
         self._reports = WorkerReports(tracker)
+        self._watch = PaintWatch(tracker, job.config.paint_timeout_s, len(job.identity.styles))
         self._meters = WorkerMeters(job.layout.run_id)
         self._read_ahead = ReadAhead(Reader(self._storage, job.config.decode))
         self._painter = Painter(self._storage, job.layout, job.identity.styles, job.config)
@@ -118,8 +114,10 @@ class BulkActor(Stage):
             with closing(self._read_ahead.samples(todo)) as samples:
                 for sample in samples:
                     self._reports.begin(sample.key)
-                    writes.append((pixel_bytes(sample), self._writes.submit(self._write, self._painter(sample))))
-                    del sample  # its pixels are freed as soon as it is written
+                    with self._watch({sample.key: num_pixels(sample)}):
+                        painted = self._painter(sample)
+                    writes.append((pixel_bytes(sample), self._writes.submit(self._write, painted)))
+                    del sample, painted  # its pixels are freed as soon as it is written
                     while _must_wait(writes, write_behind):
                         flusher.add(writes.popleft()[1].result())
                     if not write_behind:
@@ -218,48 +216,3 @@ def pixel_bytes(sample: Sample) -> int:
     for frame in sample.source.frames:
         arrays += [frame.image_HWC, frame.alpha_HW]
     return sum(array.nbytes for array in arrays if array is not None)
-
-
-def remaining_work(
-    storage: Storage, layout: RunLayout, shard: int, planned: list[dict[str, Any]], tracker: ray.actor.ActorHandle
-) -> tuple[list[dict[str, Any]], list[Sample]]:
-    """Return the rows of a block that must be painted, and the samples that are given up.
-
-    When a worker dies, its block is run again. Sources whose rows were flushed are then left out, attempts are counted,
-    and an image that was being painted at ``MAX_WORKER_DEATHS`` deaths is given up.
-
-    Args:
-        storage: where the run is.
-        layout: of the run.
-        shard: of the block.
-        planned: the block's rows of PLAN_SCHEMA.
-        tracker: the run's ``RunTracker``.
-    """
-    deaths: dict[str, int] = ray.get(tracker.unfinished.remote([row["key"] for row in planned]))
-    if not deaths:
-        return planned, []
-    done = set(read_pending(storage, layout, shard).column("key").to_pylist())
-    todo, given_up = [], []
-    for row in planned:
-        if row["key"] in done:
-            continue
-        failure = count_deaths(row, deaths.get(row["key"], 0))
-        if failure is None:
-            todo.append(row)
-        else:
-            given_up.append(Sample(planned=row, failure=failure))
-    return todo, given_up
-
-
-def count_deaths(planned: dict[str, Any], count: int) -> ImageError | None:
-    """Add an image's worker deaths to its attempts; return why it is given up, or None.
-
-    Args:
-        planned: its row of PLAN_SCHEMA; ``attempt`` is raised.
-        count: deaths of workers while they were painting it.
-    """
-    planned["attempt"] += count
-    if count < MAX_WORKER_DEATHS:
-        return None
-    message = f"the worker process died {count} times while painting it; paint it alone with more memory"
-    return ImageError("WorkerDied", message)

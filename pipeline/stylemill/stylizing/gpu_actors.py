@@ -23,10 +23,11 @@ from stylemill.images.options import DecodeOptions
 from stylemill.images.plain_jpeg import PlainJpeg
 from stylemill.images.source_image import SourceImage
 from stylemill.storage import Storage
-from stylemill.stylizing.fused_actor import Stage, count_deaths, planned_rows, shard_of
+from stylemill.stylizing.fused_actor import Stage, planned_rows, shard_of
 from stylemill.stylizing.identity import BulkJob
 from stylemill.stylizing.liveness import WorkerMeters
 from stylemill.stylizing.paint import BATCHES_IN_FLIGHT, Painter
+from stylemill.stylizing.quarantine import PaintWatch, count_deaths, deaths_of, num_pixels
 from stylemill.stylizing.read import Fetched, Reader
 from stylemill.stylizing.sample import Sample
 from stylemill.stylizing.write import Writer
@@ -66,6 +67,7 @@ class PaintStage(Stage):
         super().__init__(job, tracker)
         self._decode = DeviceJpegDecoder(job.config.device, self._storage, job.config.decode)
         self._painter = Painter(self._storage, job.layout, job.identity.styles, job.config)
+        self._watch = PaintWatch(tracker, job.config.paint_timeout_s, len(job.identity.styles))
 
     def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
         """Paint one block.
@@ -74,11 +76,11 @@ class PaintStage(Stage):
         painted is blamed for the next death; ``count_deaths`` gives up one that was being painted at two deaths.
         """
         samples = _samples(block)
-        deaths: dict[str, int] = ray.get(self._tracker.unfinished.remote([sample.key for sample in samples]))
+        deaths = deaths_of(self._tracker, [sample.key for sample in samples])
         portions = [[sample] for sample in samples] if deaths else [samples]
         for portion in portions:
             for sample in portion:
-                sample.failure = count_deaths(sample.planned, deaths.get(sample.key, 0)) or sample.failure
+                sample.failure = count_deaths(sample.planned, deaths.get(sample.key)) or sample.failure
             yield from _blocks(self._job, shard_of(block), self._paint(portion))
 
     def _paint(self, samples: list[Sample]) -> list[Sample]:
@@ -86,7 +88,8 @@ class PaintStage(Stage):
         # Waits for the answers: a report that is not delivered when the process dies is lost.
         ray.get([self._tracker.begin.remote(key) for key in keys])
         self._decode(samples)
-        painted = self._painter.paint_all(samples)
+        with self._watch({sample.key: num_pixels(sample) for sample in samples if sample.failure is None}):
+            painted = self._painter.paint_all(samples)
         # Otherwise samples that wait to be written would be blamed when a reader dies and its block is read again.
         self._tracker.painted.remote(keys)
         return painted

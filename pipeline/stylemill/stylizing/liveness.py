@@ -2,7 +2,7 @@
 
 A worker is an actor process that reads, paints or writes. A run has one ``RunTracker``, to which workers report each
 source that they start or finish. A source that was started and not finished was being painted when its worker died.
-``fused_actor.remaining_work`` asks for those when Ray Data runs the block again.
+``quarantine.remaining_work`` asks for those when Ray Data runs the block again.
 
 In order: the tracker, the workers' reports to it, and the metrics, whose names ``infra/observability`` uses. The actor
 of the tracker imports this file, so it imports little.
@@ -63,6 +63,7 @@ class RunTracker:
 
     def __init__(self) -> None:
         self._unfinished: Counter[str] = Counter()
+        self._stuck_s: dict[str, float] = {}
         self._counts: Counter[str] = Counter()
         self._num_finished = 0
         self._first_s: float | None = None
@@ -90,6 +91,14 @@ class RunTracker:
     def unfinished(self, keys: Sequence[str]) -> dict[str, int]:
         """Return how often each of these sources was started without being finished."""
         return {key: self._unfinished[key] for key in keys if key in self._unfinished}
+
+    def stuck(self, key: str, limit_s: float) -> None:
+        """Record that a worker ends itself because painting this source took longer than ``limit_s``."""
+        self._stuck_s[key] = limit_s
+
+    def limits_of_stuck(self, keys: Sequence[str]) -> dict[str, float]:
+        """Return the limits in seconds that those of these sources exceeded that were stuck."""
+        return {key: self._stuck_s[key] for key in keys if key in self._stuck_s}
 
     def progress(self) -> tuple[int, dict[str, int], float]:
         """Return finished sources, rows by status, and seconds from the first start to the last finish."""

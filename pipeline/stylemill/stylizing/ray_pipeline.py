@@ -51,8 +51,11 @@ def paint_shards(
         for shard, table in missing.items()
         for block in (table.slice(start, rows_per_block) for start in range(0, table.num_rows, rows_per_block))
     ]
+    context = ray.data.DataContext.get_current()
     # Otherwise Ray Data wraps the error of an actor, and pickling loses it.
-    ray.data.DataContext.get_current().raise_original_map_exception = True
+    context.raise_original_map_exception = True
+    # Waiting for CPUs is no fault, and a block of large images may take an hour; PaintWatch finds what is stuck.
+    context.execution_no_progress_timeout_s = -1
     try:
         _run(blocks, job, min(num_actors, len(blocks)), tracker)
     except Exception as error:

@@ -35,6 +35,12 @@ def test_the_tracker_counts_and_remembers_what_was_in_flight():
     assert tracker.progress()[:2] == (3, {"ok": 4, "failed": 1})
 
 
+def test_the_tracker_remembers_which_sources_were_stuck():
+    tracker = RunTracker()
+    tracker.stuck("b", 30.0)
+    assert tracker.limits_of_stuck(["a", "b"]) == {"b": 30.0}
+
+
 def test_progress_has_no_estimate_before_the_first_image():
     assert Progress(num_sources=10, num_resumed=0).seconds_left is None
     half = Progress(num_sources=10, num_resumed=2, num_finished=4, busy_s=8.0)
