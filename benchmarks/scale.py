@@ -40,12 +40,12 @@ from stylemill.storage.lease import acquire
 from stylemill.style_model import StyleModel, to_bytes
 from stylemill.stylizing import ray_pipeline
 from stylemill.stylizing.config import StylizeConfig
-from stylemill.stylizing.quarantine import remaining_work
 from stylemill.stylizing.identity import BulkJob, StyleRef
 from stylemill.stylizing.incremental import make_finder
 from stylemill.stylizing.liveness import Progress, WorkerReports
 from stylemill.stylizing.plan import plan_sources
 from stylemill.stylizing.preflight import prepare
+from stylemill.stylizing.quarantine import remaining_work
 from stylemill.stylizing.run import stylize
 from stylemill.stylizing.sample import Sample, manifest_row
 from stylemill.stylizing.write import Flusher

@@ -170,10 +170,7 @@ def test_a_resumed_run_paints_only_what_is_missing(paint: Paint, mixed_library: 
     again = paint(mixed_library, tmp_path / "out")
     assert (again.progress.num_resumed, again.progress.num_finished) == (9, len(MIXED) - 9)
     assert rows_of(again)[:9] == rows[:9]
-    after = state_of(tmp_path / "out" / "images")
-    assert {key: data for key, (_, data) in after.items()} == {key: data for key, (_, data) in images.items()}
-    kept = {row["output_uri"].partition("/images/")[2] for row in rows[:9] if row["output_uri"]}
-    assert {key for key in images if after[key] == images[key]} == kept
+    assert state_of(tmp_path / "out" / "images") == images, "an object was replaced"
     assert verify(StorageOptions(), again.layout).is_sound
 
 

@@ -46,6 +46,20 @@ class RunLayout:
         return join(self.run_uri, "models", f"{style}.safetensors")
 
     @property
+    def versions_uri(self) -> str:
+        """Versions of the libraries with which the run began, as JSON."""
+        return join(self.run_uri, "environment", "versions.json")
+
+    @property
+    def precision_uri(self) -> str:
+        """The precision with which the run began, as JSON."""
+        return join(self.run_uri, "environment", "precision.json")
+
+    def kernels_uri(self, style: str) -> str:
+        """The kernels with which a style's network began to paint, as JSON."""
+        return join(self.run_uri, "environment", f"kernels-{style}.json")
+
+    @property
     def report_uri(self) -> str:
         """HTML report of the run."""
         return join(self.run_uri, "report", "index.html")

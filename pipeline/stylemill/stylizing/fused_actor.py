@@ -18,6 +18,7 @@ import pyarrow as pa
 import ray
 
 from stylemill.storage import Storage
+from stylemill.stylizing.environment import agree_on_versions
 from stylemill.stylizing.identity import BulkJob
 from stylemill.stylizing.liveness import WorkerMeters, WorkerReports
 from stylemill.stylizing.paint import Painter
@@ -50,6 +51,7 @@ class Stage:
         self._job = job
         self._tracker = tracker
         self._storage = Storage(job.config.storage)
+        agree_on_versions(self._storage, job.layout)
 
     def _remaining_work(self, shard: int, planned: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[Sample]]:
         return remaining_work(self._storage, self._job.layout, shard, planned, self._tracker)

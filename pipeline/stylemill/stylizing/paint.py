@@ -27,6 +27,7 @@ from stylemill.nn.tiled import stylize_tiled
 from stylemill.storage import Storage
 from stylemill.style_model import load_style_model
 from stylemill.stylizing.config import StylizeConfig
+from stylemill.stylizing.environment import agree_on_kernels, agree_on_precision
 from stylemill.stylizing.identity import StyleRef
 from stylemill.stylizing.sample import Painted, Sample
 
@@ -189,12 +190,13 @@ class Painter:
         config: precision, device and controls.
 
     Raises:
-        ConfigError: a model in the run's folder is not the one that the run was planned with.
+        ConfigError: a model in the run's folder is not the one that the run was planned with, or this machine paints
+            otherwise than those on which the run began.
     """
 
     def __init__(self, storage: Storage, layout: RunLayout, styles: Sequence[StyleRef], config: StylizeConfig) -> None:
         torch.set_num_threads(config.threads_per_actor)
-        precision = resolve_precision(config.precision, config.device)
+        precision = _agreed_precision(storage, layout, config)
         self._config = config
         self._controls = Controls(config)
         self._nets: dict[str, FastNet] = {}
@@ -204,7 +206,9 @@ class Painter:
             if model.sha256 != style.model_sha256:
                 cure = "restore it, or start a run with another --run-id"
                 raise ConfigError("model", uri, "is not the model that this run was planned with", cure)
-            self._nets[style.name] = FastNet(model.build_network(), precision=precision, device=config.device)
+            net = FastNet(model.build_network(), precision=precision, device=config.device)
+            agree_on_kernels(storage, layout, style.name, net.layers.kernels())
+            self._nets[style.name] = net
         self._in_batches = BatchPainter(self._nets, config)
 
     def __call__(self, sample: Sample) -> Sample:
@@ -267,6 +271,16 @@ class Painter:
         if not self._controls.needs_network:
             return source_HWC
         return self._controls.finish(source_HWC, stylize(self._controls.scale_to_network(source_HWC)))
+
+
+def _agreed_precision(storage: Storage, layout: RunLayout, config: StylizeConfig) -> str:
+    mine = resolve_precision(config.precision, config.device)
+    agreed = agree_on_precision(storage, layout, mine)
+    if agreed == "bfloat16" and mine != agreed:
+        cure = "use machines like the first ones, or start another run with --precision float32"
+        problem = "means bfloat16 in this run, which this machine does not multiply natively"
+        raise ConfigError("precision", config.precision, problem, cure)
+    return agreed
 
 
 def _out_of_memory(sample: Sample) -> ImageError:

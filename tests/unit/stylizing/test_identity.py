@@ -41,6 +41,7 @@ CHANGES_NO_BYTES = {
     "max_source_bytes": 10**6,
     "isolate_decoding": False,
     "decode_timeout_s": 5.0,
+    "paint_timeout_s": 5.0,
     "decoder_memory_bytes": 2**30,
     "storage": {"endpoint_url": "http://h", "region": "r", "profile": "p", "retry_deadline_s": 1.0, "timeout_s": 2.0},
 }

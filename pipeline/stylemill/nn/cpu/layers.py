@@ -121,6 +121,12 @@ class Layers:
     ups: tuple[Layer, Layer]
     head: Layer
 
+    def kernels(self) -> list[str]:
+        """Return a description of each convolution as it runs on this machine, in the order of the layers."""
+        residuals = [layer for pair in self.residuals for layer in pair]
+        layers = (self.stem, *self.downs, *residuals, *self.ups, self.head)
+        return [phase.conv.describe() for layer in layers for phase in layer.phases]
+
 
 def prepare_layers(net: TransformerNet, dtype: torch.dtype) -> Layers:
     """Copy the weights of a network into folded, packed layers; the network is not changed."""

@@ -50,3 +50,32 @@ def test_every_packed_kernel_computes_its_convolution(channels, kernel_width, st
     wanted_NCHW = F.conv2d(window_NCHW.float(), weight, None, stride)
     got_NCHW = conv(window_NCHW.contiguous(memory_format=torch.channels_last)).float()
     assert (got_NCHW - wanted_NCHW).abs().max() < 0.01 * wanted_NCHW.abs().max()
+
+
+@pytest.mark.parametrize("columns", [51, 256])
+def test_a_kernel_that_is_wrong_only_for_wide_results_is_not_used(columns, monkeypatch):
+    """As oneDNN chooses its kernels by width, a narrow trial says nothing about wide pictures."""
+    run, threads = PackedConv._run, []
+
+    def broken(self: PackedConv, window_NCHW: torch.Tensor) -> torch.Tensor:
+        threads.append(torch.get_num_threads())
+        out_NCHW = run(self, window_NCHW)
+        if out_NCHW.shape[3] >= columns:
+            out_NCHW[..., -1, -1] = torch.nan
+        return out_NCHW
+
+    weight = torch.randn(8, 16, 3, 3, generator=torch.Generator().manual_seed(0))
+    assert PackedConv(weight, None, dtype=torch.bfloat16).trusted
+    monkeypatch.setattr(PackedConv, "_run", broken)
+    conv = PackedConv(weight, None, dtype=torch.bfloat16)
+    assert not conv.trusted and "replaced" in conv.describe() and set(threads) == {1}
+    window_NCHW = torch.ones(1, 16, 9, 400, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    assert conv(window_NCHW).isfinite().all()
+
+
+def test_a_trial_that_raises_is_not_passed(monkeypatch):
+    def broken(*_: object) -> torch.Tensor:
+        raise RuntimeError("could not create a primitive")
+
+    monkeypatch.setattr(PackedConv, "_run", broken)
+    assert not PackedConv(torch.randn(8, 16, 3, 3), None, dtype=torch.bfloat16).trusted

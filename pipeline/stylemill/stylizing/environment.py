@@ -1,0 +1,103 @@
+"""What changes output bytes and is not a setting: versions, the precision that ``auto`` stands for, kernels.
+
+The first worker of a run writes it into the run's folder; all others, also after an upgrade or on other machines, use
+the same or stop. Otherwise a library would hold results of both kinds.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from stylemill.errors import ConfigError, StorageError
+from stylemill.manifest.layout import RunLayout
+from stylemill.storage import Storage
+
+_PACKAGES = ("numpy", "pillow", "pillow-heif", "tifffile", "torch")
+"""Packages that decode, paint or encode; versions of absent ones are empty."""
+_CODECS = ("avif", "jpg_2000", "libjpeg_turbo", "libtiff", "littlecms2", "webp")
+"""Libraries in Pillow."""
+
+
+def agree_on_versions(storage: Storage, layout: RunLayout) -> None:
+    """Check that this process has the versions with which the run began.
+
+    Raises:
+        ConfigError: it has others.
+    """
+    mine = versions()
+    cure = "install the same ones on all machines, or paint the rest in another run (--run-id)"
+    agreed = _agree(storage, layout.versions_uri, mine)
+    _check_equal(layout.run_id, agreed, mine, "began with other versions", cure)
+
+
+def agree_on_precision(storage: Storage, layout: RunLayout, mine: str) -> str:
+    """Return the precision with which the run began.
+
+    Args:
+        storage: where the run is.
+        layout: of the run.
+        mine: what the config means on this machine.
+    """
+    return str(_agree(storage, layout.precision_uri, {"precision": mine})["precision"])
+
+
+def agree_on_kernels(storage: Storage, layout: RunLayout, style: str, mine: list[str]) -> None:
+    """Check that this machine runs a style's network with the kernels with which the run began.
+
+    Args:
+        storage: where the run is.
+        layout: of the run.
+        style: name of the style.
+        mine: as ``Layers.kernels`` describes them.
+
+    Raises:
+        ConfigError: oneDNN's kernels were replaced on one of the two machines and not on the other.
+    """
+    kernels = {str(number): kernel for number, kernel in enumerate(mine)}
+    cure = "paint on machines of one kind, or start another run with --precision float32"
+    agreed = _agree(storage, layout.kernels_uri(style), kernels)
+    _check_equal(layout.run_id, agreed, kernels, "began on a machine with other kernels", cure)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of everything that decodes, paints or encodes, by name."""
+    import torch
+    from PIL import features
+
+    found = {name: _version(name) for name in _PACKAGES}
+    found |= {name: str(features.version(name) or "") for name in _CODECS}
+    built_with = re.search(r"(?:oneDNN|MKL-DNN) v([\d.]+)", torch.__config__.show())
+    return found | {"onednn": built_with[1] if built_with else ""}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _agree(storage: Storage, uri: str, mine: Mapping[str, str]) -> dict[str, Any]:
+    """Write a record unless one exists; return the one that is stored."""
+    if storage.create_bytes(uri, json.dumps(mine, indent=1).encode()):
+        return dict(mine)
+    try:
+        stored = json.loads(storage.read_bytes(uri))
+        return {str(name): value for name, value in stored.items()}
+    except (ValueError, AttributeError) as error:
+        raise StorageError(f"{uri} is damaged ({error}); restore it, or paint in another run (--run-id)") from None
+
+
+def _check_equal(run_id: str, agreed: Mapping[str, Any], mine: Mapping[str, str], problem: str, cure: str) -> None:
+    names = [*agreed, *(name for name in mine if name not in agreed)]
+    changes = [
+        f"{name} {agreed.get(name) or 'none'} -> {mine.get(name) or 'none'}"
+        for name in names
+        if agreed.get(name) != mine.get(name)
+    ]
+    if changes:
+        raise ConfigError("run_id", run_id, f"{problem}: {'; '.join(changes)}", cure)
