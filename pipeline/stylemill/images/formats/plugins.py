@@ -6,8 +6,11 @@ registered. Here the format that ``sniff`` has found selects exactly one plugin.
 
 from __future__ import annotations
 
+import contextlib
+import encodings
 import importlib
 import io
+import pkgutil
 from functools import cache
 from typing import Any, Final
 
@@ -40,6 +43,22 @@ _PLUGINS: Final[dict[str, tuple[str, str]]] = {
     "heif": ("pillow_heif", "HeifImageFile"),
 }
 
+_ON_DEMAND: Final = (
+    "PIL.ExifTags",
+    "PIL.ImageCms",
+    "PIL.ImageColor",
+    "PIL.ImageFilter",
+    "PIL.ImageOps",
+    "PIL.ImagePalette",
+    "PIL.ImageSequence",
+    "PIL.MpoImagePlugin",
+    "PIL.TiffTags",
+    "_strptime",
+    "random",
+    "xml.etree.ElementTree",
+)
+"""Modules that Pillow, or Python itself, imports while an image is decoded; text encodings are another kind."""
+
 _FEATURES: Final = {"webp": "webp", "avif": "avif", "jpeg2000": "jpg_2000"}
 
 _UNSUPPORTED: Final = {
@@ -68,6 +87,18 @@ def open_image(data: bytes, image_format: str) -> ImageFile.ImageFile:
         ImageError: ``UnsupportedFormat``, with a cure. Other exceptions of the plugin are not caught.
     """
     return _factory(image_format)(io.BytesIO(data))
+
+
+def import_plugins() -> None:
+    """Import every installed plugin with what it imports on demand: the decoder's child opens no files later."""
+    for image_format in _PLUGINS:
+        with contextlib.suppress(ImageError):  # raised again for an image of this format
+            _factory(image_format)
+    for module in _ON_DEMAND:
+        importlib.import_module(module)
+    for found in pkgutil.iter_modules(encodings.__path__):
+        if found.name not in ("mbcs", "oem", "cp65001"):  # of Windows
+            importlib.import_module(f"encodings.{found.name}")
 
 
 @cache

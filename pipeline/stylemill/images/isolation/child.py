@@ -1,9 +1,9 @@
 """The child process that decodes untrusted images: ``python -m stylemill.images.isolation.child``.
 
 ``client.py`` starts it. Its command line gives the file descriptors of a socket and of two shared memory files; it has
-no credentials and no other open file. A request on the socket is the length and the digest of the image in the first
-memory file. The response is a length, JSON on the socket and pixels in the second memory file. The child ends when its
-parent does.
+no credentials, no other open file, and cannot open one (``sandbox.py``). A request on the socket is the length and the
+digest of the image in the first memory file. The response is a length, JSON on the socket and pixels in the second
+memory file. The child ends when its parent does.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from PIL import Image, PngImagePlugin
 
 from stylemill.errors import ImageError
 from stylemill.images.decode import decode
+from stylemill.images.formats.plugins import import_plugins
+from stylemill.images.isolation.sandbox import enter_sandbox
 from stylemill.images.isolation.transport import (
     DAMAGED,
     REQUEST,
@@ -43,7 +45,6 @@ LENGTH: Final = struct.Struct("<Q")
 READY: Final = b"ready\n"
 _LONGEST_PNG_CHUNK: Final = 16 << 20
 _PR_SET_PDEATHSIG: Final = 1
-_PR_SET_NO_NEW_PRIVS: Final = 38
 
 
 def main(arguments: list[str]) -> None:
@@ -61,10 +62,13 @@ def main(arguments: list[str]) -> None:
     Image.MAX_IMAGE_PIXELS = -(-options.max_pixels // 2)
     PngImagePlugin.MAX_TEXT_CHUNK = _LONGEST_PNG_CHUNK  # real files have profiles and XMP over Pillow's 1 MiB
     warnings.simplefilter("ignore")
+    import_plugins()
     gc.freeze()
+    null_fd = os.open(os.devnull, os.O_RDWR)
+    enter_sandbox()
     with socket.socket(fileno=connection_fd) as connection:
         connection.sendall(READY)
-        _discard_output()
+        _discard_output(null_fd)
         pixels = SharedMemory(pixels_fd)
         while request := connection.recv(REQUEST.size, socket.MSG_WAITALL):
             try:
@@ -85,10 +89,21 @@ def _respond(data: bytes, options: DecodeOptions, short_side_px: int, pixels: Sh
         for array, (offset, dtype, shape) in zip(arrays, placed, strict=True):
             np.ndarray(shape, dtype, memory, offset)[...] = array
     except ImageError as error:
-        return pack_error(error)
+        return pack_error(_forbidden(error) or error)
     except MemoryError:
         return pack_error(ImageError("DecoderMemory", "its pixels need more memory than decoder_memory_bytes"))
     return header
+
+
+def _forbidden(error: BaseException) -> ImageError | None:
+    """Return an error that blames the sandbox if a file was missing that it forbids: the image may be sound."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, PermissionError) and seen.filename:
+            reason = f"decoding it needs {seen.filename}, which the decoder's sandbox forbids; please report this"
+            return ImageError("DecoderForbidden", f"{reason}, and use --no-isolate-decoding for sources that you trust")
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 def _harden(parent_pid: int, memory_bytes: int) -> None:
@@ -101,15 +116,13 @@ def _harden(parent_pid: int, memory_bytes: int) -> None:
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     if os.getppid() != parent_pid:  # the parent died before the death signal was set
         os._exit(0)
 
 
-def _discard_output() -> None:
+def _discard_output(null_fd: int) -> None:
     """Discard what C libraries print about damaged files; during the start the output explains a failure."""
-    null_fd = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null_fd, stream)
 

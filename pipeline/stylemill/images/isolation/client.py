@@ -27,6 +27,7 @@ import stylemill
 from stylemill.errors import ClusterError, ImageError
 from stylemill.images.decode import decode, recognise
 from stylemill.images.isolation.child import LENGTH, READY, options_json
+from stylemill.images.isolation.sandbox import protect_environment
 from stylemill.images.isolation.transport import (
     RequestDamaged,
     SharedMemory,
@@ -284,6 +285,7 @@ class _Child:
 
 def _start(fds: tuple[int, int, int], settings: list[str], stderr: Any) -> subprocess.Popen[bytes]:
     """Start a fresh interpreter that inherits three file descriptors and none of the secrets in the environment."""
+    protect_environment()
     root = str(Path(stylemill.__file__).resolve().parents[1])
     environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
     environment |= {
