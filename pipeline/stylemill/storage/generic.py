@@ -63,14 +63,24 @@ class FsspecStore:
         return _stat(path, name(path), found)
 
     def list_objects(self, root: str, after: str = "") -> Iterator[ObjectStat]:
-        """Yield the objects below a prefix in order of key; the whole listing is held in memory."""
-        with _translated_errors(root):
-            found = self._fs.find(root, detail=True)
-        base = self._fs._strip_protocol(root).rstrip("/") + "/"
-        for path in sorted(found):
-            key = path[len(base) :]
-            if key > after:
-                yield _stat(f"{scheme(root)}://{path.lstrip('/')}", key, found[path])
+        """Yield the objects below a prefix in order of key, with one folder of each level in memory at a time."""
+        yield from self._walk(root, self._fs._strip_protocol(root).rstrip("/"), "", after)
+
+    def _walk(self, root: str, folder: str, prefix: str, after: str) -> Iterator[ObjectStat]:
+        entries = []
+        with _translated_errors(root), contextlib.suppress(FileNotFoundError):  # an absent folder is an empty one
+            self._fs.invalidate_cache(folder)  # other processes write there too
+            for found in self._fs.ls(folder, detail=True):
+                key = prefix + found["name"].rstrip("/").rpartition("/")[2] + "/" * (found["type"] == "directory")
+                if found["name"].rstrip("/") != folder:  # some stores list the marker of the folder itself
+                    entries.append((key, found))
+        entries.sort(key=lambda entry: entry[0])
+        for key, found in entries:
+            if not key.endswith("/"):
+                if key > after:
+                    yield _stat(f"{scheme(root)}://{found['name'].lstrip('/')}", key, found)
+            elif key > after or after.startswith(key):
+                yield from self._walk(root, found["name"].rstrip("/"), key, after)
 
     def delete(self, path: str) -> None:
         """Remove an object; a missing object is not an error."""

@@ -7,9 +7,12 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 import re
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +22,11 @@ from stylemill.errors import ConfigError, ObjectNotFound
 from stylemill.storage.storage import Storage
 from stylemill.storage.store import ObjectStat
 from stylemill.storage.uri import is_glob, is_inside, name, parent, resolve, scheme
+
+ROWS_PER_PORTION = 200_000
+"""Rows of a Parquet file that are sorted in memory at once: some 100 MB."""
+ROWS_PER_READ = 1_000
+"""Rows of each sorted portion that are in memory while portions are merged."""
 
 
 def find_sources(storage: Storage, input_uri: str, after: str = "") -> Iterator[ObjectStat]:
@@ -94,33 +102,59 @@ def _single_object(storage: Storage, uri: str) -> ObjectStat | None:
 
 
 def _rows_of(storage: Storage, uri: str) -> Iterator[ObjectStat]:
-    data = storage.read_bytes(uri)
+    """Yield the rows of a Parquet file in order of key: sorts portions on disk and merges them."""
+    with tempfile.TemporaryDirectory(prefix="stylemill-") as folder:
+        copy = Path(folder, "sources.parquet")
+        copy.write_bytes(storage.read_bytes(uri))
+        portions = []
+        for number, rows in enumerate(_portions(copy, uri)):
+            portions.append(Path(folder, f"{number}.arrow"))
+            rows.sort()
+            table = pa.table({"key": [key for key, _ in rows], "uri": [text for _, text in rows]})
+            with pa.ipc.new_file(portions[-1], table.schema) as writer:
+                writer.write_table(table, ROWS_PER_READ)
+        previous = None
+        for key, text in heapq.merge(*(_sorted_rows(portion) for portion in portions)):
+            if key == previous:
+                cure = "give distinct values in a key column"
+                raise ConfigError("input", uri, f"contains the key {key!r} twice", cure)
+            previous = key
+            yield ObjectStat(text, key, 0, "")
+
+
+def _portions(copy: Path, uri: str) -> Iterator[list[tuple[str, str]]]:
+    """Yield pairs of key and location in portions that fit into memory, in the order of the file."""
     try:
-        table = pq.read_table(pa.BufferReader(data))
+        file = pq.ParquetFile(copy)
+        names = file.schema_arrow.names
+        if "uri" not in names:
+            raise ConfigError("input", uri, f"has no uri column, only {names}", "name the column uri")
+        columns = [name for name in ("uri", "key") if name in names]
+        for column in columns:
+            _check_text(file.schema_arrow.field(column), uri)
+        for batch in file.iter_batches(ROWS_PER_PORTION, columns=columns):
+            texts = batch.column("uri").to_pylist()
+            if not all(texts):
+                raise ConfigError("input", uri, "has rows with an empty uri", "remove those rows")
+            uris = [resolve(text) for text in texts]
+            keys = batch.column("key").to_pylist() if "key" in columns else [None] * len(uris)
+            yield [(key or _default_key(text), text) for key, text in zip(keys, uris, strict=True)]
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         raise ConfigError("input", uri, f"is not a Parquet file ({error})", "give one with a uri column") from None
-    if "uri" not in table.schema.names:
-        raise ConfigError("input", uri, f"has no uri column, only {table.schema.names}", "name the column uri")
-    uris = [resolve(text) for text in _texts(table, "uri", uri) if text]
-    given = _texts(table, "key", uri) if "key" in table.schema.names else [None] * len(uris)
-    if len(uris) != table.num_rows:
-        raise ConfigError("input", uri, "has rows with an empty uri", "remove those rows")
-    rows = sorted((key or _default_key(text), text) for key, text in zip(given, uris, strict=True))
-    previous = None
-    for key, text in rows:
-        if key == previous:
-            raise ConfigError("input", uri, f"contains the key {key!r} twice", "give distinct values in a key column")
-        previous = key
-        yield ObjectStat(text, key, 0, "")
 
 
-def _texts(table: pa.Table, column_name: str, uri: str) -> list[str | None]:
-    column = table.column(column_name)
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+def _sorted_rows(portion: Path) -> Iterator[tuple[str, str]]:
+    with pa.OSFile(str(portion)) as opened:
+        file = pa.ipc.open_file(opened)
+        for number in range(file.num_record_batches):
+            batch = file.get_batch(number)
+            yield from zip(batch.column("key").to_pylist(), batch.column("uri").to_pylist(), strict=True)
+
+
+def _check_text(field: pa.Field, uri: str) -> None:
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     if not any(is_text(kind) for is_text in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)):
-        raise ConfigError("input", uri, f"has values of type {kind} in the column {column_name}", "write text there")
-    texts: list[str | None] = column.to_pylist()
-    return texts
+        raise ConfigError("input", uri, f"has values of type {kind} in the column {field.name}", "write text there")
 
 
 def _default_key(uri: str) -> str:

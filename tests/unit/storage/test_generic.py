@@ -74,3 +74,30 @@ def test_unknown_schemes_are_the_users_mistake(storage: Storage, uri: str):
     with pytest.raises(ConfigError) as caught:
         storage.read_bytes(uri)
     assert uri.partition("://")[0] in str(caught.value)
+
+
+def test_a_listing_holds_one_folder_of_each_level(storage: Storage, monkeypatch: pytest.MonkeyPatch):
+    for number in range(50):
+        storage.write_bytes(join(ROOT, f"{number:02d}", "deep", "a.jpg"), b"")
+    memory, listed = fsspec.filesystem("memory"), []
+    ls = type(memory).ls
+
+    def counted(self: object, path: str, *arguments: object, **options: object) -> object:
+        listed.append(path)
+        return ls(self, path, *arguments, **options)
+
+    monkeypatch.setattr(type(memory), "ls", counted)
+    listing = storage.list_objects(ROOT, "07/deep/a.jpg")
+    assert next(listing).key == "08/deep/a.jpg"
+    assert len(listed) == 5, "the root, what holds the key before, and the first folder after it"
+    assert len(list(listing)) == 41
+
+
+def test_an_object_and_a_folder_of_one_name_are_in_order_of_key(storage: Storage):
+    for key in ("a", "a-b", "a.c", "b", "b0"):
+        storage.write_bytes(join(ROOT, key), b"")
+    memory = fsspec.filesystem("memory")
+    for key in ("a/x", "b/y"):  # the file system in memory refuses this, object stores do not
+        memory.store[f"/bucket/some prefix/{key}"] = memory.store["/bucket/some prefix/b0"]
+    keys = [found.key for found in storage.list_objects(ROOT)]
+    assert keys == sorted(keys)

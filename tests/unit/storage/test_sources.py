@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stylemill.errors import ConfigError
-from stylemill.storage import Storage
+from stylemill.storage import Storage, sources
 from stylemill.storage.sources import draw_sample, find_sources, glob_root, sources_root, stratum_of
 
 NAMES = ["a.jpg", "b.png", "deep/a.jpg", "deep/er/c.jpg", "deep/b.JPG", "x[1].jpg", "with space.jpg", "é.jpg"]
@@ -180,3 +180,18 @@ def test_a_sample_has_the_requested_size_or_is_everything(keys: list[str], num: 
     drawn = draw_sample(keys, num, seed=0)
     assert len(drawn) == len(set(drawn)) == (min(num, len(keys)) if num else len(keys))
     assert set(drawn) <= set(keys)
+
+
+@pytest.mark.parametrize("rows_per_portion", [1, 3, 7, 100])
+def test_a_long_list_is_sorted_in_portions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_per_portion: int):
+    monkeypatch.setattr(sources, "ROWS_PER_PORTION", rows_per_portion)
+    monkeypatch.setattr(sources, "ROWS_PER_READ", 2)
+    keys = [f"{number * 7 % 20:02d}" for number in range(20)]
+    uris = [f"/in/{key}" for key in keys]
+    pq.write_table(pa.table({"key": keys, "uri": uris}), tmp_path / "list.parquet", row_group_size=4)
+    listed = list(find_sources(Storage(), str(tmp_path / "list.parquet")))
+    assert [(source.key, source.uri) for source in listed] == sorted(zip(keys, uris, strict=True))
+    assert found(tmp_path / "list.parquet", "15") == ["16", "17", "18", "19"]
+    pq.write_table(pa.table({"key": [*keys, keys[3]], "uri": [*uris, "/in/x"]}), tmp_path / "twice.parquet")
+    with pytest.raises(ConfigError, match="twice"):
+        found(tmp_path / "twice.parquet")
