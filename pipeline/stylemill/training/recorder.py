@@ -9,6 +9,8 @@ from __future__ import annotations
 import io
 import time
 from collections import deque
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,7 @@ from stylemill.process import peak_memory_bytes
 from stylemill.storage import Storage
 from stylemill.training.checkpoint import Checkpoint, CheckpointWriter, TrainState
 from stylemill.training.config import TrainConfig
-from stylemill.training.layout import Row, TrainLayout, metrics_to_parquet
+from stylemill.training.layout import LeftOutImage, Row, TrainLayout, metrics_to_parquet
 from stylemill.training.schedule import Plateau
 from stylemill.training.tensorboard import EventFiles
 from stylemill.training.tracker import TrainMeters, TrainProgress
@@ -196,13 +198,19 @@ class Recorder:
         recent = [row["loss"] for row in self.rows[-self._config.checkpoint_every :] if not row["skipped"]]
         self.plateau = self.plateau.after(recent)
 
-    def write_checkpoint(self, state: TrainState) -> None:
-        """Start writing a checkpoint in the background, and write the metrics so far."""
+    def write_checkpoint(self, state: TrainState, left_out: Sequence[Sequence[LeftOutImage]]) -> None:
+        """Start writing a checkpoint in the background, and write the metrics so far.
+
+        Args:
+            state: after the newest step.
+            left_out: content images that each worker leaves out.
+        """
         if self._writer is None:
             return
         numbers = state.to_numbers() | {
             "plateau": vars(self.plateau),
             "samples_seen": state.step * self._config.batch_size,
+            "left_out": [[asdict(entry) for entry in entries] for entries in left_out],
         }
         self._writer.submit(state.step, state.to_tensors(), numbers, list(self.rows))
         self._write_rows(self._writer)

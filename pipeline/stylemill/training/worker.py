@@ -36,6 +36,7 @@ from stylemill.storage import Storage
 from stylemill.training.checkpoint import Checkpoint, Checkpoints, CheckpointWriter, Superseded, TrainState
 from stylemill.training.data import Batches, Content
 from stylemill.training.export import export_style
+from stylemill.training.layout import LeftOutImage
 from stylemill.training.preflight import PreparedTraining
 from stylemill.training.ray_backend import PreemptionNotice
 from stylemill.training.recorder import NUM_SAMPLES, Recorder
@@ -226,7 +227,7 @@ class Worker:
         # After skipped updates the weights are those of an existing checkpoint, or not finite: not worth a new one.
         is_good = self._state.num_skipped_in_a_row == 0
         if is_last or (is_good and (is_due or should_stop or is_preempted)):
-            recorder.write_checkpoint(self._state)
+            recorder.write_checkpoint(self._state, self._gathered_left_out())
         if is_preempted:
             recorder.wait()
             recorder.add_event(f"step {step}: Ray announced the removal of a node; a checkpoint was written")
@@ -239,7 +240,24 @@ class Worker:
             self._state.load(newest.step, newest.tensors, newest.numbers)
             self._recorder.restore(newest)
             self._recorder.resumed_at = newest.step
+            self._content.restore(self._left_out_at(newest))
         self._check_agreement()
+
+    def _gathered_left_out(self) -> list[list[LeftOutImage]]:
+        """Return the content images that each worker leaves out; all workers call this together."""
+        own = list(self._content.left_out.values())
+        if self._num_workers == 1:
+            return [own]
+        gathered: list[list[LeftOutImage]] = [[] for _ in range(self._num_workers)]
+        dist.all_gather_object(gathered, own)
+        return gathered
+
+    def _left_out_at(self, checkpoint: Checkpoint) -> list[LeftOutImage]:
+        """Return what this worker left out at a checkpoint; with another number of workers, what any of them did."""
+        workers = [[LeftOutImage(**entry) for entry in entries] for entries in checkpoint.numbers.get("left_out", [])]
+        if len(workers) == self._num_workers:
+            return workers[self._rank]
+        return [entry for entries in workers for entry in entries]
 
     def _agreed_newest(self, before: float = math.inf) -> Checkpoint | None:
         """Return the newest checkpoint that the first worker finds, on all workers.

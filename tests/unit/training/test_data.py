@@ -13,7 +13,7 @@ from stylemill.images.options import DecodeOptions
 from stylemill.images.short_side import decode_short_side
 from stylemill.process import process_tree
 from stylemill.storage import Storage
-from stylemill.training.data import DECODING_THREADS, Batches, Content, list_content
+from stylemill.training.data import DECODING_THREADS, Batches, Content, ContentImage, content_from_json, list_content
 from stylemill.training.layout import LeftOutImage, load_left_out, num_failed, save_left_out
 from stylemill.training.schedule import SampleIndex, Sampler
 from tests.drawn import image_bytes
@@ -116,7 +116,7 @@ def test_content_comes_from_prefixes_globs_files_and_lists(folder):
 
     def names(*locations: str) -> list[str]:
         found = list_content(Storage(), [str(folder / location) for location in locations])
-        return [str(Path(uri).relative_to(folder)) for uri in found]
+        return [str(Path(image.uri).relative_to(folder)) for image in found]
 
     assert names("[0-1].jpg") == ["0.jpg", "1.jpg"]
     assert names("**/*.jpg") == ["0.jpg", "1.jpg", "2.jpg", "3.jpg", "below/a photo.jpg"]
@@ -136,3 +136,44 @@ def test_batches_are_in_order_and_can_start_at_any_step(folder):
     whole = read(0, 7)
     assert all(batch.shape == (3, 32, 32, 3) for batch in whole)
     assert all(np.array_equal(left, right) for left, right in zip(whole[4:], read(4, 7), strict=True))
+
+
+def test_a_choice_that_is_restored_holds_although_its_cause_has_passed(folder):
+    hidden = (folder / "1.jpg").read_bytes()
+    first = open_content(folder)
+    (folder / "1.jpg").unlink()
+    expected = crop(first, 1)
+    assert np.array_equal(expected, crop(first, 2))
+    (folder / "1.jpg").write_bytes(hidden)
+    again, fresh = open_content(folder), open_content(folder)
+    again.restore(first.left_out.values())
+    assert np.array_equal(crop(again, 1), expected)
+    assert not np.array_equal(crop(fresh, 1), expected)
+    fresh.restore([])
+    assert fresh.left_out == {}
+
+
+def test_an_image_that_was_replaced_since_the_listing_is_left_out(folder):
+    content = open_content(folder)
+    os.utime(folder / "0.jpg", (1, 1))  # a copy on another machine
+    (folder / "1.jpg").write_bytes(image_bytes(64, 100, 9))
+    crop(content, 0)
+    assert np.array_equal(crop(content, 1), crop(content, 2))
+    assert {Path(uri).name: entry.error_type for uri, entry in content.left_out.items()} == {"1.jpg": "SourceChanged"}
+
+
+def test_an_object_that_was_replaced_by_one_of_the_same_size_is_left_out():
+    storage, data = Storage(), image_bytes(64, 64, 1)
+    for key in ("a.jpg", "b.jpg"):
+        storage.write_bytes(f"memory://content/{key}", data)
+    listed = [ContentImage("memory://content/a.jpg", "an etag"), ContentImage("memory://content/b.jpg", "")]
+    content = Content(
+        storage, listed, crop_px=32, short_side_px=48, cache_bytes=0, max_failed_fraction=0.5
+    )  # fmt: skip
+    crop(content, 0)
+    assert [entry.error_type for entry in content.left_out.values()] == ["SourceChanged"]
+
+
+def test_listings_of_early_versions_have_no_etags():
+    assert content_from_json(b'["/in/a.jpg"]') == (ContentImage("/in/a.jpg", ""),)
+    assert content_from_json(b'[["/in/a.jpg", "e"]]') == (ContentImage("/in/a.jpg", "e"),)

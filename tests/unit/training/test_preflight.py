@@ -50,7 +50,7 @@ def refused(folder, **changes) -> ConfigError:
 
 def test_a_valid_config_is_prepared_and_can_be_prepared_again(folder):
     first = prepare(config(folder))
-    assert [uri.rsplit("/", 1)[1] for uri in first.content] == [f"{seed}.jpg" for seed in range(9)]
+    assert [image.uri.rsplit("/", 1)[1] for image in first.content] == [f"{seed}.jpg" for seed in range(9)]
     assert first.finished is None and first.warnings == ()
     assert prepare(config(folder)) == first
 
