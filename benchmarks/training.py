@@ -97,7 +97,7 @@ def make_ours(content: Path, style_image: Path, *, precision: str, width: float)
         dtype=dtype, max_gradient_norm=10.0, batch_size=BATCH, num_workers=1, micro_batch_size=BATCH,
     )  # fmt: skip
     storage = Storage()
-    images = list_content(storage, [str(content)])
+    listed = list_content(storage, [str(content)])
 
     def run() -> None:
         net = TransformerNet(Architecture(width=width))
@@ -106,9 +106,9 @@ def make_ours(content: Path, style_image: Path, *, precision: str, width: float)
         state.set_rate(1e-3)
         model = ReducedPrecisionNet(state.net, dtype)
         images = Content(
-            storage, uris, crop_px=CROP_PX, short_side_px=CROP_PX * 3 // 2, cache_bytes=0, max_failed_fraction=0.05
+            storage, listed, crop_px=CROP_PX, short_side_px=CROP_PX * 3 // 2, cache_bytes=0, max_failed_fraction=0.05
         )  # no cache: every image is decoded, as by the published loop
-        sampler = Sampler(len(uris), 0)
+        sampler = Sampler(len(listed), 0)
         batches = Batches(images, sampler, lambda step: sampler.share(step, BATCH, 0, 1))
         for crops_NHWC in batches.steps(0, STEPS_PER_ROUND):
             batch_NCHW = normalize(torch.from_numpy(crops_NHWC)).contiguous(memory_format=torch.channels_last)
