@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from stylemill.manifest.read import find_run, read_manifest
 from stylemill.storage import Storage, join
@@ -26,4 +28,9 @@ def outcome_of(out: str, storage: Storage | None = None) -> Outcome:
             assert hashlib.sha256(data).hexdigest() == row["output_sha256"], row["key"]
     painted = {row["output_uri"] for row in rows if row["status"] == "ok"}
     assert {found.uri for found in storage.list_objects(join(out, "images"))} == painted
+    return rows_outcome(rows)
+
+
+def rows_outcome(rows: Sequence[Mapping[str, Any]]) -> Outcome:
+    """Return (key, style) -> (status, error type, output digest) of a manifest's rows."""
     return {(row["key"], row["style"]): (row["status"], row["error_type"], row["output_sha256"]) for row in rows}

@@ -1,45 +1,61 @@
-"""Random kills at random times until the run is done, many times over.
+"""Random accidents at random times until everything is done, many times over.
 
     python -m tests.faults.soak [--seeds 30] [--first 0]
 
-For each seed a run is started, and the driver, one actor, the raylet or everything is killed after a random
-time; then the same command is started again, up to a few kills, and at last left alone. The outcome must be that of an
-undisturbed run. A failing seed is printed and its folder kept.
+Each seed has one output. Its main run is started, and the driver, one actor, the raylet or everything is killed after a
+random time; then the same command is started again, up to a few kills, and at last left alone. In between, other runs
+write the same output: the same library with other settings, another library with the same keys, an incremental run
+after a source was changed. Some end, some are killed and never started again. ``manifest gc --delete`` runs beside
+them, and the clock of each process is right, an hour slow or an hour fast.
+
+In the end the main run's outcome must be that of an undisturbed run, and every ``ok`` row of every committed run must
+have its object: a row without is *false*. A failing seed is printed and its folder kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from stylemill.auditing.verify import verify
+from stylemill.manifest.layout import RunLayout
+from stylemill.manifest.read import committed_runs, read_manifest
+from stylemill.storage import Storage, StorageOptions
 from tests.drawn import image_bytes, style_model
-from tests.faults.outcome import outcome_of
-from tests.processes import descendants, start_stylemill
+from tests.faults.outcome import Outcome, outcome_of, rows_outcome
+from tests.processes import ROOT, Job, descendants, start_stylemill
 
-MAX_KILLS = 4
+MAX_ACTS = 4
 NUM_IMAGES = 120
 VICTIMS = ("driver", "actor", "raylet", "everything")
+ACTS = ("main", "main", "main", "other settings", "other library", "gc")
+CLOCKS_S = (0, -3600, 3600)
+MAIN_RUN = "main"
 
 
-def make_library(folder: Path) -> Path:
+def make_library(folder: Path, seed: int = 0) -> Path:
     """Write small pictures and a few files that are none."""
     for number in range(NUM_IMAGES):
         path = folder / f"{number % 7}" / f"{number:03d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(image_bytes(150 + number % 9, 200 - number % 11, number))
+        path.write_bytes(image_bytes(150 + number % 9, 200 - number % 11, number + seed))
     (folder / "cut.jpg").write_bytes(image_bytes(90, 90, 99)[:400])
     (folder / "notes.txt").write_text("Rain on Sunday.\n")
     return folder
 
 
-def kill(job: subprocess.Popen[str], victim: str, chance: random.Random) -> None:
+def kill(job: Job, victim: str, chance: random.Random) -> None:
     """SIGKILL the driver, an actor, the raylet, or everything."""
     below = descendants(job.pid)
     pids = {
@@ -63,29 +79,136 @@ def kill(job: subprocess.Popen[str], victim: str, chance: random.Random) -> None
                 continue
 
 
-def endure(seed: int, style: Path, source: Path, out: Path) -> str:
-    """Run one seed to its end; return what was done to it."""
-    chance, story = random.Random(seed), []
-    for _ in range(chance.randint(1, MAX_KILLS)):
-        job = start_stylemill("stylize", "--model", style, "--input", source, "--out", out)
-        after_s, victim = chance.uniform(0.5, 25.0), chance.choice(VICTIMS)
+@dataclass
+class World:
+    """The output of one seed and what is done to it.
+
+    Args:
+        seed: decides everything.
+        style: of all runs.
+        library: of the main run; a copy, because a source is changed at the end.
+        other: a library with the same keys.
+        out: the output.
+        clock: library that shifts the clock; None if it could not be built.
+    """
+
+    seed: int
+    style: Path
+    library: Path
+    other: Path
+    out: Path
+    clock: Path | None
+    story: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.chance = random.Random(self.seed)
+
+    def start(self, verb: str, *arguments: object) -> Job:
+        """Start a command whose clock may be wrong."""
+        shift_s = self.chance.choice(CLOCKS_S) if self.clock else 0
+        self.story.append(f"{shift_s // 3600:+d}h" if shift_s else "")
+        variables = {"LD_PRELOAD": str(self.clock), "SHIFT_CLOCK_S": str(shift_s)} if shift_s else {}
+        return start_stylemill(*verb.split(), *arguments, **variables)
+
+    def stylize(self, source: Path, *more: object) -> Job:
+        """Start a run over a library."""
+        return self.start("stylize", "--model", self.style, "--input", source, "--out", self.out, *more)
+
+    def act(self) -> None:
+        """Do one thing to the output."""
+        act = self.chance.choice(ACTS)
+        if act == "main":
+            self.disturb(act, self.stylize(self.library, "--run-id", MAIN_RUN), kill_always=True)
+        elif act == "other settings":
+            self.disturb(act, self.stylize(self.library, "--quality", self.chance.choice((40, 60))))
+        elif act == "other library":
+            self.disturb(act, self.stylize(self.other))
+        else:
+            self.clean()
+
+    def disturb(self, act: str, job: Job, *, kill_always: bool = False) -> None:
+        """Let a run end or kill it after a random time, with ``gc`` beside it now and then."""
+        helper = threading.Thread(target=self.clean) if self.chance.random() < 0.3 else None
+        if helper:
+            helper.start()
+        is_killed = kill_always or self.chance.random() < 0.6
         try:
-            job.communicate(timeout=after_s)
-            story.append("done")
-            break
+            said, _ = job.communicate(timeout=self.chance.uniform(0.5, 25.0) if is_killed else 300)
+            self.story.append(f"{act} ended with {job.returncode}")
+            if job.returncode not in (0, 1):  # 1: the output was being cleaned
+                raise AssertionError(f"{act} ended with {job.returncode}: {said[-2000:]}")
         except subprocess.TimeoutExpired:
-            kill(job, victim, chance)
-            story.append(f"{victim}@{after_s:.1f}s")
-        if victim in ("actor", "raylet"):
-            try:
-                job.communicate(timeout=120)
-            except subprocess.TimeoutExpired:
-                kill(job, "everything", chance)
-    job = start_stylemill("stylize", "--model", style, "--input", source, "--out", out)
-    said, _ = job.communicate(timeout=300)
-    if job.returncode != 0:
-        raise AssertionError(f"exit code {job.returncode}: {said[-2000:]}")
-    return ", ".join(story)
+            victim = self.chance.choice(VICTIMS)
+            kill(job, victim, self.chance)
+            self.story.append(f"{act}: {victim} killed")
+            if victim in ("actor", "raylet"):
+                try:
+                    job.communicate(timeout=120)
+                except subprocess.TimeoutExpired:
+                    kill(job, "everything", self.chance)
+        if helper:
+            helper.join()
+
+    def clean(self) -> None:
+        """Run ``manifest gc --delete``; it may refuse (2) or find the output taken (1)."""
+        job = self.start("manifest gc", self.out, "--delete")
+        said, _ = job.communicate(timeout=120)
+        self.story.append(f"gc {job.returncode}")
+        if job.returncode not in (0, 1, 2) or "Traceback" in said:
+            raise AssertionError(f"gc ended with {job.returncode}: {said[-2000:]}")
+
+    def finish(self) -> None:
+        """Let the main run end; then change a source and paint it incrementally, with or without a kill."""
+        self._end(self.stylize(self.library, "--run-id", MAIN_RUN))
+        if self.chance.random() < 0.5:
+            changed = self.library / "3" / "003.jpg"
+            changed.write_bytes(image_bytes(150, 190, 1000 + self.seed))
+            self.disturb("incremental", self.stylize(self.library, "--incremental"))
+            if self.chance.random() < 0.5:
+                self._end(self.stylize(self.library, "--incremental"))
+
+    def _end(self, job: Job) -> None:
+        said, _ = job.communicate(timeout=300)
+        if job.returncode != 0:
+            raise AssertionError(f"exit code {job.returncode}: {said[-2000:]}")
+
+    def check(self, expected: Outcome) -> int:
+        """Compare with the undisturbed run, and look for false rows; return the number of rows looked at."""
+        storage, out, num_rows = Storage(), str(self.out), 0
+        for run_id in committed_runs(storage, out):
+            layout = RunLayout(out=out, run_id=run_id)
+            rows = read_manifest(storage, layout).to_pylist()
+            for row in rows:
+                num_rows += 1
+                if row["status"] == "ok":
+                    data = storage.read_bytes(row["output_uri"])
+                    assert hashlib.sha256(data).hexdigest() == row["output_sha256"], (
+                        f"a false row: {run_id} {row['key']}"
+                    )
+            found = verify(StorageOptions(), layout)
+            problems = [problem for problem in found.problems if problem.kind != "UnknownObject"]
+            assert not problems, problems
+            if run_id == MAIN_RUN:
+                assert rows_outcome(rows) == expected, "the outcome differs from the undisturbed run's"
+        return num_rows
+
+
+def build_clock(folder: Path) -> Path | None:
+    """Compile the library that shifts the clock."""
+    source, library = ROOT / "tests" / "faults" / "shifted_clock.c", folder / "shifted_clock.so"
+    if shutil.which("gcc") is None:
+        print("there is no gcc: all clocks are right", flush=True)
+        return None
+    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
+    return library
+
+
+def endure(world: World, expected: Outcome) -> int:
+    """Run one seed to its end; return the number of rows that were checked."""
+    for _ in range(world.chance.randint(1, MAX_ACTS)):
+        world.act()
+    world.finish()
+    return world.check(expected)
 
 
 def main() -> int:
@@ -97,25 +220,35 @@ def main() -> int:
     from stylemill.style_model import to_bytes
 
     folder = Path(tempfile.mkdtemp(prefix="stylemill-soak-"))
-    style, source = folder / "style.safetensors", make_library(folder / "in")
+    style, source, other = (
+        folder / "style.safetensors",
+        make_library(folder / "in"),
+        make_library(folder / "other", 500),
+    )
     style.write_bytes(to_bytes(style_model()))
     job = start_stylemill("stylize", "--model", style, "--input", source, "--out", folder / "undisturbed")
     said, _ = job.communicate(timeout=300)
     assert job.returncode == 0, said
-    expected, failed = outcome_of(str(folder / "undisturbed")), []
+    expected, failed, clock = outcome_of(str(folder / "undisturbed")), [], build_clock(folder)
     for seed in range(arguments.first, arguments.first + arguments.seeds):
-        out, start_s = folder / f"seed-{seed}", time.monotonic()
+        out, library, start_s = folder / f"seed-{seed}", folder / f"in-{seed}", time.monotonic()
+        shutil.copytree(source, library)
+        world = World(seed, style, library, other, out, clock)
         try:
-            story = endure(seed, style, source, out)
-            assert outcome_of(str(out)) == expected, "the outcome differs from the undisturbed run's"
+            num_rows = endure(world, expected)
         except (AssertionError, subprocess.TimeoutExpired) as error:
             failed.append(seed)
             print(f"seed {seed} FAILED in {out}: {error}", flush=True)
             continue
-        print(f"seed {seed}: {story}; sound after {time.monotonic() - start_s:.0f} s", flush=True)
-    print(
-        f"{arguments.seeds - len(failed)} of {arguments.seeds} seeds sound" + (f", failed: {failed}" if failed else "")
-    )
+        finally:
+            story = ", ".join(part for part in world.story if part)
+            print(f"seed {seed}: {story}; {time.monotonic() - start_s:.0f} s", flush=True)
+        print(
+            f"seed {seed}: {num_rows} rows of {len(committed_runs(Storage(), str(out)))} runs, none false", flush=True
+        )
+        shutil.rmtree(out)
+    sound = arguments.seeds - len(failed)
+    print(f"{sound} of {arguments.seeds} seeds sound" + (f", failed: {failed}" if failed else ""))
     return 1 if failed else 0
 
 
