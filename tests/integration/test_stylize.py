@@ -293,7 +293,7 @@ def test_sources_that_appear_later_are_not_part_of_the_run(paint: Paint, tmp_pat
 
 def test_success_lists_the_parts(complete_run: Any):
     tree = json.loads(Path(complete_run.layout.success_uri).read_bytes())
-    assert tree["run_id"] == complete_run.layout.run_id and tree["schema_version"] == 1
+    assert tree["run_id"] == complete_run.layout.run_id and tree["schema_version"] == 2
     (part,) = tree["parts"]
     data = Path(complete_run.layout.manifest_uri, part["name"]).read_bytes()
     assert (part["rows"], part["sha256"]) == (len(MIXED), hashlib.sha256(data).hexdigest())

@@ -152,7 +152,7 @@ def test_success_is_written_once_and_read_back(storage: Storage, tmp_path: Path)
     assert (success.run_id, success.num_rows, success.num_sources) == ("r1", 6, 3)
     assert [part.name for part in success.parts] == ["part-000000.parquet", "part-000001.parquet"]
     assert write_success(storage, layout, success) is False
-    assert json.loads(storage.read_bytes(layout.success_uri))["schema_version"] == 1
+    assert json.loads(storage.read_bytes(layout.success_uri))["schema_version"] == 2
 
 
 def test_no_success_no_manifest(storage: Storage, tmp_path: Path):
@@ -167,7 +167,7 @@ def test_no_success_no_manifest(storage: Storage, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"null", b"[]", b"{}", b"\xff", b'{"schema_version": 1}', b'{"schema_version": 2}']
+    "content", [b"", b"null", b"[]", b"{}", b"\xff", b'{"schema_version": 1}', b'{"schema_version": 3}']
 )
 def test_damaged_or_newer_success_is_an_error(storage: Storage, tmp_path: Path, content: bytes):
     layout = RunLayout(out=str(tmp_path), run_id="x")
