@@ -34,11 +34,15 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def start_stylemill(
-    *arguments: object, cwd: Path | None = None, stderr: int | IO[str] = subprocess.STDOUT, **variables: str
+    *arguments: object,
+    module: str = "stylemill",
+    cwd: Path | None = None,
+    stderr: int | IO[str] = subprocess.STDOUT,
+    **variables: str,
 ) -> Job:
-    """Start ``stylemill`` in a process group of its own; its output is read by ``communicate``."""
+    """Start ``stylemill``, or a module around it, in its own process group; ``communicate`` reads its output."""
     return subprocess.Popen(
-        command_line(*arguments),
+        [sys.executable, "-m", module, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=stderr,
         text=True,

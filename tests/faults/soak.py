@@ -6,7 +6,7 @@ Each seed has one output. Its main run is started, and the driver, one actor, th
 random time; then the same command is started again, up to a few kills, and at last left alone. In between, other runs
 write the same output: the same library with other settings, another library with the same keys, an incremental run
 after a source was changed. Some end, some are killed and never started again. ``manifest gc --delete`` runs beside
-them, and the clock of each process is right, an hour slow or an hour fast.
+them, and the clock of each driver is right, an hour slow or an hour fast.
 
 In the end the main run's outcome must be that of an undisturbed run, and every ``ok`` row of every committed run must
 have its object: a row without is *false*. A failing seed is printed and its folder kept.
@@ -34,7 +34,7 @@ from stylemill.manifest.read import committed_runs, read_manifest
 from stylemill.storage import Storage, StorageOptions
 from tests.drawn import image_bytes, style_model
 from tests.faults.outcome import Outcome, outcome_of, rows_outcome
-from tests.processes import ROOT, Job, descendants, start_stylemill
+from tests.processes import Job, descendants, start_stylemill
 
 MAX_ACTS = 4
 NUM_IMAGES = 120
@@ -105,8 +105,7 @@ class World:
         """Start a command whose clock may be wrong."""
         shift_s = self.chance.choice(CLOCKS_S)
         self.story.append(f"{shift_s // 3600:+d}h" if shift_s else "")
-        path = os.pathsep.join([str(ROOT / "tests" / "faults" / "wrong_clock"), str(ROOT)])
-        return start_stylemill(*verb.split(), *arguments, PYTHONPATH=path, SHIFT_CLOCK_S=str(shift_s))
+        return start_stylemill(shift_s, *verb.split(), *arguments, module="tests.faults.wrong_clock")
 
     def stylize(self, source: Path, *more: object) -> Job:
         """Start a run over a library."""
