@@ -82,6 +82,11 @@ class Work:
             flusher.add(self._writer(self._painter(self._reader(row))))
         flusher.flush()
 
+    def remove_images(self) -> None:
+        """Remove the images of both variants: the next round would find equal ones."""
+        for prefix in (self._alone_uri, join(self.layout.out, "images")):
+            self.storage.delete_all(found.uri for found in self.storage.list_objects(prefix))
+
     def commit(self, num_sources: int) -> tuple[int, int]:
         """Publish the manifest; return its rows and bytes."""
         part = commit_part(self.storage, self.layout, 0, ["waves"])
@@ -124,6 +129,8 @@ def main() -> None:
                 start_s, start_cpu_s = time.perf_counter(), time.process_time()
                 getattr(work, variant)(rows)
                 seconds[variant].append((time.perf_counter() - start_s, time.process_time() - start_cpu_s))
+                if turn + len(turns) < arguments.rounds * len(turns):  # images of the last round stay for the commit
+                    work.remove_images()
         table = make_table(planned, PLAN_SCHEMA)
         start_s, start_cpu_s = time.perf_counter(), time.process_time()
         write_shard(work.storage, work.layout, 0, table)

@@ -74,6 +74,8 @@ def commit_run(
     finished_at: str = "2026-03-01T00:00:00+00:00",
     failed: Collection[str] = (),
     sequence: int = 0,
+    input_uri: str = "/in",
+    fingerprint: str = "f",
 ) -> RunLayout:
     """Plan, paint and commit a run; the sources in ``failed`` could not be done."""
     layout, parts = RunLayout(out=out, run_id=run_id), []
@@ -91,11 +93,13 @@ def commit_run(
     complete_plan(storage, layout, PlanSummary(num_shards=len(shards), num_sources=num_sources, num_bytes=1))
     success = Success(
         run_id=run_id,
-        input="/in",
-        fingerprint="f",
+        input=input_uri,
+        fingerprint=fingerprint,
         parent_run_id=None,
         schema_version=SCHEMA_VERSION,
-        styles=[{"name": style, "version": "1", "model_sha256": "ab" * 32, "fingerprint": "f"} for style in styles],
+        styles=[
+            {"name": style, "version": "1", "model_sha256": "ab" * 32, "fingerprint": fingerprint} for style in styles
+        ],
         num_sources=num_sources,
         counts=dict(counts),
         parts=parts,

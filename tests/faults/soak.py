@@ -121,18 +121,19 @@ class World:
         elif act == "other library":
             self.disturb(act, self.stylize(self.other))
         else:
-            self.clean()
+            self.clean(self.chance.choice(CLOCKS_S))
 
     def disturb(self, act: str, job: Job, *, kill_always: bool = False) -> None:
         """Let a run end or kill it after a random time, with ``gc`` beside it now and then."""
-        helper = threading.Thread(target=self.clean) if self.chance.random() < 0.3 else None
+        shift_s = self.chance.choice(CLOCKS_S)
+        helper = threading.Thread(target=self.clean, args=(shift_s,)) if self.chance.random() < 0.3 else None
         if helper:
             helper.start()
         is_killed = kill_always or self.chance.random() < 0.6
         try:
             said, _ = job.communicate(timeout=self.chance.uniform(0.5, 25.0) if is_killed else 300)
             self.story.append(f"{act} ended with {job.returncode}")
-            if job.returncode not in (0, 1):  # 1: the output was being cleaned
+            if job.returncode not in (0, 1) or "Traceback" in said:  # 1: the output was being cleaned
                 raise AssertionError(f"{act} ended with {job.returncode}: {said[-2000:]}")
         except subprocess.TimeoutExpired:
             victim = self.chance.choice(VICTIMS)
@@ -146,9 +147,9 @@ class World:
         if helper:
             helper.join()
 
-    def clean(self) -> None:
+    def clean(self, shift_s: int) -> None:
         """Run ``manifest gc --delete``; it may refuse (2) or find the output taken (1)."""
-        job = self.start("manifest gc", self.out, "--delete")
+        job = start_stylemill(shift_s, "manifest", "gc", self.out, "--delete", module="tests.faults.wrong_clock")
         said, _ = job.communicate(timeout=120)
         self.story.append(f"gc {job.returncode}")
         if job.returncode not in (0, 1, 2) or "Traceback" in said:

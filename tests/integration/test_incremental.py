@@ -184,8 +184,26 @@ def test_repair_paints_only_missing_and_damaged_results(paint: Paint, library: P
     assert {key: data for key, (_, data) in state_of(out / "images").items()} == images_before
     assert state_of(out / "images")["waves/gone.jpg"] == untouched
     again = verify(StorageOptions(), first.layout)
-    assert again.is_sound
-    assert again.num_superseded == 2
+    assert (again.is_sound, again.num_objects, again.num_superseded) == (True, 3, 0)
+
+
+def test_repair_removes_nothing_that_an_unfinished_run_may_have_painted(
+    paint: Paint, abandon: Paint, library: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    first = paint(library, out)
+    place = out / "images" / "waves" / "a.jpg"
+    place.unlink()
+    fill(library, {"a.jpg": image_bytes(40, 50, 8)})
+    abandon(library, out, incremental="true")  # it creates the lost object's name anew
+    found = verify(StorageOptions(), first.layout)
+    assert [problem.kind for problem in found.problems] == ["ObjectChanged"]
+    with pytest.raises(ConfigError, match="are not committed"):
+        prepare_repair(StorageOptions(), found)
+    second = paint(library, out, incremental="true")
+    _assert_true(second)
+    assert verify(StorageOptions(), first.layout).is_sound, "the row was replaced"
+    _assert_true(second)
 
 
 def test_garbage_is_objects_that_no_committed_run_owns(paint: Paint, library: Path, tmp_path: Path) -> None:
@@ -193,7 +211,7 @@ def test_garbage_is_objects_that_no_committed_run_owns(paint: Paint, library: Pa
     first = paint(library, out)
     fill(out / "images", {"waves/stray.jpg": b"nobody's", "dunes/old.jpg": b"nobody's either"})
     started = RunLayout(out=str(out), run_id="started")
-    Storage().write_bytes(started.identity_uri, b"{}")
+    Storage().write_bytes(started.identity_uri, Storage().read_bytes(first.layout.identity_uri))
     write_shard(Storage(), started, 0, read_shard(Storage(), first.layout, 0))
 
     garbage = find_garbage(Storage(), str(out))

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import ray
 
-from stylemill.errors import ClusterError, PathConflict, RunConflict
+from stylemill.errors import ConfigError, PathConflict, RunConflict
 from stylemill.storage import Storage
 from stylemill.stylizing.config import StylizeConfig
+from stylemill.stylizing.environment import codec_versions
 from stylemill.stylizing.preflight import PreparedRun, prepare
 from stylemill.stylizing.run import stylize
 from tests.drawn import image_bytes
@@ -50,10 +51,17 @@ def test_a_fault_of_the_store(run: PreparedRun):
         time.sleep(0.2)
 
 
-@pytest.mark.slow
 def test_a_model_that_was_exchanged(run: PreparedRun, second_style_file: Path):
     Storage().write_bytes(run.layout.model_uri("waves"), second_style_file.read_bytes())
-    with pytest.raises(ClusterError, match="is not the model that this run was planned with") as caught:
+    with pytest.raises(ConfigError, match="is not the model that this run was planned with") as caught:
+        stylize(run)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_upgrade_between_kill_and_resume(run: PreparedRun):
+    earlier = {**codec_versions(), "pillow": "1.1.7"}
+    Storage().write_bytes(run.layout.environment_uri("codecs"), json.dumps(earlier).encode())
+    with pytest.raises(ConfigError, match=r"began with other versions: pillow 1\.1\.7 -> ") as caught:
         stylize(run)
     assert "\n" not in str(caught.value)
 

@@ -66,7 +66,8 @@ def check_part(
         shard: number of the plan shard of this part.
         part: as ``_SUCCESS`` lists it.
         styles: of the run.
-        superseded: sorted hashes of style and key of rows that later runs replaced; their objects are not read.
+        superseded: sorted hashes of style and key of rows that later runs replaced; an object of theirs that is
+            missing or damaged is no problem.
         sample: fraction of the objects to read; their locations alone determine which ones.
 
     Raises:
@@ -93,9 +94,7 @@ def check_part(
     check.problems += _compare_with_plan(storage, layout, shard, styles, rows)
     ok = [row for row in rows if row["status"] == "ok"]
     check.output_hashes = np.array([hash_uri(row["output_uri"]) for row in ok], np.uint64)
-    replaced = is_in(np.array([hash_row(row["style"], row["key"]) for row in ok], np.uint64), superseded)
-    check.num_superseded = int(replaced.sum())
-    chosen = ~replaced & (check.output_hashes / 2.0**64 <= sample)
+    chosen = check.output_hashes / 2.0**64 <= sample
     to_read = [row for row, is_chosen in zip(ok, chosen, strict=True) if is_chosen]
     with ThreadPoolExecutor(CONCURRENT_READS) as pool:
         for row, problem in zip(
@@ -103,7 +102,9 @@ def check_part(
         ):
             check.num_objects += 1
             check.num_bytes += row["output_bytes"]
-            if problem:
+            if problem and is_in(np.array([hash_row(row["style"], row["key"])], np.uint64), superseded)[0]:
+                check.num_superseded += 1
+            elif problem:
                 check.problems.append(problem)
     return check
 

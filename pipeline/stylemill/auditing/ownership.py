@@ -8,19 +8,20 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from stylemill.errors import ConfigError, ObjectNotFound
+from stylemill.errors import ConfigError, ObjectNotFound, StorageError
 from stylemill.manifest.commit import iter_shards
 from stylemill.manifest.layout import RunLayout
 from stylemill.manifest.output import cleaning_lease_uri, release_trees
 from stylemill.manifest.read import CommittedRun, committed_runs, iter_parts, load_history
 from stylemill.storage import ObjectStat, Storage, join
-from stylemill.storage.lease import acquire, is_held
+from stylemill.storage.lease import DEAD_AFTER_S, acquire, is_held
+from stylemill.stylizing.identity import RunIdentity
 
 
 def hash_uri(uri: str) -> int:
@@ -89,7 +90,7 @@ class Garbage:
     unfinished_runs: tuple[str, ...]
     """Runs that are not committed; ``objects`` includes their images, and deleting those would undo their work."""
     trees: frozenset[str]
-    """Folders below ``images/`` that committed runs wrote."""
+    """Folders below ``images/`` that runs wrote or may write."""
 
 
 def find_garbage(storage: Storage, out: str) -> Garbage:
@@ -106,8 +107,21 @@ def find_garbage(storage: Storage, out: str) -> Garbage:
     unfinished = unfinished_runs(storage, out)
     history = load_history(storage, out)
     objects = tuple(unowned_objects(storage, join(out, "images"), owned_hashes(storage, history)))
-    trees = frozenset(tree for run in history for tree in run.success.trees)
-    return Garbage(objects=objects, unfinished_runs=unfinished, trees=trees)
+    trees = {tree for run in history for tree in run.success.trees}
+    trees |= {style.folder for identity in _identities(storage, out) for style in identity.styles}
+    return Garbage(objects=objects, unfinished_runs=unfinished, trees=frozenset(trees))
+
+
+def _identities(storage: Storage, out: str) -> Iterator[RunIdentity]:
+    for run_id in _run_folders(storage, out):
+        layout = RunLayout(out=out, run_id=run_id)
+        try:
+            yield RunIdentity.from_json(storage.read_bytes(layout.identity_uri))
+        except ObjectNotFound:
+            continue
+        except (ValueError, KeyError, TypeError) as error:
+            cure = f"restore it, or delete {layout.run_uri}"
+            raise StorageError(f"{layout.identity_uri} is damaged ({error}); {cure}") from None
 
 
 def _check_has_runs(storage: Storage, out: str) -> None:
@@ -159,14 +173,16 @@ def delete_garbage(storage: Storage, out: str, on_deleted: Callable[[ObjectStat]
         RunConflict: another process is cleaning the output, or a run took it over because this process was silent.
     """
     _check_has_runs(storage, out)  # before a lease is written there
+    # A process that is cut off from the store counts as dead after DEAD_AFTER_S; its requests must have ended by then.
+    hasty = Storage(replace(storage.options, retry_deadline_s=DEAD_AFTER_S / 6, timeout_s=DEAD_AFTER_S / 6))
     with acquire(storage, cleaning_lease_uri(out), what="the output") as lease:
         garbage = find_garbage(storage, out)  # after the lease: a run that begins now finds it and waits
         if garbage.unfinished_runs:
             return garbage
         for found in garbage.objects:
-            lease.check()
-            if _is_unchanged(storage, found):
-                storage.delete(found.uri)
+            if _is_unchanged(hasty, found):
+                lease.check()
+                hasty.delete(found.uri)
                 on_deleted(found)
         release_trees(storage, out, set(garbage.trees))
         return garbage

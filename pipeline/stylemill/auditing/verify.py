@@ -36,7 +36,7 @@ class Verification:
     num_objects: int = 0
     num_bytes: int = 0
     num_superseded: int = 0
-    """``ok`` rows that later runs over the same sources replaced; their objects are not read."""
+    """Missing or damaged objects of rows that later runs over the same sources replaced."""
     num_unfinished: int = 0
     """Objects that no committed run owns while other runs of the output are unfinished: they may be theirs."""
     problems: list[Problem] = field(default_factory=list)

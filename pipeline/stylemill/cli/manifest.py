@@ -91,7 +91,7 @@ def _verify(config: ManifestConfig, sample: float = 1.0) -> Verification:
     line.close()
     print(f"{found.num_rows:,} rows, {found.num_objects:,} objects, {found.num_bytes / 1e6:,.1f} MB checked")
     if found.num_superseded:
-        print(f"{found.num_superseded:,} rows were replaced by later runs, and their objects not read")
+        print(f"{found.num_superseded:,} objects are missing or damaged, but later runs replaced their rows")
     if found.num_unfinished:
         print(f"{found.num_unfinished:,} objects belong to no committed run; some runs of this output are unfinished")
     for problem in found.problems[:MAX_PROBLEMS_SHOWN]:

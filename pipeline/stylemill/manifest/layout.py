@@ -45,19 +45,9 @@ class RunLayout:
         """The run's copy of a style model, so that workers do not depend on the original."""
         return join(self.run_uri, "models", f"{style}.safetensors")
 
-    @property
-    def versions_uri(self) -> str:
-        """Versions of the libraries with which the run began, as JSON."""
-        return join(self.run_uri, "environment", "versions.json")
-
-    @property
-    def precision_uri(self) -> str:
-        """The precision with which the run began, as JSON."""
-        return join(self.run_uri, "environment", "precision.json")
-
-    def kernels_uri(self, style: str) -> str:
-        """The kernels with which a style's network began to paint, as JSON."""
-        return join(self.run_uri, "environment", f"kernels-{style}.json")
+    def environment_uri(self, part: str) -> str:
+        """Part of what the first worker found on its machine, as JSON (``stylizing/environment.py``)."""
+        return join(self.run_uri, "environment", f"{part}.json")
 
     @property
     def report_uri(self) -> str:

@@ -44,7 +44,7 @@ def release_trees(storage: Storage, out: str, used: set[str]) -> None:
     Args:
         storage: where the output is.
         out: resolved output location.
-        used: folders below ``images/`` of the committed runs; there must be no others.
+        used: folders below ``images/`` of all runs that have a manifest or a folder.
     """
     for found in storage.list_objects(join(out, "state", "trees")):
         if found.key.removesuffix(".json") not in used:

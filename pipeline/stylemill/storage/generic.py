@@ -23,7 +23,7 @@ class FsspecStore:
 
     def __init__(self, protocol: str) -> None:
         try:
-            self._fs = fsspec.filesystem(protocol)
+            self._fs = fsspec.filesystem(protocol, use_listings_cache=False)  # other processes write there too
         except (ValueError, ImportError, TypeError, OSError) as error:
             cure = "install its extra (stylemill[gcs], stylemill[azure]) or use another scheme"
             raise ConfigError("location", f"{protocol}://", f"cannot be reached ({error})", cure) from error
@@ -69,14 +69,19 @@ class FsspecStore:
     def _walk(self, root: str, folder: str, prefix: str, after: str) -> Iterator[ObjectStat]:
         entries = []
         with _translated_errors(root), contextlib.suppress(FileNotFoundError):  # an absent folder is an empty one
-            self._fs.invalidate_cache(folder)  # other processes write there too
             for found in self._fs.ls(folder, detail=True):
-                key = prefix + found["name"].rstrip("/").rpartition("/")[2] + "/" * (found["type"] == "directory")
-                if found["name"].rstrip("/") != folder:  # some stores list the marker of the folder itself
-                    entries.append((key, found))
+                if found["name"].rstrip("/") != folder:
+                    name = found["name"].rstrip("/").rpartition("/")[2]
+                    entries.append((prefix + name + "/" * (found["type"] == "directory"), found))
+                elif found["type"] == "directory":  # and not the marker of the folder itself, which some stores list
+                    entries.append((prefix + "/", found | {"type": "nameless"}))
         entries.sort(key=lambda entry: entry[0])
         for key, found in entries:
-            if not key.endswith("/"):
+            if found["type"] == "nameless":
+                if key > after:
+                    problem = "a folder without a name cannot be listed; rename its objects"
+                    yield ObjectStat(f"{scheme(root)}://{found['name'].lstrip('/')}/", key, 0, "", "BadKey", problem)
+            elif not key.endswith("/"):
                 if key > after:
                     yield _stat(f"{scheme(root)}://{found['name'].lstrip('/')}", key, found)
             elif key > after or after.startswith(key):

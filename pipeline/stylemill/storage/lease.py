@@ -172,7 +172,11 @@ def settle(storage: Storage, prefix_uri: str, *, on_wait: Callable[[str], None] 
     Raises:
         RunConflict: a living process holds it.
     """
-    if is_held(storage, prefix_uri):
+    token = _newest_token(storage, prefix_uri)
+    if not token:
+        return
+    holder = _wait_for_death(storage, _lease_uri(prefix_uri, token), DEAD_AFTER_S, on_wait, what)
+    if not holder.released:
         with acquire(storage, prefix_uri, on_wait=on_wait, what=what):
             pass
 
@@ -181,8 +185,10 @@ def _newest_token(storage: Storage, prefix_uri: str) -> int:
     return max((int(found.key.removesuffix(".json")) for found in storage.list_objects(prefix_uri)), default=0)
 
 
-def _wait_for_death(storage: Storage, uri: str, dead_after_s: float, on_wait: Callable[[str], None], what: str) -> None:
-    """Return when the holder of a lease is dead or has released it; raise RunConflict if it renews the lease."""
+def _wait_for_death(
+    storage: Storage, uri: str, dead_after_s: float, on_wait: Callable[[str], None], what: str
+) -> Holder:
+    """Return the holder of a lease once it is dead or has released it; raise RunConflict if it renews the lease."""
     first = _read(storage, uri)
     deadline_s = time.monotonic() + dead_after_s
     announced = False
@@ -191,12 +197,13 @@ def _wait_for_death(storage: Storage, uri: str, dead_after_s: float, on_wait: Ca
         if holder != first:
             raise RunConflict(f"{what} is held by {holder.describe()}, which is alive; wait for it, or stop it first")
         if time.monotonic() > deadline_s:
-            return
+            return holder
         if not announced:
             on_wait(f"{what} is held by {holder.describe()}; waiting up to {dead_after_s:.0f} s to see if it is alive")
             announced = True
         time.sleep(min(1.0, dead_after_s / 4))
         holder = _read(storage, uri)
+    return holder
 
 
 def _read(storage: Storage, uri: str) -> Holder:

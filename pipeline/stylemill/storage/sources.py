@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.utils import glob_translate
 
-from stylemill.errors import ConfigError, ObjectNotFound
+from stylemill.errors import ConfigError, ObjectNotFound, StorageError
+from stylemill.process import scratch_folder
 from stylemill.storage.storage import Storage
 from stylemill.storage.store import ObjectStat
 from stylemill.storage.uri import is_glob, is_inside, name, parent, resolve, scheme
@@ -103,9 +104,18 @@ def _single_object(storage: Storage, uri: str) -> ObjectStat | None:
 
 def _rows_of(storage: Storage, uri: str) -> Iterator[ObjectStat]:
     """Yield the rows of a Parquet file in order of key: sorts portions on disk and merges them."""
-    with tempfile.TemporaryDirectory(prefix="stylemill-") as folder:
+    try:
+        yield from _merged(storage.read_bytes(uri), uri)
+    except OSError as error:
+        cure = "make room, or set TMPDIR to a larger disk"
+        raise StorageError(f"sorting {uri} in {tempfile.gettempdir()} failed: {error}; {cure}") from error
+
+
+def _merged(data: bytes, uri: str) -> Iterator[ObjectStat]:
+    with scratch_folder("stylemill-sources-") as folder:
         copy = Path(folder, "sources.parquet")
-        copy.write_bytes(storage.read_bytes(uri))
+        copy.write_bytes(data)
+        del data
         portions = []
         for number, rows in enumerate(_portions(copy, uri)):
             portions.append(Path(folder, f"{number}.arrow"))
@@ -140,6 +150,8 @@ def _portions(copy: Path, uri: str) -> Iterator[list[tuple[str, str]]]:
             keys = batch.column("key").to_pylist() if "key" in columns else [None] * len(uris)
             yield [(key or _default_key(text), text) for key, text in zip(keys, uris, strict=True)]
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno:  # of the disk; Arrow's own about damaged files have none
+            raise
         raise ConfigError("input", uri, f"is not a Parquet file ({error})", "give one with a uri column") from None
 
 

@@ -14,6 +14,9 @@ from stylemill.storage import StorageOptions
 LEAST_MEMORY_BYTES = 2**30
 """An actor uses some 900 MB before its first image (see ``stylemill.nn.memory``)."""
 
+MAX_PAINT_TIMEOUT_S = 1e6
+"""For each style and 5 megapixels: eleven days."""
+
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -105,9 +108,7 @@ class StylizeConfig:
         check_within("strength", self.strength, 0.0, 1.0)
         check_within("max_failed_fraction", self.max_failed_fraction, 0.0, 1.0)
         check_within("texture_scale", self.texture_scale, 0.05, 4.0)
-        if not 0 < self.paint_timeout_s < float("inf"):
-            problem = "is not a finite number of seconds above 0"
-            raise ConfigError("paint_timeout_s", self.paint_timeout_s, problem, "set a limit such as 600")
+        check_within("paint_timeout_s", self.paint_timeout_s, 0.001, MAX_PAINT_TIMEOUT_S)
         for name in ("max_size_px", "num_actors", "threads_per_actor", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:

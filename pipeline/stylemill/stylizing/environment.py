@@ -16,22 +16,22 @@ from stylemill.errors import ConfigError, StorageError
 from stylemill.manifest.layout import RunLayout
 from stylemill.storage import Storage
 
-_PACKAGES = ("numpy", "pillow", "pillow-heif", "tifffile", "torch")
-"""Packages that decode, paint or encode; versions of absent ones are empty."""
+_PACKAGES = ("numpy", "pillow", "pillow-heif", "tifffile")
+"""Packages that decode or encode."""
 _CODECS = ("avif", "jpg_2000", "libjpeg_turbo", "libtiff", "littlecms2", "webp")
 """Libraries in Pillow."""
+_SAME_VERSIONS = "install the same ones on all machines, or paint the rest in another run (--run-id)"
 
 
-def agree_on_versions(storage: Storage, layout: RunLayout) -> None:
-    """Check that this process has the versions with which the run began.
+def agree_on_codecs(storage: Storage, layout: RunLayout) -> None:
+    """Check that this process decodes and encodes with the versions with which the run began.
 
     Raises:
         ConfigError: it has others.
     """
-    mine = versions()
-    cure = "install the same ones on all machines, or paint the rest in another run (--run-id)"
-    agreed = _agree(storage, layout.versions_uri, mine)
-    _check_equal(layout.run_id, agreed, mine, "began with other versions", cure)
+    mine = codec_versions()
+    agreed = _agree(storage, layout.environment_uri("codecs"), mine)
+    _check_equal(layout.run_id, agreed, mine, "began with other versions", _SAME_VERSIONS)
 
 
 def agree_on_precision(storage: Storage, layout: RunLayout, mine: str) -> str:
@@ -41,8 +41,15 @@ def agree_on_precision(storage: Storage, layout: RunLayout, mine: str) -> str:
         storage: where the run is.
         layout: of the run.
         mine: what the config means on this machine.
+
+    Raises:
+        ConfigError: this process has another torch or oneDNN.
     """
-    return str(_agree(storage, layout.precision_uri, {"precision": mine})["precision"])
+    versions = torch_versions()
+    agreed = _agree(storage, layout.environment_uri("network"), {"precision": mine, **versions})
+    precision = str(agreed.pop("precision", mine))
+    _check_equal(layout.run_id, agreed, versions, "began with other versions", _SAME_VERSIONS)
+    return precision
 
 
 def agree_on_kernels(storage: Storage, layout: RunLayout, style: str, mine: list[str]) -> None:
@@ -59,24 +66,29 @@ def agree_on_kernels(storage: Storage, layout: RunLayout, style: str, mine: list
     """
     kernels = {str(number): kernel for number, kernel in enumerate(mine)}
     cure = "paint on machines of one kind, or start another run with --precision float32"
-    agreed = _agree(storage, layout.kernels_uri(style), kernels)
+    agreed = _agree(storage, layout.environment_uri(f"kernels-{style}"), kernels)
     _check_equal(layout.run_id, agreed, kernels, "began on a machine with other kernels", cure)
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of everything that decodes, paints or encodes, by name."""
-    import torch
+def codec_versions() -> dict[str, str]:
+    """Return the versions of everything that decodes or encodes, by name; empty for what is absent."""
     from PIL import features
 
     found = {name: _version(name) for name in _PACKAGES}
-    found |= {name: str(features.version(name) or "") for name in _CODECS}
+    return found | {name: str(features.version(name) or "") for name in _CODECS}
+
+
+def torch_versions() -> dict[str, str]:
+    """Return the versions of torch and of the oneDNN in it; builds for CPUs and for GPUs have the same."""
+    import torch
+
     built_with = re.search(r"(?:oneDNN|MKL-DNN) v([\d.]+)", torch.__config__.show())
-    return found | {"onednn": built_with[1] if built_with else ""}
+    return {"torch": str(torch.__version__).partition("+")[0], "onednn": built_with[1] if built_with else ""}
 
 
 def _version(package: str) -> str:
     try:
-        return importlib.metadata.version(package)
+        return importlib.metadata.version(package).partition("+")[0]
     except importlib.metadata.PackageNotFoundError:
         return ""
 

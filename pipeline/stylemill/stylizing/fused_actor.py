@@ -17,12 +17,13 @@ from typing import Any
 import pyarrow as pa
 import ray
 
+from stylemill.errors import StylemillError
 from stylemill.storage import Storage
-from stylemill.stylizing.environment import agree_on_versions
+from stylemill.stylizing.environment import agree_on_codecs
 from stylemill.stylizing.identity import BulkJob
 from stylemill.stylizing.liveness import WorkerMeters, WorkerReports
 from stylemill.stylizing.paint import Painter
-from stylemill.stylizing.quarantine import PaintWatch, num_pixels, remaining_work
+from stylemill.stylizing.quarantine import PaintWatch, remaining_work
 from stylemill.stylizing.read import Fetched, Reader
 from stylemill.stylizing.sample import Sample
 from stylemill.stylizing.write import Flusher, Writer
@@ -42,6 +43,9 @@ WRITE_BEHIND_BYTES = 64 * 2**20
 class Stage:
     """Base of the actors of a run: the job, its storage, its tracker, and what each block needs.
 
+    What is wrong with this machine or the run's folder is raised by the first block: of the errors of constructors Ray
+    keeps only the text.
+
     Args:
         job: the run.
         tracker: the run's ``RunTracker``.
@@ -51,7 +55,20 @@ class Stage:
         self._job = job
         self._tracker = tracker
         self._storage = Storage(job.config.storage)
-        agree_on_versions(self._storage, job.layout)
+        self._failure: StylemillError | None = None
+        try:
+            agree_on_codecs(self._storage, job.layout)
+            self._open()
+        except StylemillError as error:
+            self._failure = error
+
+    def _open(self) -> None:
+        """Make what blocks need and what may fail."""
+
+    def _check(self) -> None:
+        """Raise what went wrong in the constructor; each block calls this first."""
+        if self._failure is not None:
+            raise self._failure
 
     def _remaining_work(self, shard: int, planned: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[Sample]]:
         return remaining_work(self._storage, self._job.layout, shard, planned, self._tracker)
@@ -86,9 +103,11 @@ class BulkActor(Stage):
         self._watch = PaintWatch(tracker, job.config.paint_timeout_s, len(job.identity.styles))
         self._meters = WorkerMeters(job.layout.run_id)
         self._read_ahead = ReadAhead(Reader(self._storage, job.config.decode))
-        self._painter = Painter(self._storage, job.layout, job.identity.styles, job.config)
         self._writer = Writer(self._storage, job.layout, job.identity, job.config.encode)
         self._writes = ThreadPoolExecutor(2, thread_name_prefix="write")
+
+    def _open(self) -> None:
+        self._painter = Painter(self._storage, self._job.layout, self._job.identity.styles, self._job.config)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Do one block.
@@ -100,9 +119,11 @@ class BulkActor(Stage):
             One row: the shard and the number of sources done.
 
         Raises:
+            ConfigError: this machine paints otherwise than those on which the run began.
             StorageError: storage failed beyond its retries; finished rows are flushed first.
             RunConflict: another process has taken the run over.
         """
+        self._check()
         shard, planned = shard_of(block), planned_rows(block)
         attempts = [row["attempt"] for row in planned]
         todo, given_up = self._remaining_work(shard, planned)
@@ -116,7 +137,7 @@ class BulkActor(Stage):
             with closing(self._read_ahead.samples(todo)) as samples:
                 for sample in samples:
                     self._reports.begin(sample.key)
-                    with self._watch({sample.key: num_pixels(sample)}):
+                    with self._watch({sample.key: self._painter.num_pixels(sample)}):
                         painted = self._painter(sample)
                     writes.append((pixel_bytes(sample), self._writes.submit(self._write, painted)))
                     del sample, painted  # its pixels are freed as soon as it is written

@@ -27,7 +27,7 @@ from stylemill.stylizing.fused_actor import Stage, planned_rows, shard_of
 from stylemill.stylizing.identity import BulkJob
 from stylemill.stylizing.liveness import WorkerMeters
 from stylemill.stylizing.paint import BATCHES_IN_FLIGHT, Painter
-from stylemill.stylizing.quarantine import PaintWatch, count_deaths, deaths_of, num_pixels
+from stylemill.stylizing.quarantine import PaintWatch, count_deaths, deaths_of
 from stylemill.stylizing.read import Fetched, Reader
 from stylemill.stylizing.sample import Sample
 from stylemill.stylizing.write import Writer
@@ -53,6 +53,7 @@ class ReadStage(Stage):
 
     def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
         """Read one block of a plan shard."""
+        self._check()
         shard = shard_of(block)
         todo, given_up = self._remaining_work(shard, planned_rows(block))
         yield from _blocks(self._job, shard, given_up)
@@ -66,8 +67,10 @@ class PaintStage(Stage):
     def __init__(self, job: BulkJob, tracker: ray.actor.ActorHandle) -> None:
         super().__init__(job, tracker)
         self._decode = DeviceJpegDecoder(job.config.device, self._storage, job.config.decode)
-        self._painter = Painter(self._storage, job.layout, job.identity.styles, job.config)
         self._watch = PaintWatch(tracker, job.config.paint_timeout_s, len(job.identity.styles))
+
+    def _open(self) -> None:
+        self._painter = Painter(self._storage, self._job.layout, self._job.identity.styles, self._job.config)
 
     def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
         """Paint one block.
@@ -75,6 +78,7 @@ class PaintStage(Stage):
         When a worker dies, its block is run again. Images are then painted one at a time, so that only the image being
         painted is blamed for the next death; ``count_deaths`` gives up one that was being painted at two deaths.
         """
+        self._check()
         samples = _samples(block)
         deaths = deaths_of(self._tracker, [sample.key for sample in samples])
         portions = [[sample] for sample in samples] if deaths else [samples]
@@ -88,7 +92,8 @@ class PaintStage(Stage):
         # Waits for the answers: a report that is not delivered when the process dies is lost.
         ray.get([self._tracker.begin.remote(key) for key in keys])
         self._decode(samples)
-        with self._watch({sample.key: num_pixels(sample) for sample in samples if sample.failure is None}):
+        sound = [sample for sample in samples if sample.failure is None]
+        with self._watch({sample.key: self._painter.num_pixels(sample) for sample in sound}):
             painted = self._painter.paint_all(samples)
         # Otherwise samples that wait to be written would be blamed when a reader dies and its block is read again.
         self._tracker.painted.remote(keys)
@@ -106,6 +111,7 @@ class WriteStage(Stage):
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Write one block."""
+        self._check()
         shard, samples = shard_of(block), _samples(block)
         flusher = self._flusher(shard)
         try:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from stylemill.config import digest, to_mapping
 from stylemill.manifest.layout import RunLayout
 from stylemill.manifest.output import claim_tree
+from stylemill.manifest.read import load_history
 from stylemill.storage import Storage
 from stylemill.storage.json_records import record_to_json
 from stylemill.storage.lease import Lease
@@ -126,11 +127,20 @@ def identify(config: StylizeConfig, source_root: str, out: str, models: Sequence
 
 def claim_trees(storage: Storage, out: str, identity: RunIdentity) -> RunIdentity:
     """Return the identity with the folder of each style's images, as the output's first runs left them free."""
+    for run in load_history(storage, out):  # those of early versions claimed nothing
+        for early in run.success.styles:
+            if not early.get("tree"):
+                lineage = _lineage(run.success.input, early["fingerprint"])
+                claim_tree(storage, out, early["name"], lineage, run.success.input)
     styles = []
     for style in identity.styles:
-        lineage = digest({"input": identity.input, "fingerprint": style.fingerprint})
+        lineage = _lineage(identity.input, style.fingerprint)
         styles.append(replace(style, tree=claim_tree(storage, out, style.name, lineage, identity.input)))
     return replace(identity, styles=tuple(styles))
+
+
+def _lineage(input_uri: str, fingerprint: str) -> str:
+    return digest({"input": input_uri, "fingerprint": fingerprint})
 
 
 def differences(old: RunIdentity, new: RunIdentity) -> list[str]:

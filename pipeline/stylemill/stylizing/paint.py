@@ -207,9 +207,18 @@ class Painter:
                 cure = "restore it, or start a run with another --run-id"
                 raise ConfigError("model", uri, "is not the model that this run was planned with", cure)
             net = FastNet(model.build_network(), precision=precision, device=config.device)
-            agree_on_kernels(storage, layout, style.name, net.layers.kernels())
+            if config.device == "cpu":
+                agree_on_kernels(storage, layout, style.name, net.layers.kernels())
             self._nets[style.name] = net
         self._in_batches = BatchPainter(self._nets, config)
+
+    def num_pixels(self, sample: Sample) -> int:
+        """Return the number of pixels that the network paints of a sample, in all frames; 0 if it was not decoded."""
+        if sample.source is None:
+            return 0
+        frames = [frame.image_HWC for frame in sample.source.frames] or [sample.source.image_HWC]
+        sizes = (self._controls.network_size(image_HWC.shape[:2]) for image_HWC in frames)
+        return sum(height_px * width_px for height_px, width_px in sizes)
 
     def __call__(self, sample: Sample) -> Sample:
         """Fill in ``sample.painted`` for every style, with an ImageError if it failed."""

@@ -53,7 +53,7 @@ class PaintWatch:
         """Watch what happens in the ``with`` block.
 
         Args:
-            num_pixels: key of each source that is painted in the block -> its pixels, of all frames together.
+            num_pixels: key of each source that is painted in the block -> its pixels in the network, of all frames.
         """
         if not num_pixels:
             yield
@@ -75,14 +75,6 @@ class PaintWatch:
             except ray.exceptions.RayError as error:  # it then counts as a death of the worker
                 log.warning("the tracker could not be reached: %s", error)
         os._exit(STUCK_EXIT_CODE)
-
-
-def num_pixels(sample: Sample) -> int:
-    """Return the number of a sample's decoded pixels, in all frames; 0 if it could not be decoded."""
-    if sample.source is None:
-        return 0
-    frames = [frame.image_HWC for frame in sample.source.frames] or [sample.source.image_HWC]
-    return sum(image_HWC.shape[0] * image_HWC.shape[1] for image_HWC in frames)
 
 
 def remaining_work(

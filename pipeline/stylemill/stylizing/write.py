@@ -8,6 +8,7 @@ other bytes, the digest becomes part of its name. ``Flusher`` collects rows and 
 from __future__ import annotations
 
 import hashlib
+import secrets
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -91,12 +92,13 @@ class Writer:
     def _put(self, uri: str, data: bytes, sha256: str) -> str:
         """Store an image and return its location: the given one unless other bytes are there."""
         try:
-            for place in (uri, _with_digest(uri, sha256)):
+            for mark in ("", sha256[:12], secrets.token_hex(8)):  # the last one if the second one's object is damaged
+                place = _marked(uri, mark)
                 if self._storage.create_bytes(place, data, durable=False) or self._holds(place, data):
                     return place
         except PathConflict as error:
             raise ImageError("KeyCollision", f"the store cannot hold a result of this name: {error}") from error
-        raise StorageError(f"{place} has the digest of an image in its name and other bytes; remove it")
+        raise StorageError(f"{place} was created by another process a moment ago")
 
     def _holds(self, uri: str, data: bytes) -> bool:
         try:
@@ -132,11 +134,13 @@ class Writer:
         return {output_key(twin["key"], output_format) for output_format in formats}
 
 
-def _with_digest(uri: str, sha256: str) -> str:
-    """Return a location with a part of the digest in its name: ``a/b.jpg`` becomes ``a/b~0123456789ab.jpg``."""
+def _marked(uri: str, mark: str) -> str:
+    """Return a location with a mark in its name: ``a/b.jpg`` becomes ``a/b~0123456789ab.jpg``."""
+    if not mark:
+        return uri
     folder, slash, file_name = uri.rpartition("/")
     stem, dot, suffix = file_name.rpartition(".")
-    return f"{folder}{slash}{stem}~{sha256[:12]}{dot}{suffix}"
+    return f"{folder}{slash}{stem}~{mark}{dot}{suffix}"
 
 
 class Flusher:

@@ -9,14 +9,15 @@ import pytest
 
 from stylemill.auditing.ownership import delete_garbage, find_garbage
 from stylemill.cli.manifest import main
-from stylemill.errors import ConfigError, RunConflict
+from stylemill.errors import ConfigError, RunConflict, StorageError
 from stylemill.manifest.commit import write_shard
 from stylemill.manifest.layout import RunLayout
 from stylemill.manifest.output import claim_tree, cleaning_lease_uri
 from stylemill.manifest.schema import PLAN_SCHEMA, make_table
 from stylemill.storage import ObjectStat, Storage, join
-from stylemill.storage.lease import acquire, settle
+from stylemill.storage.lease import DEAD_AFTER_S, acquire, settle
 from stylemill.storage.local import TEMPORARY_PREFIX
+from stylemill.stylizing.identity import RunIdentity, StyleRef
 from tests.committed import commit_run, planned
 
 
@@ -55,7 +56,9 @@ def test_a_folder_of_images_that_no_run_made_is_left_alone(tmp_path: Path):
 def start_run(out: Path, run_id: str, keys: list[str]) -> RunLayout:
     """Begin a run that plans these sources; without any it has nothing to do."""
     layout = RunLayout(out=str(out), run_id=run_id)
-    Storage().write_bytes(layout.identity_uri, b"{}")
+    style = StyleRef(name="waves", version="1", model_sha256="ab", fingerprint="f", tree="waves~12345678")
+    identity = RunIdentity(run_id=run_id, input="/in", fingerprint="f", styles=(style,), settings={})
+    Storage().write_bytes(layout.identity_uri, identity.to_json())
     if keys:
         write_shard(Storage(), layout, 0, make_table([planned(key) for key in keys], PLAN_SCHEMA))
     return layout
@@ -141,3 +144,35 @@ def test_the_folder_of_a_run_that_was_removed_is_free_again(tmp_path: Path):
     delete_garbage(Storage(), str(tmp_path), lambda _: None)
     trees = [claim_tree(Storage(), str(tmp_path), style, "b" * 64, "/in") for style in ("waves", "dunes")]
     assert trees == ["waves", "dunes~bbbbbbbb"]
+
+
+def test_the_folder_of_a_run_that_is_prepared_stays_claimed(tmp_path: Path):
+    commit_run(Storage(), str(tmp_path), styles=["dunes"])
+    claim_tree(Storage(), str(tmp_path), "waves~12345678", "a" * 64, "/in")
+    start_run(tmp_path, "prepared", [])
+    delete_garbage(Storage(), str(tmp_path), lambda _: None)
+    assert claim_tree(Storage(), str(tmp_path), "waves~12345678", "b" * 64, "/in") != "waves~12345678"
+
+
+def test_requests_of_a_cleaner_end_before_it_counts_as_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Otherwise a run that took over could use an object that a request of the cleaner then deletes."""
+    commit_run(Storage(), str(tmp_path))
+    (tmp_path / "images" / "waves" / "stray.jpg").write_bytes(b"stray")
+    used, delete = [], Storage.delete
+
+    def watched(self: Storage, uri: str) -> None:
+        used.append(self.options)
+        delete(self, uri)
+
+    monkeypatch.setattr(Storage, "delete", watched)
+    delete_garbage(Storage(), str(tmp_path), lambda _: None)
+    (options,) = used
+    whole_request_s = 4 * options.timeout_s  # see S3Store
+    assert options.retry_deadline_s + whole_request_s < DEAD_AFTER_S
+
+
+def test_a_damaged_identity_stops_the_cleaner(tmp_path: Path):
+    commit_run(Storage(), str(tmp_path))
+    Storage().write_bytes(start_run(tmp_path, "damaged", []).identity_uri, b"{}")
+    with pytest.raises(StorageError, match=r"damaged/run\.json"):
+        delete_garbage(Storage(), str(tmp_path), lambda _: None)

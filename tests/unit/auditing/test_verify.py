@@ -94,8 +94,10 @@ def test_unknown_objects_may_belong_to_a_run_that_is_unfinished(storage: Storage
     assert found.is_sound and found.num_unfinished == 1
 
 
-def test_what_a_later_run_replaced_is_not_read(storage: Storage, layout: RunLayout):
+def test_what_a_later_run_replaced_may_be_missing(storage: Storage, layout: RunLayout):
     commit_run(storage, layout.out, "r2", [["a.jpg"]], styles=("waves",), sequence=1)
+    found = verify(StorageOptions(), layout)
+    assert (found.is_sound, found.num_objects, found.num_superseded) == (True, 6, 0), "all are read"
     storage.delete(image(layout, "a.jpg"))
     storage.delete(image(layout, "a.jpg", "dunes"))
     found = verify(StorageOptions(), layout)

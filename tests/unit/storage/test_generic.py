@@ -101,3 +101,11 @@ def test_an_object_and_a_folder_of_one_name_are_in_order_of_key(storage: Storage
         memory.store[f"/bucket/some prefix/{key}"] = memory.store["/bucket/some prefix/b0"]
     keys = [found.key for found in storage.list_objects(ROOT)]
     assert keys == sorted(keys)
+
+
+def test_objects_below_a_folder_without_a_name_are_a_problem_and_not_lost(storage: Storage):
+    memory = fsspec.filesystem("memory")
+    storage.write_bytes(join(ROOT, "a/y.jpg"), b"")
+    memory.store["/bucket/some prefix/a//x.jpg"] = memory.store["/bucket/some prefix/a/y.jpg"]
+    found = {item.key: item.problem_type for item in storage.list_objects(ROOT)}
+    assert found == {"a//": "BadKey", "a/y.jpg": None}

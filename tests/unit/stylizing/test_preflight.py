@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from stylemill.storage import Storage
 from stylemill.storage.sources import find_sources
 from stylemill.stylizing.config import StylizeConfig
 from stylemill.stylizing.preflight import PreparedRun, prepare
+from tests.committed import commit_run
 from tests.drawn import image_bytes
 
 
@@ -164,3 +166,15 @@ def test_a_run_of_an_early_version_keeps_its_folder(style_file: Path, library: P
     Path(run.layout.identity_uri).write_text(json.dumps(tree))
     prepared(style_file, library, tmp_path / "out", encode=EncodeOptions(quality=40))
     assert prepared(style_file, library, tmp_path / "out").identity.styles[0].folder == "waves"
+
+
+def test_committed_runs_of_early_versions_keep_their_folder(style_file: Path, library: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    early = prepared(style_file, library, out).identity.styles[0]
+    shutil.rmtree(out)
+    layout = commit_run(Storage(), str(out), fingerprint=early.fingerprint, input_uri=str(library))
+    assert not (out / "state").exists()
+    other = prepared(style_file, library, out, encode=EncodeOptions(quality=40))
+    assert other.identity.styles[0].folder.startswith("waves~")
+    assert prepared(style_file, library, out).identity.styles[0].folder == "waves"
+    assert layout.run_id == "r1"

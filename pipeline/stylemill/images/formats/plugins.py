@@ -97,7 +97,7 @@ def import_plugins() -> None:
     for module in _ON_DEMAND:
         importlib.import_module(module)
     for found in pkgutil.iter_modules(encodings.__path__):
-        if found.name not in ("mbcs", "oem", "cp65001"):  # of Windows
+        with contextlib.suppress(ImportError):  # of another system, or of a module that this Python was built without
             importlib.import_module(f"encodings.{found.name}")
 
 

@@ -62,6 +62,24 @@ _CALLS: Final[dict[str, tuple[int | None, int | None]]] = {
     "rmdir": (84, None),
     "chmod": (90, None),
     "fchmodat": (268, 53),
+    "fchmodat2": (452, 452),
+    "fchmod": (91, 52),
+    "chown": (92, None),
+    "fchown": (93, 55),
+    "lchown": (94, None),
+    "fchownat": (260, 54),
+    "setxattr": (188, 5),
+    "lsetxattr": (189, 6),
+    "fsetxattr": (190, 7),
+    "removexattr": (197, 14),
+    "lremovexattr": (198, 15),
+    "fremovexattr": (199, 16),
+    "setxattrat": (463, 463),
+    "removexattrat": (466, 466),
+    "utimensat": (280, 88),
+    "utime": (132, None),
+    "utimes": (235, None),
+    "futimesat": (261, None),
     "truncate": (76, 45),
     "mknod": (133, None),
     "mknodat": (259, 33),
@@ -94,6 +112,26 @@ _CALLS: Final[dict[str, tuple[int | None, int | None]]] = {
     "pidfd_send_signal": (424, 424),
     "pidfd_open": (434, 434),
     "pidfd_getfd": (438, 438),
+    "tkill": (200, 130),
+    "prlimit64": (302, 261),
+    "setpriority": (141, 140),
+    "ioprio_set": (251, 30),
+    "sched_setaffinity": (203, 122),
+    "sched_setscheduler": (144, 119),
+    "sched_setparam": (142, 118),
+    "sched_setattr": (314, 274),
+    "process_madvise": (440, 440),
+    # memory and messages shared with others
+    "shmget": (29, 194),
+    "shmat": (30, 196),
+    "shmctl": (31, 195),
+    "msgget": (68, 186),
+    "msgsnd": (69, 189),
+    "msgrcv": (70, 188),
+    "semget": (64, 190),
+    "semop": (65, 193),
+    "semtimedop": (220, 192),
+    "mq_open": (240, 180),
     # ways around this filter, and into the kernel
     "io_uring_setup": (425, 425),
     "io_uring_enter": (426, 426),
@@ -115,17 +153,19 @@ class _Machine:
         seccomp: number of the call itself.
         clone: number of the call that starts threads and processes.
         clone3: its successor, whose arguments a filter cannot see; it fails with ENOSYS, and libc uses ``clone``.
+        tgkill: number of the call that sends a signal to a thread; allowed to this process's own, for ``abort``.
         column: of ``_CALLS``.
     """
 
-    def __init__(self, audit_code: int, seccomp: int, clone: int, clone3: int, column: int) -> None:
-        self.audit_code, self.seccomp, self.clone, self.clone3 = audit_code, seccomp, clone, clone3
+    def __init__(self, audit_code: int, *, seccomp: int, clone: int, clone3: int, tgkill: int, column: int) -> None:
+        self.audit_code, self.seccomp = audit_code, seccomp
+        self.clone, self.clone3, self.tgkill = clone, clone3, tgkill
         self.forbidden = [number for numbers in _CALLS.values() if (number := numbers[column]) is not None]
 
 
 _MACHINES: Final = {
-    "x86_64": _Machine(0xC000003E, 317, 56, 435, 0),
-    "aarch64": _Machine(0xC00000B7, 277, 220, 435, 1),
+    "x86_64": _Machine(0xC000003E, seccomp=317, clone=56, clone3=435, tgkill=234, column=0),
+    "aarch64": _Machine(0xC00000B7, seccomp=277, clone=220, clone3=435, tgkill=131, column=1),
 }
 
 
@@ -194,9 +234,14 @@ def _program(machine: _Machine) -> bytes:
     for number in machine.forbidden:
         lines += [(_JUMP_IF_EQUAL, 0, 1, number), (_RETURN, 0, 0, fail)]
     lines += [
-        (_JUMP_IF_EQUAL, 0, 3, machine.clone),
+        (_JUMP_IF_EQUAL, 0, 4, machine.clone),
         (_LOAD, 0, 0, _FIRST_ARGUMENT_AT),
         (_JUMP_IF_SET, 1, 0, _CLONE_THREAD),
+        (_RETURN, 0, 0, fail),
+        (_RETURN, 0, 0, _ALLOW),
+        (_JUMP_IF_EQUAL, 0, 3, machine.tgkill),
+        (_LOAD, 0, 0, _FIRST_ARGUMENT_AT),
+        (_JUMP_IF_EQUAL, 1, 0, os.getpid()),
         (_RETURN, 0, 0, fail),
         (_RETURN, 0, 0, _ALLOW),
     ]

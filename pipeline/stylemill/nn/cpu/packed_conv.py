@@ -7,11 +7,12 @@ before it uses it, and splits very wide results into column ranges.
 from __future__ import annotations
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from stylemill.nn.cpu.thread_team import ThreadTeam
 
 log = logging.getLogger(__name__)
 
@@ -82,17 +83,16 @@ class PackedConv:
         if self._weight.dtype == torch.float32:
             return True
         weight = weight_OIHW.detach().to(self._weight.dtype).float()
-        # A thread of its own, because the number of threads of the caller must not change.
-        with ThreadPoolExecutor(1, thread_name_prefix="trial") as pool:
-            try:
-                return pool.submit(self._is_right, weight).result()
-            except RuntimeError as error:
-                log.warning("oneDNN has no kernel for a convolution of %s: %s", self._shape(), error)
-                return False
+        verdicts: list[bool] = []
+        try:
+            ThreadTeam(1).split(1, lambda *_: verdicts.append(self._is_right(weight)))
+        except RuntimeError as error:
+            log.warning("oneDNN has no kernel for a convolution of %s: %s", self._shape(), error)
+            return False
+        return verdicts == [True]
 
     @torch.inference_mode()
     def _is_right(self, weight_OIHW: Tensor) -> bool:
-        torch.set_num_threads(1)
         bias = None if self.bias_O is None else self.bias_O.float()
         for columns in _TRIAL_COLUMNS:
             width = (columns - 1) * self.stride[1] + self.kernel_width
