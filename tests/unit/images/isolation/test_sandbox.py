@@ -31,6 +31,7 @@ from stylemill.images.isolation import sandbox
 
 parent = os.getppid()
 libc = ctypes.CDLL(None, use_errno=True)
+tgkill = sandbox._MACHINES[platform.machine()].tgkill
 own, left, right = os.open(sys.argv[1], os.O_RDWR), *socket.socketpair()
 entered = eval(sys.argv[2])
 tries = {
@@ -57,7 +58,7 @@ tries = {
     "change a time": lambda: os.utime(sys.argv[1], (1, 1)),
     "limit its parent": lambda: resource.prlimit(parent, resource.RLIMIT_NOFILE, (64, 64)),
     "slow its parent": lambda: os.setpriority(os.PRIO_PROCESS, parent, 19),
-    "signal a thread of its parent": lambda: check(libc.syscall(sandbox._MACHINES[platform.machine()].tgkill, parent, parent, 0)),
+    "signal a thread of its parent": lambda: check(libc.syscall(tgkill, parent, parent, 0)),
     "share memory": lambda: check(libc.shmget(0, 4096, 0o1600)),
 }
 
