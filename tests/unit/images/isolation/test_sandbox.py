@@ -56,8 +56,8 @@ tries = {
     "change an owner": lambda: os.chown(sys.argv[1], 0, 0),
     "change an attribute": lambda: os.setxattr(sys.argv[1], "user.x", b"1"),
     "change a time": lambda: os.utime(sys.argv[1], (1, 1)),
-    "read the limits of its parent": lambda: resource.prlimit(parent, resource.RLIMIT_NOFILE),  # only asks: it may succeed
-    "set the priority of its parent": lambda: os.setpriority(os.PRIO_PROCESS, parent, os.getpriority(os.PRIO_PROCESS, parent)),
+    "read the limits of its parent": lambda: resource.prlimit(parent, resource.RLIMIT_NOFILE),
+    "set the priority of its parent": lambda: os.setpriority(0, parent, os.getpriority(0, parent)),
     "signal a thread of its parent": lambda: check(libc.syscall(tgkill, parent, parent, 0)),
     "share memory": lambda: check(libc.shmget(0, 4096, 0o1600)),
 }
