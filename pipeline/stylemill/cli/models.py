@@ -175,7 +175,7 @@ def _load(storage: Storage, uri: str, registry: str | None) -> tuple[str, StyleM
 def _read(storage: Storage, field_name: str, uri: str) -> bytes:
     """Read a file of bounded size; raise ConfigError if it does not exist or is too large."""
     from stylemill.errors import ObjectNotFound
-    from stylemill.exchange.foreign import MAX_BYTES
+    from stylemill.exchange.checkpoint import MAX_BYTES
 
     located = resolve(uri)
     try:

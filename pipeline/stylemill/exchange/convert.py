@@ -17,7 +17,8 @@ from torch import Tensor
 
 from stylemill import __version__
 from stylemill.errors import ConfigError
-from stylemill.exchange.foreign import LAYOUTS, ForeignCheckpoint, Layout, closest_layout, read_checkpoint
+from stylemill.exchange.checkpoint import ForeignCheckpoint, read_checkpoint
+from stylemill.exchange.foreign import LAYOUTS, Layout, closest_layout
 from stylemill.nn.architecture import RAW, Architecture
 from stylemill.nn.transformer_net import TransformerNet
 from stylemill.style_model import StyleModel

@@ -4,13 +4,15 @@ import io
 import os
 import pickle
 import zipfile
+from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from stylemill.errors import ConfigError
-from stylemill.exchange import foreign
+from stylemill.exchange import checkpoint as checkpoint_module
 from stylemill.exchange.convert import convert
 from stylemill.exchange.foreign import LAYOUTS
 from stylemill.nn.fast_net import FastNet
@@ -105,6 +107,56 @@ def test_a_checkpoint_may_be_wrapped_narrow_half_precise_or_in_the_oldest_format
     assert converted({key: value.double() for key, value in plain.items()}).version == wanted.version
 
 
+def _wrapped(plain: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """Return a checkpoint as training scripts and libraries store it, by who does."""
+    optimizer = {"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 0.1}]}
+    beside = {"vgg.features.0.weight": torch.zeros(3, 3), "loss.mean": torch.zeros(3)}
+
+    def under(prefix: str) -> dict[str, torch.Tensor]:
+        return {f"{prefix}{key}": value for key, value in plain.items()}
+
+    return {
+        "a script": {"model": plain, "optimizer": optimizer, "epoch": 3},
+        "another script": {"model_state_dict": plain, "optimizer_state_dict": optimizer, "loss": 0.5},
+        "torch.compile": under("_orig_mod."),
+        "DataParallel": under("module."),
+        "both": under("module._orig_mod."),
+        "Lightning": {"state_dict": under("model.") | beside, "pytorch-lightning_version": "2.4", "epoch": 3},
+        "Lightning with torch.compile": {"state_dict": under("net._orig_mod.") | beside},
+        "a wrapper in a wrapper": {"model": {"state_dict": plain, "step": torch.tensor(3.0)}},
+    }
+
+
+@pytest.mark.parametrize("who", _wrapped({}))
+@pytest.mark.parametrize("layout", ["examples", "gordicaleksa", "eriklindernoren", "rrmina"])
+def test_a_checkpoint_is_found_in_whatever_it_is_wrapped(who: str, layout: str):
+    plain = getattr(checkpoints, f"{layout}_checkpoint")()
+    plain = plain.get("state_dict", plain)
+    assert converted(_wrapped(plain)[who]).version == converted(plain).version
+
+
+def test_safetensors_are_read_and_damaged_ones_are_refused():
+    plain = checkpoints.examples_checkpoint()
+    data = safetensors.torch.save(plain)
+    assert convert(data, source="mosaic.safetensors", name="mosaic").version == converted(plain).version
+    for damaged in (data[:-1], data[:200], data[:8] + b"{}" + data[10:]):
+        with pytest.raises(ConfigError, match=r"damaged|state dict") as refused:
+            convert(damaged, source="mosaic.safetensors", name="mosaic")
+        assert "\n" not in str(refused.value)
+
+
+def test_the_parameters_of_an_onnx_file_of_a_known_network_are_read():
+    onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
+    plain = checkpoints.examples_checkpoint()
+    initialisers = [onnx.numpy_helper.from_array(value.numpy(), key) for key, value in plain.items()]
+    graph = onnx.helper.make_graph([], "drawn", [], [], initialisers)
+    data = onnx.helper.make_model(graph).SerializeToString()
+    assert convert(data, source="mosaic.onnx", name="mosaic").version == converted(plain).version
+    for damaged, problem in ((data[:-5], "damaged"), (b"", "damaged|holds no"), (b"\xff" * 40, "damaged")):
+        with pytest.raises(ConfigError, match=problem):
+            convert(damaged, source="mosaic.onnx", name="mosaic")
+
+
 def test_what_a_checkpoint_says_about_its_training_is_kept():
     model = converted(checkpoints.gordicaleksa_checkpoint())
     assert model.metadata["imported"]["notes"]["style_weight"] == 4e5
@@ -191,7 +243,7 @@ def test_a_whole_pickled_network_is_refused_with_a_cure():
 
 
 def test_an_archive_that_unpacks_to_too_much_is_not_unpacked(monkeypatch):
-    monkeypatch.setattr(foreign, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(checkpoint_module, "MAX_BYTES", 1 << 20)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data/0", b"\0" * (3 << 20))
