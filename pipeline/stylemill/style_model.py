@@ -27,6 +27,8 @@ FORMAT = "stylemill/1"
 _LENGTH_BYTES = 8
 _ALIGNMENT_BYTES = 8
 _CURE = "give a style.safetensors that `stylemill train` wrote"
+_FOREIGN = (".pth", ".pt", ".ckpt", ".bin", ".model", ".t7", ".onnx")
+"""Suffixes of checkpoints of other implementations."""
 
 
 class ByteStore(Protocol):
@@ -130,7 +132,10 @@ def read_header(data: bytes, *, source: str) -> StyleHeader:
             sha256=hashlib.sha256(data).hexdigest(),
         )
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ConfigError("model", source, "is not a style model", _CURE) from error
+        cure = _CURE
+        if source.lower().endswith(_FOREIGN):
+            cure = f"import it first: stylemill models import --from {source} --out FOLDER --name NAME"
+        raise ConfigError("model", source, "is not a style model", cure) from error
 
 
 def from_bytes(data: bytes, *, source: str) -> StyleModel:

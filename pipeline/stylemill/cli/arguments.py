@@ -166,7 +166,8 @@ class _Parser(argparse.ArgumentParser):
             return found
         first = unknown[0].partition("=")[0]
         if not first.startswith("-"):
-            raise wrong_use(f"unexpected argument {unknown[0]!r}", f"see {self.prog} --help")
+            cure = f"see {self.prog} --help; put a pattern such as '*.jpg' in quotes"
+            raise wrong_use(f"unexpected argument {unknown[0]!r}", cure)
         names = [option.lstrip("-") for option in self._option_string_actions]
         close = difflib.get_close_matches(first.lstrip("-"), names, n=1)
         cure = f"did you mean --{close[0]}?" if close else f"see {self.prog} --help"
@@ -175,6 +176,18 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise argparse's message as a ConfigError."""
         raise wrong_use(message, f"see {self.prog} --help")
+
+
+class _Once(argparse.Action):
+    """Stores the value of a required flag; a second one would silently replace the first."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        if getattr(namespace, self.dest) is not None:
+            cure = "give it once; a pattern in quotes, such as 'photos/*.jpg', names many files"
+            raise wrong_use(f"{option} is given twice", cure)
+        setattr(namespace, self.dest, values)
 
 
 def make_parser(prog: str, description: str) -> argparse.ArgumentParser:
@@ -195,6 +208,8 @@ def add_flags(parser: argparse.ArgumentParser, config_type: type) -> None:
             options["metavar"] = leaf.path[-1].rstrip("_").upper()
         if is_list(leaf.annotation):
             options["action"] = "append"
+        elif leaf.default is dataclasses.MISSING:
+            options["action"] = _Once
         parser.add_argument(leaf.flag, **options)
 
 

@@ -13,6 +13,17 @@ from stylemill.storage.retry import Throttled, TransientError
 from stylemill.storage.store import ObjectStat
 from stylemill.storage.uri import name, scheme
 
+_EXTRAS = {"gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure", "adl": "azure"}
+"""Extra of stylemill that brings the package for a scheme."""
+
+
+def _cure(protocol: str) -> str:
+    if protocol in _EXTRAS:
+        return f"install its extra: pip install 'stylemill[{_EXTRAS[protocol]}]'"
+    if protocol in fsspec.available_protocols():
+        return "install the package that fsspec needs for it"
+    return "write a path, or a location such as s3://bucket/prefix, gs://..., abfs://..."
+
 
 class FsspecStore:
     """Objects behind an fsspec file system; object stores write whole objects atomically.
@@ -25,8 +36,7 @@ class FsspecStore:
         try:
             self._fs = fsspec.filesystem(protocol, use_listings_cache=False)  # other processes write there too
         except (ValueError, ImportError, TypeError, OSError) as error:
-            cure = "install its extra (stylemill[gcs], stylemill[azure]) or use another scheme"
-            raise ConfigError("location", f"{protocol}://", f"cannot be reached ({error})", cure) from error
+            raise ConfigError("location", f"{protocol}://", f"cannot be reached ({error})", _cure(protocol)) from error
 
     def read(self, path: str) -> bytes:
         """Return the whole content of an object."""

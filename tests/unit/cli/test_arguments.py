@@ -46,13 +46,22 @@ def test_abbreviations_are_refused():
 def test_a_mistyped_flag_comes_with_a_suggestion_and_a_stray_word_with_none():
     assert message("--name", "x", "--stesp=7") == "unknown option --stesp; did you mean --steps?"
     assert message("--name", "x", "--quiet") == "unknown option --quiet; see stylemill job --help"
-    assert message("--name", "x", "stray") == "unexpected argument 'stray'; see stylemill job --help"
+    assert message("--name", "x", "stray") == (
+        "unexpected argument 'stray'; see stylemill job --help; put a pattern such as '*.jpg' in quotes"
+    )
 
 
 def test_a_required_flag_and_a_flag_without_its_value():
     assert message() == "--name is required; give it on the command line or in the --config file"
     assert message("--name") == "argument --name: expected one argument; see stylemill job --help"
     assert message("--name", "x", "--steps", "abc") == "steps='abc': is not a whole number; write a whole number"
+
+
+def test_a_required_flag_that_is_given_twice_is_refused_and_others_count_last():
+    wanted = "--name is given twice; give it once; a pattern in quotes, such as 'photos/*.jpg', names many files"
+    assert message("--name", "x", "--name", "y") == wanted
+    found = parse(Job, "job", "", ["--name", "x", "--steps", "1", "--steps", "2", "--models", "a", "--models", "b"])
+    assert found is not None and (found.steps, found.models) == (2, ("a", "b"))
 
 
 def test_subcommands():

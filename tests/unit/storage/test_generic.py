@@ -109,3 +109,16 @@ def test_objects_below_a_folder_without_a_name_are_a_problem_and_not_lost(storag
     memory.store["/bucket/some prefix/a//x.jpg"] = memory.store["/bucket/some prefix/a/y.jpg"]
     found = {item.key: item.problem_type for item in storage.list_objects(ROOT)}
     assert found == {"a//": "BadKey", "a/y.jpg": None}
+
+
+@pytest.mark.parametrize(
+    ("uri", "cure"),
+    [("gopher://x/y", "such as s3://"), ("gs://x/y", r"stylemill\[gcs\]"), ("abfs://x/y", r"stylemill\[azure\]")],
+)
+def test_a_scheme_that_cannot_be_reached_names_its_own_cure(uri: str, cure: str, monkeypatch: pytest.MonkeyPatch):
+    def missing(protocol: str, **_: object) -> None:
+        raise ImportError(f"no package for {protocol}")
+
+    monkeypatch.setattr(fsspec, "filesystem", missing)
+    with pytest.raises(ConfigError, match=cure):
+        Storage().read_bytes(uri)

@@ -178,3 +178,14 @@ def test_committed_runs_of_early_versions_keep_their_folder(style_file: Path, li
     assert other.identity.styles[0].folder.startswith("waves~")
     assert prepared(style_file, library, out).identity.styles[0].folder == "waves"
     assert layout.run_id == "r1"
+
+
+@pytest.mark.parametrize(
+    ("name", "cure"), [("a.pth", "stylemill models import --from"), ("a.safetensors", "give a style")]
+)
+def test_a_checkpoint_of_another_implementation_is_sent_to_the_import(
+    library: Path, tmp_path: Path, name: str, cure: str
+):
+    (tmp_path / name).write_bytes(b"PK" + bytes(200))
+    with pytest.raises(ConfigError, match=cure):
+        prepared(tmp_path / name, library, tmp_path / "out")
