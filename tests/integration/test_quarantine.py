@@ -58,6 +58,7 @@ def in_flight_while_painting(actor: BulkActor, tracker: Any, block: pa.Table) ->
         time.sleep(0.1)
         return writer(sample)
 
+    paint.num_pixels = painter.num_pixels  # type: ignore[attr-defined]
     actor._painter, actor._writer = paint, write  # type: ignore[assignment]
     actor(block)
     return seen
