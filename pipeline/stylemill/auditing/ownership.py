@@ -146,6 +146,11 @@ def unfinished_runs(storage: Storage, out: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+def finish_or_delete(out: str) -> str:
+    """Return the cure for runs of an output that are unfinished."""
+    return f"finish them by running their commands again, or delete their folders under {out}/runs"
+
+
 def _run_folders(storage: Storage, out: str) -> Iterator[str]:
     """Yield the names of the folders of runs, listing one object of each."""
     runs_uri, after = join(out, "runs"), ""

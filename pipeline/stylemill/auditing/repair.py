@@ -6,7 +6,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 
-from stylemill.auditing.ownership import unfinished_runs
+from stylemill.auditing.ownership import finish_or_delete, unfinished_runs
 from stylemill.auditing.verify import Verification
 from stylemill.config import digest, from_flags, parse_yaml
 from stylemill.errors import ConfigError, ObjectNotFound
@@ -69,8 +69,7 @@ def _remove_damaged(storage: Storage, out: str, uris: Collection[str]) -> None:
     """
     with acquire(storage, cleaning_lease_uri(out), what="the output") as lease:
         if runs := unfinished_runs(storage, out):
-            cure = f"finish them by running their commands again, or delete their folders under {out}/runs"
-            raise ConfigError("uri", out, f"the runs {', '.join(runs)} are not committed", cure)
+            raise ConfigError("uri", out, f"the runs {', '.join(runs)} are not committed", finish_or_delete(out))
         _remove_unless_described(storage, uris, load_history(storage, out), lease)
 
 

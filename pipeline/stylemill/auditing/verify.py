@@ -96,14 +96,16 @@ def verify(
             detail = "_SUCCESS lists no part for this plan shard"
             result.problems.append(Problem(kind="PartUnlisted", uri=layout.plan_shard_uri(shard), detail=detail))
     owned = np.unique(np.concatenate(hashes))
-    are_others_unfinished = bool(unfinished_runs(storage, layout.out))
-    for tree in success.trees:
-        for found in unowned_objects(storage, layout.images_uri(tree), owned):
-            if are_others_unfinished:
-                result.num_unfinished += 1
-                continue
-            detail = "no committed run owns it; `stylemill manifest gc` removes such objects"
-            result.problems.append(Problem(kind="UnknownObject", uri=found.uri, detail=detail))
+    detail = "no committed run owns it; `stylemill manifest gc` removes such objects"
+    unknown = [
+        Problem(kind="UnknownObject", uri=found.uri, detail=detail)
+        for tree in success.trees
+        for found in unowned_objects(storage, layout.images_uri(tree), owned)
+    ]
+    if unknown and unfinished_runs(storage, layout.out):
+        result.num_unfinished = len(unknown)
+    else:
+        result.problems += unknown
     return result
 
 

@@ -123,7 +123,7 @@ def repair(config: ManifestConfig) -> int:
 
 def gc(config: GcConfig) -> int:
     """List or delete the objects that no committed run owns."""
-    from stylemill.auditing.ownership import delete_garbage, find_garbage
+    from stylemill.auditing.ownership import delete_garbage, find_garbage, finish_or_delete
     from stylemill.storage import ObjectStat, Storage, resolve
 
     storage, out = Storage(config.storage), resolve(config.uri)
@@ -142,8 +142,8 @@ def gc(config: GcConfig) -> int:
             report(found)
     runs = ", ".join(garbage.unfinished_runs)
     if runs and config.delete:
-        cure = f"finish them by running their commands again, or delete their folders under {out}/runs"
-        raise ConfigError("delete", True, f"the runs {runs} are not committed and own some of the objects", cure)
+        problem = f"the runs {runs} are not committed and own some of the objects"
+        raise ConfigError("delete", True, problem, finish_or_delete(out))
     if config.delete:
         storage.remove_leftovers(out, older_than_s=LEFTOVERS_S)
     print(f"{num_objects:,} objects, {num_bytes / 1e6:,.1f} MB {done}")

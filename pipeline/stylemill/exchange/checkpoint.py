@@ -140,8 +140,7 @@ def _unprefixed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     What lies beside the network, such as a loss network that was saved with it, has another prefix and is left out.
     """
     candidates = [dict(tensors)]
-    for depth in range(_MAX_DEPTH):
-        del depth
+    for _ in range(_MAX_DEPTH):
         for candidate in list(candidates):
             for prefix in _PREFIXES:
                 below = {key.removeprefix(prefix): value for key, value in candidate.items() if key.startswith(prefix)}

@@ -38,6 +38,11 @@ def claim_tree(storage: Storage, out: str, style: str, lineage: str, input_uri: 
     return f"{style}~{lineage[:LINEAGE_LETTERS]}"
 
 
+def is_claimed(storage: Storage, out: str, style: str) -> bool:
+    """Return whether some lineage owns the folder that has the style's name."""
+    return storage.exists(_tree_uri(out, style))
+
+
 def release_trees(storage: Storage, out: str, used: set[str]) -> None:
     """Remove the claims on trees that no run writes any more.
 

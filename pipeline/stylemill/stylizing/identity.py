@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from stylemill.config import digest, to_mapping
 from stylemill.manifest.layout import RunLayout
-from stylemill.manifest.output import claim_tree
+from stylemill.manifest.output import claim_tree, is_claimed
 from stylemill.manifest.read import load_history
 from stylemill.storage import Storage
 from stylemill.storage.json_records import record_to_json
@@ -127,9 +127,10 @@ def identify(config: StylizeConfig, source_root: str, out: str, models: Sequence
 
 def claim_trees(storage: Storage, out: str, identity: RunIdentity) -> RunIdentity:
     """Return the identity with the folder of each style's images, as the output's first runs left them free."""
-    for run in load_history(storage, out):  # those of early versions claimed nothing
+    unclaimed = {style.name for style in identity.styles if not is_claimed(storage, out, style.name)}
+    for run in load_history(storage, out) if unclaimed else ():  # those of early versions claimed nothing
         for early in run.success.styles:
-            if not early.get("tree"):
+            if not early.get("tree") and early["name"] in unclaimed:
                 lineage = _lineage(run.success.input, early["fingerprint"])
                 claim_tree(storage, out, early["name"], lineage, run.success.input)
     styles = []
