@@ -15,6 +15,7 @@ from PIL import Image, ImageFile
 
 from stylemill.errors import ImageError
 from stylemill.images.animation import ANIMATED, count_frames, first_frame_note, read_frames
+from stylemill.images.formats import jpeg, png_checksums
 from stylemill.images.formats.alpha16 import rawmode_of, read_alpha16
 from stylemill.images.formats.non_images import describe_non_image
 from stylemill.images.formats.plugins import open_image
@@ -22,7 +23,15 @@ from stylemill.images.formats.sniff import SNIFF_BYTES, is_lossless, is_truncate
 from stylemill.images.formats.tiff_samples import read_directory, read_samples
 from stylemill.images.metadata import credit_text, orientation_of, read_metadata
 from stylemill.images.options import DecodeOptions
-from stylemill.images.pixels import alpha_to_8_or_16_bits, apply_orientation, convert, correct_samples, scale_to_8_bits
+from stylemill.images.pixels import (
+    Pixels,
+    alpha_to_8_or_16_bits,
+    apply_orientation,
+    convert,
+    correct_samples,
+    scale_to_8_bits,
+)
+from stylemill.images.profile import is_srgb
 from stylemill.images.source_image import Frame, Metadata, SourceImage
 
 # TIFF tags.
@@ -127,6 +136,10 @@ def _check_pixels(size: tuple[int, int], options: DecodeOptions) -> None:
 
 
 def _decode_opened(data: bytes, image_format: str, options: DecodeOptions) -> SourceImage:
+    damage_notes: list[str] = []
+    if image_format == "png":
+        _check_pixels(png_checksums.stated_size(data) or (1, 1), options)
+        data, damage_notes = png_checksums.checked(data, all_frames=options.animation == "all")
     try:
         image = open_image(data, image_format)
     except SyntaxError as error:
@@ -137,17 +150,24 @@ def _decode_opened(data: bytes, image_format: str, options: DecodeOptions) -> So
     _refuse_camera_raw(image, image_format)
     rawmode = rawmode_of(image)
     source_mode = image.mode
-    _load(image, image_format)
+    stored = _read_jpeg(image, data) if image_format == "jpeg" else None
+    if stored is None:
+        _load(image, image_format)
+    if image_format == "png":
+        png_checksums.check_rows(data, image)
     _check_pixels(image.size, options)
     orientation = orientation_of(image, image_format)
     profile = image.info.get("icc_profile")
     num_frames = count_frames(image, image_format)
-    picture: Image.Image = image if num_frames == 1 else image.copy()
-    picture.info = dict(image.info)
     metadata = read_metadata(image, orientation)
-    alpha_HW = read_alpha16(picture, rawmode, lambda: open_image(data, image_format))
-    correct_samples(picture, image, image_format)
-    pixels = convert(picture, profile)
+    if stored is not None and source_mode == "RGB" and (not profile or is_srgb(profile)):
+        alpha_HW, pixels = None, Pixels(image_HWC=stored)
+    else:
+        picture = _picture(image, stored, num_frames)
+        picture.info = dict(image.info)
+        alpha_HW = read_alpha16(picture, rawmode, lambda: open_image(data, image_format))
+        correct_samples(picture, image, image_format)
+        pixels = convert(picture, profile)
     if alpha_HW is None:
         alpha_HW = pixels.alpha_HW
     image_HWC = apply_orientation(pixels.image_HWC, orientation)
@@ -168,7 +188,7 @@ def _decode_opened(data: bytes, image_format: str, options: DecodeOptions) -> So
         loop=loop if isinstance(loop, int) else None,
         had_profile=bool(profile),
         metadata=metadata,
-        notes=tuple(note for note in (rest, *pixels.notes) if note),
+        notes=tuple(note for note in (rest, *damage_notes, *pixels.notes) if note),
     )
 
 
@@ -206,6 +226,21 @@ def _load(image: ImageFile.ImageFile, image_format: str) -> None:
         raise ImageError(
             "UnsupportedFormat", f"its pixels are {compression} inside a TIFF, which is not supported; convert it first"
         ) from error
+
+
+def _read_jpeg(image: ImageFile.ImageFile, data: bytes) -> np.ndarray | None:
+    """Return the samples of a JPEG file as stored, or None if only Pillow can decode it."""
+    stored = jpeg.read_pixels(data, image.mode)
+    if stored is not None and stored.shape[:2] != image.size[::-1]:
+        raise ImageError("Corrupt", f"the JPEG data is damaged: {stored.shape[1]} x {stored.shape[0]} px were decoded")
+    return stored
+
+
+def _picture(image: ImageFile.ImageFile, stored: np.ndarray | None, num_frames: int) -> Image.Image:
+    """Return the decoded pixels of an opened file as a picture that may be changed."""
+    if stored is None:
+        return image if num_frames == 1 else image.copy()
+    return jpeg.as_picture(stored, image.mode)
 
 
 def _refuse_camera_raw(image: Image.Image, image_format: str) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import ImageFile
 
 from stylemill.images.animation import count_frames
+from stylemill.images.formats.jpeg import check_structure, read_structure
 from stylemill.images.formats.plugins import open_image
 from stylemill.images.formats.sniff import SNIFF_BYTES, is_truncated, sniff
 from stylemill.images.metadata import orientation_of, read_metadata
@@ -76,7 +77,7 @@ class PlainJpeg:
 def plain_jpeg(data: bytes, options: DecodeOptions) -> PlainJpeg | None:
     """Return a file as a plain JPEG, or None if ``decode`` must decode it.
 
-    Only the header is read, by Pillow's Python code.
+    The pixels are not decoded, so damage is only noticed if it shows in the structure of the file.
 
     Args:
         data: the whole file.
@@ -85,6 +86,7 @@ def plain_jpeg(data: bytes, options: DecodeOptions) -> PlainJpeg | None:
     if sniff(data[:SNIFF_BYTES]) != "jpeg" or len(data) > options.max_source_bytes or is_truncated(data, "jpeg"):
         return None
     try:
+        check_structure(read_structure(data), data)
         image = open_image(data, "jpeg")
         return _described(data, image) if _is_plain(image, options) else None
     except Exception:  # noqa: BLE001 - `decode` reports what is wrong with the file

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from stylemill.errors import ImageError
 from stylemill.images.decode import decode, recognise
+from stylemill.images.formats import jpeg
 from stylemill.images.formats.plugins import open_image
+from stylemill.images.metadata import orientation_of
 from stylemill.images.options import DecodeOptions
-from stylemill.images.pixels import alpha_to_8_bits, convert, correct_samples, flatten_on_white
+from stylemill.images.pixels import alpha_to_8_bits, apply_orientation, convert, correct_samples, flatten_on_white
 from stylemill.images.source_image import SourceImage
 
 MAX_ASPECT = 8
@@ -64,10 +66,15 @@ def _decode_jpeg(data: bytes, short_side_px: int, options: DecodeOptions) -> NDA
         image = open_image(data, "jpeg")
         if image.width * image.height > options.max_pixels:
             raise ImageError("TooManyPixels", f"it has {image.width} x {image.height} px")
+        mode = image.mode
         image.draft("RGB", (short_side_px, short_side_px))
-        image.load()
-        correct_samples(image, image, "jpeg")
-        return convert(ImageOps.exif_transpose(image), image.info.get("icc_profile")).image_HWC
+        stored = jpeg.read_pixels(data, mode, image.size)
+        picture: Image.Image = image if stored is None else jpeg.as_picture(stored, mode)
+        picture.load()
+        picture.info = dict(image.info)
+        correct_samples(picture, image, "jpeg")
+        pixels = convert(picture, image.info.get("icc_profile"))
+        return apply_orientation(pixels.image_HWC, orientation_of(image, "jpeg"))
     except ImageError:
         raise
     except Exception as error:

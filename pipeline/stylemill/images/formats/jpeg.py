@@ -1,0 +1,261 @@
+"""JPEG files: their structure, and pixels from a decoder that reports what it has to guess.
+
+libjpeg replaces missing or invalid data by guesses and issues a warning, which Pillow drops. ``read_pixels`` decodes
+with libjpeg-turbo through ``simplejpeg``, which stops at the first warning. Warnings that say nothing about the pixels
+(bytes between segments, an odd JFIF version, a missing end marker behind complete data) disappear when the file is
+reduced to the segments that the pixels need; what is then still reported is damage. Two kinds of damage cause no
+warning: a block of zeros that happens to decode, found here by its length, and changed bytes after which the decoder
+falls into step again, found in the pixels by ``jpeg_shift``.
+
+Source: ITU-T T.81, annexes B (segments), C (Huffman tables) and G (progressive mode).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+from stylemill.errors import ImageError
+from stylemill.images.formats.jpeg_shift import has_shift
+
+_SOI, _EOI, _SOS, _DHT, _DQT, _DRI, _APP0, _APP14 = 0xD8, 0xD9, 0xDA, 0xC4, 0xDB, 0xDD, 0xE0, 0xEE
+_NO_LENGTH: Final = frozenset({0x01, *range(0xD0, 0xD9)})
+_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE: Final = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
+_ARITHMETIC: Final = frozenset(range(0xC9, 0xD0))
+_KEPT: Final = frozenset({_SOS, _DHT, _DQT, _DRI, 0xCC}) | _FRAMES
+_END_OF_SCAN: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
+_JFIF: Final = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
+_ZEROS: Final = bytes(256)
+"""Two and a half rows of a photo's blocks; even a page of one colour has such a run only with tables made for it."""
+
+_SPACES: Final = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}
+_UNKNOWN_LAYOUT: Final = "subsampling"
+_LEFT_OVER: Final = re.compile(r"(\d+) extraneous bytes before marker")
+
+
+@dataclass(kw_only=True)
+class _Scan:
+    components: list[tuple[int, int, int]]
+    """Identifier, DC table and AC table of each component."""
+
+    first: int
+    last: int
+    high: int
+    low: int
+    start: int
+    """Offset of the first byte of compressed data; ``end`` is that of the marker behind it."""
+
+    end: int
+    first_symbols: dict[tuple[int, int], int]
+    """The symbol with the all-zero code, by class (0: DC, 1: AC) and number of the Huffman table."""
+
+
+@dataclass(kw_only=True)
+class JpegStructure:
+    """The segments of a JPEG file up to its end marker."""
+
+    scans: list[_Scan] = field(default_factory=list)
+    sampling: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Horizontal and vertical sampling factor by component identifier."""
+
+    frame: int = 0
+    """Marker of the frame header: 0xC0 for baseline, 0xC2 for progressive ..."""
+
+    restart_interval: int = 0
+    has_end: bool = False
+    needed: list[bytes] = field(default_factory=list)
+    """The parts of the file that determine the pixels, in order, without the start and the end marker."""
+
+    @property
+    def block_px(self) -> tuple[int, int]:
+        """Height and width of a minimum coded unit in pixels."""
+        factors = self.sampling.values()
+        return 8 * max((v for _, v in factors), default=1), 8 * max((h for h, _ in factors), default=1)
+
+
+def read_structure(data: bytes) -> JpegStructure:
+    """Walk through the segments of a JPEG file as libjpeg does: bytes between segments are passed over.
+
+    Raises:
+        ImageError: ``Truncated``: the file ends before its first scan.
+    """
+    found, at = JpegStructure(), 2
+    symbols: dict[tuple[int, int], int] = {}
+    while (at := data.find(b"\xff", at)) >= 0:
+        while at + 1 < len(data) and data[at + 1] == 0xFF:
+            at += 1
+        marker = data[at + 1] if at + 1 < len(data) else 0
+        if marker == _EOI:
+            found.has_end = True
+            break
+        if marker == 0 or marker in _NO_LENGTH:
+            at += 2
+            continue
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        body, end = data[at + 4 : at + 2 + length], at + 2 + max(length, 2)
+        if marker == _DHT:
+            symbols = symbols | _first_symbols(body)
+        elif marker == _DRI:
+            found.restart_interval = int.from_bytes(body[:2], "big")
+        elif marker in _FRAMES and len(body) > 6:
+            found.frame = marker
+            found.sampling = {body[i]: (body[i + 1] >> 4, body[i + 1] & 15) for i in range(6, len(body) - 2, 3)}
+        if marker == _SOS and body:
+            match = _END_OF_SCAN.search(data, end)
+            scan = _scan(body, end, match.start() if match else len(data), symbols)
+            found.scans.append(scan)
+            found.needed.append(_sequential_sos(data[at:end], found.frame) + data[end : scan.end])
+            end = scan.end
+        elif marker in _KEPT:
+            found.needed.append(data[at:end])
+        elif marker == _APP0 and body.startswith(b"JFIF\0"):
+            found.needed.append(_JFIF)
+        elif marker == _APP14 and body.startswith(b"Adobe") and len(body) >= 12:
+            found.needed.append(data[at:end])
+        at = end
+    if not found.scans:
+        raise ImageError("Truncated", "the JPEG data ends before the picture begins")
+    return found
+
+
+def check_structure(found: JpegStructure, data: bytes) -> None:
+    """Refuse a file whose compressed data has a hole or lacks scans.
+
+    Raises:
+        ImageError: ``Corrupt`` or ``Truncated``.
+    """
+    for scan in found.scans:
+        at = data.find(_ZEROS, scan.start, scan.end)
+        if at >= 0 and not _zeros_can_be_sound(scan, found.frame):
+            raise ImageError("Corrupt", f"the JPEG data is damaged: a block of zeros at byte {at:,}")
+    if found.frame in _PROGRESSIVE:
+        # Lowest bit that is still missing, by component and coefficient.
+        missing = {identifier: [99] * 64 for identifier in found.sampling}
+        for scan in found.scans:
+            for identifier, _, _ in scan.components:
+                for index in range(scan.first, scan.last + 1):
+                    missing.get(identifier, [0] * 64)[index] = scan.low
+        if any(any(low) for low in missing.values()):
+            raise ImageError("Truncated", "the JPEG data is incomplete: scans with its details are not there")
+    elif found.sampling.keys() - {identifier for scan in found.scans for identifier, _, _ in scan.components}:
+        raise ImageError("Truncated", "the JPEG data is incomplete: a colour channel is not there")
+
+
+def read_pixels(data: bytes, mode: str, size: tuple[int, int] | None = None) -> np.ndarray | None:
+    """Decode a JPEG file, or refuse it if any of its pixels would have to be guessed.
+
+    Args:
+        data: the whole file.
+        mode: Pillow's mode of it: ``RGB``, ``L`` or ``CMYK``.
+        size: width and height in pixels, the file's or those divided by 2, 4 or 8 and rounded up; the file's if None.
+
+    Returns:
+        (H, W, 3) RGB, (H, W) gray or (H, W, 4) CMYK as stored, all uint8; None if the subsampling is unknown to
+        TurboJPEG: another decoder must read the file, which has passed ``check_structure``.
+
+    Raises:
+        ImageError: ``Truncated`` or ``Corrupt``.
+        ValueError: a kind of JPEG that libjpeg-turbo does not decode, in its words.
+    """
+    found = read_structure(data)
+    check_structure(found, data)
+    pixels = _decode_complete(data, found, mode, size)
+    if pixels is None:
+        return None
+    if size is None and not found.restart_interval and mode != "CMYK" and has_shift(pixels, *found.block_px):
+        raise ImageError("Corrupt", "the JPEG data is damaged: its colours jump in the middle of a row of blocks")
+    return pixels[..., 0] if mode == "L" else pixels
+
+
+def as_picture(stored: np.ndarray, mode: str) -> Image.Image:
+    """Return the samples from ``read_pixels`` as a picture in Pillow's mode; CMYK inverted, as Pillow decodes it."""
+    return Image.fromarray(255 - stored, "CMYK") if mode == "CMYK" else Image.fromarray(stored)
+
+
+def _decode_complete(data: bytes, found: JpegStructure, mode: str, size: tuple[int, int] | None) -> np.ndarray | None:
+    try:
+        return _decode(data, mode, size)
+    except ValueError as error:
+        if _UNKNOWN_LAYOUT in str(error):
+            return None
+    needed = [b"\xff\xd8", *found.needed, b"\xff\xd9"]
+    try:
+        return _decode(b"".join(needed), mode, size)
+    except ValueError as error:
+        left_over = _LEFT_OVER.search(str(error))
+        num_bytes = int(left_over[1]) if left_over else 0
+        if not (num_bytes and found.has_end and needed[-2].endswith(bytes(num_bytes))):
+            raise _refusal(str(error), found) from error
+    # Some cameras fill the data up with zeros before the end marker.
+    needed[-2] = needed[-2][:-num_bytes]
+    try:
+        return _decode(b"".join(needed), mode, size)
+    except ValueError as error:
+        raise _refusal(str(error), found) from error
+
+
+def _decode(data: bytes, mode: str, size: tuple[int, int] | None) -> np.ndarray:
+    width_px, height_px = size or (0, 0)
+    return simplejpeg.decode_jpeg(data, _SPACES[mode], min_height=height_px, min_width=width_px, strict=True)
+
+
+def _refusal(message: str, found: JpegStructure) -> Exception:
+    """Return the error for a message of libjpeg."""
+    if "remature end" in message:
+        return ImageError("Truncated", "the JPEG data ends too early: the lower part of the picture is not there")
+    if _LEFT_OVER.search(message):
+        message = "data is left over behind the last block"
+    if message.startswith("Unsupported"):
+        return ValueError(message)
+    return ImageError("Corrupt", f"the JPEG data is damaged ({message.removeprefix('Corrupt JPEG data: ')})")
+
+
+def _first_symbols(tables: bytes) -> dict[tuple[int, int], int]:
+    """Return the symbol with the all-zero code of each table in a DHT segment."""
+    found, at = {}, 0
+    while at + 17 < len(tables):
+        found[tables[at] >> 4, tables[at] & 15] = tables[at + 17]
+        at += 17 + sum(tables[at + 1 : at + 17])
+    return found
+
+
+def _scan(header: bytes, start: int, end: int, symbols: dict[tuple[int, int], int]) -> _Scan:
+    """Read the header of a scan, the content of an SOS segment."""
+    count = min(header[0], (len(header) - 1) // 2)
+    components = [(header[1 + 2 * i], header[2 + 2 * i] >> 4, header[2 + 2 * i] & 15) for i in range(count)]
+    first, last, bits = header.ljust(4 + 2 * count, b"\0")[1 + 2 * count : 4 + 2 * count]
+    return _Scan(
+        components=components,
+        first=min(first, 63),
+        last=min(last, 63),
+        high=bits >> 4,
+        low=bits & 15,
+        start=start,
+        end=end,
+        first_symbols=symbols,
+    )
+
+
+def _sequential_sos(segment: bytes, frame: int) -> bytes:
+    """Return an SOS segment with the only parameters that a sequential frame allows; some writers leave zeros there."""
+    return segment if frame in _PROGRESSIVE else segment[:-3] + b"\x00\x3f\x00"
+
+
+def _zeros_can_be_sound(scan: _Scan, frame: int) -> bool:
+    """Return whether a long run of zero bits can be an even area: "no change" and "end of block" in all-zero codes."""
+    if frame in _ARITHMETIC or (frame in _PROGRESSIVE and scan.first == 0 and scan.high):
+        return True
+    for _, dc_table, ac_table in scan.components:
+        with_dc = scan.first == 0
+        with_ac = frame not in _PROGRESSIVE or scan.first > 0
+        if with_dc and scan.first_symbols.get((0, dc_table)) != 0:
+            return False
+        if with_ac and scan.first_symbols.get((1, ac_table), 0) & 15:
+            return False
+    return True
