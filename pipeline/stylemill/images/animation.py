@@ -8,6 +8,7 @@ import numpy as np
 from PIL import ImageFile, JpegImagePlugin
 
 from stylemill.errors import ImageError
+from stylemill.images.hdr import HdrSignal
 from stylemill.images.options import DecodeOptions
 from stylemill.images.pixels import Pixels, apply_orientation, convert
 from stylemill.images.source_image import Frame
@@ -52,7 +53,11 @@ def first_frame_note(num_frames: int, image_format: str) -> str | None:
 
 
 def read_frames(
-    image: ImageFile.ImageFile, num_frames: int, orientation: int, options: DecodeOptions
+    image: ImageFile.ImageFile,
+    num_frames: int,
+    orientation: int,
+    profile: bytes | HdrSignal | None,
+    options: DecodeOptions,
 ) -> tuple[Frame, ...]:
     """Decode all frames of an animation, each as displayed.
 
@@ -60,6 +65,7 @@ def read_frames(
         image: opened by its plugin.
         num_frames: from ``count_frames``.
         orientation: EXIF orientation of all frames.
+        profile: as for ``convert``.
         options: ``max_pixels`` limits the sum of the pixels of all frames.
 
     Returns:
@@ -78,7 +84,6 @@ def read_frames(
             f"{num_frames - first} frames of {width_px} x {height_px} px are {num_pixels:,} px, more than "
             f"max_pixels = {options.max_pixels:,}; repaint the first frame only with --animation first",
         )
-    profile = image.info.get("icc_profile")
     frames = []
     for index in range(first, num_frames):
         image.seek(index)

@@ -16,14 +16,17 @@ from PIL import Image, ImageFile
 from stylemill.errors import ImageError
 from stylemill.images.animation import ANIMATED, count_frames, first_frame_note, read_frames
 from stylemill.images.formats.alpha16 import rawmode_of, read_alpha16
+from stylemill.images.formats.iso_boxes import read_properties
 from stylemill.images.formats.non_images import describe_non_image
 from stylemill.images.formats.plugins import open_image
+from stylemill.images.formats.png_chunks import correct_transparency
 from stylemill.images.formats.sniff import SNIFF_BYTES, is_lossless, is_truncated, sniff
 from stylemill.images.formats.tiff_samples import read_directory, read_samples
 from stylemill.images.metadata import credit_text, orientation_of, read_metadata
 from stylemill.images.options import DecodeOptions
 from stylemill.images.pixels import alpha_to_8_or_16_bits, apply_orientation, convert, correct_samples, scale_to_8_bits
 from stylemill.images.source_image import Frame, Metadata, SourceImage
+from stylemill.images.stated_colour import stated_colour
 
 # TIFF tags.
 _COMPRESSION: Final = 259
@@ -137,24 +140,27 @@ def _decode_opened(data: bytes, image_format: str, options: DecodeOptions) -> So
     _refuse_camera_raw(image, image_format)
     rawmode = rawmode_of(image)
     source_mode = image.mode
+    properties = read_properties(data) if image_format in ("avif", "heif") else None
+    colour = stated_colour(data, image, image_format, properties)
+    if image_format == "png":
+        correct_transparency(image, data)
     _load(image, image_format)
     _check_pixels(image.size, options)
     orientation = orientation_of(image, image_format)
-    profile = image.info.get("icc_profile")
     num_frames = count_frames(image, image_format)
     picture: Image.Image = image if num_frames == 1 else image.copy()
     picture.info = dict(image.info)
     metadata = read_metadata(image, orientation)
     alpha_HW = read_alpha16(picture, rawmode, lambda: open_image(data, image_format))
     correct_samples(picture, image, image_format)
-    pixels = convert(picture, profile)
+    pixels = convert(picture, colour.profile)
     if alpha_HW is None:
         alpha_HW = pixels.alpha_HW
     image_HWC = apply_orientation(pixels.image_HWC, orientation)
     alpha_HW = None if alpha_HW is None else apply_orientation(alpha_HW, orientation)
     frames: tuple[Frame, ...] = ()
     if options.animation == "all" and num_frames > 1 and image_format in ANIMATED:
-        frames = read_frames(image, num_frames, orientation, options)
+        frames = read_frames(image, num_frames, orientation, colour.profile, options)
         image_HWC, alpha_HW = frames[0].image_HWC, frames[0].alpha_HW
     rest = None if frames else first_frame_note(num_frames, image_format)
     loop = image.info.get("loop")
@@ -166,9 +172,9 @@ def _decode_opened(data: bytes, image_format: str, options: DecodeOptions) -> So
         source_mode=source_mode,
         lossless=is_lossless(data, image_format),
         loop=loop if isinstance(loop, int) else None,
-        had_profile=bool(profile),
+        had_profile=bool(colour.profile),
         metadata=metadata,
-        notes=tuple(note for note in (rest, *pixels.notes) if note),
+        notes=tuple(note for note in (rest, *colour.notes, *pixels.notes) if note),
     )
 
 
