@@ -88,8 +88,12 @@ def read_frames(
     for index in range(first, num_frames):
         image.seek(index)
         image.load()
-        picture = image.copy() if image.mode == "RGB" else image.convert("RGBA")
-        picture.info.pop("transparency", None)
+        # Samples of 16 bits are scaled by `convert`; Pillow would clip them.
+        is_deep = image.mode.startswith("I")
+        is_opaque = image.mode == "RGB" and "transparency" not in image.info
+        picture = image.copy() if is_deep or is_opaque else image.convert("RGBA")
+        if not is_deep:
+            picture.info.pop("transparency", None)
         frames.append(_frame(convert(picture, profile), image.info.get("duration", 0), orientation))
     if all(frame.alpha_HW is None or (frame.alpha_HW == 255).all() for frame in frames):
         return tuple(Frame(image_HWC=f.image_HWC, duration_ms=f.duration_ms) for f in frames)

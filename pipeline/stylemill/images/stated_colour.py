@@ -63,19 +63,23 @@ def stated_colour(
     if image_format == "png":
         return _of_png(data, profile)
     if profile is None and properties and properties.code_points:
-        return _of_code_points(properties.code_points, properties.peak_cd_m2, "its colour description (nclx)")
+        stated = _of_code_points(properties.code_points, properties.peak_cd_m2)
+        return stated or StatedColour(notes=(_unknown(properties.code_points, "nclx"),))
     return StatedColour(profile=profile)
 
 
-def _of_code_points(points: CodePoints, peak_cd_m2: float | None, what: str) -> StatedColour:
-    """Return the colour space for code points; a note and no profile if they are unknown."""
+def _unknown(points: CodePoints, where: str) -> str:
+    return (
+        f"its colour description ({where}) was ignored: primaries {points.primaries} with transfer {points.transfer} "
+        "are not supported"
+    )
+
+
+def _of_code_points(points: CodePoints, peak_cd_m2: float | None) -> StatedColour | None:
+    """Return the colour space for code points, None if they are unknown."""
     primaries = PRIMARIES.get(1 if points.primaries == _UNSPECIFIED else points.primaries)
     if primaries is None or (points.transfer not in _CURVES and points.transfer not in (PQ, HLG)):
-        return StatedColour(
-            notes=(
-                f"{what} was ignored: primaries {points.primaries} with transfer {points.transfer} are not supported",
-            )
-        )
+        return None
     if points.transfer in (PQ, HLG):
         signal = HdrSignal(primaries=primaries, transfer=points.transfer)
         if peak_cd_m2:
@@ -92,11 +96,9 @@ def _of_png(data: bytes, profile: bytes | None) -> StatedColour:
     notes: tuple[str, ...] = ()
     if b"cICP" in chunks:
         stated = _of_cicp(chunks[b"cICP"], chunks.get(b"cLLI", b""))
-        if stated is not None and not (stated.profile is None and stated.notes):
+        if isinstance(stated, StatedColour):
             return stated
-        notes += (
-            ("its colour description (cICP) was ignored because it is damaged",) if stated is None else stated.notes
-        )
+        notes += (stated,)
     if profile is not None:
         return StatedColour(profile=profile, notes=notes)
     if b"iCCP" in chunks:
@@ -108,20 +110,23 @@ def _of_png(data: bytes, profile: bytes | None) -> StatedColour:
             if primaries is None or not primaries.is_close_to(BT_709):
                 notes += ("its primaries (cHRM) were ignored because it has no gamma (gAMA)",)
         return StatedColour(notes=notes)
-    stated = _of_gamma(chunks[b"gAMA"], chunks.get(b"cHRM"))
-    return StatedColour(profile=stated.profile, notes=notes + stated.notes)
+    of_gamma = _of_gamma(chunks[b"gAMA"], chunks.get(b"cHRM"))
+    return StatedColour(profile=of_gamma.profile, notes=notes + of_gamma.notes)
 
 
-def _of_cicp(content: bytes, light: bytes) -> StatedColour | None:
-    """Return the colour space of a cICP chunk, None if it is damaged."""
+def _of_cicp(content: bytes, light: bytes) -> StatedColour | str:
+    """Return the colour space of a cICP chunk, or a note if it cannot be used."""
+    damaged = "its colour description (cICP) was ignored because it is damaged"
     if len(content) != 4:
-        return None
+        return damaged
     primaries, transfer, matrix, full_range = content
     if matrix != 0 or full_range > 1:
-        return None
+        return damaged
     peak_cd_m2 = int.from_bytes(light[:4], "big") / 10_000 if len(light) == 8 else None
     points = CodePoints(primaries=primaries, transfer=transfer)
-    stated = _of_code_points(points, peak_cd_m2, "its colour description (cICP)")
+    stated = _of_code_points(points, peak_cd_m2)
+    if stated is None:
+        return _unknown(points, "cICP")
     if full_range == 0:
         stated = StatedColour(
             profile=stated.profile, notes=(*stated.notes, "its samples of narrow range were taken as full range")

@@ -172,6 +172,12 @@ def test_a_statement_without_sense_leaves_the_word_to_the_next_one() -> None:
     assert len(source.notes) == 1
 
 
+def test_narrow_range_is_noted() -> None:
+    source = decode(flat_png(COLOR, cicp_chunk(12, 13, full_range=0), gamma_chunk(1.0)), OPTIONS)
+    assert np.abs(source.image_HWC[4, 4] - converted(COLOR, 12)).max() <= 2
+    assert source.notes == ("its samples of narrow range were taken as full range",)
+
+
 def gray_profile() -> bytes:
     """A profile of linear gray, drawn by code."""
     white = b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061)

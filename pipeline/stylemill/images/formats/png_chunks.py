@@ -8,15 +8,17 @@ Source: W3C PNG specification, third edition, sections 5.3, 11.2 and 11.3.
 from __future__ import annotations
 
 import struct
-from typing import Any, Final
+from typing import Final
 
 from PIL import ImageFile
 
 _SIGNATURE_BYTES: Final = 8
 _MOST_CHUNKS: Final = 1000
 _LONGEST: Final = 64  # of the chunks that are returned; the ICC profile itself is not
-_COLOUR: Final = (b"cICP", b"cLLI", b"iCCP", b"sRGB", b"gAMA", b"cHRM")
+_COLOUR: Final = frozenset((b"cICP", b"cLLI", b"iCCP", b"sRGB", b"gAMA", b"cHRM"))
+_TRANSPARENCY: Final = frozenset((b"tRNS",))
 _GRAY: Final = 0
+_NUM_VALUES: Final = {_GRAY: 1, 2: 3}  # of a transparent value, by the type of colour: gray or RGB
 _HEADER: Final = 16  # offset of the content of IHDR
 
 
@@ -26,6 +28,10 @@ def colour_chunks(data: bytes) -> dict[bytes, bytes]:
     Args:
         data: the whole file.
     """
+    return _chunks(data, _COLOUR)
+
+
+def _chunks(data: bytes, kinds: frozenset[bytes]) -> dict[bytes, bytes]:
     found: dict[bytes, bytes] = {}
     at = _SIGNATURE_BYTES
     for _ in range(_MOST_CHUNKS):
@@ -34,7 +40,7 @@ def colour_chunks(data: bytes) -> dict[bytes, bytes]:
         length, kind = struct.unpack_from(">I4s", data, at)
         if kind in (b"IDAT", b"IEND"):
             break
-        if kind in _COLOUR:
+        if kind in kinds:
             found.setdefault(kind, data[at + 8 : at + 8 + min(length, _LONGEST)])
         at += 12 + length
     return found
@@ -49,15 +55,12 @@ def correct_transparency(image: ImageFile.ImageFile, data: bytes) -> None:
         image: opened by Pillow; ``info["transparency"]`` is changed in place.
         data: the whole file.
     """
-    value: Any = image.info.get("transparency")
-    if value is None or len(data) < _HEADER + 10:
+    if "transparency" not in image.info or len(data) < _HEADER + 10:
         return
     bits, colour_type = data[_HEADER + 8], data[_HEADER + 9]
-    if bits > 8 or bits not in (1, 2, 4, 8):
+    content = _chunks(data, _TRANSPARENCY).get(b"tRNS", b"")
+    if bits not in (1, 2, 4, 8) or colour_type not in _NUM_VALUES or len(content) < 2 * _NUM_VALUES[colour_type]:
         return
     top = (1 << bits) - 1
-    if colour_type == _GRAY and isinstance(value, int):
-        # Pillow has already made 255 of any value of 1 bit that is not 0.
-        image.info["transparency"] = (value & top) * (255 // top)
-    elif isinstance(value, tuple):
-        image.info["transparency"] = tuple(part & top for part in value)
+    values = [(value & top) * (255 // top) for value in struct.unpack_from(f">{_NUM_VALUES[colour_type]}H", content)]
+    image.info["transparency"] = values[0] if colour_type == _GRAY else tuple(values)
