@@ -8,6 +8,7 @@ import numpy as np
 from PIL import ImageFile, JpegImagePlugin
 
 from stylemill.errors import ImageError
+from stylemill.images.formats.iso_boxes import Box
 from stylemill.images.hdr import HdrSignal
 from stylemill.images.options import DecodeOptions
 from stylemill.images.pixels import Pixels, apply_orientation, convert
@@ -57,6 +58,7 @@ def read_frames(
     num_frames: int,
     orientation: int,
     profile: bytes | HdrSignal | None,
+    shown: Box | None,
     options: DecodeOptions,
 ) -> tuple[Frame, ...]:
     """Decode all frames of an animation, each as displayed.
@@ -66,6 +68,7 @@ def read_frames(
         num_frames: from ``count_frames``.
         orientation: EXIF orientation of all frames.
         profile: as for ``convert``.
+        shown: the part of each frame that is shown, before the orientation is applied; None: all of it.
         options: ``max_pixels`` limits the sum of the pixels of all frames.
 
     Returns:
@@ -92,6 +95,8 @@ def read_frames(
         is_deep = image.mode.startswith("I")
         is_opaque = image.mode == "RGB" and "transparency" not in image.info
         picture = image.copy() if is_deep or is_opaque else image.convert("RGBA")
+        if shown:
+            picture = picture.crop(shown)
         if not is_deep:
             picture.info.pop("transparency", None)
         frames.append(_frame(convert(picture, profile), image.info.get("duration", 0), orientation))

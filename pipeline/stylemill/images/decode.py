@@ -142,6 +142,8 @@ def _decode_opened(data: bytes, image_format: str, options: DecodeOptions) -> So
     source_mode = image.mode
     properties = read_properties(data) if image_format in ("avif", "heif") else None
     colour = stated_colour(data, image, image_format, properties)
+    # Libheif cuts out the clean aperture of HEIF files itself.
+    shown, shown_note = properties.shown_box(image.size) if properties and image_format == "avif" else (None, None)
     if image_format == "png":
         correct_transparency(image, data)
     _load(image, image_format)
@@ -149,6 +151,8 @@ def _decode_opened(data: bytes, image_format: str, options: DecodeOptions) -> So
     orientation = orientation_of(image, image_format)
     num_frames = count_frames(image, image_format)
     picture: Image.Image = image if num_frames == 1 else image.copy()
+    if shown:
+        picture = picture.crop(shown)
     picture.info = dict(image.info)
     metadata = read_metadata(image, orientation)
     alpha_HW = read_alpha16(picture, rawmode, lambda: open_image(data, image_format))
@@ -160,7 +164,7 @@ def _decode_opened(data: bytes, image_format: str, options: DecodeOptions) -> So
     alpha_HW = None if alpha_HW is None else apply_orientation(alpha_HW, orientation)
     frames: tuple[Frame, ...] = ()
     if options.animation == "all" and num_frames > 1 and image_format in ANIMATED:
-        frames = read_frames(image, num_frames, orientation, colour.profile, options)
+        frames = read_frames(image, num_frames, orientation, colour.profile, shown, options)
         image_HWC, alpha_HW = frames[0].image_HWC, frames[0].alpha_HW
     rest = None if frames else first_frame_note(num_frames, image_format)
     loop = image.info.get("loop")
@@ -174,7 +178,7 @@ def _decode_opened(data: bytes, image_format: str, options: DecodeOptions) -> So
         loop=loop if isinstance(loop, int) else None,
         had_profile=bool(colour.profile),
         metadata=metadata,
-        notes=tuple(note for note in (rest, *colour.notes, *pixels.notes) if note),
+        notes=tuple(note for note in (rest, shown_note, *colour.notes, *pixels.notes) if note),
     )
 
 

@@ -55,6 +55,35 @@ def flat_avif(color: tuple[int, ...], primaries: int, transfer: int) -> bytes:
     return avif_with_code_points(data, primaries, transfer)
 
 
+def avif_with_aperture(data: bytes, clap: bytes) -> bytes:
+    """Put a clean aperture, 32 bytes, in front of the rotation and mirroring of the primary picture of an AVIF."""
+    box = struct.pack(">I4s", 8 + len(clap), b"clap") + clap
+    places = {kind: data.index(kind) - 4 for kind in (b"meta", b"iloc", b"iprp", b"ipco", b"ipma")}
+    sizes = {kind: int.from_bytes(data[at : at + 4], "big") for kind, at in places.items()}
+    changed = bytearray(data)
+    ipma, ipco_end = places[b"ipma"], places[b"ipco"] + sizes[b"ipco"]
+    kinds, at = [], places[b"ipco"] + 8
+    while at < ipco_end:
+        kinds.append(data[at + 4 : at + 8])
+        at += int.from_bytes(data[at : at + 4], "big")
+    first = ipma + 16  # header, version and flags, number of items; then the item, the count, a byte each
+    count = data[first + 2]
+    entries = list(data[first + 3 : first + 3 + count])
+    turned = [index for index, entry in enumerate(entries) if kinds[(entry & 0x7F) - 1] in (b"irot", b"imir")]
+    entries.insert(min(turned, default=count), 0x80 | (len(kinds) + 1))
+    grown = len(box) + 1
+    iloc = places[b"iloc"] + 12
+    assert data[iloc : iloc + 2] == b"\x44\x00"
+    for item in range(int.from_bytes(data[iloc + 2 : iloc + 4], "big")):
+        at = iloc + 4 + 14 * item + 6  # each item has one extent
+        struct.pack_into(">I", changed, at, int.from_bytes(data[at : at + 4], "big") + grown)
+    for kind, more in ((b"meta", grown), (b"iprp", grown), (b"ipco", len(box)), (b"ipma", 1)):
+        struct.pack_into(">I", changed, places[kind], sizes[kind] + more)
+    changed[first + 2 : first + 3 + count] = bytes((count + 1, *entries))
+    changed[ipco_end:ipco_end] = box
+    return bytes(changed)
+
+
 # Chromaticities of red, green and blue with their linear mixture as light of CIE XYZ: an independent way to sRGB.
 XYZ_TO_SRGB = np.array([[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]])
 P3_TO_XYZ = np.array([[0.4865709, 0.2656677, 0.1982173], [0.2289746, 0.6917385, 0.0792869], [0, 0.0451134, 1.0439444]])

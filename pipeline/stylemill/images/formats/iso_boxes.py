@@ -19,6 +19,9 @@ _SAMPLE_ENTRY: Final = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd")
 _SAMPLE_ENTRY_BYTES: Final = 78  # fields of a visual sample entry before its boxes
 _TRANSFORMS_AND_COLOUR: Final = (b"colr", b"clap", b"clli")
 
+Box = tuple[int, int, int, int]
+"""Left, top, right and bottom in pixels of the stored picture."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CodePoints:
@@ -43,7 +46,7 @@ class CleanAperture:
     down_px: Fraction
     """Offset of the centre of the part from the centre of the stored picture."""
 
-    def box(self, width_px: int, height_px: int) -> tuple[int, int, int, int] | None:
+    def box(self, width_px: int, height_px: int) -> Box | None:
         """Return left, top, right and bottom within a stored picture of this size; None if they are outside it."""
         left = round(Fraction(width_px) / 2 + self.right_px - self.width_px / 2)
         top = round(Fraction(height_px) / 2 + self.down_px - self.height_px / 2)
@@ -66,6 +69,19 @@ class PictureProperties:
 
     peak_cd_m2: int | None = None
     """Brightest pixel in candela per square metre, from the content light level; None if it is not told."""
+
+    def shown_box(self, size: tuple[int, int]) -> tuple[Box | None, str | None]:
+        """Return the part of a stored picture that is shown, None for all of it, and a note or None.
+
+        Args:
+            size: width and height of the stored picture in pixels.
+        """
+        if self.aperture is None and not self.damaged_aperture:
+            return None, None
+        box = self.aperture.box(*size) if self.aperture else None
+        if box is None:
+            return None, "its clean aperture was ignored because it is not within the picture"
+        return (None if box == (0, 0, *size) else box), None
 
 
 def read_properties(data: bytes) -> PictureProperties:
