@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
-from PIL import ImageFile, JpegImagePlugin
+from PIL import Image, ImageFile, JpegImagePlugin
 
 from stylemill.errors import ImageError
+from stylemill.images.formats.gif_frames import composed_frames
 from stylemill.images.formats.iso_boxes import Box
 from stylemill.images.hdr import HdrSignal
 from stylemill.images.options import DecodeOptions
@@ -54,6 +57,7 @@ def first_frame_note(num_frames: int, image_format: str) -> str | None:
 
 
 def read_frames(
+    data: bytes,
     image: ImageFile.ImageFile,
     num_frames: int,
     orientation: int,
@@ -64,6 +68,7 @@ def read_frames(
     """Decode all frames of an animation, each as displayed.
 
     Args:
+        data: the whole file.
         image: opened by its plugin.
         num_frames: from ``count_frames``.
         orientation: EXIF orientation of all frames.
@@ -87,7 +92,22 @@ def read_frames(
             f"{num_frames - first} frames of {width_px} x {height_px} px are {num_pixels:,} px, more than "
             f"max_pixels = {options.max_pixels:,}; repaint the first frame only with --animation first",
         )
+    pictures: Iterator[tuple[Image.Image, object]]
+    if image.format == "GIF":
+        pictures = composed_frames(data, image.size, options.max_pixels)
+    else:
+        pictures = _pictures(image, first, num_frames)
     frames = []
+    for picture, duration in itertools.islice(pictures, num_frames - first):
+        part = picture.crop(shown) if shown else picture
+        frames.append(_frame(convert(part, profile), duration, orientation))
+    if all(frame.alpha_HW is None or (frame.alpha_HW == 255).all() for frame in frames):
+        return tuple(Frame(image_HWC=f.image_HWC, duration_ms=f.duration_ms) for f in frames)
+    return tuple(frames)
+
+
+def _pictures(image: ImageFile.ImageFile, first: int, num_frames: int) -> Iterator[tuple[Image.Image, object]]:
+    """Yield the frames that Pillow composes, and their durations in milliseconds."""
     for index in range(first, num_frames):
         image.seek(index)
         image.load()
@@ -95,14 +115,9 @@ def read_frames(
         is_deep = image.mode.startswith("I")
         is_opaque = image.mode == "RGB" and "transparency" not in image.info
         picture = image.copy() if is_deep or is_opaque else image.convert("RGBA")
-        if shown:
-            picture = picture.crop(shown)
         if not is_deep:
             picture.info.pop("transparency", None)
-        frames.append(_frame(convert(picture, profile), image.info.get("duration", 0), orientation))
-    if all(frame.alpha_HW is None or (frame.alpha_HW == 255).all() for frame in frames):
-        return tuple(Frame(image_HWC=f.image_HWC, duration_ms=f.duration_ms) for f in frames)
-    return tuple(frames)
+        yield picture, image.info.get("duration", 0)
 
 
 def _frame(pixels: Pixels, duration: object, orientation: int) -> Frame:

@@ -16,6 +16,7 @@ from PIL import Image, ImageFile
 from stylemill.errors import ImageError
 from stylemill.images.animation import ANIMATED, count_frames, first_frame_note, read_frames
 from stylemill.images.formats.alpha16 import rawmode_of, read_alpha16
+from stylemill.images.formats.gif_frames import painted_box, transparent_outside
 from stylemill.images.formats.iso_boxes import read_properties
 from stylemill.images.formats.non_images import describe_non_image
 from stylemill.images.formats.plugins import open_image
@@ -144,6 +145,7 @@ def _decode_opened(data: bytes, image_format: str, options: DecodeOptions) -> So
     colour = stated_colour(data, image, image_format, properties)
     # Libheif cuts out the clean aperture of HEIF files itself.
     shown, shown_note = properties.shown_box(image.size) if properties and image_format == "avif" else (None, None)
+    painted = painted_box(image) if image_format == "gif" else None
     if image_format == "png":
         correct_transparency(image, data)
     _load(image, image_format)
@@ -160,11 +162,13 @@ def _decode_opened(data: bytes, image_format: str, options: DecodeOptions) -> So
     pixels = convert(picture, colour.profile)
     if alpha_HW is None:
         alpha_HW = pixels.alpha_HW
+    if painted:
+        alpha_HW = transparent_outside(painted, image.size, alpha_HW)
     image_HWC = apply_orientation(pixels.image_HWC, orientation)
     alpha_HW = None if alpha_HW is None else apply_orientation(alpha_HW, orientation)
     frames: tuple[Frame, ...] = ()
     if options.animation == "all" and num_frames > 1 and image_format in ANIMATED:
-        frames = read_frames(image, num_frames, orientation, colour.profile, shown, options)
+        frames = read_frames(data, image, num_frames, orientation, colour.profile, shown, options)
         image_HWC, alpha_HW = frames[0].image_HWC, frames[0].alpha_HW
     rest = None if frames else first_frame_note(num_frames, image_format)
     loop = image.info.get("loop")
