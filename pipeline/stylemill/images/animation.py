@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
-from PIL import ImageFile, JpegImagePlugin
+from PIL import Image, ImageFile, JpegImagePlugin
 
 from stylemill.errors import ImageError
+from stylemill.images.formats.gif_frames import composed_frames
+from stylemill.images.formats.iso_boxes import Box
+from stylemill.images.hdr import HdrSignal
 from stylemill.images.options import DecodeOptions
 from stylemill.images.pixels import Pixels, apply_orientation, convert
 from stylemill.images.source_image import Frame
@@ -52,14 +57,23 @@ def first_frame_note(num_frames: int, image_format: str) -> str | None:
 
 
 def read_frames(
-    image: ImageFile.ImageFile, num_frames: int, orientation: int, options: DecodeOptions
+    data: bytes,
+    image: ImageFile.ImageFile,
+    num_frames: int,
+    orientation: int,
+    profile: bytes | HdrSignal | None,
+    shown: Box | None,
+    options: DecodeOptions,
 ) -> tuple[Frame, ...]:
     """Decode all frames of an animation, each as displayed.
 
     Args:
+        data: the whole file.
         image: opened by its plugin.
         num_frames: from ``count_frames``.
         orientation: EXIF orientation of all frames.
+        profile: as for ``convert``.
+        shown: the part of each frame that is shown, before the orientation is applied; None: all of it.
         options: ``max_pixels`` limits the sum of the pixels of all frames.
 
     Returns:
@@ -78,17 +92,32 @@ def read_frames(
             f"{num_frames - first} frames of {width_px} x {height_px} px are {num_pixels:,} px, more than "
             f"max_pixels = {options.max_pixels:,}; repaint the first frame only with --animation first",
         )
-    profile = image.info.get("icc_profile")
+    pictures: Iterator[tuple[Image.Image, object]]
+    if image.format == "GIF":
+        pictures = composed_frames(data, image.size, options.max_pixels)
+    else:
+        pictures = _pictures(image, first, num_frames)
     frames = []
-    for index in range(first, num_frames):
-        image.seek(index)
-        image.load()
-        picture = image.copy() if image.mode == "RGB" else image.convert("RGBA")
-        picture.info.pop("transparency", None)
-        frames.append(_frame(convert(picture, profile), image.info.get("duration", 0), orientation))
+    for picture, duration in itertools.islice(pictures, num_frames - first):
+        part = picture.crop(shown) if shown else picture
+        frames.append(_frame(convert(part, profile), duration, orientation))
     if all(frame.alpha_HW is None or (frame.alpha_HW == 255).all() for frame in frames):
         return tuple(Frame(image_HWC=f.image_HWC, duration_ms=f.duration_ms) for f in frames)
     return tuple(frames)
+
+
+def _pictures(image: ImageFile.ImageFile, first: int, num_frames: int) -> Iterator[tuple[Image.Image, object]]:
+    """Yield the frames that Pillow composes, and their durations in milliseconds."""
+    for index in range(first, num_frames):
+        image.seek(index)
+        image.load()
+        # Samples of 16 bits are scaled by `convert`; Pillow would clip them.
+        is_deep = image.mode.startswith("I")
+        is_opaque = image.mode == "RGB" and "transparency" not in image.info
+        picture = image.copy() if is_deep or is_opaque else image.convert("RGBA")
+        if not is_deep:
+            picture.info.pop("transparency", None)
+        yield picture, image.info.get("duration", 0)
 
 
 def _frame(pixels: Pixels, duration: object, orientation: int) -> Frame:

@@ -17,10 +17,14 @@ from stylemill.errors import ImageError
 from stylemill.images.animation import ANIMATED, count_frames, first_frame_note, read_frames
 from stylemill.images.formats import jpeg, png_checksums
 from stylemill.images.formats.alpha16 import rawmode_of, read_alpha16
+from stylemill.images.formats.gif_frames import painted_box, transparent_outside
+from stylemill.images.formats.iso_boxes import read_properties
 from stylemill.images.formats.non_images import describe_non_image
 from stylemill.images.formats.plugins import open_image
+from stylemill.images.formats.png_chunks import correct_transparency
 from stylemill.images.formats.sniff import SNIFF_BYTES, is_lossless, is_truncated, sniff
 from stylemill.images.formats.tiff_samples import read_directory, read_samples
+from stylemill.images.hdr import HdrSignal
 from stylemill.images.metadata import credit_text, orientation_of, read_metadata
 from stylemill.images.options import DecodeOptions
 from stylemill.images.pixels import (
@@ -33,6 +37,7 @@ from stylemill.images.pixels import (
 )
 from stylemill.images.profile import is_srgb
 from stylemill.images.source_image import Frame, Metadata, SourceImage
+from stylemill.images.stated_colour import stated_colour
 
 # TIFF tags.
 _COMPRESSION: Final = 259
@@ -150,6 +155,13 @@ def _decode_opened(data: bytes, image_format: str, options: DecodeOptions) -> So
     _refuse_camera_raw(image, image_format)
     rawmode = rawmode_of(image)
     source_mode = image.mode
+    properties = read_properties(data) if image_format in ("avif", "heif") else None
+    colour = stated_colour(data, image, image_format, properties)
+    # Libheif cuts out the clean aperture of HEIF files itself.
+    shown, shown_note = properties.shown_box(image.size) if properties and image_format == "avif" else (None, None)
+    painted = painted_box(image) if image_format == "gif" else None
+    if image_format == "png":
+        correct_transparency(image, data)
     stored = _read_jpeg(image, data) if image_format == "jpeg" else None
     if stored is None:
         _load(image, image_format)
@@ -157,24 +169,27 @@ def _decode_opened(data: bytes, image_format: str, options: DecodeOptions) -> So
         png_checksums.check_rows(data, image)
     _check_pixels(image.size, options)
     orientation = orientation_of(image, image_format)
-    profile = image.info.get("icc_profile")
     num_frames = count_frames(image, image_format)
     metadata = read_metadata(image, orientation)
-    if stored is not None and source_mode == "RGB" and (not profile or is_srgb(profile)):
+    if stored is not None and source_mode == "RGB" and _changes_nothing(colour.profile):
         alpha_HW, pixels = None, Pixels(image_HWC=stored)
     else:
         picture = _picture(image, stored, num_frames)
+        if shown:
+            picture = picture.crop(shown)
         picture.info = dict(image.info)
         alpha_HW = read_alpha16(picture, rawmode, lambda: open_image(data, image_format))
         correct_samples(picture, image, image_format)
-        pixels = convert(picture, profile)
+        pixels = convert(picture, colour.profile)
     if alpha_HW is None:
         alpha_HW = pixels.alpha_HW
+    if painted:
+        alpha_HW = transparent_outside(painted, image.size, alpha_HW)
     image_HWC = apply_orientation(pixels.image_HWC, orientation)
     alpha_HW = None if alpha_HW is None else apply_orientation(alpha_HW, orientation)
     frames: tuple[Frame, ...] = ()
     if options.animation == "all" and num_frames > 1 and image_format in ANIMATED:
-        frames = read_frames(image, num_frames, orientation, options)
+        frames = read_frames(data, image, num_frames, orientation, colour.profile, shown, options)
         image_HWC, alpha_HW = frames[0].image_HWC, frames[0].alpha_HW
     rest = None if frames else first_frame_note(num_frames, image_format)
     loop = image.info.get("loop")
@@ -186,9 +201,9 @@ def _decode_opened(data: bytes, image_format: str, options: DecodeOptions) -> So
         source_mode=source_mode,
         lossless=is_lossless(data, image_format),
         loop=loop if isinstance(loop, int) else None,
-        had_profile=bool(profile),
+        had_profile=bool(colour.profile),
         metadata=metadata,
-        notes=tuple(note for note in (rest, *damage_notes, *pixels.notes) if note),
+        notes=tuple(note for note in (rest, *damage_notes, shown_note, *colour.notes, *pixels.notes) if note),
     )
 
 
@@ -234,6 +249,10 @@ def _read_jpeg(image: ImageFile.ImageFile, data: bytes) -> np.ndarray | None:
     if stored is not None and stored.shape[:2] != image.size[::-1]:
         raise ImageError("Corrupt", f"the JPEG data is damaged: {stored.shape[1]} x {stored.shape[0]} px were decoded")
     return stored
+
+
+def _changes_nothing(profile: bytes | HdrSignal | None) -> bool:
+    return profile is None or (isinstance(profile, bytes) and is_srgb(profile))
 
 
 def _picture(image: ImageFile.ImageFile, stored: np.ndarray | None, num_frames: int) -> Image.Image:

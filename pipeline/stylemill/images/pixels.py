@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageChops
 
+from stylemill.images.hdr import HdrSignal, to_sdr
 from stylemill.images.profile import to_srgb
 
 _TILE_PX: Final = 512
@@ -66,12 +67,12 @@ def correct_samples(picture: Image.Image, opened: Image.Image, image_format: str
         picture.paste(ImageChops.invert(picture))
 
 
-def convert(image: Image.Image, profile: bytes | None) -> Pixels:
+def convert(image: Image.Image, profile: bytes | HdrSignal | None) -> Pixels:
     """Convert a loaded image of any of Pillow's modes to 8-bit sRGB and alpha.
 
     Args:
         image: loaded; may be changed in place.
-        profile: the ICC profile of the file, if it has one.
+        profile: the ICC profile of the file, or what its samples mean if it is of high dynamic range; None: sRGB.
     """
     notes: list[str] = []
     alpha_HW: np.ndarray | None = None
@@ -85,7 +86,9 @@ def convert(image: Image.Image, profile: bytes | None) -> Pixels:
         image = image.convert("RGB")
     elif image.mode == "1":
         image = image.convert("L")
-    if profile:
+    if isinstance(profile, HdrSignal):
+        image = to_sdr(image.convert("RGB"), profile)
+    elif profile:
         image, note = to_srgb(image, profile)
         if note:
             notes.append(note)
@@ -111,7 +114,7 @@ def _from_high_depth(image: Image.Image) -> tuple[Image.Image, np.ndarray | None
 
 def _split_alpha(image: Image.Image) -> tuple[Image.Image, np.ndarray | None]:
     """Return the colours as RGB or L, and alpha exactly as stored."""
-    if image.mode == "La":
+    if image.mode in ("La", "L", "1"):  # with a transparent value; gray stays gray, for a profile of gray
         image = image.convert("LA")
     if image.mode == "LA":
         gray, alpha = image.split()

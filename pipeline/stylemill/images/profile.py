@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Final
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image, ImageChops, ImageCms
 
 _NUM_CACHED: Final = 16
 _SPACE_MODES: Final = {"RGB": ("RGB",), "GRAY": ("L",), "CMYK": ("CMYK",), "Lab": ("LAB",), "LAB": ("LAB",)}
@@ -41,6 +41,10 @@ def to_srgb(image: Image.Image, profile: bytes) -> tuple[Image.Image, str | None
         if space == "RGB" and image.mode == "L":
             image = image.convert("RGB")
             space, transform = _transform(profile, "RGB")
+        elif space == "GRAY" and image.mode == "RGB" and _is_gray(image):
+            # WebP, AVIF with alpha and transparent gray are handed over as RGB.
+            image = image.getchannel(0)
+            space, transform = _transform(profile, "L")
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
         return image, f"its ICC profile was ignored because it is damaged ({error})"
     if space is not None:
@@ -48,6 +52,12 @@ def to_srgb(image: Image.Image, profile: bytes) -> tuple[Image.Image, str | None
     if transform is None:
         return image, None
     return transform.apply(image), None
+
+
+def _is_gray(image: Image.Image) -> bool:
+    """Return whether red, green and blue are equal in every pixel of an RGB image."""
+    red, green, blue = image.split()
+    return not any(ImageChops.difference(red, other).getbbox() for other in (green, blue))
 
 
 def is_srgb(profile: bytes) -> bool:

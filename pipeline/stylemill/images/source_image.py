@@ -73,7 +73,7 @@ class SourceImage:
     """Number of repetitions of the animation (0: endless), None if the file does not contain it."""
 
     had_profile: bool = False
-    """The source has an ICC profile; the result is then tagged as sRGB."""
+    """The source has an ICC profile, or states another colour space than sRGB; the result is then tagged as sRGB."""
 
     metadata: Metadata = field(default_factory=Metadata)
     """The metadata that may be kept."""

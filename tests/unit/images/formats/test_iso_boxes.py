@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import struct
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stylemill.images.formats.iso_boxes import CleanAperture, CodePoints, boxes, read_properties
+from tests.unit.images.drawn import animation, picture, save
+
+
+def box(kind: bytes, *content: bytes) -> bytes:
+    body = b"".join(content)
+    return struct.pack(">I4s", 8 + len(body), kind) + body
+
+
+def full_box(kind: bytes, version: int, flags: int, *content: bytes) -> bytes:
+    return box(kind, struct.pack(">I", version << 24 | flags), *content)
+
+
+def nclx(primaries: int, transfer: int) -> bytes:
+    return box(b"colr", b"nclx", struct.pack(">HHHB", primaries, transfer, 0, 128))
+
+
+def still(
+    properties: list[bytes], associations: bytes, *, version: int = 0, flags: int = 0, more: bytes = b""
+) -> bytes:
+    """An AVIF with these properties, whose primary item has the number 1; the pixels are left out."""
+    ipma = full_box(b"ipma", version, flags, associations)
+    primary = full_box(b"pitm", 0, 0, struct.pack(">H", 1))
+    meta = full_box(b"meta", 0, 0, primary, more, box(b"iprp", box(b"ipco", *properties), ipma))
+    return box(b"ftyp", b"avif", bytes(4)) + meta
+
+
+def test_code_points_belong_to_the_primary_item() -> None:
+    properties = [nclx(9, 16), nclx(12, 13)]
+    of_item_2_and_1 = struct.pack(">IHBBHBB", 2, 2, 1, 1, 1, 1, 2 | 0x80)
+    assert read_properties(still(properties, of_item_2_and_1)).code_points == CodePoints(primaries=12, transfer=13)
+
+
+def test_wide_numbers_of_items_and_properties_are_read() -> None:
+    wide = struct.pack(">IIBHH", 1, 1, 2, 1, 0x8000 | 2)
+    data = still([box(b"ispe", bytes(12)), nclx(12, 13)], wide, version=1, flags=1)
+    assert read_properties(data).code_points == CodePoints(primaries=12, transfer=13)
+
+
+def test_a_composed_picture_has_the_colour_of_its_first_tile() -> None:
+    tiles = full_box(b"iref", 0, 0, box(b"dimg", struct.pack(">HHHH", 1, 2, 7, 8)))
+    of_item_1_and_7 = struct.pack(">IHBBHBB", 2, 1, 1, 1, 7, 1, 2)
+    data = still([box(b"ispe", bytes(12)), nclx(12, 13)], of_item_1_and_7, more=tiles)
+    assert read_properties(data).code_points == CodePoints(primaries=12, transfer=13)
+
+
+def test_code_points_stand_beside_a_profile() -> None:
+    profile = box(b"colr", b"prof", bytes(200))
+    data = still([profile, nclx(12, 13)], struct.pack(">IHBBB", 1, 1, 2, 1, 2))
+    assert read_properties(data).code_points == CodePoints(primaries=12, transfer=13)
+
+
+def test_an_image_sequence_without_a_still_states_its_colour_in_the_track() -> None:
+    entry = box(b"av01", bytes(78), nclx(12, 13))
+    table = box(b"stbl", full_box(b"stsd", 0, 0, struct.pack(">I", 1), entry))
+    data = box(b"ftyp", b"avis", bytes(4)) + box(b"moov", box(b"trak", box(b"mdia", box(b"minf", table))))
+    assert read_properties(data).code_points == CodePoints(primaries=12, transfer=13)
+
+
+def test_the_clean_aperture_and_the_peak_are_read() -> None:
+    clap = box(b"clap", struct.pack(">IIIIiIiI", 180, 1, 200, 2, -30, 1, -10, 1))
+    light = box(b"clli", struct.pack(">HH", 703, 200))
+    properties = read_properties(still([clap, light], struct.pack(">IHBBB", 1, 1, 2, 1, 2)))
+    assert properties.peak_cd_m2 == 703
+    assert properties.aperture is not None
+    assert properties.aperture.box(320, 280) == (40, 80, 220, 180)
+
+
+@pytest.mark.parametrize(
+    ("size", "offset", "expected"),
+    [
+        ((4, 4), (0, 0), (3, 3, 7, 7)),
+        ((5, 5), (Fraction(1, 2), Fraction(-1, 2)), (3, 2, 8, 7)),
+        ((10, 10), (1, 0), None),
+        ((0, 4), (0, 0), None),
+        ((11, 4), (0, 0), None),
+        ((1 << 32, 1), (0, 0), None),
+    ],
+)
+def test_an_aperture_outside_the_picture_is_none(
+    size: tuple[int, int], offset: tuple[Fraction, Fraction], expected: tuple[int, ...] | None
+) -> None:
+    width, height = (Fraction(value) for value in size)
+    right, down = (Fraction(value) for value in offset)
+    aperture = CleanAperture(width_px=width, height_px=height, right_px=right, down_px=down)
+    assert aperture.box(10, 10) == expected
+
+
+def test_what_pillow_writes_is_read() -> None:
+    for data in (save(picture("RGB"), "AVIF"), save(picture("RGBA"), "AVIF"), animation("AVIF")):
+        properties = read_properties(data)
+        assert properties.code_points is not None
+        assert properties.code_points.primaries in (1, 2)
+        assert not properties.damaged_aperture
+
+
+def test_damaged_files_give_no_properties_and_no_error() -> None:
+    rng = np.random.default_rng(0)
+    whole = still(
+        [nclx(12, 13), box(b"clap", bytes(32))],
+        struct.pack(">IHBBB", 1, 1, 2, 1, 2),
+        more=full_box(b"iref", 0, 0, box(b"dimg", struct.pack(">HHH", 1, 1, 7))),
+    )
+    assert read_properties(whole).damaged_aperture
+    for _ in range(500):
+        damaged = bytearray(whole)
+        for _ in range(4):
+            damaged[rng.integers(len(damaged))] = rng.integers(256)
+        read_properties(bytes(damaged)[: rng.integers(1, len(damaged) + 1)])
+    assert list(boxes(struct.pack(">I4s", 4, b"meta"), 0, 8)) == []
+    endless = struct.pack(">I4s", 8, b"free") * 20_000
+    assert len(list(boxes(endless, 0, len(endless)))) == 10_000
+
+
+def test_code_points_of_nothing_are_none() -> None:
+    assert read_properties(b"").code_points is None
+    assert read_properties(save(Image.new("RGB", (1, 1)), "PNG")).code_points is None
