@@ -17,6 +17,7 @@ from stylemill.errors import ImageError
 from stylemill.images.animation import ANIMATED, count_frames, first_frame_note, read_frames
 from stylemill.images.formats import jpeg, png_checksums
 from stylemill.images.formats.alpha16 import rawmode_of, read_alpha16
+from stylemill.images.formats.damage import check_decoded, check_stored
 from stylemill.images.formats.gif_frames import painted_box, transparent_outside
 from stylemill.images.formats.iso_boxes import read_properties
 from stylemill.images.formats.non_images import describe_non_image
@@ -162,11 +163,7 @@ def _decode_opened(data: bytes, image_format: str, options: DecodeOptions) -> So
     painted = painted_box(image) if image_format == "gif" else None
     if image_format == "png":
         correct_transparency(image, data)
-    stored = _read_jpeg(image, data) if image_format == "jpeg" else None
-    if stored is None:
-        _load(image, image_format)
-    if image_format == "png":
-        png_checksums.check_rows(data, image)
+    stored = _load(image, data, image_format)
     _check_pixels(image.size, options)
     orientation = orientation_of(image, image_format)
     num_frames = count_frames(image, image_format)
@@ -230,7 +227,21 @@ def _decode_tiff_samples(data: bytes, options: DecodeOptions) -> SourceImage:
     )
 
 
-def _load(image: ImageFile.ImageFile, image_format: str) -> None:
+def _load(image: ImageFile.ImageFile, data: bytes, image_format: str) -> np.ndarray | None:
+    """Decode the pixels of an opened file, or refuse it if it is damaged.
+
+    Returns:
+        The samples of a JPEG file as stored, or None if Pillow has decoded the pixels.
+    """
+    check_stored(data, image, image_format)
+    stored = _read_jpeg(image, data) if image_format == "jpeg" else None
+    if stored is None:
+        _load_by_pillow(image, image_format)
+        check_decoded(data, image, image_format)
+    return stored
+
+
+def _load_by_pillow(image: ImageFile.ImageFile, image_format: str) -> None:
     try:
         image.load()
     except OSError as error:

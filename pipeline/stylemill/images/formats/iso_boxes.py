@@ -1,7 +1,8 @@
-"""Properties of the primary picture of an AVIF or HEIF file: colour by code points, clean aperture, peak brightness.
+"""AVIF and HEIF files: where the compressed data is, and properties of the primary picture that Pillow does not read.
 
-Pillow hands over the pixels, the ICC profile and the rotation of such a file, but none of these properties. The boxes
-come from untrusted files: every size is checked against its parent, every loop is bounded, and nothing is recursive.
+Pillow hands over the pixels, the ICC profile and the rotation of such a file, but not the colour by code points, the
+clean aperture and the peak brightness. The boxes come from untrusted files: every size is checked against its parent,
+every loop is bounded, and nothing is recursive.
 
 Sources: ISO/IEC 14496-12 (boxes, sample entries), ISO/IEC 23008-12 (item properties).
 """
@@ -17,6 +18,7 @@ from typing import Final
 _MOST_BOXES: Final = 10_000
 _SAMPLE_ENTRY: Final = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd")
 _SAMPLE_ENTRY_BYTES: Final = 78  # fields of a visual sample entry before its boxes
+_CODED: Final = (b"av01", b"hvc1", b"hev1", b"avc1", b"vvc1")
 _TRANSFORMS_AND_COLOUR: Final = (b"colr", b"clap", b"clli")
 
 Box = tuple[int, int, int, int]
@@ -108,6 +110,25 @@ def read_properties(data: bytes) -> PictureProperties:
         damaged_aperture=bool(aperture) and clean is None,
         peak_cd_m2=peak or None,
     )
+
+
+def coded_ranges(data: bytes) -> list[tuple[int, int]]:
+    """Return start and end of the compressed data of all pictures in an AVIF or HEIF file: tiles, alpha, previews.
+
+    Args:
+        data: the whole file. What its index places outside it is left out.
+    """
+    meta = _find(data, 0, len(data), b"meta")
+    inside = {kind: (first, last) for kind, first, last in boxes(data, meta[0] + 4, meta[1])} if meta else {}
+    if b"iloc" not in inside or b"iinf" not in inside:
+        return []
+    coded = _coded_items(data, *inside[b"iinf"])
+    content = inside.get(b"idat", (0, 0))[0]
+    return [
+        (start + (content if method == 1 else 0), start + length + (content if method == 1 else 0))
+        for item, method, start, length in _extents(data[slice(*inside[b"iloc"])])
+        if item in coded and method in (0, 1) and start + length <= len(data)
+    ]
 
 
 def boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
@@ -241,3 +262,43 @@ def _aperture(body: bytes) -> CleanAperture | None:
         return None
     width, height, right, down = (Fraction(*numbers[at : at + 2]) for at in range(0, 8, 2))
     return CleanAperture(width_px=width, height_px=height, right_px=right, down_px=down)
+
+
+def _coded_items(data: bytes, start: int, end: int) -> set[int]:
+    """Return the numbers of the items that are coded pictures, from an ``iinf`` box."""
+    entries = start + (6 if start < end and data[start] == 0 else 8)
+    found = set()
+    for kind, first, last in boxes(data, entries, end):
+        if kind != b"infe" or last - first < 12 or data[first] not in (2, 3):
+            continue
+        id_bytes = 2 if data[first] == 2 else 4
+        at = first + 4 + id_bytes + 2
+        if data[at : at + 4] in _CODED:
+            found.add(int.from_bytes(data[first + 4 : first + 4 + id_bytes], "big"))
+    return found
+
+
+def _extents(body: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """Yield item, construction method, offset and length of each extent in an ``iloc`` box."""
+    if len(body) < 8:
+        return
+    version = body[0]
+    sizes = body[4] >> 4, body[4] & 15, body[5] >> 4, body[5] & 15 if version in (1, 2) else 0
+    at, id_bytes = 6, 4 if version == 2 else 2
+
+    def number(num_bytes: int) -> int:
+        nonlocal at
+        at += num_bytes
+        return int.from_bytes(body[at - num_bytes : at], "big")
+
+    for _ in range(min(number(id_bytes), len(body))):
+        item = number(id_bytes)
+        method = number(2) & 15 if version in (1, 2) else 0
+        number(2)  # where the data is if not in this file
+        base = number(sizes[2])
+        for _ in range(min(number(2), len(body))):
+            number(sizes[3])
+            offset, length = number(sizes[0]), number(sizes[1])
+            if at > len(body):
+                return
+            yield item, method, base + offset, length

@@ -64,6 +64,9 @@ class JpegStructure:
     sampling: dict[int, tuple[int, int]] = field(default_factory=dict)
     """Horizontal and vertical sampling factor by component identifier."""
 
+    size_px: tuple[int, int] = (0, 0)
+    """Width and height."""
+
     frame: int = 0
     """Marker of the frame header: 0xC0 for baseline, 0xC2 for progressive ..."""
 
@@ -105,6 +108,7 @@ def read_structure(data: bytes) -> JpegStructure:
             found.restart_interval = int.from_bytes(body[:2], "big")
         elif marker in _FRAMES and len(body) > 6:
             found.frame = marker
+            found.size_px = int.from_bytes(body[3:5], "big"), int.from_bytes(body[1:3], "big")
             found.sampling = {body[i]: (body[i + 1] >> 4, body[i + 1] & 15) for i in range(6, len(body) - 2, 3)}
         if marker == _SOS and body:
             match = _END_OF_SCAN.search(data, end)
