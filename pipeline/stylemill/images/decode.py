@@ -8,6 +8,7 @@ whatever a plugin raises to an ``error_type`` of the manifest.
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -18,6 +19,8 @@ from stylemill.images.animation import ANIMATED, count_frames, first_frame_note,
 from stylemill.images.formats.alpha16 import rawmode_of, read_alpha16
 from stylemill.images.formats.gif_frames import painted_box, transparent_outside
 from stylemill.images.formats.iso_boxes import read_properties
+from stylemill.images.formats.jp2_channels import arrange, readable
+from stylemill.images.formats.jp2_header import read_jp2
 from stylemill.images.formats.non_images import describe_non_image
 from stylemill.images.formats.plugins import open_image
 from stylemill.images.formats.png_chunks import correct_transparency
@@ -131,6 +134,9 @@ def _check_pixels(size: tuple[int, int], options: DecodeOptions) -> None:
 
 
 def _decode_opened(data: bytes, image_format: str, options: DecodeOptions) -> SourceImage:
+    jp2 = read_jp2(data) if image_format == "jpeg2000" else None
+    if jp2:
+        data = readable(data, jp2)
     try:
         image = open_image(data, image_format)
     except SyntaxError as error:
@@ -139,6 +145,8 @@ def _decode_opened(data: bytes, image_format: str, options: DecodeOptions) -> So
         return _decode_tiff_samples(data, options)
     _check_pixels(image.size, options)
     _refuse_camera_raw(image, image_format)
+    if jp2 and jp2.profile:
+        image.info["icc_profile"] = jp2.profile
     rawmode = rawmode_of(image)
     source_mode = image.mode
     properties = read_properties(data) if image_format in ("avif", "heif") else None
@@ -156,6 +164,9 @@ def _decode_opened(data: bytes, image_format: str, options: DecodeOptions) -> So
     if shown:
         picture = picture.crop(shown)
     picture.info = dict(image.info)
+    jp2_note = None
+    if jp2:
+        picture, jp2_note = arrange(picture, jp2, data, partial(open_image, image_format=image_format))
     metadata = read_metadata(image, orientation)
     alpha_HW = read_alpha16(picture, rawmode, lambda: open_image(data, image_format))
     correct_samples(picture, image, image_format)
@@ -182,7 +193,7 @@ def _decode_opened(data: bytes, image_format: str, options: DecodeOptions) -> So
         loop=loop if isinstance(loop, int) else None,
         had_profile=bool(colour.profile),
         metadata=metadata,
-        notes=tuple(note for note in (rest, shown_note, *colour.notes, *pixels.notes) if note),
+        notes=tuple(note for note in (rest, shown_note, jp2_note, *colour.notes, *pixels.notes) if note),
     )
 
 
