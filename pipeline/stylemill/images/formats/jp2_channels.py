@@ -84,7 +84,7 @@ def arrange(
 def _is_plain(image: Image.Image, header: Jp2Header) -> bool:
     """Return whether Pillow has decoded the picture rightly."""
     depths = {part.bits for part in header.components}
-    is_deep_gray = image.mode == "I;16"
+    is_deep_gray = image.mode == "I;16" and max(depths) > 8
     colors = header.num_colors
     natural = (*((index, _COLOR, index + 1) for index in range(colors)), (colors, _OPACITY, 0))
     given = tuple(sorted((entry.number, entry.kind, entry.color) for entry in header.channels))

@@ -147,6 +147,16 @@ def test_the_brightest_samples_of_deep_colour_do_not_turn_black(bits: int, irrev
             assert (source.alpha_HW[5:7, 2:6] >= 252).all()
 
 
+def test_gray_whose_depth_is_given_in_a_box_of_its_own_spans_the_whole_range() -> None:
+    data = bytearray(jp2(codestream([RED], 8), space(GRAY)))
+    data[data.index(b"ihdr") + 14] = 255  # see the box of the depths
+    np.testing.assert_array_equal(decode(bytes(data), OPTIONS).image_HWC[..., 0], RED)
+    ramp_HW = np.tile(np.linspace(0, 255, 16).astype(np.uint8), (8, 1))
+    data = bytearray(jp2(codestream([ramp_HW], 8), space(GRAY)))
+    data[data.index(b"ihdr") + 14] = 255
+    np.testing.assert_array_equal(decode(bytes(data), OPTIONS).image_HWC[..., 0], ramp_HW)
+
+
 def test_deep_gray_is_decoded_with_all_its_bits() -> None:
     source = decode(jp2(codestream([DEEP_HW], 16), space(GRAY)), OPTIONS)
     np.testing.assert_array_equal(source.image_HWC[..., 0], np.rint(DEEP_HW / 257))
