@@ -150,7 +150,6 @@ def _decode_opened(data: bytes, image_format: str, options: DecodeOptions) -> So
     rawmode = rawmode_of(image)
     source_mode = image.mode
     properties = read_properties(data) if image_format in ("avif", "heif") else None
-    colour = stated_colour(data, image, image_format, properties)
     # Libheif cuts out the clean aperture of HEIF files itself.
     shown, shown_note = properties.shown_box(image.size) if properties and image_format == "avif" else (None, None)
     painted = painted_box(image) if image_format == "gif" else None
@@ -158,6 +157,7 @@ def _decode_opened(data: bytes, image_format: str, options: DecodeOptions) -> So
         correct_transparency(image, data)
     _load(image, image_format)
     _check_pixels(image.size, options)
+    colour = stated_colour(data, image, image_format, properties)
     orientation = orientation_of(image, image_format)
     num_frames = count_frames(image, image_format)
     picture: Image.Image = image if num_frames == 1 else image.copy()

@@ -84,7 +84,6 @@ def arrange(
 def _is_plain(image: Image.Image, header: Jp2Header) -> bool:
     """Return whether Pillow has decoded the picture rightly."""
     depths = {part.bits for part in header.components}
-    is_deep_gray = image.mode == "I;16" and max(depths) > 8
     colors = header.num_colors
     natural = (*((index, _COLOR, index + 1) for index in range(colors)), (colors, _OPACITY, 0))
     given = tuple(sorted((entry.number, entry.kind, entry.color) for entry in header.channels))
@@ -92,7 +91,7 @@ def _is_plain(image: Image.Image, header: Jp2Header) -> bool:
     return (
         header.palette is None
         and header.space not in (SYCC, BILEVEL_INVERTED)
-        and (depths == {8} or is_deep_gray)
+        and (max(depths) > 8 if image.mode == "I;16" else depths == {8})
         and (not given or given == natural[: len(header.components)])
         and image.mode in expected
     )
@@ -187,7 +186,7 @@ def _halve_steps(changed: bytearray, style_at: int, end: int) -> bool:
 
 def _channels(stored: list[np.ndarray], header: Jp2Header) -> tuple[list[np.ndarray], list[Channel]]:
     """Return the channels, each (H, W) uint8, behind the palette; and their definitions."""
-    depths = [part.bits for part in header.components]
+    depths = [min(part.bits, 8 * band.itemsize) for part, band in zip(header.components, stored, strict=True)]
     if header.palette:
         channels_HW = []
         for component, through, column in header.mapping:
@@ -196,9 +195,9 @@ def _channels(stored: list[np.ndarray], header: Jp2Header) -> tuple[list[np.ndar
                 colors = _scaled(np.array(header.palette.columns[column], np.uint64), header.palette.bits[column])
                 channels_HW.append(colors[np.minimum(values_HW, len(colors) - 1)])
             else:
-                channels_HW.append(_scaled(values_HW, min(depths[component], 8 * values_HW.dtype.itemsize)))
+                channels_HW.append(_scaled(values_HW, depths[component]))
     else:
-        channels_HW = [_scaled(band, min(depth, 8)) for band, depth in zip(stored, depths, strict=True)]
+        channels_HW = [_scaled(band, depth) for band, depth in zip(stored, depths, strict=True)]
     if header.channels:
         return channels_HW, list(header.channels)
     defined = [Channel(number=number, kind=_COLOR, color=number + 1) for number in range(header.num_colors)]
