@@ -1,80 +1,43 @@
 """Decode the bytes of any image file to upright 8-bit sRGB, or raise an error with a type and a reason.
 
-``decode`` recognises the format by content, checks the limits, opens the file with the Pillow plugin of its format and
-converts the pixels. TIFF samples that Pillow does not unpack are read by ``formats.tiff_samples``. ``_classify`` maps
+``decode`` recognises the format by content, checks the limits, opens the file with the Pillow plugin of its format,
+refuses what is damaged and converts the pixels. What Pillow does not read, or reads differently from other programs, is
+in ``formats``: JPEG is decoded by ``formats.jpeg``, unusual TIFF layouts by ``tiff_page``. ``failures.classify`` maps
 whatever a plugin raises to an ``error_type`` of the manifest.
 """
 
 from __future__ import annotations
 
-import re
-from typing import Final
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from PIL import Image, ImageFile
 
 from stylemill.errors import ImageError
 from stylemill.images.animation import ANIMATED, count_frames, first_frame_note, read_frames
-from stylemill.images.formats import jpeg, png_checksums
+from stylemill.images.failures import classify
+from stylemill.images.formats import jpeg, png_checksums, tiff_layout
 from stylemill.images.formats.alpha16 import rawmode_of, read_alpha16
 from stylemill.images.formats.damage import check_decoded, check_stored
 from stylemill.images.formats.gif_frames import painted_box, transparent_outside
-from stylemill.images.formats.iso_boxes import read_properties
+from stylemill.images.formats.iso_boxes import Box, PictureProperties, read_properties
+from stylemill.images.formats.jp2_channels import arrange, readable
+from stylemill.images.formats.jp2_header import Jp2Header, read_jp2
 from stylemill.images.formats.non_images import describe_non_image
 from stylemill.images.formats.plugins import open_image
 from stylemill.images.formats.png_chunks import correct_transparency
-from stylemill.images.formats.sniff import SNIFF_BYTES, is_lossless, is_truncated, sniff
-from stylemill.images.formats.tiff_samples import read_directory, read_samples
+from stylemill.images.formats.psd import check_psd, is_bitmap
+from stylemill.images.formats.sniff import SNIFF_BYTES, is_lossless, sniff
+from stylemill.images.formats.tiff_samples import read_directory
 from stylemill.images.hdr import HdrSignal
-from stylemill.images.metadata import credit_text, orientation_of, read_metadata
+from stylemill.images.metadata import orientation_of, read_metadata
 from stylemill.images.options import DecodeOptions
-from stylemill.images.pixels import (
-    Pixels,
-    alpha_to_8_or_16_bits,
-    apply_orientation,
-    convert,
-    correct_samples,
-    scale_to_8_bits,
-)
+from stylemill.images.pixels import Pixels, apply_orientation, check_size, convert, correct_samples
 from stylemill.images.profile import is_srgb
-from stylemill.images.source_image import Frame, Metadata, SourceImage
+from stylemill.images.source_image import Frame, SourceImage
 from stylemill.images.stated_colour import stated_colour
-
-# TIFF tags.
-_COMPRESSION: Final = 259
-_NEW_SUBFILE_TYPE: Final = 254
-_ORIENTATION: Final = 274
-_NUM_SAMPLES: Final = 277
-_ARTIST: Final = 315
-_SUB_IFDS: Final = 330
-_COPYRIGHT: Final = 33432
-_ICC_PROFILE: Final = 34675
-_DNG_VERSION: Final = 50706
-
-_UNSUPPORTED_COMPRESSIONS: Final = {
-    34661: "JBIG",
-    34887: "LERC",
-    34712: "JPEG 2000",
-    34934: "JPEG XR",
-    50001: "WebP",
-    50002: "JPEG XL",
-    52546: "JPEG XL",
-}
-
-# Texts in the messages of Pillow's plugins.
-_TRUNCATED_TEXT: Final = re.compile(
-    r"truncat|not enough (?:image )?data|unexpected end|end of (?:file|stream|data)"
-    r"|buffer is not large enough|requires a buffer|unpack requires|bytes not processed"
-    r"|no more|premature|index out of range",
-    re.IGNORECASE,
-)
-_UNSUPPORTED_TEXT: Final = re.compile(
-    r"unsupported|not supported|unknown (?:pixel|image|data|raw) ?mode|cannot (?:handle|decode)"
-    r"|not (?:yet )?implemented|decoder .* not available"
-    r"|unknown (?:compression|data organization)",
-    re.IGNORECASE,
-)
-_LIBTIFF_ERROR: Final = re.compile(r"^decoder error -\d+$")
+from stylemill.images.tiff_page import decode_tiff_page
 
 
 def decode(data: bytes, options: DecodeOptions) -> SourceImage:
@@ -104,7 +67,7 @@ def decode(data: bytes, options: DecodeOptions) -> SourceImage:
         ) from error
     except Exception as error:
         # Hostile bytes can make a plugin raise anything; the error concerns this image only.
-        raise _classify(error, data, image_format) from error
+        raise classify(error, data, image_format) from error
 
 
 def recognise(data: bytes, options: DecodeOptions) -> str:
@@ -130,63 +93,54 @@ def recognise(data: bytes, options: DecodeOptions) -> str:
     return image_format
 
 
-def _check_pixels(size: tuple[int, int], options: DecodeOptions) -> None:
-    width_px, height_px = size
-    if width_px <= 0 or height_px <= 0:
-        raise ImageError("Corrupt", f"its header gives {width_px} x {height_px} px, which is not a valid size")
-    if width_px * height_px > options.max_pixels:
-        raise ImageError(
-            "TooManyPixels",
-            f"{width_px} x {height_px} = {width_px * height_px:,} px are more than max_pixels = {options.max_pixels:,}",
-        )
+@dataclass(kw_only=True, eq=False)
+class _Opened:
+    """A file that its plugin has opened, and what the plugin does not know about it."""
+
+    data: bytes
+    """The file, without what would keep the plugin from reading it."""
+
+    image_format: str
+    image: ImageFile.ImageFile
+    mode: str
+    """Pillow's mode of the file, before it is loaded."""
+
+    rawmode: str | None
+    jp2: Jp2Header | None = None
+    properties: PictureProperties | None = None
+    shown: Box | None = None
+    """The part of the stored picture that is shown; None: all of it."""
+
+    painted: Box | None = None
+    """The part of a GIF's canvas that its first frame paints; None: all of it."""
+
+    notes: list[str | None] = field(default_factory=list)
+
+    def again(self) -> ImageFile.ImageFile:
+        """Open the file once more."""
+        return open_image(self.data, self.image_format)
 
 
 def _decode_opened(data: bytes, image_format: str, options: DecodeOptions) -> SourceImage:
-    damage_notes: list[str] = []
-    if image_format == "png":
-        _check_pixels(png_checksums.stated_size(data) or (1, 1), options)
-        data, damage_notes = png_checksums.checked(data, all_frames=options.animation == "all")
-    try:
-        image = open_image(data, image_format)
-    except SyntaxError as error:
-        if image_format != "tiff" or "unknown pixel mode" not in str(error):
-            raise
-        return _decode_tiff_samples(data, options)
-    _check_pixels(image.size, options)
-    _refuse_camera_raw(image, image_format)
-    rawmode = rawmode_of(image)
-    source_mode = image.mode
-    properties = read_properties(data) if image_format in ("avif", "heif") else None
-    colour = stated_colour(data, image, image_format, properties)
-    # Libheif cuts out the clean aperture of HEIF files itself.
-    shown, shown_note = properties.shown_box(image.size) if properties and image_format == "avif" else (None, None)
-    painted = painted_box(image) if image_format == "gif" else None
-    if image_format == "png":
-        correct_transparency(image, data)
-    stored = _load(image, data, image_format)
-    _check_pixels(image.size, options)
+    opened = _open(data, image_format, options)
+    if opened is None:
+        return decode_tiff_page(data, options)
+    image = opened.image
+    stored = _load(opened)
+    check_size(image.size, options.max_pixels)
+    colour = stated_colour(opened.data, image, image_format, opened.properties)
     orientation = orientation_of(image, image_format)
     num_frames = count_frames(image, image_format)
     metadata = read_metadata(image, orientation)
-    if stored is not None and source_mode == "RGB" and _changes_nothing(colour.profile):
-        alpha_HW, pixels = None, Pixels(image_HWC=stored)
+    if stored is not None and opened.mode == "RGB" and _is_srgb(colour.profile):
+        pixels = Pixels(image_HWC=stored)
     else:
-        picture = _picture(image, stored, num_frames)
-        if shown:
-            picture = picture.crop(shown)
-        picture.info = dict(image.info)
-        alpha_HW = read_alpha16(picture, rawmode, lambda: open_image(data, image_format))
-        correct_samples(picture, image, image_format)
-        pixels = convert(picture, colour.profile)
-    if alpha_HW is None:
-        alpha_HW = pixels.alpha_HW
-    if painted:
-        alpha_HW = transparent_outside(painted, image.size, alpha_HW)
+        pixels = _convert(opened, stored, num_frames, colour.profile)
     image_HWC = apply_orientation(pixels.image_HWC, orientation)
-    alpha_HW = None if alpha_HW is None else apply_orientation(alpha_HW, orientation)
+    alpha_HW = None if pixels.alpha_HW is None else apply_orientation(pixels.alpha_HW, orientation)
     frames: tuple[Frame, ...] = ()
     if options.animation == "all" and num_frames > 1 and image_format in ANIMATED:
-        frames = read_frames(data, image, num_frames, orientation, colour.profile, shown, options)
+        frames = read_frames(opened.data, image, num_frames, orientation, colour.profile, opened.shown, options)
         image_HWC, alpha_HW = frames[0].image_HWC, frames[0].alpha_HW
     rest = None if frames else first_frame_note(num_frames, image_format)
     loop = image.info.get("loop")
@@ -195,106 +149,114 @@ def _decode_opened(data: bytes, image_format: str, options: DecodeOptions) -> So
         alpha_HW=alpha_HW,
         frames=frames,
         source_format=image_format,
-        source_mode=source_mode,
-        lossless=is_lossless(data, image_format),
+        source_mode=opened.mode,
+        lossless=is_lossless(opened.data, image_format),
         loop=loop if isinstance(loop, int) else None,
         had_profile=bool(colour.profile),
         metadata=metadata,
-        notes=tuple(note for note in (rest, *damage_notes, shown_note, *colour.notes, *pixels.notes) if note),
+        notes=tuple(note for note in (rest, *opened.notes, *colour.notes, *pixels.notes) if note),
     )
 
 
-def _decode_tiff_samples(data: bytes, options: DecodeOptions) -> SourceImage:
-    """Decode the first page of a TIFF file whose samples Pillow does not unpack."""
-    tags = read_directory(data)
-    _check_pixels((int(tags.get(256, 0)), int(tags.get(257, 0))), options)
-    page = read_samples(data, tags)
-    scaled_HWC, note = scale_to_8_bits(page.samples_HWC)
-    picture = Image.fromarray(scaled_HWC[..., 0] if scaled_HWC.shape[2] == 1 else np.ascontiguousarray(scaled_HWC))
-    profile = tags.get(_ICC_PROFILE)
-    pixels = convert(picture, profile if isinstance(profile, bytes) else None)
-    orientation = tags.get(_ORIENTATION, 1)
-    alpha_HW = None if page.alpha_HW is None else alpha_to_8_or_16_bits(page.alpha_HW)
-    return SourceImage(
-        image_HWC=apply_orientation(pixels.image_HWC, orientation),
-        alpha_HW=None if alpha_HW is None else apply_orientation(alpha_HW, orientation),
-        source_format="tiff",
-        source_mode=f"{page.samples_HWC.dtype}x{tags.get(_NUM_SAMPLES, 1)}",
-        lossless=True,
-        had_profile=bool(profile),
-        metadata=Metadata(artist=credit_text(tags.get(_ARTIST)), copyright=credit_text(tags.get(_COPYRIGHT))),
-        notes=tuple(text for text in (note, *pixels.notes) if text),
+def _open(data: bytes, image_format: str, options: DecodeOptions) -> _Opened | None:
+    """Open a file with the plugin of its format; None for a TIFF file whose samples Pillow does not unpack."""
+    notes: list[str | None] = []
+    jp2 = None
+    if image_format == "png":
+        check_size(png_checksums.stated_size(data) or (1, 1), options.max_pixels)
+        data, damaged = png_checksums.checked(data, all_frames=options.animation == "all")
+        notes += damaged
+    elif image_format == "jpeg2000":
+        jp2 = read_jp2(data)
+        data = readable(data, jp2) if jp2 else data
+    elif image_format == "psd":
+        check_psd(data)
+    elif image_format == "tiff":
+        tags = read_directory(data)
+        if not tiff_layout.is_read_by_pillow(tags):
+            return None
+        notes.append(tiff_layout.ignored_samples_note(tags))
+    try:
+        image = open_image(data, image_format)
+    except SyntaxError as error:
+        if image_format != "tiff" or "unknown pixel mode" not in str(error):
+            raise
+        return None
+    check_size(image.size, options.max_pixels)
+    opened = _Opened(
+        data=data, image_format=image_format, image=image, mode=image.mode, rawmode=rawmode_of(image), notes=notes
     )
+    _describe(opened, jp2)
+    return opened
 
 
-def _load(image: ImageFile.ImageFile, data: bytes, image_format: str) -> np.ndarray | None:
+def _describe(opened: _Opened, jp2: Jp2Header | None) -> None:
+    """Add what the plugin of the format does not report, or reports incorrectly."""
+    image, data = opened.image, opened.data
+    if jp2:
+        opened.jp2 = jp2
+        if jp2.profile:
+            image.info["icc_profile"] = jp2.profile
+    elif opened.image_format in ("avif", "heif"):
+        opened.properties = read_properties(data)
+        if opened.image_format == "avif":  # libheif cuts out the clean aperture of HEIF files itself
+            opened.shown, note = opened.properties.shown_box(image.size)
+            opened.notes.append(note)
+    elif opened.image_format == "gif":
+        opened.painted = painted_box(image)
+    elif opened.image_format == "png":
+        correct_transparency(image, data)
+
+
+def _load(opened: _Opened) -> np.ndarray | None:
     """Decode the pixels of an opened file, or refuse it if it is damaged.
 
     Returns:
         The samples of a JPEG file as stored, or None if Pillow has decoded the pixels.
     """
+    image, data, image_format = opened.image, opened.data, opened.image_format
     check_stored(data, image, image_format)
-    stored = _read_jpeg(image, data) if image_format == "jpeg" else None
-    if stored is None:
-        _load_by_pillow(image, image_format)
-        check_decoded(data, image, image_format)
-    return stored
-
-
-def _load_by_pillow(image: ImageFile.ImageFile, image_format: str) -> None:
+    if image_format == "jpeg":
+        stored = jpeg.read_pixels(data, image.mode)
+        if stored is not None:
+            if stored.shape[:2] != image.size[::-1]:
+                raise ImageError("Corrupt", "the JPEG data is damaged: its size is not that in its header")
+            return stored
     try:
         image.load()
     except OSError as error:
-        tags = getattr(image, "tag_v2", {}) if image_format == "tiff" else {}
-        compression = _UNSUPPORTED_COMPRESSIONS.get(tags.get(_COMPRESSION, 0))
-        if compression is None:
+        unsupported = tiff_layout.unsupported_compression(getattr(image, "tag_v2", {}))
+        if unsupported is None:
             raise
-        raise ImageError(
-            "UnsupportedFormat", f"its pixels are {compression} inside a TIFF, which is not supported; convert it first"
-        ) from error
+        raise unsupported from error
+    check_decoded(data, image, image_format)
+    return None
 
 
-def _read_jpeg(image: ImageFile.ImageFile, data: bytes) -> np.ndarray | None:
-    """Return the samples of a JPEG file as stored, or None if only Pillow can decode it."""
-    stored = jpeg.read_pixels(data, image.mode)
-    if stored is not None and stored.shape[:2] != image.size[::-1]:
-        raise ImageError("Corrupt", f"the JPEG data is damaged: {stored.shape[1]} x {stored.shape[0]} px were decoded")
-    return stored
+def _convert(opened: _Opened, stored: np.ndarray | None, num_frames: int, profile: bytes | HdrSignal | None) -> Pixels:
+    """Convert the pixels of a loaded file to sRGB and alpha."""
+    image = opened.image
+    if stored is not None:
+        picture: Image.Image = jpeg.as_picture(stored, image.mode)
+    else:
+        picture = image if num_frames == 1 else image.copy()
+    if opened.shown:
+        picture = picture.crop(opened.shown)
+    picture.info = dict(image.info)
+    if opened.jp2:
+        picture, note = arrange(picture, opened.jp2, opened.data, partial(open_image, image_format="jpeg2000"))
+        opened.notes.append(note)
+    if opened.image_format == "psd" and is_bitmap(opened.data):
+        picture = picture.point(lambda value: 255 - value)
+    alpha_HW = read_alpha16(picture, opened.rawmode, opened.again)
+    correct_samples(picture, image, opened.image_format)
+    pixels = convert(picture, profile)
+    if alpha_HW is not None:
+        pixels.alpha_HW = alpha_HW
+    if opened.painted:
+        pixels.alpha_HW = transparent_outside(opened.painted, image.size, pixels.alpha_HW)
+    return pixels
 
 
-def _changes_nothing(profile: bytes | HdrSignal | None) -> bool:
+def _is_srgb(profile: bytes | HdrSignal | None) -> bool:
     return profile is None or (isinstance(profile, bytes) and is_srgb(profile))
-
-
-def _picture(image: ImageFile.ImageFile, stored: np.ndarray | None, num_frames: int) -> Image.Image:
-    """Return the decoded pixels of an opened file as a picture that may be changed."""
-    if stored is None:
-        return image if num_frames == 1 else image.copy()
-    return jpeg.as_picture(stored, image.mode)
-
-
-def _refuse_camera_raw(image: Image.Image, image_format: str) -> None:
-    """Refuse camera raw files in TIFF containers: their first page is a small preview."""
-    tags = getattr(image, "tag_v2", {}) if image_format == "tiff" else {}
-    if _DNG_VERSION in tags or (_SUB_IFDS in tags and tags.get(_NEW_SUBFILE_TYPE) == 1):
-        raise ImageError("UnsupportedFormat", "it is a camera raw file, which is not supported; develop it first")
-
-
-def _classify(error: Exception, data: bytes, image_format: str) -> ImageError:
-    """Return the ``ImageError`` for an exception of a plugin."""
-    text = "".join(char if char.isprintable() else " " for char in str(error)[:300])
-    text = _LIBTIFF_ERROR.sub("its pixels could not be decoded", text)
-    text = text.replace("not identified by this driver", "its header is invalid")
-    name = image_format.upper()
-    if isinstance(error, Image.DecompressionBombError):
-        return ImageError("TooManyPixels", text)
-    if isinstance(error, EOFError) or _TRUNCATED_TEXT.search(text):
-        return ImageError("Truncated", f"the {name} data ends too early or is cut off inside ({text or 'end of file'})")
-    if isinstance(error, NotImplementedError) or (_UNSUPPORTED_TEXT.search(text) and not isinstance(error, TypeError)):
-        return ImageError("UnsupportedFormat", f"this kind of {name} is not supported ({text})")
-    if is_truncated(data, image_format):
-        return ImageError("Truncated", f"the {name} data is cut off: its end is not there ({text})")
-    detail = text if not isinstance(error, KeyError | IndexError | AttributeError | AssertionError | TypeError) else ""
-    return ImageError(
-        "Corrupt", f"the {name} data is damaged ({type(error).__name__}{': ' + detail if detail else ''})"
-    )

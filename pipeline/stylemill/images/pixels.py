@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageChops
 
+from stylemill.errors import ImageError
 from stylemill.images.hdr import HdrSignal, to_sdr
 from stylemill.images.profile import to_srgb
 
@@ -130,6 +131,22 @@ def _from_lab(image: Image.Image) -> Image.Image:
 
     transform = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
     return transform.apply(image)
+
+
+def check_size(size: tuple[int, int], max_pixels: int) -> None:
+    """Refuse an image by the width and height in its header.
+
+    Raises:
+        ImageError: ``Corrupt`` or ``TooManyPixels``.
+    """
+    width_px, height_px = size
+    if width_px <= 0 or height_px <= 0:
+        raise ImageError("Corrupt", f"its header gives {width_px} x {height_px} px, which is not a valid size")
+    if width_px * height_px > max_pixels:
+        raise ImageError(
+            "TooManyPixels",
+            f"{width_px} x {height_px} = {width_px * height_px:,} px are more than max_pixels = {max_pixels:,}",
+        )
 
 
 def scale_to_8_bits(values: np.ndarray, top: int | None = None) -> tuple[np.ndarray, str | None]:

@@ -172,6 +172,12 @@ def test_a_statement_without_sense_leaves_the_word_to_the_next_one() -> None:
     assert len(source.notes) == 1
 
 
+def test_a_profile_that_cannot_be_unpacked_leaves_the_word_to_the_next_statement() -> None:
+    source = decode(flat_png((255, 255, 188), (b"iCCP", b"name\0\0not zlib"), gamma_chunk(0.625)), OPTIONS)
+    assert tuple(source.image_HWC[4, 4]) == (255, 255, 204)
+    assert source.notes == ("its ICC profile was ignored because it is damaged",)
+
+
 def test_narrow_range_is_noted() -> None:
     source = decode(flat_png(COLOR, cicp_chunk(12, 13, full_range=0), gamma_chunk(1.0)), OPTIONS)
     assert np.abs(source.image_HWC[4, 4] - converted(COLOR, 12)).max() <= 2

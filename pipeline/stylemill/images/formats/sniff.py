@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
+import zlib
 from typing import Final
 
 SNIFF_BYTES: Final = 4096
@@ -73,6 +74,34 @@ _MAGIC: Final[tuple[tuple[bytes, str], ...]] = (
     (b"LinS", "msp"),
     (b"Paint Shop Pro Image File", "psp"),
     (b"P7 332", "xv"),
+    (b"P7\n", "pam"),
+    (b"PF\n", "pfm"),
+    (b"PF\r\n", "pfm"),
+    (b"PF ", "pfm"),
+    (b"farbfeld", "farbfeld"),
+    (b"8BPB", "psb"),
+    (b"PDN3", "pdn"),
+    (b"PVR\x03", "pvr"),
+    (b"\x13\xab\xa1\x5c", "astc"),
+    (b"VTF\x00", "vtf"),
+    (b"CSFCHUNK", "clip"),
+    (b"PG ML", "pgx"),
+    (b"PG LM", "pgx"),
+    (b"NITF0", "nitf"),
+    (b"NSIF0", "nitf"),
+    (b"\x0aP\x00\x00", "jxs"),
+    (b"\xff\x10\xff\x50", "jxs"),
+)
+
+_MAGIC_INSIDE: Final[tuple[tuple[int, bytes, str], ...]] = (
+    (128, b"DICM", "dicom"),
+    (8, b"ILBM", "ilbm"),
+    (8, b"PBM ", "ilbm"),
+    (8, b"CDR", "cdr"),
+    (2048, b"PCD_IPI", "pcd"),
+    (30, b"mimetypeapplication/x-krita", "krita"),
+    (30, b"mimetypeimage/openraster", "openraster"),
+    (522, b"\x00\x11\x02\xff\x0c\x00", "pict"),
 )
 
 READABLE: Final[frozenset[str]] = frozenset(
@@ -125,8 +154,11 @@ def sniff(head: bytes) -> str | None:
         return "webp"
     if head[4:8] == b"ftyp":
         return _sniff_iso(head)
-    if head[128:132] == b"DICM":
-        return "dicom"
+    for offset, magic, name in _MAGIC_INSIDE:
+        if head[offset : offset + len(magic)] == magic:
+            return name
+    if head[:3] == b"\x1f\x8b\x08":
+        return _sniff_gzip(head)
     return _sniff_weak(head) or ("svg" if _is_svg(head) else None)
 
 
@@ -177,6 +209,19 @@ def _is_svg(head: bytes) -> bool:
     )
 
 
+def _sniff_gzip(head: bytes) -> str | None:
+    """Return the image format inside a gzip file that is a drawing (.svgz, .emz, .wmz), or None."""
+    try:
+        inside = zlib.decompressobj(wbits=31).decompress(head, SNIFF_BYTES)
+    except zlib.error:
+        return None
+    if _is_svg(inside):
+        return "svg"
+    if inside[40:44] == b" EMF":
+        return "emf"
+    return "wmf" if inside.startswith(b"\xd7\xcd\xc6\x9a") else None
+
+
 def _sniff_iso(head: bytes) -> str | None:
     """Return the image format of an ISO base media file by its brands, or None (a video)."""
     size = min(int.from_bytes(head[:4], "big"), len(head), 256)
@@ -195,7 +240,7 @@ def _sniff_weak(head: bytes) -> str | None:
     """Recognise formats whose signature is so short that further header fields must be checked."""
     if head[:2] == b"BM" and (head[6:10] == bytes(4) or int.from_bytes(head[14:18], "little") in _BMP_HEADERS):
         return "bmp"
-    if re.match(rb"P(?:[1-6fF]\s+(?:#[^\n]*\n\s*)*-?\d|7\n)", head):
+    if re.match(rb"P[1-6f]\s+(?:#[^\n]*\n\s*)*-?\d", head):
         return "ppm"
     if _is_icon(head):
         return "ico" if head[2] == 1 else "cur"

@@ -1,7 +1,7 @@
-"""TIFF samples that Pillow does not unpack: RGB in floats, half and double precision, 32 and 64 bits.
+"""TIFF samples that Pillow does not unpack: floats, half and double precision, 32 and 64 bits, deep or extra planes.
 
-Scans, renderings and scientific images use them. The reader supports strips and tiles, chunky and planar layout, no
-compression and Deflate, and every predictor.
+Scans, renderings and scientific images use them. The reader supports gray, RGB and CMYK, strips and tiles, chunky and
+planar layout, no compression and Deflate, and every predictor.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ _DTYPES: Final = {
     (3, 64): "f8",
 }
 _DEFLATE: Final = (8, 32946)
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _SEPARATED = 0, 1, 2, 5
+_NUM_COLORS: Final = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _SEPARATED: 4}
+_CMYK: Final = 1
 
 # Why not tifffile: with version 2026.3.3 instead of this reader, 27 of the 93 cases of its test failed.
 # - The floating-point predictor (3), with which libtiff, GDAL and Photoshop can write compressed floats, needs the
@@ -47,7 +49,8 @@ class TiffSamples:
     """The samples of the first page, as stored but for premultiplied alpha and inverted gray."""
 
     samples_HWC: np.ndarray
-    """(H, W, 1) gray or (H, W, 3) RGB, of any dtype in ``_DTYPES``; zero is black."""
+    """(H, W, 1) gray or (H, W, 3) RGB, where zero is black, or (H, W, 4) CMYK, where zero is no ink; of any dtype in
+    ``_DTYPES``."""
 
     alpha_HW: np.ndarray | None
     """(H, W) of the same dtype, not premultiplied; None without alpha."""
@@ -77,8 +80,9 @@ def read_samples(data: bytes, tags: Any) -> TiffSamples:
     bits, formats = tags.get(258, (1,)), tags.get(339, (1,))
     num_samples, compression, photometric = int(tags.get(277, 1)), tags.get(259, 1), tags.get(262)
     name = _DTYPES.get((formats[0], bits[0])) if len(set(bits)) == len(set(formats)) == 1 else None
-    num_colors = 3 if photometric == _RGB else 1
-    if name is None or photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB) or num_samples < num_colors:
+    num_colors = _NUM_COLORS.get(photometric, 0)
+    is_other_ink = photometric == _SEPARATED and tags.get(332, _CMYK) != _CMYK
+    if name is None or not num_colors or num_samples < num_colors or is_other_ink:
         raise _unsupported(f"{bits} bits of kind {formats}, photometric {photometric!r}")
     if compression not in (1, *_DEFLATE):
         raise _unsupported(f"{bits} bits of kind {formats}, compression {compression!r}")
@@ -148,7 +152,7 @@ def _unpremultiplied(colors_HWC: np.ndarray, alpha_HW: np.ndarray) -> np.ndarray
     top = 1.0 if alpha_HW.dtype.kind == "f" else float(np.iinfo(alpha_HW.dtype).max)
     with np.errstate(divide="ignore", invalid="ignore"):
         colors = colors_HWC.astype(np.float64) / alpha_HW[..., None] * top
-    return np.where(alpha_HW[..., None] == 0, 0, colors).astype(colors_HWC.dtype)
+    return np.where(alpha_HW[..., None] == 0, 0, np.minimum(colors, top)).astype(colors_HWC.dtype)
 
 
 def _unsupported(what: str) -> ImageError:

@@ -102,8 +102,8 @@ def _inflates(content: bytes) -> bool:
     """Return whether Deflate data is complete and its checksum is right."""
     inflater = zlib.decompressobj()
     try:
-        while content and not inflater.eof:
-            inflater.decompress(content, _PART_BYTES)
+        # What does not fit into a part stays inside the inflater, so an empty rest is not the end.
+        while not inflater.eof and (inflater.decompress(content, _PART_BYTES) or inflater.unconsumed_tail):
             content = inflater.unconsumed_tail
     except zlib.error:
         return False

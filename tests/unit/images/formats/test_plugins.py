@@ -1,4 +1,4 @@
-from __future__ import annotations
+from __future__ import gzip
 
 import pytest
 
@@ -22,7 +22,14 @@ UNSUPPORTED = [
     (bytes(128) + b"DICM", "DICOM"),
     (b"II*\x00\x10\x00\x00\x00CR\x02\x00", "camera raw"),
     (b"\x00\x00\x00\x18ftypcrx \x00\x00\x00\x01crx isom", "camera raw"),
-    (b"P7\nWIDTH 1\n", "PPM"),
+    (b"P7\nWIDTH 1\n", "PAM"),
+    (b"PF\n8 8\n-1.0\n" + bytes(768), "PFM"),
+    (b"farbfeld" + bytes(40), "farbfeld"),
+    (gzip.compress(b"<svg xmlns='http://www.w3.org/2000/svg'>" + b"<g/>" * 5000, mtime=0), "SVG"),
+    (b"FORM\x00\x00\x10\x00ILBMBMHD", "Amiga"),
+    (b"\x13\xab\xa1\x5c\x04\x04\x01", "ASTC"),
+    (b"PK\x03\x04" + bytes(26) + b"mimetypeapplication/x-krita", "Krita"),
+    (b"PDN3" + bytes(40), "Paint.NET"),
     (b"\x97JB2\r\n\x1a\n", "JBIG2"),
 ]
 
