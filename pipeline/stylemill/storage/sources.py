@@ -50,10 +50,29 @@ def find_sources(storage: Storage, input_uri: str, after: str = "") -> Iterator[
         if single.key > after:
             yield single
     elif (root := sources_root(storage, input_uri)) != input_uri:
-        matches = re.compile(glob_translate(input_uri[len(root) :].lstrip("/"))).match
-        yield from (item for item in storage.list_objects(root, after) if matches(item.key))
+        pattern = input_uri[len(root) :].lstrip("/")
+        matches = re.compile(glob_translate(pattern)).match
+        for item in storage.list_objects(root, after, with_denied=True):
+            if matches(item.key) or (is_folder(item) and _reaches_into(pattern, item.key)):
+                yield item
     else:
-        yield from storage.list_objects(input_uri, after)
+        yield from storage.list_objects(input_uri, after, with_denied=True)
+
+
+def is_folder(found: ObjectStat) -> bool:
+    """Return whether an entry of a listing is a folder that may not be listed."""
+    return found.problem_type == "AccessDenied" and found.key.endswith("/")
+
+
+def _reaches_into(pattern: str, folder: str) -> bool:
+    """Return whether objects below a folder (its key, with a slash at the end) may match a glob."""
+    parts, names = pattern.split("/"), folder.rstrip("/").split("/")
+    for part, folder_name in zip(parts, names, strict=False):
+        if part == "**":
+            return True
+        if not re.match(glob_translate(part), folder_name):
+            return False
+    return len(names) < len(parts)
 
 
 def sources_root(storage: Storage, input_uri: str) -> str:
@@ -63,7 +82,7 @@ def sources_root(storage: Storage, input_uri: str) -> str:
     """
     if not is_glob(input_uri) or _single_object(storage, input_uri) is not None:
         return input_uri
-    if next(storage.list_objects(input_uri), None) is not None:
+    if next(storage.list_objects(input_uri, with_denied=True), None) is not None:
         return input_uri
     return glob_root(input_uri)
 

@@ -11,7 +11,7 @@ from functools import partial
 from itertools import islice
 from typing import TypeVar
 
-from stylemill.errors import ObjectNotFound
+from stylemill.errors import AccessDenied, ObjectNotFound
 from stylemill.storage.options import StorageOptions
 from stylemill.storage.retry import Limiter, TransientError, with_retries
 from stylemill.storage.store import ObjectStat, Store
@@ -99,12 +99,17 @@ class Storage:
             return False
         return True
 
-    def list_objects(self, prefix_uri: str, after: str = "") -> Iterator[ObjectStat]:
+    def list_objects(self, prefix_uri: str, after: str = "", *, with_denied: bool = False) -> Iterator[ObjectStat]:
         """Yield the objects below a prefix in order of key; after a fault the listing continues at the last key.
 
         Args:
             prefix_uri: the prefix or directory; keys are relative to it.
             after: only keys greater than this one.
+            with_denied: yield a folder that may not be listed, as a problem; otherwise it ends the listing. A library
+                goes on without it; of the objects that we wrote, none may be missing.
+
+        Raises:
+            AccessDenied: the location may not be listed, or a folder below it.
         """
         store, root = self._locate(prefix_uri)
         listing = store.list_objects(root, after)
@@ -122,6 +127,8 @@ class Storage:
         deadline_s = self.options.retry_deadline_s
         while (found := with_retries(advance, what=f"listing {root}", deadline_s=deadline_s)) is not None:
             last = found.key
+            if found.problem_type == "AccessDenied" and not with_denied:
+                raise AccessDenied(found.problem)
             yield found
 
     def delete(self, uri: str) -> None:

@@ -160,8 +160,8 @@ def known_sources(
 
 
 def has_failed(rows: list[Row]) -> bool:
-    """Return whether a source failed in any style."""
-    return any(row["status"] == "failed" for row in rows)
+    """Return whether a source failed in any style, and is not a folder: what that holds, only a listing finds."""
+    return any(row["status"] == "failed" for row in rows) and not rows[0]["key"].endswith("/")
 
 
 def _is_done(found: ObjectStat, rows: Sequence[Row], fingerprints: dict[str, str]) -> bool:

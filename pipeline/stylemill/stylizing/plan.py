@@ -87,8 +87,8 @@ def plan_row(source: Source) -> dict[str, Any]:
         "etag": found.etag,
         "twins": [{"key": twin.found.key, "uri": twin.found.uri} for twin in source.twins] or None,
         "attempt": source.attempt,
-        "problem_type": "BadKey" if bad_key else found.problem_type,
-        "problem": f"{bad_key}; rename the source" if bad_key else found.problem,
+        "problem_type": found.problem_type or ("BadKey" if bad_key else None),
+        "problem": found.problem or (f"{bad_key}; rename the source" if bad_key else None),
     }
 
 

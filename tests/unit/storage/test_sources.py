@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stylemill.errors import ConfigError
-from stylemill.storage import Storage, sources
+from stylemill.errors import AccessDenied, ConfigError, StorageError
+from stylemill.storage import Storage, StorageOptions, sources
 from stylemill.storage.sources import draw_sample, find_sources, glob_root, sources_root, stratum_of
 
 NAMES = ["a.jpg", "b.png", "deep/a.jpg", "deep/er/c.jpg", "deep/b.JPG", "x[1].jpg", "with space.jpg", "é.jpg"]
@@ -195,3 +200,108 @@ def test_a_long_list_is_sorted_in_portions(tmp_path: Path, monkeypatch: pytest.M
     pq.write_table(pa.table({"key": [*keys, keys[3]], "uri": [*uris, "/in/x"]}), tmp_path / "twice.parquet")
     with pytest.raises(ConfigError, match="twice"):
         found(tmp_path / "twice.parquet")
+
+
+# One folder that may not be read
+
+LISTED = """
+import json, sys
+from stylemill.storage import Storage
+from stylemill.storage.sources import find_sources
+from stylemill.stylizing.plan import TwinFinder, plan_row
+twins = TwinFinder()
+rows = [plan_row(twins.add(found)) for found in find_sources(Storage(), *sys.argv[1:])]
+print(json.dumps([[row["key"], row["problem_type"], row["uri"]] for row in rows]))
+"""
+
+
+@pytest.fixture
+def partly_shut(library: Path) -> Iterator[Path]:
+    """A library with one folder that may not be listed, and one whose files may be listed and not looked at."""
+    for name, mode in (("deep-shut", 0), ("names-only", 0o444)):
+        (library / name).mkdir()
+        (library / name / "z.jpg").write_text("z")
+        (library / name).chmod(mode)
+    yield library
+    for name in ("deep-shut", "names-only"):
+        (library / name).chmod(0o700)
+
+
+def test_a_folder_that_may_not_be_read_is_a_row_and_the_rest_is_listed(partly_shut: Path, run_bound_by_permissions):
+    answer = run_bound_by_permissions(LISTED, str(partly_shut))
+    rows = {key: problem for key, problem, _ in json.loads(answer.stdout)}
+    assert rows == dict.fromkeys(NAMES) | {"deep-shut/": "AccessDenied", "names-only/z.jpg": "AccessDenied"}
+    assert list(rows) == sorted(rows)
+    uris = {key: uri for key, _, uri in json.loads(answer.stdout)}
+    assert uris["deep-shut/"] == f"{partly_shut}/deep-shut"
+    for after in ("deep-shut/", "deep-shut", "deep/a.jpg"):  # a planner that was killed goes on
+        resumed = json.loads(run_bound_by_permissions(LISTED, str(partly_shut), after).stdout)
+        assert [key for key, _, _ in resumed] == [key for key in rows if key > after]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "is_row"),
+    [
+        ("*.jpg", False),
+        ("*/*.jpg", True),
+        ("d*/*.jpg", True),
+        ("e*/*.jpg", False),
+        ("**/*.jpg", True),
+        ("*/x/**", True),
+    ],
+)
+def test_a_glob_has_the_folder_as_a_row_if_matches_may_be_in_it(
+    partly_shut: Path, run_bound_by_permissions, pattern: str, is_row: bool
+):
+    answer = run_bound_by_permissions(LISTED, f"{partly_shut}/{pattern}")
+    assert ("deep-shut/" in [key for key, _, _ in json.loads(answer.stdout)]) is is_row
+
+
+def test_an_input_that_may_not_be_read_is_an_error(partly_shut: Path, run_bound_by_permissions):
+    answer = run_bound_by_permissions(LISTED, f"{partly_shut}/deep-shut")
+    assert "AccessDenied" in answer.stderr and not answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(errno.EACCES, "AccessDenied"), (errno.ENAMETOOLONG, "AccessDenied"), (errno.ENOENT, None), (errno.EIO, "stop")],
+)
+def test_what_one_folder_does_to_a_listing(
+    library: Path, monkeypatch: pytest.MonkeyPatch, number: int, expected: str | None
+):
+    scandir = os.scandir
+
+    def faulty(path: str) -> object:
+        if str(path).endswith("/deep"):
+            raise OSError(number, os.strerror(number), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", faulty)
+    storage = Storage(StorageOptions(retry_deadline_s=0.2))
+    if expected == "stop":  # a disk that fails is not the fault of one folder
+        with pytest.raises(StorageError, match="resume"):
+            list(find_sources(storage, str(library)))
+        return
+    problems = {item.key: item.problem_type for item in find_sources(storage, str(library))}
+    whole = {name: None for name in NAMES if not name.startswith("deep/")}
+    assert problems == whole | ({"deep/": expected} if expected else {})
+
+
+def test_a_folder_of_an_object_store_that_may_not_be_listed_is_a_row(monkeypatch: pytest.MonkeyPatch):
+    memory = fsspec.filesystem("memory")
+    storage, root = Storage(StorageOptions(retry_deadline_s=0.2)), "memory://shut-folder"
+    for key in ("a.jpg", "shut/b.jpg", "shut/c/d.jpg", "z.jpg"):
+        storage.write_bytes(f"{root}/{key}", b"")
+    ls = type(memory).ls
+
+    def refusing(self: object, path: str, *arguments: object, **options: object) -> object:
+        if path.endswith("/shut"):
+            raise PermissionError(path)
+        return ls(self, path, *arguments, **options)
+
+    monkeypatch.setattr(type(memory), "ls", refusing)
+    problems = [(item.key, item.problem_type) for item in find_sources(storage, root)]
+    assert problems == [("a.jpg", None), ("shut/", "AccessDenied"), ("z.jpg", None)]
+    assert [item.key for item in find_sources(storage, root, "shut/")] == ["z.jpg"]
+    with pytest.raises(AccessDenied):
+        list(storage.list_objects(root))  # of our own objects, none may be missing
