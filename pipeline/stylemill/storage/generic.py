@@ -43,10 +43,12 @@ class FsspecStore:
         with _translated_errors(path):
             return bytes(self._fs.cat_file(path))
 
-    def read_head(self, path: str, size_bytes: int) -> bytes:
-        """Return at most the first ``size_bytes`` of an object."""
+    def read_range(self, path: str, start: int, size_bytes: int) -> bytes:
+        """Return at most ``size_bytes`` of an object, from the byte ``start`` on."""
         with _translated_errors(path):
-            return bytes(self._fs.cat_file(path, start=0, end=size_bytes))
+            if start and start >= int(self._fs.info(path).get("size") or 0):  # many stores refuse such a range
+                return b""
+            return bytes(self._fs.cat_file(path, start=start, end=start + size_bytes))
 
     def write(self, path: str, data: bytes, *, durable: bool = False) -> None:
         """Replace an object."""

@@ -34,9 +34,10 @@ class LocalStore:
         with _translated_errors(path), _open_regular(path) as file:
             return file.read()
 
-    def read_head(self, path: str, size_bytes: int) -> bytes:
-        """Return at most the first ``size_bytes`` of a file."""
+    def read_range(self, path: str, start: int, size_bytes: int) -> bytes:
+        """Return at most ``size_bytes`` of a file, from the byte ``start`` on."""
         with _translated_errors(path), _open_regular(path) as file:
+            file.seek(start)
             return file.read(size_bytes)
 
     def write(self, path: str, data: bytes, *, durable: bool = False) -> None:

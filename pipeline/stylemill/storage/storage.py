@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import TypeVar
 
-from stylemill.errors import AccessDenied, ObjectNotFound
+from stylemill.errors import AccessDenied, ObjectNotFound, StorageError
 from stylemill.storage.options import StorageOptions
 from stylemill.storage.retry import Limiter, TransientError, with_retries
 from stylemill.storage.store import ObjectStat, Store
@@ -19,6 +20,8 @@ from stylemill.storage.uri import resolve, scheme
 
 ResultT = TypeVar("ResultT")
 
+COPIED_AT_ONCE = 16 * 2**20
+"""Bytes per request of ``copy_to``."""
 DELETED_AT_ONCE = 1000
 """Objects per request: the most that S3 accepts."""
 
@@ -49,7 +52,26 @@ class Storage:
     def read_head(self, uri: str, size_bytes: int) -> bytes:
         """Return at most the first ``size_bytes`` of an object."""
         store, path = self._locate(uri)
-        return self._retried(lambda: store.read_head(path, size_bytes), f"reading {path}")
+        return self._retried(lambda: store.read_range(path, 0, size_bytes), f"reading {path}")
+
+    def copy_to(self, uri: str, copy: Path) -> None:
+        """Copy an object to a file of this machine, with a part of ``COPIED_AT_ONCE`` in memory at a time.
+
+        Raises:
+            StorageError: the object was replaced meanwhile.
+            OSError: the file cannot be written.
+        """
+        store, path = self._locate(uri)
+        before = self.stat(uri)
+        with copy.open("wb") as file:
+            while True:
+                read = partial(store.read_range, path, file.tell(), COPIED_AT_ONCE)
+                data = self._retried(read, f"reading {path}")
+                file.write(data)
+                if len(data) < COPIED_AT_ONCE:
+                    break
+        if self.stat(uri) != before:
+            raise StorageError(f"{path} was replaced while it was read; run the same command again")
 
     def write_bytes(self, uri: str, data: bytes, *, durable: bool = False) -> None:
         """Replace an object in one step: readers never see a part of it.

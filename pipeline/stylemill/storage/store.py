@@ -50,8 +50,8 @@ class Store(Protocol):
     def read(self, path: str) -> bytes:
         """Return the whole content of an object."""
 
-    def read_head(self, path: str, size_bytes: int) -> bytes:
-        """Return at most the first ``size_bytes`` of an object."""
+    def read_range(self, path: str, start: int, size_bytes: int) -> bytes:
+        """Return at most ``size_bytes`` of an object, from the byte ``start`` on; none at or after its end."""
 
     def write(self, path: str, data: bytes, *, durable: bool = False) -> None:
         """Replace an object in one step; ``durable`` also forces it to the disk of a local file system."""

@@ -10,14 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stylemill.errors import AccessDenied, ConfigError, StorageError
-from stylemill.storage import Storage, StorageOptions, sources
+from stylemill.errors import AccessDenied, StorageError
+from stylemill.storage import Storage, StorageOptions
 from stylemill.storage.sources import draw_sample, find_sources, glob_root, sources_root, stratum_of
 
 NAMES = ["a.jpg", "b.png", "deep/a.jpg", "deep/er/c.jpg", "deep/b.JPG", "x[1].jpg", "with space.jpg", "é.jpg"]
@@ -102,63 +100,6 @@ def test_nothing_there(tmp_path: Path):
     assert found(tmp_path) == []
 
 
-def parquet(tmp_path: Path, **columns: object) -> Path:
-    pq.write_table(pa.table(columns), tmp_path / "sources.parquet")
-    return tmp_path / "sources.parquet"
-
-
-def test_a_parquet_file_names_the_sources(tmp_path: Path):
-    path = parquet(tmp_path, uri=["s3://b/y.jpg", "/x/é.jpg", "file:///x/a b.jpg"], other=[1, 2, 3])
-    sources = list(find_sources(Storage(), str(path)))
-    assert [(source.key, source.uri) for source in sources] == [
-        ("b/y.jpg", "s3://b/y.jpg"),
-        ("x/a b.jpg", "/x/a b.jpg"),
-        ("x/é.jpg", "/x/é.jpg"),
-    ]
-    assert found(path, "b/y.jpg") == ["x/a b.jpg", "x/é.jpg"]
-
-
-def test_a_key_column_gives_the_names(tmp_path: Path):
-    path = parquet(tmp_path, uri=["/x/1", "/x/1", "/x/2"], key=["b", "a/../up", None])
-    assert found(path) == ["a/../up", "b", "x/2"]  # the plan makes a row of the bad one
-
-
-def test_columns_of_every_kind_of_text(tmp_path: Path):
-    for kind in (pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())):
-        path = parquet(tmp_path, uri=pa.array(["/x/a"]).cast(kind))
-        assert found(path) == ["x/a"]
-
-
-@pytest.mark.parametrize(
-    "columns",
-    [
-        {"path": ["/a"]},
-        {"uri": ["/a", ""]},
-        {"uri": ["/a", None]},
-        {"uri": [1]},
-        {"uri": [b"/a"]},
-        {"uri": [["/a"]]},
-        {"uri": ["/a"], "key": [1]},
-        {"uri": ["/a", "/a"]},
-        {"uri": ["/a", "/b"], "key": ["x", "x"]},
-        {"uri": ["/a", "file:///a"]},
-    ],
-)
-def test_parquet_files_that_name_no_sources(tmp_path: Path, columns: dict):
-    path = parquet(tmp_path, **columns)
-    with pytest.raises(ConfigError) as caught:
-        found(path)
-    assert caught.value.field == "input" and str(path) in str(caught.value)
-
-
-@pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1PAR1", b"words " * 99])
-def test_files_that_are_not_parquet(tmp_path: Path, content: bytes):
-    path = tmp_path / "sources.parquet"
-    path.write_bytes(content)
-    with pytest.raises(ConfigError):
-        found(path)
-
-
 def test_a_folder_named_parquet_is_a_folder(tmp_path: Path):
     (tmp_path / "x.parquet").mkdir()
     (tmp_path / "x.parquet" / "a.jpg").write_text("a")
@@ -185,21 +126,6 @@ def test_a_sample_has_the_requested_size_or_is_everything(keys: list[str], num: 
     drawn = draw_sample(keys, num, seed=0)
     assert len(drawn) == len(set(drawn)) == (min(num, len(keys)) if num else len(keys))
     assert set(drawn) <= set(keys)
-
-
-@pytest.mark.parametrize("rows_per_portion", [1, 3, 7, 100])
-def test_a_long_list_is_sorted_in_portions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_per_portion: int):
-    monkeypatch.setattr(sources, "ROWS_PER_PORTION", rows_per_portion)
-    monkeypatch.setattr(sources, "ROWS_PER_READ", 2)
-    keys = [f"{number * 7 % 20:02d}" for number in range(20)]
-    uris = [f"/in/{key}" for key in keys]
-    pq.write_table(pa.table({"key": keys, "uri": uris}), tmp_path / "list.parquet", row_group_size=4)
-    listed = list(find_sources(Storage(), str(tmp_path / "list.parquet")))
-    assert [(source.key, source.uri) for source in listed] == sorted(zip(keys, uris, strict=True))
-    assert found(tmp_path / "list.parquet", "15") == ["16", "17", "18", "19"]
-    pq.write_table(pa.table({"key": [*keys, keys[3]], "uri": [*uris, "/in/x"]}), tmp_path / "twice.parquet")
-    with pytest.raises(ConfigError, match="twice"):
-        found(tmp_path / "twice.parquet")
 
 
 # One folder that may not be read
