@@ -64,3 +64,21 @@ def test_too_many_failures_are_exit_code_3(stylemill: Stylemill, local_ray: str,
     assert enough.returncode == 0, enough.stderr
     again = stylemill(*stylize(style_file, library, tmp_path / "out"), **cluster)
     assert again.returncode == 0 and "already committed" in again.stdout
+
+
+def test_an_input_without_images_is_exit_code_1_and_a_list_paints_what_it_names(
+    stylemill: Stylemill, local_ray: str, style_file: Path, tmp_path: Path
+):
+    library = fill(tmp_path / "in", {"a.jpg": image_bytes(20, 20), "b.jpg": image_bytes(20, 21)})
+    (tmp_path / "list.json").write_text(f'[{{"uri": "{library}/a.jpg"}}]')
+    (tmp_path / "list.csv").write_text(f"uri,key\n{library}/a.jpg,one.jpg\n{library}/gone.jpg,two.jpg\n")
+    cluster = {"RAY_ADDRESS": local_ray}
+    for _ in range(2):  # a scheduler that tries again learns nothing else
+        nothing = stylemill(*stylize(style_file, tmp_path / "list.json", tmp_path / "out"), **cluster)
+        assert nothing.returncode == 1, nothing.stdout
+        last = nothing.stderr.splitlines()[-1]
+        assert "nothing was painted" in last and "list.json" in last and ".csv" in last
+    listed = stylemill(*stylize(style_file, tmp_path / "list.csv", tmp_path / "out2"), **cluster)
+    assert listed.returncode == 3 and "1 ok, 1 failed, 0 skipped" in listed.stdout, listed.stderr
+    assert "1 x SourceVanished" in listed.stdout
+    assert [path.name for path in (tmp_path / "out2" / "images" / "waves").iterdir()] == ["one.jpg"]

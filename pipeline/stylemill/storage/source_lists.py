@@ -30,7 +30,7 @@ LONGEST_LINE = 1_000_000
 """Characters; a longer line is no location, and would fill memory."""
 
 _TEXT_SUFFIXES = (".txt", ".lst")
-_SUFFIXES = (".parquet", ".csv", *_TEXT_SUFFIXES)
+LIST_SUFFIXES = (".parquet", ".csv", *_TEXT_SUFFIXES)
 _COLUMNS = ("key", "uri", "problem")
 
 
@@ -54,7 +54,7 @@ class _Source(NamedTuple):
 
 def is_list(uri: str) -> bool:
     """Return whether the name of a file is that of a list of locations."""
-    return name(uri).lower().endswith(_SUFFIXES)
+    return name(uri).lower().endswith(LIST_SUFFIXES)
 
 
 def listed_sources(storage: Storage, uri: str) -> Iterator[ObjectStat]:

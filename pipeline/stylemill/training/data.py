@@ -58,11 +58,11 @@ def list_content(
 
     Args:
         storage: holds the images.
-        locations: prefixes, globs, files, or Parquet files with a column ``uri``.
+        locations: prefixes, globs, files, or lists of locations.
         on_problem: called with each entry that cannot be read as an object, such as a link to a directory.
 
     Raises:
-        ConfigError: a Parquet file without a string column ``uri``.
+        ConfigError: a list that names no locations.
         StorageError: a listing failed beyond its retries.
     """
     content = []
