@@ -30,14 +30,19 @@ class Storage:
     """Objects by location. Cheap to build and to pickle: each process opens its own connections when it needs them.
 
     Every method raises ``ObjectNotFound``, ``AccessDenied`` or ``PathConflict``, and ``StorageError`` when the retries
-    are used up.
+    are used up; for locations of the web also ``RedirectLoop`` and ``Unreachable``.
 
     Args:
         options: endpoint, region, profile and time limits.
+        web_witnesses: locations of the web that may be asked whether the network works; another process does not get
+            them.
     """
 
-    def __init__(self, options: StorageOptions | None = None) -> None:
+    def __init__(
+        self, options: StorageOptions | None = None, *, web_witnesses: Callable[[], Iterable[str]] = tuple
+    ) -> None:
         self.options = options or StorageOptions()
+        self._web_witnesses = web_witnesses
         self._stores: dict[str, Store] = {}
         self._limiter = Limiter()
 
@@ -186,19 +191,24 @@ class Storage:
         path = resolve(uri)
         protocol = scheme(path)
         if protocol not in self._stores:
-            self._stores[protocol] = _open_store(protocol, self.options)
+            self._stores[protocol] = self._open_store(protocol)
         return self._stores[protocol], path
 
+    def _open_store(self, protocol: str) -> Store:
+        if protocol == "file":
+            from stylemill.storage.local import LocalStore
 
-def _open_store(protocol: str, options: StorageOptions) -> Store:
-    if protocol == "file":
-        from stylemill.storage.local import LocalStore
+            return LocalStore()
+        if protocol in ("s3", "s3a"):
+            from stylemill.storage.s3 import S3Store
 
-        return LocalStore()
-    if protocol in ("s3", "s3a"):
-        from stylemill.storage.s3 import S3Store
+            return S3Store(self.options)
+        if protocol in ("http", "https"):
+            if "http" in self._stores or "https" in self._stores:  # one for both: they share hosts and redirects
+                return self._stores["http" if "http" in self._stores else "https"]
+            from stylemill.storage.http import HttpStore
 
-        return S3Store(options)
-    from stylemill.storage.generic import FsspecStore
+            return HttpStore(self.options, self._web_witnesses)
+        from stylemill.storage.generic import FsspecStore
 
-    return FsspecStore(protocol)
+        return FsspecStore(protocol)
