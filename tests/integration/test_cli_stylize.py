@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.drawn import image_bytes
 from tests.integration.conftest import fill, state_of
+from tests.web import dead_url, web_server
 
 Stylemill = Callable[..., Any]
 
@@ -82,3 +83,30 @@ def test_an_input_without_images_is_exit_code_1_and_a_list_paints_what_it_names(
     assert listed.returncode == 3 and "1 ok, 1 failed, 0 skipped" in listed.stdout, listed.stderr
     assert "1 x SourceVanished" in listed.stdout
     assert [path.name for path in (tmp_path / "out2" / "images" / "waves").iterdir()] == ["one.jpg"]
+
+
+def test_a_list_of_urls_ends_with_rows_for_dead_hosts_and_stops_if_nothing_is_answered(
+    stylemill: Stylemill, local_ray: str, style_file: Path, tmp_path: Path
+):
+    cluster, dead = {"RAY_ADDRESS": local_ray}, dead_url()
+    with web_server() as web:
+        uris = [f"{web.url}/{number}.jpg" for number in range(6)]
+        bad = [f"{web.url}{path}" for path in ("/status/404", "/status/410", "/status/403", "/loop", "/reset")]
+        (tmp_path / "list.txt").write_text("\n".join([*uris, *bad, *(f"{dead}/{number}.jpg" for number in range(20))]))
+        answer = stylemill(*stylize(style_file, tmp_path / "list.txt", tmp_path / "out"), **cluster)
+        assert answer.returncode == 3 and "6 ok, 25 failed, 0 skipped" in answer.stdout, answer.stderr
+        assert sorted(re.findall(r"(\d+) x (\w+)", answer.stdout)) == [
+            ("1", "AccessDenied"),
+            ("1", "RedirectLoop"),
+            ("2", "SourceVanished"),
+            ("21", "SourceUnreachable"),
+        ]
+
+        (tmp_path / "good.txt").write_text("\n".join(uris))
+        web.is_down = True
+        command = stylize(style_file, tmp_path / "good.txt", tmp_path / "out2", "--storage.retry-deadline-s", 3)
+        stopped = stylemill(*command, **cluster)
+        assert stopped.returncode == 1 and "run the same command again to resume" in stopped.stderr, stopped.stdout
+        web.is_down = False
+        resumed = stylemill(*command, **cluster)
+        assert resumed.returncode == 0 and "6 ok, 0 failed, 0 skipped" in resumed.stdout, resumed.stderr
