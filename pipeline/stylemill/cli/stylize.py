@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from stylemill.cli.arguments import parse
 from stylemill.cli.terminal import LiveLine, counts_text, duration, print_report
 from stylemill.errors import StylemillError
-from stylemill.storage.source_lists import LIST_SUFFIXES
 from stylemill.stylizing.config import StylizeConfig
 
 if TYPE_CHECKING:
@@ -93,6 +92,8 @@ def _check_that_images_were_found(identity: RunIdentity, success: Success) -> No
     counts = success.counts
     if identity.follow_up or counts.get("ok") or counts.get("failed"):
         return
+    from stylemill.storage.source_lists import LIST_SUFFIXES
+
     reasons: Counter[str] = Counter()
     for part in success.parts:
         reasons.update(part.errors)
