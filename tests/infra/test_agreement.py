@@ -177,3 +177,11 @@ def test_the_image_has_what_the_kubernetes_jobs_need_beyond_the_core():
     extras = re.findall(r"^ARG EXTRAS=(.+)$", DOCKERFILE, re.MULTILINE)
     assert len(extras) == 2 and extras[0] == extras[1]
     assert "evaluation" in extras[0].split(",")
+
+
+def test_the_photographs_of_phones_are_read_after_make_setup_and_in_the_image():
+    setup = re.search(r"-e '\.\[([a-z,]+)\]'", (ROOT / "Makefile").read_text())
+    image = re.search(r"^ARG EXTRAS=(.+)$", DOCKERFILE, re.MULTILINE)
+    assert setup is not None and image is not None
+    assert "heif" in setup[1].split(",") and "heif" in image[1].split(",")
+    assert re.search(r"^pillow[-_]heif==", (ROOT / "constraints.txt").read_text(), re.MULTILINE)

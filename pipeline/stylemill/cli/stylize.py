@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from stylemill.cli.arguments import parse
 from stylemill.cli.terminal import LiveLine, counts_text, duration, print_report
+from stylemill.errors import StylemillError
 from stylemill.stylizing.config import StylizeConfig
 
 if TYPE_CHECKING:
+    from stylemill.manifest.commit import Success
+    from stylemill.stylizing.identity import RunIdentity
     from stylemill.stylizing.liveness import Progress
+    from stylemill.stylizing.preflight import PreparedRun
     from stylemill.stylizing.run import BulkResult
+
+log = logging.getLogger(__name__)
+
+COMPARING_S = 20.0
+"""Seconds that the command for a committed run looks for sources that are new since: some million of them."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the verb; return 0 when done, 3 when more than ``max_failed_fraction`` of the sources failed."""
+    """Run the verb; return 0 when done, 3 when more than ``max_failed_fraction`` of the sources failed.
+
+    Raises:
+        StylemillError: the run is done, and there was not one image in the input.
+    """
     config = parse(StylizeConfig, "stylize", "Repaint a library; running the same command again resumes.", arguments)
     if config is None:
         return 0
@@ -34,6 +49,8 @@ def run(config: StylizeConfig) -> int:
             print(f"images/{style.name} has results of other settings or sources; these go to images/{style.folder}")
     if prepared.success is not None:
         print(f"already committed at {prepared.success.finished_at}: {counts_text(prepared.success.counts)}")
+        _tell_of_new_sources(config, prepared)
+        _check_that_images_were_found(prepared.identity, prepared.success)
         return 0
     from stylemill.cli.session import ray_session
 
@@ -44,7 +61,47 @@ def run(config: StylizeConfig) -> int:
         return 0
     print_summary(result)
     write_report(config, result)
+    _check_that_images_were_found(prepared.identity, result.success)
     return 3 if result.failed_fraction > config.max_failed_fraction else 0
+
+
+def _tell_of_new_sources(config: StylizeConfig, prepared: PreparedRun) -> None:
+    """Say how many sources the committed runs do not cover; say nothing if that cannot be told in a short time."""
+    from stylemill.storage import Storage
+    from stylemill.storage.options import preflight_options
+    from stylemill.stylizing.incremental import find_unpainted
+
+    storage = Storage(preflight_options(config.storage))
+    try:
+        new = find_unpainted(storage, prepared.layout.out, prepared.identity, within_s=COMPARING_S)
+    except StylemillError as error:  # what was asked for is done
+        log.info("new sources were not looked for: %s", error)
+        return
+    if not new.num_sources:
+        return
+    count = f"{new.num_sources:,} source{'s are' if new.num_sources > 1 else ' is'}"
+    cure = "add --incremental to paint what is new"
+    if config.incremental or config.run_id:
+        cure = "use --incremental with another --run-id, or with none, to paint what is new"
+    at_least = "" if new.is_complete else "at least "
+    print(f"{at_least}{count} new or changed since, the first {new.first_key!r}: not painted; {cure}")
+
+
+def _check_that_images_were_found(identity: RunIdentity, success: Success) -> None:
+    """Raise an error if a run over a whole input found no image there: it was given something else."""
+    counts = success.counts
+    if identity.follow_up or counts.get("ok") or counts.get("failed"):
+        return
+    from stylemill.storage.source_lists import LIST_SUFFIXES
+
+    reasons: Counter[str] = Counter()
+    for part in success.parts:
+        reasons.update(part.errors)
+    why = ", ".join(f"{count:,} x {reason}" for reason, count in reasons.most_common(3))
+    raise StylemillError(
+        f"nothing was painted: {identity.input} has no image, all {counts.get('skipped', 0):,} sources were skipped "
+        f"({why}); give images, or a list of locations whose name ends in {', '.join(LIST_SUFFIXES)}"
+    )
 
 
 def paint(config: StylizeConfig, prepared: object) -> BulkResult:

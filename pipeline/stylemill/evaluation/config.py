@@ -107,7 +107,7 @@ class EvaluateConfig:
     """Style model: a location, or registry:STYLE[@VERSION]; repeat it to measure several on the same images."""
 
     content: str
-    """Images to measure on: a prefix, a glob, a file, or a Parquet file of uris."""
+    """Images to measure on: a prefix, a glob, a file, or a list of locations."""
 
     out: str
     """Output location: evaluation.parquet, images/, report/, and these settings as evaluate.yaml."""

@@ -19,7 +19,7 @@ import pyarrow as pa
 from PIL import Image as PillowImage
 
 from stylemill.config import digest
-from stylemill.errors import AccessDenied, ConfigError, ImageError, NotAnImage, ObjectNotFound
+from stylemill.errors import AccessDenied, ConfigError, ImageError, NotAnImage, ObjectNotFound, Unreachable
 from stylemill.evaluation import artifacts
 from stylemill.evaluation.config import MIN_SIDE_PX, EvaluateConfig, check_installed
 from stylemill.evaluation.image_metrics import Image, checkerboard, color_shift, structural_similarity
@@ -152,7 +152,7 @@ def load_source(storage: Storage, decoder: IsolatedDecoder, uri: str, size_px: i
     """
     try:
         data = storage.read_bytes(uri)
-    except (ObjectNotFound, AccessDenied) as error:
+    except (ObjectNotFound, AccessDenied, Unreachable) as error:
         raise ImageError("Unreadable", str(error)) from error
     image_HWC = at_size(decoder.decode(data).image_HWC, size_px)
     height_px, width_px = image_HWC.shape[:2]

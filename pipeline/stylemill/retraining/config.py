@@ -30,7 +30,7 @@ class RetrainConfig(TrainConfig):
     """
 
     holdout: str = ""
-    """Images to compare on, not used in training: a prefix, glob, file or Parquet file of uris."""
+    """Images to compare on, not used in training: a prefix, glob, file or list of locations."""
 
     start: str = CHAMPION
     """Initial weights of the training: champion (builtin if there is none), builtin, scratch, or a style model."""

@@ -108,7 +108,7 @@ def digest_of_inputs(storage: Storage, config: RetrainConfig) -> str:
             listing.update(json.dumps([found.uri, found.size_bytes, found.etag]).encode())
             num_found += 1
     if not num_found:
-        cure = "give a prefix, glob, file or Parquet file of uris that holds some"
+        cure = "give a prefix, glob, file or list of locations that holds some"
         raise ConfigError("content", list(config.content), "holds no images", cure)
     settings = settings_of(TrainConfig(**_train_values(config)))
     recipe = {name: value for name, value in settings.items() if name not in _NOT_IN_DIGEST}

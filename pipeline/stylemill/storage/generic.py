@@ -8,9 +8,9 @@ from typing import Any
 
 import fsspec
 
-from stylemill.errors import AccessDenied, ConfigError, ObjectNotFound, StorageError
+from stylemill.errors import AccessDenied, ConfigError, ObjectNotFound, PathConflict, StorageError
 from stylemill.storage.retry import Throttled, TransientError
-from stylemill.storage.store import ObjectStat
+from stylemill.storage.store import ObjectStat, denied_folder
 from stylemill.storage.uri import name, scheme
 
 _EXTRAS = {"gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure", "adl": "azure"}
@@ -43,10 +43,12 @@ class FsspecStore:
         with _translated_errors(path):
             return bytes(self._fs.cat_file(path))
 
-    def read_head(self, path: str, size_bytes: int) -> bytes:
-        """Return at most the first ``size_bytes`` of an object."""
+    def read_range(self, path: str, start: int, size_bytes: int) -> bytes:
+        """Return at most ``size_bytes`` of an object, from the byte ``start`` on."""
         with _translated_errors(path):
-            return bytes(self._fs.cat_file(path, start=0, end=size_bytes))
+            if start and start >= int(self._fs.info(path).get("size") or 0):  # many stores refuse such a range
+                return b""
+            return bytes(self._fs.cat_file(path, start=start, end=start + size_bytes))
 
     def write(self, path: str, data: bytes, *, durable: bool = False) -> None:
         """Replace an object."""
@@ -77,15 +79,14 @@ class FsspecStore:
         yield from self._walk(root, self._fs._strip_protocol(root).rstrip("/"), "", after)
 
     def _walk(self, root: str, folder: str, prefix: str, after: str) -> Iterator[ObjectStat]:
-        entries = []
-        with _translated_errors(root), contextlib.suppress(FileNotFoundError):  # an absent folder is an empty one
-            for found in self._fs.ls(folder, detail=True):
-                if found["name"].rstrip("/") != folder:
-                    name = found["name"].rstrip("/").rpartition("/")[2]
-                    entries.append((prefix + name + "/" * (found["type"] == "directory"), found))
-                elif found["type"] == "directory":  # and not the marker of the folder itself, which some stores list
-                    entries.append((prefix + "/", found | {"type": "nameless"}))
-        entries.sort(key=lambda entry: entry[0])
+        try:
+            entries = self._entries(root, folder, prefix)
+        except (AccessDenied, PathConflict) as error:
+            if not prefix:  # the listing as a whole is refused
+                raise
+            if prefix > after:
+                yield denied_folder(f"{scheme(root)}://{folder.lstrip('/')}", prefix, error)
+            return
         for key, found in entries:
             if found["type"] == "nameless":
                 if key > after:
@@ -96,6 +97,18 @@ class FsspecStore:
                     yield _stat(f"{scheme(root)}://{found['name'].lstrip('/')}", key, found)
             elif key > after or after.startswith(key):
                 yield from self._walk(root, found["name"].rstrip("/"), key, after)
+
+    def _entries(self, root: str, folder: str, prefix: str) -> list[tuple[str, dict[str, Any]]]:
+        """Return what a folder holds, in order of key; the keys of folders end with a slash."""
+        entries = []
+        with _translated_errors(root), contextlib.suppress(FileNotFoundError):  # an absent folder is an empty one
+            for found in self._fs.ls(folder, detail=True):
+                if found["name"].rstrip("/") != folder:
+                    name = found["name"].rstrip("/").rpartition("/")[2]
+                    entries.append((prefix + name + "/" * (found["type"] == "directory"), found))
+                elif found["type"] == "directory":  # and not the marker of the folder itself, which some stores list
+                    entries.append((prefix + "/", found | {"type": "nameless"}))
+        return sorted(entries, key=lambda entry: entry[0])
 
     def delete(self, path: str) -> None:
         """Remove an object; a missing object is not an error."""

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from stylemill.errors import AccessDenied, ObjectNotFound, PathConflict, StorageError
 from stylemill.storage.retry import TransientError
-from stylemill.storage.store import ObjectStat
+from stylemill.storage.store import ObjectStat, denied_folder
 
 TEMPORARY_PREFIX = ".stylemill-tmp-"
 """Start of the names of files that are being written; listings skip them, ``remove_leftovers`` removes old ones."""
@@ -34,9 +34,10 @@ class LocalStore:
         with _translated_errors(path), _open_regular(path) as file:
             return file.read()
 
-    def read_head(self, path: str, size_bytes: int) -> bytes:
-        """Return at most the first ``size_bytes`` of a file."""
+    def read_range(self, path: str, start: int, size_bytes: int) -> bytes:
+        """Return at most ``size_bytes`` of a file, from the byte ``start`` on."""
         with _translated_errors(path), _open_regular(path) as file:
+            file.seek(start)
             return file.read(size_bytes)
 
     def write(self, path: str, data: bytes, *, durable: bool = False) -> None:
@@ -74,6 +75,8 @@ class LocalStore:
         """Yield every file below a directory in order of key, with one directory level in memory at a time.
 
         A directory that does not exist is empty, as a prefix of an object store is.
+
+        A directory below the root that may not be read is yielded as a problem: its key ends with a slash.
 
         Symbolic links to files are followed. Links to directories are yielded as a problem, since they may form loops;
         so are devices, pipes and sockets, since opening one may block for ever.
@@ -116,8 +119,17 @@ def _etag(found: os.stat_result) -> str:
 
 
 def _walk(directory: str, prefix: str, after: str) -> Iterator[ObjectStat]:
-    with _translated_errors(directory):
-        entries = [(_sort_key(entry), entry) for entry in os.scandir(directory)]
+    try:
+        with _translated_errors(directory):
+            entries = [(_sort_key(entry), entry) for entry in os.scandir(directory)]
+    except ObjectNotFound:
+        return  # removed since the folder above it was listed
+    except (AccessDenied, PathConflict) as error:
+        if not prefix:  # the listing as a whole is refused
+            raise
+        if prefix > after:
+            yield denied_folder(_escaped(directory), prefix, error)
+        return
     entries.sort(key=lambda pair: pair[0])
     for sort_key, entry in entries:
         if entry.name.startswith(TEMPORARY_PREFIX):
@@ -163,6 +175,8 @@ def _stat_entry(entry: os.DirEntry[str], key: str) -> ObjectStat | None:
         if entry.is_symlink():
             return ObjectStat(uri, key, 0, "", "BrokenLink", "the target of the symbolic link does not exist")
         return None  # removed between listing and stat
+    except PermissionError:  # the names in its folder may be listed, the files not
+        return ObjectStat(uri, key, 0, "", "AccessDenied", f"{uri}: permission denied")
     except OSError as error:
         return ObjectStat(uri, key, 0, "", "BrokenLink", f"the link cannot be followed: {error.strerror}")
     if stat_module.S_ISDIR(found.st_mode):

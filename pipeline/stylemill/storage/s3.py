@@ -67,10 +67,10 @@ class S3Store:
         """Return the whole content of an object; a body shorter than announced is a transient fault."""
         return self._get(path, {})
 
-    def read_head(self, path: str, size_bytes: int) -> bytes:
-        """Return at most the first ``size_bytes`` of an object."""
+    def read_range(self, path: str, start: int, size_bytes: int) -> bytes:
+        """Return at most ``size_bytes`` of an object, from the byte ``start`` on."""
         try:
-            return self._get(path, {"Range": f"bytes=0-{size_bytes - 1}"})
+            return self._get(path, {"Range": f"bytes={start}-{start + size_bytes - 1}"})
         except _EmptyRange:
             return b""
 
@@ -112,7 +112,9 @@ class S3Store:
         try:
             found = self._run(lambda: self._fs._call_s3("head_object", **_place(path)), path)
         except AccessDenied:
-            self.read_head(path, 1)  # a HEAD answer has no body with a reason; this one raises for expired credentials
+            self.read_range(
+                path, 0, 1
+            )  # a HEAD answer has no body with a reason; this one raises for expired credentials
             raise
         return ObjectStat(path, name(path), int(found["ContentLength"]), str(found["ETag"]).strip('"'))
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import TypeVar
 
-from stylemill.errors import ObjectNotFound
+from stylemill.errors import AccessDenied, ObjectNotFound, StorageError
 from stylemill.storage.options import StorageOptions
 from stylemill.storage.retry import Limiter, TransientError, with_retries
 from stylemill.storage.store import ObjectStat, Store
@@ -19,6 +20,8 @@ from stylemill.storage.uri import resolve, scheme
 
 ResultT = TypeVar("ResultT")
 
+COPIED_AT_ONCE = 16 * 2**20
+"""Bytes per request of ``copy_to``."""
 DELETED_AT_ONCE = 1000
 """Objects per request: the most that S3 accepts."""
 
@@ -27,14 +30,19 @@ class Storage:
     """Objects by location. Cheap to build and to pickle: each process opens its own connections when it needs them.
 
     Every method raises ``ObjectNotFound``, ``AccessDenied`` or ``PathConflict``, and ``StorageError`` when the retries
-    are used up.
+    are used up; for locations of the web also ``RedirectLoop`` and ``Unreachable``.
 
     Args:
         options: endpoint, region, profile and time limits.
+        web_witnesses: locations of the web that may be asked whether the network works; another process does not get
+            them.
     """
 
-    def __init__(self, options: StorageOptions | None = None) -> None:
+    def __init__(
+        self, options: StorageOptions | None = None, *, web_witnesses: Callable[[], Iterable[str]] = tuple
+    ) -> None:
         self.options = options or StorageOptions()
+        self._web_witnesses = web_witnesses
         self._stores: dict[str, Store] = {}
         self._limiter = Limiter()
 
@@ -49,7 +57,26 @@ class Storage:
     def read_head(self, uri: str, size_bytes: int) -> bytes:
         """Return at most the first ``size_bytes`` of an object."""
         store, path = self._locate(uri)
-        return self._retried(lambda: store.read_head(path, size_bytes), f"reading {path}")
+        return self._retried(lambda: store.read_range(path, 0, size_bytes), f"reading {path}")
+
+    def copy_to(self, uri: str, copy: Path) -> None:
+        """Copy an object to a file of this machine, with a part of ``COPIED_AT_ONCE`` in memory at a time.
+
+        Raises:
+            StorageError: the object was replaced meanwhile.
+            OSError: the file cannot be written.
+        """
+        store, path = self._locate(uri)
+        before = self.stat(uri)
+        with copy.open("wb") as file:
+            while True:
+                read = partial(store.read_range, path, file.tell(), COPIED_AT_ONCE)
+                data = self._retried(read, f"reading {path}")
+                file.write(data)
+                if len(data) < COPIED_AT_ONCE:
+                    break
+        if self.stat(uri) != before:
+            raise StorageError(f"{path} was replaced while it was read; run the same command again")
 
     def write_bytes(self, uri: str, data: bytes, *, durable: bool = False) -> None:
         """Replace an object in one step: readers never see a part of it.
@@ -99,12 +126,17 @@ class Storage:
             return False
         return True
 
-    def list_objects(self, prefix_uri: str, after: str = "") -> Iterator[ObjectStat]:
+    def list_objects(self, prefix_uri: str, after: str = "", *, with_denied: bool = False) -> Iterator[ObjectStat]:
         """Yield the objects below a prefix in order of key; after a fault the listing continues at the last key.
 
         Args:
             prefix_uri: the prefix or directory; keys are relative to it.
             after: only keys greater than this one.
+            with_denied: yield a folder that may not be listed, as a problem; otherwise it ends the listing. A library
+                goes on without it; of the objects that we wrote, none may be missing.
+
+        Raises:
+            AccessDenied: the location may not be listed, or a folder below it.
         """
         store, root = self._locate(prefix_uri)
         listing = store.list_objects(root, after)
@@ -122,6 +154,8 @@ class Storage:
         deadline_s = self.options.retry_deadline_s
         while (found := with_retries(advance, what=f"listing {root}", deadline_s=deadline_s)) is not None:
             last = found.key
+            if found.problem_type == "AccessDenied" and not with_denied:
+                raise AccessDenied(found.problem)
             yield found
 
     def delete(self, uri: str) -> None:
@@ -157,19 +191,24 @@ class Storage:
         path = resolve(uri)
         protocol = scheme(path)
         if protocol not in self._stores:
-            self._stores[protocol] = _open_store(protocol, self.options)
+            self._stores[protocol] = self._open_store(protocol)
         return self._stores[protocol], path
 
+    def _open_store(self, protocol: str) -> Store:
+        if protocol == "file":
+            from stylemill.storage.local import LocalStore
 
-def _open_store(protocol: str, options: StorageOptions) -> Store:
-    if protocol == "file":
-        from stylemill.storage.local import LocalStore
+            return LocalStore()
+        if protocol in ("s3", "s3a"):
+            from stylemill.storage.s3 import S3Store
 
-        return LocalStore()
-    if protocol in ("s3", "s3a"):
-        from stylemill.storage.s3 import S3Store
+            return S3Store(self.options)
+        if protocol in ("http", "https"):
+            if "http" in self._stores or "https" in self._stores:  # one for both: they share hosts and redirects
+                return self._stores["http" if "http" in self._stores else "https"]
+            from stylemill.storage.http import HttpStore
 
-        return S3Store(options)
-    from stylemill.storage.generic import FsspecStore
+            return HttpStore(self.options, self._web_witnesses)
+        from stylemill.storage.generic import FsspecStore
 
-    return FsspecStore(protocol)
+        return FsspecStore(protocol)

@@ -19,7 +19,8 @@ class ObjectStat:
         key: path relative to the listed prefix; the name for a single object.
         size_bytes: size of the content.
         etag: changes when the content does; modification time and size on file systems.
-        problem_type: why it cannot be read as an object (``SpecialFile``), or None.
+        problem_type: why it cannot be read as an object (``SpecialFile``), or None. ``AccessDenied`` with a key that
+            ends with a slash is a folder that may not be listed.
         problem: the same as a sentence.
     """
 
@@ -31,14 +32,26 @@ class ObjectStat:
     problem: str | None = None
 
 
+def denied_folder(uri: str, key: str, error: Exception) -> ObjectStat:
+    """Return a folder that may not be listed, as a problem among the objects.
+
+    Args:
+        uri: location of the folder.
+        key: of the folder, with a slash at its end: the place of its objects in the order of keys.
+        error: the store's refusal.
+    """
+    cure = "fix its permissions, then paint what it holds with --incremental"
+    return ObjectStat(uri, key, 0, "", "AccessDenied", f"the folder cannot be listed ({error}); {cure}")
+
+
 class Store(Protocol):
     """Operations of one kind of store; they raise TransientError where another attempt may succeed."""
 
     def read(self, path: str) -> bytes:
         """Return the whole content of an object."""
 
-    def read_head(self, path: str, size_bytes: int) -> bytes:
-        """Return at most the first ``size_bytes`` of an object."""
+    def read_range(self, path: str, start: int, size_bytes: int) -> bytes:
+        """Return at most ``size_bytes`` of an object, from the byte ``start`` on; none at or after its end."""
 
     def write(self, path: str, data: bytes, *, durable: bool = False) -> None:
         """Replace an object in one step; ``durable`` also forces it to the disk of a local file system."""

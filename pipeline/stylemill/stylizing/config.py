@@ -32,7 +32,8 @@ class StylizeConfig:
     """Style model: a location, or registry:STYLE[@VERSION]; repeat to paint several styles in one pass."""
 
     input: str
-    """Sources: a prefix or directory, a glob, one file, or a Parquet file with a uri (and optionally a key) column."""
+    """Sources: a prefix or directory, a glob, one file, or a list of locations: a Parquet or CSV file with a uri (and
+    optionally a key) column, or a text file (.txt, .lst) with one per line."""
 
     out: str
     """Output location; the same command again resumes, and other styles may share it."""

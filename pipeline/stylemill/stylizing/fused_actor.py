@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -23,6 +24,7 @@ from stylemill.stylizing.environment import agree_on_codecs
 from stylemill.stylizing.identity import BulkJob
 from stylemill.stylizing.liveness import WorkerMeters, WorkerReports
 from stylemill.stylizing.paint import Painter
+from stylemill.stylizing.plan import web_locations
 from stylemill.stylizing.quarantine import PaintWatch, remaining_work
 from stylemill.stylizing.read import Fetched, Reader
 from stylemill.stylizing.sample import Sample
@@ -54,7 +56,8 @@ class Stage:
     def __init__(self, job: BulkJob, tracker: ray.actor.ActorHandle) -> None:
         self._job = job
         self._tracker = tracker
-        self._storage = Storage(job.config.storage)
+        options = job.config.storage
+        self._storage = Storage(options, web_witnesses=partial(web_locations, options, job.layout))
         self._failure: StylemillError | None = None
         try:
             agree_on_codecs(self._storage, job.layout)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from stylemill.manifest.layout import RunLayout
-from stylemill.manifest.read import CommittedRun, Row, newest_rows
+from stylemill.manifest.read import CommittedRun, Row, load_history, newest_rows
 from stylemill.storage import ObjectStat, Storage
 from stylemill.storage.sources import find_sources
 from stylemill.stylizing.identity import IncrementalKind, RunIdentity
@@ -145,6 +146,49 @@ def changed_sources(
             yield source
 
 
+@dataclass(frozen=True, kw_only=True)
+class Unpainted:
+    """Sources that are new or changed since the committed runs of an output."""
+
+    num_sources: int
+    first_key: str
+    """Of the first of them; empty if there is none."""
+    is_complete: bool
+    """Whether all sources were looked at."""
+
+
+def find_unpainted(storage: Storage, out: str, identity: RunIdentity, *, within_s: float) -> Unpainted:
+    """Return what an incremental run with these settings would paint.
+
+    Args:
+        storage: where sources and output are.
+        out: resolved output location.
+        identity: of a committed run over the sources.
+        within_s: seconds after which no further source is looked at.
+
+    Raises:
+        ConfigError: the input is a list that has become unusable.
+        StorageError: a listing or a manifest cannot be read.
+    """
+    deadline_s = time.monotonic() + within_s
+
+    def listing() -> Iterator[ObjectStat]:
+        for found in find_sources(storage, identity.input):
+            if time.monotonic() > deadline_s:
+                raise TimeoutError
+            yield found
+
+    num_sources, first_key = 0, ""
+    try:
+        history = load_history(storage, out, identity.input)
+        for source in changed_sources(storage, identity, history, listing(), lambda _: None):
+            first_key = first_key or source.found.key
+            num_sources += 1
+    except TimeoutError:
+        return Unpainted(num_sources=num_sources, first_key=first_key, is_complete=False)
+    return Unpainted(num_sources=num_sources, first_key=first_key, is_complete=True)
+
+
 def known_sources(
     storage: Storage, identity: RunIdentity, runs: Sequence[CommittedRun], wanted: Callable[[list[Row]], bool]
 ) -> Iterator[Source]:
@@ -160,8 +204,8 @@ def known_sources(
 
 
 def has_failed(rows: list[Row]) -> bool:
-    """Return whether a source failed in any style."""
-    return any(row["status"] == "failed" for row in rows)
+    """Return whether a source failed in any style, and is not a folder: what that holds, only a listing finds."""
+    return any(row["status"] == "failed" for row in rows) and not rows[0]["key"].endswith("/")
 
 
 def _is_done(found: ObjectStat, rows: Sequence[Row], fingerprints: dict[str, str]) -> bool:

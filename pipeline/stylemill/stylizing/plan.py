@@ -28,10 +28,16 @@ from stylemill.manifest.commit import (
 )
 from stylemill.manifest.layout import RunLayout
 from stylemill.manifest.schema import PLAN_SCHEMA, make_table
-from stylemill.storage import ObjectStat, Storage
-from stylemill.storage.uri import key_problem
+from stylemill.storage import ObjectStat, Storage, StorageOptions
+from stylemill.storage.hosts import host_of
+from stylemill.storage.uri import key_problem, scheme
 
 _KNOWN_SUFFIXES = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
+
+MAX_WITNESS_SHARDS = 8
+"""Shards in which ``web_locations`` looks."""
+WITNESSES_PER_SHARD = 4
+"""Hosts that it takes from each, if they are so many."""
 
 
 @dataclass(kw_only=True)
@@ -87,8 +93,8 @@ def plan_row(source: Source) -> dict[str, Any]:
         "etag": found.etag,
         "twins": [{"key": twin.found.key, "uri": twin.found.uri} for twin in source.twins] or None,
         "attempt": source.attempt,
-        "problem_type": "BadKey" if bad_key else found.problem_type,
-        "problem": f"{bad_key}; rename the source" if bad_key else found.problem,
+        "problem_type": found.problem_type or ("BadKey" if bad_key else None),
+        "problem": found.problem or (f"{bad_key}; rename the source" if bad_key else None),
     }
 
 
@@ -119,6 +125,25 @@ def plan_sources(storage: Storage, layout: RunLayout, find: Finder) -> Iterator[
         yield shard, table.num_rows
     if totals.num_shards:
         complete_plan(storage, layout, totals.summary())
+
+
+def web_locations(options: StorageOptions, layout: RunLayout) -> Iterator[str]:
+    """Yield some locations of the web that a run reads, from all over its plan: one of each host in a few shards.
+
+    Args:
+        options: of the storage that holds the run.
+        layout: of the run.
+
+    Raises:
+        StorageError: the plan cannot be read.
+    """
+    storage = Storage(options)  # the caller's may be waiting for this
+    shards = list(iter_shards(storage, layout))
+    num_read = min(MAX_WITNESS_SHARDS, len(shards))
+    for number in range(num_read):
+        table = read_shard(storage, layout, shards[number * (len(shards) - 1) // max(1, num_read - 1)])
+        hosts = {host_of(uri): uri for uri in table.column("uri").to_pylist() if scheme(uri) in ("http", "https")}
+        yield from list(hosts.values())[:: max(1, len(hosts) // WITNESSES_PER_SHARD)]
 
 
 @dataclass(kw_only=True)

@@ -177,7 +177,7 @@ def _check_sources(storage: Storage, source_root: str) -> None:
     with listing_input("input", source_root), config_errors_for("input"):
         first = next(iter(find_sources(storage, source_root)), None)
     if first is None:
-        cure = "give a prefix, glob, file or Parquet file of uris that contains some"
+        cure = "give a prefix, glob, file or list of locations that contains some"
         raise ConfigError("input", source_root, "contains no sources", cure)
 
 

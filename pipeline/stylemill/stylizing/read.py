@@ -7,12 +7,22 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from stylemill.errors import AccessDenied, ImageError, NotAnImage, ObjectNotFound, PathConflict
+from stylemill.errors import (
+    AccessDenied,
+    ConfigError,
+    ImageError,
+    NotAnImage,
+    ObjectNotFound,
+    PathConflict,
+    RedirectLoop,
+    Unreachable,
+)
 from stylemill.images.formats.sniff import SNIFF_BYTES, sniff
 from stylemill.images.isolation.client import IsolatedDecoder
 from stylemill.images.options import DecodeOptions
 from stylemill.images.plain_jpeg import plain_jpeg
 from stylemill.storage import Storage
+from stylemill.storage.uri import scheme
 from stylemill.stylizing.sample import Sample
 
 _SKIPPED_PROBLEMS = ("SpecialFile", "DirectoryLink")
@@ -81,11 +91,7 @@ class Reader:
         if planned["problem_type"]:
             kind = NotAnImage if planned["problem_type"] in _SKIPPED_PROBLEMS else ImageError
             raise kind(planned["problem_type"], planned["problem"])
-        size_bytes = planned["size_bytes"] or self._stat_size(planned["uri"])
-        if size_bytes > self._options.max_source_bytes:
-            limit = f"max_source_bytes = {self._options.max_source_bytes:,}"
-            raise ImageError("TooLarge", f"{size_bytes:,} bytes are more than {limit}")
-        data = self._fetch(planned["uri"])
+        data = self._fetch(planned["uri"], planned["size_bytes"])
         sample.source_bytes = len(data)
         sample.source_sha256 = hashlib.sha256(data).hexdigest()
         sample.source_format = sniff(data[:SNIFF_BYTES])
@@ -100,20 +106,33 @@ class Reader:
         sample.source, sample.source_format, sample.notes = source, source.source_format, source.notes
         sample.width_px, sample.height_px = source.width_px, source.height_px
 
-    def _stat_size(self, uri: str) -> int:
-        """Return the size of a source that was listed without one (in a Parquet file of locations)."""
+    def _fetch(self, uri: str, size_bytes: int) -> bytes:
         try:
-            return self._storage.stat(uri).size_bytes
-        except (ObjectNotFound, AccessDenied, PathConflict):
-            return 0  # fetching it raises the error with its reason
-
-    def _fetch(self, uri: str) -> bytes:
-        try:
-            return self._storage.read_bytes(uri)
+            return self._bounded_bytes(uri, size_bytes)
         except ObjectNotFound as error:
             raise ImageError("SourceVanished", f"it was planned but is gone: {error}") from error
+        except RedirectLoop as error:
+            raise ImageError("RedirectLoop", f"it cannot be read: {error}") from error
+        except Unreachable as error:
+            raise ImageError("SourceUnreachable", f"it cannot be read: {error}") from error
         except (AccessDenied, PathConflict) as error:
             raise ImageError("AccessDenied", f"it cannot be read: {error}") from error
+        except ConfigError as error:  # a list names a location of a kind that this machine cannot read
+            raise ImageError("AccessDenied", f"it cannot be read: {uri} {error.problem}; {error.cure}") from error
+
+    def _bounded_bytes(self, uri: str, size_bytes: int) -> bytes:
+        """Return the content of a source unless it is too large; 0 is an unknown size, as in lists of locations."""
+        most_bytes = self._options.max_source_bytes
+        if not size_bytes and scheme(uri) in ("http", "https"):
+            # Many hosts refuse to tell a size, or tell a wrong one: the reading itself is bounded.
+            data = self._storage.read_head(uri, most_bytes + 1)
+            if len(data) > most_bytes:
+                raise ImageError("TooLarge", f"it has more bytes than max_source_bytes = {most_bytes:,}")
+            return data
+        size_bytes = size_bytes or self._storage.stat(uri).size_bytes
+        if size_bytes > most_bytes:
+            raise ImageError("TooLarge", f"{size_bytes:,} bytes are more than max_source_bytes = {most_bytes:,}")
+        return self._storage.read_bytes(uri)
 
 
 def _leave_undecoded(fetched: Fetched, options: DecodeOptions) -> bool:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from stylemill.errors import AccessDenied, ImageError, ObjectNotFound, PathConflict, StorageError
+from stylemill.errors import AccessDenied, ImageError, ObjectNotFound, PathConflict, StorageError, Unreachable
 from stylemill.images.encode import encode, encode_frames, output_format_of
 from stylemill.images.formats.sniff import READABLE, SNIFF_BYTES, sniff
 from stylemill.images.options import EncodeOptions, output_key
@@ -126,7 +126,7 @@ class Writer:
         """Return the keys that a source's result may get, judged by its first bytes; none if it is not an image."""
         try:
             twin_format = sniff(self._storage.read_head(twin["uri"], SNIFF_BYTES))
-        except (ObjectNotFound, AccessDenied, PathConflict):  # it cannot be painted either
+        except (ObjectNotFound, AccessDenied, PathConflict, Unreachable):  # it cannot be painted either
             return set()
         if twin_format not in READABLE:
             return set()

@@ -67,7 +67,7 @@ class TrainConfig:
     """Location of the style image."""
 
     content: tuple[str, ...]
-    """Content images to train on: prefix, glob, file, or Parquet file with a column uri; may be repeated."""
+    """Content images to train on: prefix, glob, file, or list of locations (see stylize --input); may be repeated."""
 
     out: str
     """Output location; running the same command again resumes."""

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stylemill.errors import AccessDenied, ImageError, ObjectNotFound, TooManyFailures
+from stylemill.errors import AccessDenied, ImageError, ObjectNotFound, TooManyFailures, Unreachable
 from stylemill.images.isolation.client import IsolatedDecoder
 from stylemill.images.options import DecodeOptions
 from stylemill.storage import Storage, resolve
@@ -58,11 +58,11 @@ def list_content(
 
     Args:
         storage: holds the images.
-        locations: prefixes, globs, files, or Parquet files with a column ``uri``.
+        locations: prefixes, globs, files, or lists of locations.
         on_problem: called with each entry that cannot be read as an object, such as a link to a directory.
 
     Raises:
-        ConfigError: a Parquet file without a string column ``uri``.
+        ConfigError: a list that names no locations.
         StorageError: a listing failed beyond its retries.
     """
     content = []
@@ -169,7 +169,7 @@ class Content:
             if image.etag and _has_changed(image, self._storage.stat(image.uri)):
                 raise ImageError("SourceChanged", "it was replaced after the training had begun")
             return self._storage.read_bytes(image.uri)
-        except (ObjectNotFound, AccessDenied) as error:
+        except (ObjectNotFound, AccessDenied, Unreachable) as error:
             raise ImageError("Unreadable", str(error)) from error
 
     def _decode(self, data: bytes) -> NDArray[np.uint8]:

@@ -234,7 +234,7 @@ def _list_content(storage: Storage, config: TrainConfig) -> tuple[list[ContentIm
             lambda found: problems.append(f"{found.uri}: {found.problem or found.problem_type}"),
         )
     if not content:
-        cure = "give a prefix, glob, file or Parquet file of uris that holds images"
+        cure = "give a prefix, glob, file or list of locations that holds images"
         but = f", but {problems[0]}" if problems else ""
         raise ConfigError("content", list(config.content), f"holds no images{but}", cure)
     entries = f"{len(problems):,} of the content's entries cannot be read, the first: {problems[0]}" if problems else ""

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import base64
 import io
+import struct
 
 import pytest
 from PIL import Image
 
 from stylemill.errors import NotAnImage
+from stylemill.images.formats.sniff import READABLE, sniff
 from stylemill.report.pictures import embed, palette, styles_sheet
 
 
@@ -83,3 +85,54 @@ def test_photographs_above_and_a_row_for_each_style():
 def test_a_sheet_without_photographs_or_with_missing_paintings_is_refused(photos):
     with pytest.raises(ValueError, match="one painting of each"):
         styles_sheet([_plain("red")] * photos, [(_plain("blue"), [_plain("red")])])
+
+
+FORMATS = (
+    "AVIF",
+    "BMP",
+    "DDS",
+    "GIF",
+    "HEIF",
+    "ICNS",
+    "ICO",
+    "JPEG",
+    "JPEG2000",
+    "PCX",
+    "PNG",
+    "PPM",
+    "QOI",
+    "SGI",
+    "TGA",
+)
+FORMATS += ("TIFF", "WEBP", "XBM", "PSD", "SUN", "XPM")
+"""Of what is painted; browsers show a few of them."""
+
+
+def _file(image_format):
+    image = Image.new("1" if image_format == "XBM" else "RGB", (64, 64), "white")
+    buffer = io.BytesIO()
+    if image_format == "HEIF":
+        pytest.importorskip(
+            "pillow_heif", reason="needs the extra: pip install 'stylemill[heif]'"
+        ).register_heif_opener()
+    if image_format == "PSD":
+        return b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, 64, 64, 8, 3) + bytes(14) + b"\xff" * (3 * 64 * 64)
+    if image_format == "SUN":
+        return struct.pack(">8I", 0x59A66A95, 64, 64, 24, 3 * 64 * 64, 1, 0, 0) + b"\xff" * (3 * 64 * 64)
+    if image_format == "XPM":
+        rows = ",\n".join(['"64 64 1 1"', '"x c #ffffff"', *[f'"{"x" * 64}"'] * 64])
+        return f"/* XPM */\nstatic char *a[] = {{\n{rows}\n}};\n".encode()
+    image.save(buffer, image_format)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("image_format", FORMATS)
+def test_every_format_that_is_painted_is_shown_as_one_that_browsers_know(image_format):
+    shown = _decoded(embed(_file(image_format), alt="a", max_side_px=32))
+    assert (shown.format, shown.size) == ("WEBP", (32, 32))
+    assert min(shown.convert("RGB").getpixel((16, 16))) > 250
+
+
+def test_the_formats_above_are_those_that_are_read():
+    drawn = {sniff(_file(image_format)) for image_format in FORMATS if image_format != "HEIF"} | {"heif"}
+    assert READABLE - drawn <= {"cur"}, "a cursor is an icon with another number in its header"

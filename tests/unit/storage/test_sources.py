@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import fsspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stylemill.errors import ConfigError
-from stylemill.storage import Storage, sources
+from stylemill.errors import AccessDenied, StorageError
+from stylemill.storage import Storage, StorageOptions
 from stylemill.storage.sources import draw_sample, find_sources, glob_root, sources_root, stratum_of
 
 NAMES = ["a.jpg", "b.png", "deep/a.jpg", "deep/er/c.jpg", "deep/b.JPG", "x[1].jpg", "with space.jpg", "é.jpg"]
@@ -97,63 +100,6 @@ def test_nothing_there(tmp_path: Path):
     assert found(tmp_path) == []
 
 
-def parquet(tmp_path: Path, **columns: object) -> Path:
-    pq.write_table(pa.table(columns), tmp_path / "sources.parquet")
-    return tmp_path / "sources.parquet"
-
-
-def test_a_parquet_file_names_the_sources(tmp_path: Path):
-    path = parquet(tmp_path, uri=["s3://b/y.jpg", "/x/é.jpg", "file:///x/a b.jpg"], other=[1, 2, 3])
-    sources = list(find_sources(Storage(), str(path)))
-    assert [(source.key, source.uri) for source in sources] == [
-        ("b/y.jpg", "s3://b/y.jpg"),
-        ("x/a b.jpg", "/x/a b.jpg"),
-        ("x/é.jpg", "/x/é.jpg"),
-    ]
-    assert found(path, "b/y.jpg") == ["x/a b.jpg", "x/é.jpg"]
-
-
-def test_a_key_column_gives_the_names(tmp_path: Path):
-    path = parquet(tmp_path, uri=["/x/1", "/x/1", "/x/2"], key=["b", "a/../up", None])
-    assert found(path) == ["a/../up", "b", "x/2"]  # the plan makes a row of the bad one
-
-
-def test_columns_of_every_kind_of_text(tmp_path: Path):
-    for kind in (pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())):
-        path = parquet(tmp_path, uri=pa.array(["/x/a"]).cast(kind))
-        assert found(path) == ["x/a"]
-
-
-@pytest.mark.parametrize(
-    "columns",
-    [
-        {"path": ["/a"]},
-        {"uri": ["/a", ""]},
-        {"uri": ["/a", None]},
-        {"uri": [1]},
-        {"uri": [b"/a"]},
-        {"uri": [["/a"]]},
-        {"uri": ["/a"], "key": [1]},
-        {"uri": ["/a", "/a"]},
-        {"uri": ["/a", "/b"], "key": ["x", "x"]},
-        {"uri": ["/a", "file:///a"]},
-    ],
-)
-def test_parquet_files_that_name_no_sources(tmp_path: Path, columns: dict):
-    path = parquet(tmp_path, **columns)
-    with pytest.raises(ConfigError) as caught:
-        found(path)
-    assert caught.value.field == "input" and str(path) in str(caught.value)
-
-
-@pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1PAR1", b"words " * 99])
-def test_files_that_are_not_parquet(tmp_path: Path, content: bytes):
-    path = tmp_path / "sources.parquet"
-    path.write_bytes(content)
-    with pytest.raises(ConfigError):
-        found(path)
-
-
 def test_a_folder_named_parquet_is_a_folder(tmp_path: Path):
     (tmp_path / "x.parquet").mkdir()
     (tmp_path / "x.parquet" / "a.jpg").write_text("a")
@@ -182,16 +128,106 @@ def test_a_sample_has_the_requested_size_or_is_everything(keys: list[str], num: 
     assert set(drawn) <= set(keys)
 
 
-@pytest.mark.parametrize("rows_per_portion", [1, 3, 7, 100])
-def test_a_long_list_is_sorted_in_portions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_per_portion: int):
-    monkeypatch.setattr(sources, "ROWS_PER_PORTION", rows_per_portion)
-    monkeypatch.setattr(sources, "ROWS_PER_READ", 2)
-    keys = [f"{number * 7 % 20:02d}" for number in range(20)]
-    uris = [f"/in/{key}" for key in keys]
-    pq.write_table(pa.table({"key": keys, "uri": uris}), tmp_path / "list.parquet", row_group_size=4)
-    listed = list(find_sources(Storage(), str(tmp_path / "list.parquet")))
-    assert [(source.key, source.uri) for source in listed] == sorted(zip(keys, uris, strict=True))
-    assert found(tmp_path / "list.parquet", "15") == ["16", "17", "18", "19"]
-    pq.write_table(pa.table({"key": [*keys, keys[3]], "uri": [*uris, "/in/x"]}), tmp_path / "twice.parquet")
-    with pytest.raises(ConfigError, match="twice"):
-        found(tmp_path / "twice.parquet")
+# One folder that may not be read
+
+LISTED = """
+import json, sys
+from stylemill.storage import Storage
+from stylemill.storage.sources import find_sources
+from stylemill.stylizing.plan import TwinFinder, plan_row
+twins = TwinFinder()
+rows = [plan_row(twins.add(found)) for found in find_sources(Storage(), *sys.argv[1:])]
+print(json.dumps([[row["key"], row["problem_type"], row["uri"]] for row in rows]))
+"""
+
+
+@pytest.fixture
+def partly_shut(library: Path) -> Iterator[Path]:
+    """A library with one folder that may not be listed, and one whose files may be listed and not looked at."""
+    for name, mode in (("deep-shut", 0), ("names-only", 0o444)):
+        (library / name).mkdir()
+        (library / name / "z.jpg").write_text("z")
+        (library / name).chmod(mode)
+    yield library
+    for name in ("deep-shut", "names-only"):
+        (library / name).chmod(0o700)
+
+
+def test_a_folder_that_may_not_be_read_is_a_row_and_the_rest_is_listed(partly_shut: Path, run_bound_by_permissions):
+    answer = run_bound_by_permissions(LISTED, str(partly_shut))
+    rows = {key: problem for key, problem, _ in json.loads(answer.stdout)}
+    assert rows == dict.fromkeys(NAMES) | {"deep-shut/": "AccessDenied", "names-only/z.jpg": "AccessDenied"}
+    assert list(rows) == sorted(rows)
+    uris = {key: uri for key, _, uri in json.loads(answer.stdout)}
+    assert uris["deep-shut/"] == f"{partly_shut}/deep-shut"
+    for after in ("deep-shut/", "deep-shut", "deep/a.jpg"):  # a planner that was killed goes on
+        resumed = json.loads(run_bound_by_permissions(LISTED, str(partly_shut), after).stdout)
+        assert [key for key, _, _ in resumed] == [key for key in rows if key > after]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "is_row"),
+    [
+        ("*.jpg", False),
+        ("*/*.jpg", True),
+        ("d*/*.jpg", True),
+        ("e*/*.jpg", False),
+        ("**/*.jpg", True),
+        ("*/x/**", True),
+    ],
+)
+def test_a_glob_has_the_folder_as_a_row_if_matches_may_be_in_it(
+    partly_shut: Path, run_bound_by_permissions, pattern: str, is_row: bool
+):
+    answer = run_bound_by_permissions(LISTED, f"{partly_shut}/{pattern}")
+    assert ("deep-shut/" in [key for key, _, _ in json.loads(answer.stdout)]) is is_row
+
+
+def test_an_input_that_may_not_be_read_is_an_error(partly_shut: Path, run_bound_by_permissions):
+    answer = run_bound_by_permissions(LISTED, f"{partly_shut}/deep-shut")
+    assert "AccessDenied" in answer.stderr and not answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(errno.EACCES, "AccessDenied"), (errno.ENAMETOOLONG, "AccessDenied"), (errno.ENOENT, None), (errno.EIO, "stop")],
+)
+def test_what_one_folder_does_to_a_listing(
+    library: Path, monkeypatch: pytest.MonkeyPatch, number: int, expected: str | None
+):
+    scandir = os.scandir
+
+    def faulty(path: str) -> object:
+        if str(path).endswith("/deep"):
+            raise OSError(number, os.strerror(number), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", faulty)
+    storage = Storage(StorageOptions(retry_deadline_s=0.2))
+    if expected == "stop":  # a disk that fails is not the fault of one folder
+        with pytest.raises(StorageError, match="resume"):
+            list(find_sources(storage, str(library)))
+        return
+    problems = {item.key: item.problem_type for item in find_sources(storage, str(library))}
+    whole = {name: None for name in NAMES if not name.startswith("deep/")}
+    assert problems == whole | ({"deep/": expected} if expected else {})
+
+
+def test_a_folder_of_an_object_store_that_may_not_be_listed_is_a_row(monkeypatch: pytest.MonkeyPatch):
+    memory = fsspec.filesystem("memory")
+    storage, root = Storage(StorageOptions(retry_deadline_s=0.2)), "memory://shut-folder"
+    for key in ("a.jpg", "shut/b.jpg", "shut/c/d.jpg", "z.jpg"):
+        storage.write_bytes(f"{root}/{key}", b"")
+    ls = type(memory).ls
+
+    def refusing(self: object, path: str, *arguments: object, **options: object) -> object:
+        if path.endswith("/shut"):
+            raise PermissionError(path)
+        return ls(self, path, *arguments, **options)
+
+    monkeypatch.setattr(type(memory), "ls", refusing)
+    problems = [(item.key, item.problem_type) for item in find_sources(storage, root)]
+    assert problems == [("a.jpg", None), ("shut/", "AccessDenied"), ("z.jpg", None)]
+    assert [item.key for item in find_sources(storage, root, "shut/")] == ["z.jpg"]
+    with pytest.raises(AccessDenied):
+        list(storage.list_objects(root))  # of our own objects, none may be missing

@@ -10,8 +10,9 @@ import pytest
 
 from stylemill.images.options import DecodeOptions
 from stylemill.manifest.schema import MANIFEST_SCHEMA, make_table
-from stylemill.storage import Storage
+from stylemill.storage import Storage, StorageOptions
 from stylemill.storage.sources import find_sources
+from stylemill.storage.uri import scheme
 from stylemill.stylizing.config import StylizeConfig
 from stylemill.stylizing.paint import Painter
 from stylemill.stylizing.plan import TwinFinder, plan_row
@@ -35,7 +36,8 @@ def run(style_file: Path, second_style_file: Path, tmp_path: Path) -> PreparedRu
 @pytest.fixture
 def paint(run: PreparedRun) -> Callable[..., Rows]:
     """Return a function that paints the input folder as it is now, without Ray: rows by key and style."""
-    storage = Storage()
+    uris: list[str] = []  # what the actors of a run find in its plan
+    storage = Storage(StorageOptions(retry_deadline_s=20.0, timeout_s=2.0), web_witnesses=lambda: uris)
     reader = Reader(storage, DecodeOptions(isolate_decoding=False, max_source_bytes=10**6))
     painter = Painter(storage, run.layout, run.identity.styles, run.config)
     writer = Writer(storage, run.layout, run.identity, run.config.encode)
@@ -43,6 +45,7 @@ def paint(run: PreparedRun) -> Callable[..., Rows]:
     def all_rows(input: str = run.identity.input, backwards: bool = False) -> Rows:
         twins = TwinFinder()
         planned = [plan_row(twins.add(found)) for found in find_sources(storage, input)]
+        uris[:] = [row["uri"] for row in planned if scheme(row["uri"]).startswith("http")]
         rows = [row for one in planned[:: -1 if backwards else 1] for row in writer(painter(reader(one)))]
         make_table(rows, MANIFEST_SCHEMA)
         return {(row["key"], row["style"]): row for row in rows}

@@ -8,9 +8,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stylemill.manifest.commit import write_shard
+from stylemill.manifest.schema import PLAN_SCHEMA, make_table
+from stylemill.storage import ObjectStat, Storage
+from stylemill.stylizing.plan import MAX_WITNESS_SHARDS, Source, plan_row, web_locations
 from stylemill.stylizing.preflight import PreparedRun
 from tests.drawn import image_bytes
 from tests.unit.stylizing.conftest import errors
+from tests.web import dead_url, web_server
 
 
 def test_bad_sources_are_rows(run: PreparedRun, paint: Callable):
@@ -41,3 +46,41 @@ def test_a_source_of_unknown_size_is_looked_at_before_it_is_fetched(run: Prepare
         "small": None,
         "gone": "SourceVanished",
     }
+
+
+def test_bad_locations_of_a_list_of_urls_are_rows(run: PreparedRun, paint: Callable, tmp_path: Path):
+    dead = dead_url()
+    with web_server() as web:
+        bad = {
+            "/status/404": "SourceVanished",
+            "/status/410": "SourceVanished",
+            "/status/403": "AccessDenied",
+            "/loop": "RedirectLoop",
+            "/endless": "TooLarge",
+            "/reset": "SourceUnreachable",
+        }
+        uris = [web.url + path for path in ("/1.jpg", "/2.jpg", *bad)] + [f"{dead}/{number}.jpg" for number in range(9)]
+        uris += ["htp://h/x.jpg", "https://me:hunter2@h/x.jpg"]
+        (tmp_path / "list.txt").write_text("\n".join(uris))
+        rows = paint(str(tmp_path / "list.txt"))
+        root, port = web.url.partition("://")[2], dead.partition("://")[2]
+        assert errors(rows) == (
+            {f"{root}/1.jpg": None, f"{root}/2.jpg": None}
+            | {root + path: error for path, error in bad.items()}
+            | {f"{port}/{number}.jpg": "SourceUnreachable" for number in range(9)}
+            | {"h/x.jpg": "AccessDenied", "***@h/x.jpg": "AccessDenied"}
+        )
+        assert {row["status"] for key, row in rows.items() if errors(rows)[key[0]]} == {"failed"}
+        assert "hunter2" not in str(rows)
+
+
+def test_the_plan_names_locations_that_show_whether_the_network_works(run: PreparedRun):
+    storage = Storage()
+    assert list(web_locations(storage.options, run.layout)) == []
+    for shard in range(40):
+        uris = [f"http://host-{shard}/{number}.jpg" for number in range(50)] + ["/a.jpg", "s3://b/a.jpg"]
+        rows = [plan_row(Source(found=ObjectStat(uri, f"{shard:02d}/{uri}", 0, ""))) for uri in uris]
+        write_shard(storage, run.layout, shard, make_table(rows, PLAN_SCHEMA))
+    named = list(web_locations(storage.options, run.layout))
+    assert len(named) == len({uri.split("/")[2] for uri in named}) == MAX_WITNESS_SHARDS
+    assert {"http://host-0", "http://host-39"} <= {uri.rpartition("/")[0] for uri in named}

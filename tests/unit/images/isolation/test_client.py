@@ -258,3 +258,26 @@ def test_a_smaller_image_leaves_nothing_of_the_larger_one_before(decoder: Isolat
     decoder.decode(data)
     assert decoder._child is not None
     assert os.fstat(decoder._child._requests_fd).st_size == len(data)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_the_photographs_of_phones_are_decoded_in_the_child(decoder: IsolatedDecoder, mode: str) -> None:
+    """The library of HEIC is loaded before the sandbox closes."""
+    heif = pytest.importorskip("pillow_heif", reason="needs the extra: pip install 'stylemill[heif]'")
+    rows, columns = np.mgrid[0:240, 0:320]
+    drawn_HWC = np.stack([columns * 0.8, rows, (columns + rows) * 0.4, 255 - rows], axis=-1).astype(np.uint8)
+    image = Image.fromarray(drawn_HWC).convert(mode)
+    buffer = io.BytesIO()
+    heif.from_pillow(image).save(buffer, quality=90)
+    for _ in range(2):  # nothing is missing in a child that has decoded one already
+        source = decoder.decode(buffer.getvalue())
+        assert (source.source_format, source.width_px, source.height_px) == ("heif", 320, 240)
+        expected_HWC = np.asarray(image.convert("RGBA"))
+        assert np.abs(source.image_HWC.astype(int) - expected_HWC[..., :3]).mean() < 4
+        if mode == "RGBA":
+            assert source.alpha_HW is not None
+            assert np.abs(source.alpha_HW.astype(int) - expected_HWC[..., 3]).mean() < 4
+    assert np.array_equal(source.image_HWC, decode(buffer.getvalue(), DecodeOptions()).image_HWC)
+    with pytest.raises(ImageError) as cut:
+        decoder.decode(buffer.getvalue()[:-200])
+    assert cut.value.error_type in ("Truncated", "Corrupt")

@@ -1,0 +1,238 @@
+"""The web as a store: locations ``http://`` and ``https://``, which can be read and neither listed nor written.
+
+Each request is one attempt; ``Storage`` repeats it. Every host is a store of its own that may be dead while all others
+work, so ``Hosts`` decides when a location is given up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from http.cookiejar import DefaultCookiePolicy
+from urllib.parse import urljoin
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
+from urllib3.exceptions import HTTPError, LocationParseError
+
+from stylemill import __version__
+from stylemill.errors import AccessDenied, ObjectNotFound, PathConflict, RedirectLoop, StorageError, Unreachable
+from stylemill.storage.hosts import Hosts, NoAnswer, ServerFault
+from stylemill.storage.options import StorageOptions
+from stylemill.storage.store import ObjectStat
+from stylemill.storage.uri import name
+
+CONNECT_TIMEOUT_S = 5.0
+"""Time for a connection; three packets of its opening may be lost. Less if ``timeout_s`` is less."""
+MAX_REDIRECTS = 10
+LEAST_BYTES_PER_S = 1024
+"""A body that comes more slowly than this, after ``timeout_s``, counts as not answered."""
+
+_CHUNK_BYTES = 2**16
+_GONE = (404, 410)
+_THROTTLED = (429,)
+_TRANSIENT = (407, 408, 425)
+"""Besides 429 and 5xx; 407 is a refusal of our own proxy, not of the host."""
+_HEADERS = {
+    "User-Agent": f"stylemill/{__version__}",
+    "Accept": "image/*, */*;q=0.8",
+    "Accept-Encoding": "identity",  # pictures are compressed already
+}
+
+
+class HttpStore:
+    """Objects of the web, one per URL. Proxies and certificates come from the usual environment variables.
+
+    Args:
+        options: time limits.
+        witnesses: locations that may be asked whether the network works (see ``Hosts``).
+    """
+
+    def __init__(self, options: StorageOptions, witnesses: Callable[[], Iterable[str]] = tuple) -> None:
+        self._timeout_s = options.timeout_s
+        self._hosts = Hosts(self._answers, witnesses)
+        self._session = requests.Session()
+        self._session.headers.update(_HEADERS)
+        # Cookies of one picture are of no use to the next, and those of many hosts would fill memory.
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, HTTPAdapter(pool_connections=32, pool_maxsize=32))
+
+    def read(self, path: str) -> bytes:
+        """Return the whole content of a URL."""
+        with self._attempt(path) as attempt:
+            return attempt.body(path, {}, None)
+
+    def read_range(self, path: str, start: int, size_bytes: int) -> bytes:
+        """Return at most ``size_bytes`` of the content of a URL, from the byte ``start`` on."""
+        wanted = {"Range": f"bytes={start}-{start + size_bytes - 1}"} if start else {}  # a head is cut off here
+        with self._attempt(path) as attempt:
+            return attempt.body(path, wanted, size_bytes, start)
+
+    def stat(self, path: str) -> ObjectStat:
+        """Return size (0 if the host does not say it) and etag of a URL, by a GET: many hosts refuse HEAD."""
+        with self._attempt(path) as attempt, attempt.get(path, {}) as answer:
+            length = answer.headers.get("Content-Length", "")
+            size_bytes = int(length) if length.isdecimal() and "Content-Encoding" not in answer.headers else 0
+            etag = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
+            return ObjectStat(path, name(path), size_bytes, etag.strip('"'))
+
+    def list_objects(self, root: str, after: str = "") -> Iterator[ObjectStat]:
+        """Yield nothing: the web has no listings."""
+        del root, after
+        return iter(())
+
+    def write(self, path: str, data: bytes, *, durable: bool = False) -> None:
+        """Refuse."""
+        raise StorageError(f"{path}: nothing can be written over http")
+
+    def create(self, path: str, data: bytes, *, durable: bool = True) -> bool:
+        """Refuse."""
+        raise StorageError(f"{path}: nothing can be written over http")
+
+    def delete(self, path: str) -> None:
+        """Refuse."""
+        raise StorageError(f"{path}: nothing can be deleted over http")
+
+    def delete_all(self, paths: Sequence[str]) -> None:
+        """Refuse."""
+        raise StorageError(f"{paths[0]}: nothing can be deleted over http")
+
+    def remove_leftovers(self, root: str, older_than_s: float) -> None:
+        """Do nothing: nothing can be written there."""
+
+    @contextmanager
+    def _attempt(self, location: str) -> Iterator[_Attempt]:
+        """Tell ``Hosts`` how the requests in the block end.
+
+        Raises:
+            Unreachable: the location is given up.
+            TransientError: it is to be tried again.
+        """
+        attempt = _Attempt(self._session, self._timeout_s, self._hosts.check)
+        try:
+            yield attempt
+        except (NoAnswer, ServerFault) as fault:
+            self._hosts.failed(location, attempt.url, fault)
+            raise
+        except (ObjectNotFound, AccessDenied):
+            self._hosts.answered(location, attempt.url)
+            raise
+        except (PathConflict, Unreachable):
+            self._hosts.forget(location)
+            raise
+        self._hosts.answered(location, attempt.url)
+
+    def _answers(self, location: str) -> bool:
+        attempt = _Attempt(self._session, min(CONNECT_TIMEOUT_S, self._timeout_s), lambda _: None)
+        try:
+            with attempt.get(location, {}):
+                return True
+        except (ObjectNotFound, AccessDenied):
+            return True
+        except (NoAnswer, ServerFault, PathConflict):
+            return False
+
+
+class _Attempt:
+    """One attempt to read a location: a request, and one more for each redirect.
+
+    Args:
+        session: sends requests.
+        timeout_s: seconds without an answer.
+        check: raises Unreachable for a URL that is not to be asked.
+    """
+
+    def __init__(self, session: requests.Session, timeout_s: float, check: Callable[[str], None]) -> None:
+        self._session = session
+        self._timeouts_s = (min(CONNECT_TIMEOUT_S, timeout_s), timeout_s)
+        self._check = check
+        self.url = ""
+        """The URL that is being asked."""
+
+    def body(self, location: str, headers: dict[str, str], size_bytes: int | None, start: int = 0) -> bytes:
+        """Return the content of a location, or at most ``size_bytes`` of it from ``start`` on."""
+        begin_s = time.monotonic()
+        with self.get(location, headers) as answer, _translated_errors(self.url):
+            if answer.status_code == 416:
+                return b""
+            skipped = 0 if answer.status_code == 206 else start
+            wanted = None if size_bytes is None else skipped + size_bytes
+            data = bytearray()
+            # What has come so far: iter_content waits until a chunk is full, and for a slow host that is for ever.
+            while chunk := answer.raw.read1(_CHUNK_BYTES, decode_content=True):
+                data += chunk
+                spent_s = time.monotonic() - begin_s
+                if spent_s > self._timeouts_s[1] and len(data) < LEAST_BYTES_PER_S * spent_s:
+                    problem = f"only {len(data):,} bytes came in {spent_s:.0f} s"
+                    raise NoAnswer(f"{self.url}: {problem}", timed_out=True)
+                if wanted is not None and len(data) >= wanted:
+                    break
+            return bytes(data[skipped:wanted])
+
+    def get(self, location: str, headers: dict[str, str]) -> requests.Response:
+        """Return the answer at the end of a location's redirects, its body not read yet.
+
+        Raises:
+            ObjectNotFound: 404, 410.
+            AccessDenied: another refusal, or redirects without an end.
+            PathConflict: it, or what it redirects to, is not a URL.
+        """
+        self.url = location
+        for _ in range(MAX_REDIRECTS + 1):
+            self._check(self.url)
+            with _translated_errors(self.url):
+                answer = self._session.get(
+                    self.url, headers=headers, timeout=self._timeouts_s, stream=True, allow_redirects=False
+                )
+                target = self._session.get_redirect_target(answer)
+                if target is None:
+                    break
+                answer.close()
+                self.url = urljoin(answer.url, target)
+        else:
+            raise RedirectLoop(f"{location}: more than {MAX_REDIRECTS} redirects, the last to {self.url}")
+        try:
+            _check_status(answer, location, may_be_empty="Range" in headers)
+        except BaseException:
+            answer.close()
+            raise
+        return answer
+
+
+def _check_status(answer: requests.Response, location: str, *, may_be_empty: bool) -> None:
+    status = answer.status_code
+    text = f"{location}: HTTP {status} {answer.reason or ''}".rstrip()
+    if status in (200, 203, 206) or (status == 416 and may_be_empty):
+        return
+    if status in _GONE:
+        raise ObjectNotFound(text)
+    if status in _THROTTLED:
+        raise ServerFault(text, throttled=True)
+    if status in _TRANSIENT or status >= 500:
+        raise ServerFault(text)
+    raise AccessDenied(text)
+
+
+@contextmanager
+def _translated_errors(url: str) -> Iterator[None]:
+    """Raise NoAnswer or PathConflict for the errors of requests."""
+    try:
+        yield
+    except (InvalidURL, InvalidSchema, MissingSchema, LocationParseError) as error:
+        raise PathConflict(f"{url}: {error}") from error
+    except requests.Timeout as error:
+        raise NoAnswer(f"{url}: {_reason(error)}", timed_out=True) from error
+    except (requests.RequestException, HTTPError, OSError) as error:
+        raise NoAnswer(f"{url}: {_reason(error)}", timed_out="timed out" in str(error)) from error
+    except ValueError as error:  # a host or a redirect that no URL may have
+        raise PathConflict(f"{url}: {error}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """Return the innermost cause: that of requests and urllib3 repeats the URL and names Python objects."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return f"{type(error).__name__}: {' '.join(str(error).split()) or 'no answer'}"
