@@ -51,13 +51,13 @@ def is_bitmap(data: bytes) -> bool:
 def _has_merged_picture(data: bytes) -> bool:
     """Return what the resource "version info" says; True if the document has none."""
     at = _HEADER_BYTES + 4 + int.from_bytes(data[_HEADER_BYTES : _HEADER_BYTES + 4], "big")
-    end = at + 4 + int.from_bytes(data[at : at + 4], "big")
+    end = min(at + 4 + int.from_bytes(data[at : at + 4], "big"), len(data))
     at += 4
-    while at + 12 <= min(end, len(data)) and data[at : at + 4] == b"8BIM":
+    while at + 12 <= end and data[at : at + 4] == b"8BIM":
         number = int.from_bytes(data[at + 4 : at + 6], "big")
         content = at + 6 + (1 + data[at + 6] + 1) // 2 * 2 + 4  # a name, padded to an even length, and a size
         size = int.from_bytes(data[content - 4 : content], "big")
-        if number == _VERSION_INFO and size >= 5 and content + 5 <= len(data):
+        if number == _VERSION_INFO and size >= 5 and content + size <= end:
             return data[content + 4] != 0
         at = content + size + size % 2
     return True

@@ -1,4 +1,6 @@
-from __future__ import gzip
+from __future__ import annotations
+
+import gzip
 
 import pytest
 
