@@ -73,6 +73,7 @@ _UNSUPPORTED: Final = {
     "hdr": "a Radiance image",
     "dicom": "a DICOM image",
     "xcf": "a GIMP document",
+    "bigtiff": "a BigTIFF file in big-endian byte order",
     "pam": "a PAM image",
     "pfm": "a PFM image with colours",
     "farbfeld": "a farbfeld image",

@@ -22,7 +22,7 @@ _MAGIC: Final[tuple[tuple[bytes, str], ...]] = (
     (b"II*\x00", "tiff"),
     (b"MM\x00*", "tiff"),
     (b"II+\x00", "tiff"),
-    (b"MM\x00+", "tiff"),
+    (b"MM\x00+", "bigtiff"),
     (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "jpeg2000"),
     (b"\xff\x4f\xff\x51", "jpeg2000"),
     (b"8BPS", "psd"),

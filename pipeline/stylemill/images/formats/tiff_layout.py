@@ -26,7 +26,9 @@ _EXTRA_SAMPLES: Final = 338
 _YCBCR_SUBSAMPLING: Final = 530
 _DNG_VERSION: Final = 50706
 
+_RGB: Final = 2
 _YCBCR: Final = 6
+_ALPHA: Final = ((1,), (2,))  # premultiplied or not
 _IN_PLANES: Final = frozenset({2, 5})  # RGB and CMYK
 _UNKNOWN_MEANING: Final = 0
 _UNCOMPRESSED: Final = 1
@@ -65,7 +67,10 @@ def is_read_by_pillow(tags: Any) -> bool:
         return True
     is_deep_and_raw = compression == _UNCOMPRESSED and bits[0] != 8
     is_plain = tags.get(_PHOTOMETRIC) in _IN_PLANES and not tags.get(_EXTRA_SAMPLES)
-    return is_plain and bits in _BITS_IN_PLANES and not is_deep_and_raw
+    is_compressed_with_alpha = (
+        tags.get(_PHOTOMETRIC) == _RGB and tags.get(_EXTRA_SAMPLES) in _ALPHA and compression != _UNCOMPRESSED
+    )
+    return (is_plain or is_compressed_with_alpha) and bits in _BITS_IN_PLANES and not is_deep_and_raw
 
 
 def ignored_samples_note(tags: Any) -> str | None:

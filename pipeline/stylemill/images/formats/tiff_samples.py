@@ -87,14 +87,17 @@ def read_samples(data: bytes, tags: Any) -> TiffSamples:
     if compression not in (1, *_DEFLATE):
         raise _unsupported(f"{bits} bits of kind {formats}, compression {compression!r}")
     dtype = np.dtype(("<" if data[:2] == b"II" else ">") + name)
-    samples_HWC = np.zeros((height, width, num_samples), dtype.newbyteorder("="))
+    extra = tags.get(338, ())
+    has_alpha = bool(extra) and extra[0] in (1, 2) and num_samples > num_colors
     planar = tags.get(284, 1) == 2
+    if planar:
+        num_samples = num_colors + has_alpha  # planes of other samples are not read
+    samples_HWC = np.zeros((height, width, num_samples), dtype.newbyteorder("="))
     for plane in range(num_samples) if planar else (None,):
         target = samples_HWC if plane is None else samples_HWC[..., plane : plane + 1]
         _fill(target, plane or 0, data, tags, dtype)
     colors_HWC, alpha_HW = samples_HWC[..., :num_colors], None
-    extra = tags.get(338, ())
-    if extra and extra[0] in (1, 2) and num_samples > num_colors:
+    if has_alpha:
         alpha_HW = samples_HWC[..., num_colors]
         if extra[0] == 1:
             colors_HWC = _unpremultiplied(colors_HWC, alpha_HW)

@@ -32,6 +32,7 @@ UNSUPPORTED = [
     (b"\x13\xab\xa1\x5c\x04\x04\x01", "ASTC"),
     (b"PK\x03\x04" + bytes(26) + b"mimetypeapplication/x-krita", "Krita"),
     (b"PDN3" + bytes(40), "Paint.NET"),
+    (b"MM\x00\x2b\x00\x08\x00\x00" + bytes(40), "BigTIFF"),
     (b"\x97JB2\r\n\x1a\n", "JBIG2"),
 ]
 
