@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Final
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -93,6 +94,10 @@ def recognise(data: bytes, options: DecodeOptions) -> str:
     return image_format
 
 
+_CODECS: Final = {"avif": ("", "av01", "grid"), "heif": ("", "hvc1", "hev1", "grid", "iovl", "iden")}
+"""Kinds of items that are decoded; empty where a file has no item, but a track."""
+
+
 @dataclass(kw_only=True, eq=False)
 class _Opened:
     """A file that its plugin has opened, and what the plugin does not know about it."""
@@ -161,7 +166,7 @@ def _decode_opened(data: bytes, image_format: str, options: DecodeOptions) -> So
 def _open(data: bytes, image_format: str, options: DecodeOptions) -> _Opened | None:
     """Open a file with the plugin of its format; None for a TIFF file whose samples Pillow does not unpack."""
     notes: list[str | None] = []
-    jp2 = None
+    jp2, properties = None, None
     if image_format == "png":
         check_size(png_checksums.stated_size(data) or (1, 1), options.max_pixels)
         data, damaged = png_checksums.checked(data, all_frames=options.animation == "all")
@@ -176,32 +181,46 @@ def _open(data: bytes, image_format: str, options: DecodeOptions) -> _Opened | N
         if not tiff_layout.is_read_by_pillow(tags):
             return None
         notes.append(tiff_layout.ignored_samples_note(tags))
+    elif image_format in ("avif", "heif"):
+        properties = read_properties(data)
+        check_size(properties.size_px or (1, 1), options.max_pixels)
+        if properties.codec not in _CODECS[image_format]:
+            what = f"pixels of the kind {properties.codec!r} inside"
+            raise ImageError("UnsupportedFormat", f"this kind of {image_format.upper()} is not supported ({what})")
     try:
         image = open_image(data, image_format)
     except SyntaxError as error:
+        if image_format == "jpeg" and jpeg.read_structure(data).size_px[1] == 0:
+            raise ImageError(
+                "UnsupportedFormat", "this kind of JPEG is not supported (its height is stored behind the pixels)"
+            ) from error
         if image_format != "tiff" or "unknown pixel mode" not in str(error):
             raise
         return None
     check_size(image.size, options.max_pixels)
     opened = _Opened(
-        data=data, image_format=image_format, image=image, mode=image.mode, rawmode=rawmode_of(image), notes=notes
+        data=data,
+        image_format=image_format,
+        image=image,
+        mode=image.mode,
+        rawmode=rawmode_of(image),
+        jp2=jp2,
+        properties=properties,
+        notes=notes,
     )
-    _describe(opened, jp2)
+    _describe(opened)
     return opened
 
 
-def _describe(opened: _Opened, jp2: Jp2Header | None) -> None:
+def _describe(opened: _Opened) -> None:
     """Add what the plugin of the format does not report, or reports incorrectly."""
     image, data = opened.image, opened.data
-    if jp2:
-        opened.jp2 = jp2
-        if jp2.profile:
-            image.info["icc_profile"] = jp2.profile
-    elif opened.image_format in ("avif", "heif"):
-        opened.properties = read_properties(data)
-        if opened.image_format == "avif":  # libheif cuts out the clean aperture of HEIF files itself
-            opened.shown, note = opened.properties.shown_box(image.size)
-            opened.notes.append(note)
+    if opened.jp2 and opened.jp2.profile:
+        image.info["icc_profile"] = opened.jp2.profile
+    elif opened.properties and opened.image_format == "avif":
+        # Libheif cuts out the clean aperture of HEIF files itself.
+        opened.shown, note = opened.properties.shown_box(image.size)
+        opened.notes.append(note)
     elif opened.image_format == "gif":
         opened.painted = painted_box(image)
     elif opened.image_format == "png":

@@ -20,7 +20,7 @@ _TRUNCATED_TEXT: Final = re.compile(
 _UNSUPPORTED_TEXT: Final = re.compile(
     r"unsupported|not supported|unknown (?:pixel|image|data|raw) ?mode|cannot (?:handle|decode)"
     r"|not (?:yet )?implemented|decoder .* not available"
-    r"|unknown (?:compression|data organization)",
+    r"|unknown (?:compression|data organization|TGA map depth)|buffer overrun|invalid palette size",
     re.IGNORECASE,
 )
 _LIBTIFF_ERROR: Final = re.compile(r"^decoder error -\d+$")

@@ -19,7 +19,7 @@ _MOST_BOXES: Final = 10_000
 _SAMPLE_ENTRY: Final = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd")
 _SAMPLE_ENTRY_BYTES: Final = 78  # fields of a visual sample entry before its boxes
 _CODED: Final = (b"av01", b"hvc1", b"hev1", b"avc1", b"vvc1")
-_TRANSFORMS_AND_COLOUR: Final = (b"colr", b"clap", b"clli")
+_PROPERTIES: Final = (b"colr", b"clap", b"clli", b"ispe")
 
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom in pixels of the stored picture."""
@@ -69,6 +69,12 @@ class PictureProperties:
     damaged_aperture: bool = False
     """The file has a clean aperture, but its numbers make no sense."""
 
+    size_px: tuple[int, int] | None = None
+    """Width and height of the stored picture; None if the file does not state them."""
+
+    codec: str = ""
+    """Type of the item with the compressed data, of the first tile in a picture of tiles: ``av01``, ``hvc1`` ..."""
+
     peak_cd_m2: int | None = None
     """Brightest pixel in candela per square metre, from the content light level; None if it is not told."""
 
@@ -101,13 +107,15 @@ def read_properties(data: bytes) -> PictureProperties:
         if kind == b"colr" and body[:4] != b"nclx":
             continue  # an ICC profile: Pillow hands it over
         found.setdefault(kind, body)
-    colour, aperture, light = (found.get(kind, b"") for kind in _TRANSFORMS_AND_COLOUR)
+    colour, aperture, light, size = (found.get(kind, b"") for kind in _PROPERTIES)
     clean = _aperture(aperture)
     peak = int.from_bytes(light[:2], "big")
     return PictureProperties(
         code_points=_code_points(colour),
         aperture=clean,
         damaged_aperture=bool(aperture) and clean is None,
+        size_px=(int.from_bytes(size[4:8], "big"), int.from_bytes(size[8:12], "big")) if len(size) >= 12 else None,
+        codec=_codec(data, meta),
         peak_cd_m2=peak or None,
     )
 
@@ -122,12 +130,12 @@ def coded_ranges(data: bytes) -> list[tuple[int, int]]:
     inside = {kind: (first, last) for kind, first, last in boxes(data, meta[0] + 4, meta[1])} if meta else {}
     if b"iloc" not in inside or b"iinf" not in inside:
         return []
-    coded = _coded_items(data, *inside[b"iinf"])
+    types = _item_types(data, *inside[b"iinf"])
     content = inside.get(b"idat", (0, 0))[0]
     return [
         (start + (content if method == 1 else 0), start + length + (content if method == 1 else 0))
         for item, method, start, length in _extents(data[slice(*inside[b"iloc"])])
-        if item in coded and method in (0, 1) and start + length <= len(data)
+        if types.get(item) in _CODED and method in (0, 1) and start + length <= len(data)
     ]
 
 
@@ -170,8 +178,7 @@ def _of_item(data: bytes, start: int, end: int) -> list[tuple[bytes, bytes]]:
     inside = {kind: (first, last) for kind, first, last in boxes(data, start, end)}
     if b"pitm" not in inside or b"iprp" not in inside:
         return []
-    first, last = inside[b"pitm"]
-    primary = int.from_bytes(data[first + 4 : min(first + (8 if data[first] else 6), last)], "big")
+    primary = _primary(data, inside[b"pitm"])
     items = [primary, *_first_tile(data, inside.get(b"iref"), primary)]
     parts = {kind: (first, last) for kind, first, last in boxes(data, *inside[b"iprp"])}
     if b"ipco" not in parts or b"ipma" not in parts:
@@ -184,7 +191,7 @@ def _of_item(data: bytes, start: int, end: int) -> list[tuple[bytes, bytes]]:
             if not 0 < index <= len(places):
                 continue
             kind, first, last = places[index - 1]
-            if kind == b"colr" or (position == 0 and kind in _TRANSFORMS_AND_COLOUR):
+            if kind == b"colr" or (position == 0 and kind in _PROPERTIES):
                 properties.append((kind, data[first:last]))
     return properties
 
@@ -242,7 +249,7 @@ def _of_track(data: bytes) -> list[tuple[bytes, bytes]]:
     return [
         (kind, data[first:last])
         for kind, first, last in boxes(data, start + _SAMPLE_ENTRY_BYTES, end)
-        if kind in _TRANSFORMS_AND_COLOUR
+        if kind in _PROPERTIES
     ]
 
 
@@ -264,18 +271,33 @@ def _aperture(body: bytes) -> CleanAperture | None:
     return CleanAperture(width_px=width, height_px=height, right_px=right, down_px=down)
 
 
-def _coded_items(data: bytes, start: int, end: int) -> set[int]:
-    """Return the numbers of the items that are coded pictures, from an ``iinf`` box."""
+def _item_types(data: bytes, start: int, end: int) -> dict[int, bytes]:
+    """Return the type of each item by its number, from an ``iinf`` box."""
     entries = start + (6 if start < end and data[start] == 0 else 8)
-    found = set()
+    found = {}
     for kind, first, last in boxes(data, entries, end):
         if kind != b"infe" or last - first < 12 or data[first] not in (2, 3):
             continue
         id_bytes = 2 if data[first] == 2 else 4
         at = first + 4 + id_bytes + 2
-        if data[at : at + 4] in _CODED:
-            found.add(int.from_bytes(data[first + 4 : first + 4 + id_bytes], "big"))
+        found[int.from_bytes(data[first + 4 : first + 4 + id_bytes], "big")] = data[at : at + 4]
     return found
+
+
+def _codec(data: bytes, meta: tuple[int, int] | None) -> str:
+    """Return the type of the primary item, or of its first tile; empty if the file does not state it."""
+    inside = {kind: (first, last) for kind, first, last in boxes(data, meta[0] + 4, meta[1])} if meta else {}
+    if b"iinf" not in inside or b"pitm" not in inside:
+        return ""
+    types, primary = _item_types(data, *inside[b"iinf"]), _primary(data, inside[b"pitm"])
+    item = next(iter(_first_tile(data, inside.get(b"iref"), primary)), primary)
+    return types.get(item, b"").decode("latin-1")
+
+
+def _primary(data: bytes, place: tuple[int, int]) -> int:
+    """Return the number of the primary item from a ``pitm`` box."""
+    first, last = place
+    return int.from_bytes(data[first + 4 : min(first + (8 if data[first : first + 1] > b"\0" else 6), last)], "big")
 
 
 def _extents(body: bytes) -> Iterator[tuple[int, int, int, int]]:

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stylemill.errors import ImageError
+from stylemill.images.decode import decode
 from stylemill.images.formats.iso_boxes import CleanAperture, CodePoints, boxes, read_properties
+from stylemill.images.options import DecodeOptions
 from tests.unit.images.drawn import animation, picture, save
 
 
@@ -124,3 +127,23 @@ def test_damaged_files_give_no_properties_and_no_error() -> None:
 def test_code_points_of_nothing_are_none() -> None:
     assert read_properties(b"").code_points is None
     assert read_properties(save(Image.new("RGB", (1, 1)), "PNG")).code_points is None
+
+
+def test_the_size_and_the_codec_are_read_before_the_pixels() -> None:
+    data = save(picture("RGB").resize((40, 30)), "AVIF")
+    properties = read_properties(data)
+    assert (properties.size_px, properties.codec) == ((40, 30), "av01")
+    large = data.replace(struct.pack(">4sIII", b"ispe", 0, 40, 30), struct.pack(">4sIII", b"ispe", 0, 30000, 20000))
+    with pytest.raises(ImageError) as refused:
+        decode(large, DecodeOptions())
+    assert refused.value.error_type == "TooManyPixels"
+
+
+def test_a_codec_that_is_not_read_is_named() -> None:
+    data = save(picture("RGB"), "AVIF")
+    at = data.index(b"infe")
+    other = data[:at] + data[at:].replace(b"av01", b"j2k1", 1)
+    with pytest.raises(ImageError) as refused:
+        decode(other, DecodeOptions())
+    assert refused.value.error_type == "UnsupportedFormat"
+    assert "j2k1" in refused.value.message

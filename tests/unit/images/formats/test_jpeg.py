@@ -188,3 +188,11 @@ def test_damage_is_noticed_when_an_image_is_decoded_at_a_smaller_size() -> None:
     half = data[: len(data) // 2] + END
     with pytest.raises(ImageError):
         decode_short_side(half, 160, OPTIONS)
+
+
+def test_a_height_behind_the_pixels_is_named() -> None:
+    data = encoded("baseline")
+    at = data.index(b"\xff\xc0") + 5
+    defined_later = b"\xff\xdc\x00\x04" + data[at : at + 2]
+    odd = data[:at] + b"\0\0" + data[at + 2 : -2] + defined_later + END
+    assert refusal(odd) == "UnsupportedFormat"

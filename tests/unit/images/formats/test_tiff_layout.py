@@ -84,7 +84,7 @@ def test_uncompressed_subsampled_colours_are_named() -> None:
 
 def test_planes_in_other_compressions_with_more_samples_are_named() -> None:
     lzw = {259: ("H", (5,)), 262: ("H", (RGB,))}
-    assert refused_as_unsupported(tiff(SAMPLES[..., :4].copy(), planar=True, extra=STRAIGHT, more=lzw))
+    assert refused_as_unsupported(tiff(SAMPLES[..., :4].copy(), planar=True, extra=UNKNOWN, more=lzw))
 
 
 @pytest.mark.parametrize("ink_set", [2])
