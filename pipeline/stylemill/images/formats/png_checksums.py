@@ -2,7 +2,7 @@
 
 Pillow checks the checksums of chunks in front of the pixels, and refuses the picture even where only a text is damaged;
 those of the pixel data it skips. ``checked`` does what browsers do: damage in a chunk that the pixels need is an error,
-any other damaged chunk is left out. The pixels need
+any other chunk that is damaged, or that Pillow cannot read (``png_ancillary``), is left out. The pixels need
 
 - the header IHDR, the pixel data IDAT and every other chunk that the specification calls critical (its name begins with
   a capital letter), but for a palette PLTE in a picture that is not a palette picture: there it is a suggestion. The
@@ -24,6 +24,7 @@ from typing import Final
 from PIL import Image
 
 from stylemill.errors import ImageError
+from stylemill.images.formats.png_ancillary import AncillaryChunks
 from stylemill.images.formats.png_chunks import SIGNATURE, chunks, count_inflated
 
 _HEADER: Final = 16
@@ -54,7 +55,7 @@ def checked(data: bytes, *, all_frames: bool) -> tuple[bytes, list[str]]:
         all_frames: all frames of an animation are needed, not only the first picture.
 
     Returns:
-        The file without damaged chunks that the pixels do not need, and notes that name these.
+        The file without damaged and unreadable chunks that the pixels do not need, and notes that name these.
 
     Raises:
         ImageError: ``Truncated`` or ``Corrupt``: a chunk that the pixels need is cut off, damaged or not there;
@@ -65,6 +66,8 @@ def checked(data: bytes, *, all_frames: bool) -> tuple[bytes, list[str]]:
     _check_header(data)
     seen: set[bytes] = set()
     damaged: dict[int, bytes] = {}
+    unreadable: dict[int, bytes] = {}
+    ancillary = AncillaryChunks(data, _colour_type(data))
     for kind, start, end in chunks(data):
         needed = _is_needed(data, kind, seen, all_frames=all_frames)
         seen.add(kind)
@@ -77,15 +80,20 @@ def checked(data: bytes, *, all_frames: bool) -> tuple[bytes, list[str]]:
             if needed:
                 raise ImageError("Corrupt", f"the PNG data is damaged: wrong checksum of the chunk {_name(kind)}")
             damaged[start] = kind
+        elif not ancillary.is_readable(kind, start + 8, end - 4):
+            if all_frames and kind in _ANIMATION:
+                raise ImageError("Corrupt", f"the PNG data is damaged: its chunk {_name(kind)} breaks the animation")
+            unreadable[start] = kind
     if b"IDAT" not in seen or (all_frames and seen & _ANIMATION and b"IEND" not in seen):
         raise ImageError("Truncated", "the PNG data is cut off: its end is not there")
     notes = [] if b"IEND" in seen else ["its end marker is not there"]
-    if damaged:
-        kinds = set(damaged.values())
-        notes += [f"a damaged chunk was ignored: {_name(kind)}" for kind in sorted(kinds)]
+    notes += [f"a damaged chunk was ignored: {_name(kind)}" for kind in sorted(set(damaged.values()))]
+    notes += [f"a chunk that cannot be read was ignored: {_name(kind)}" for kind in sorted(set(unreadable.values()))]
+    left_out = damaged | unreadable
+    if left_out:
         # Frames depend on each other: without all of them, the picture for viewers without animation is left.
-        dropped = _ANIMATION if kinds & _ANIMATION else frozenset[bytes]()
-        kept = (data[start:end] for kind, start, end in chunks(data) if start not in damaged and kind not in dropped)
+        dropped = frozenset[bytes]() if _ANIMATION.isdisjoint(left_out.values()) else _ANIMATION
+        kept = (data[start:end] for kind, start, end in chunks(data) if start not in left_out and kind not in dropped)
         data = b"".join([SIGNATURE, *kept])
     return data, notes
 
@@ -110,12 +118,10 @@ def _check_header(data: bytes) -> None:
 
 
 def _is_needed(data: bytes, kind: bytes, seen: set[bytes], *, all_frames: bool) -> bool:
-    """Return whether the pixels depend on a chunk; the header of the file is whole if there is another chunk."""
-    colour_type = data[_COLOUR_TYPE] if len(data) > _COLOUR_TYPE else _PALETTE
     if kind == b"PLTE":
-        return colour_type == _PALETTE
+        return _colour_type(data) == _PALETTE
     if kind == b"tRNS":
-        return colour_type in _WITHOUT_ALPHA and b"IDAT" not in seen
+        return _colour_type(data) in _WITHOUT_ALPHA and b"IDAT" not in seen
     return not kind.isalpha() or kind[:1].isupper() or (all_frames and kind in _ANIMATION)
 
 
@@ -145,6 +151,11 @@ def check_rows(data: bytes, image: Image.Image) -> None:
     parts = (content[start + 8 : end - 4] for kind, start, end in chunks(data) if kind == b"IDAT")
     if count_inflated(parts, expected) < expected:
         raise ImageError("Truncated", "the PNG data ends too early: the lower part of the picture is not there")
+
+
+def _colour_type(data: bytes) -> int:
+    """Return the type of colour from the header, that of a palette if the header is cut off."""
+    return data[_COLOUR_TYPE] if len(data) > _COLOUR_TYPE else _PALETTE
 
 
 def _name(kind: bytes) -> str:
