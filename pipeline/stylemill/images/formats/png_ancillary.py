@@ -55,8 +55,6 @@ class AncillaryChunks:
     def is_readable(self, kind: bytes, start: int, end: int) -> bool:
         """Return whether Pillow reads a chunk.
 
-        A text or profile that is not sound Deflate data, which Pillow passes over in silence, counts as unreadable.
-
         Args:
             kind: its type.
             start: offset of its content.
@@ -77,15 +75,16 @@ class AncillaryChunks:
         packed = self._packed_at(kind, start, end)
         if packed is None:
             return False
-        most, num_bytes = self._room_bytes, packed - start
+        most = self._room_bytes if packed == end else min(LARGEST_TEXT_BYTES, self._room_bytes)
+        num_bytes, is_damaged = packed - start, False
         if packed < end:
-            most = min(LARGEST_TEXT_BYTES, self._room_bytes)
             try:
                 num_bytes = count_inflated([self._content[packed:end]], most)
             except zlib.error:
-                num_bytes = most
+                # Pillow passes over it, but how much was inflated is not known.
+                num_bytes, is_damaged = most, True
         self._room_bytes -= min(num_bytes, self._room_bytes)
-        return num_bytes < most
+        return num_bytes < most or is_damaged
 
     def _packed_at(self, kind: bytes, start: int, end: int) -> int | None:
         """Return where the part of a chunk begins that Pillow inflates.
