@@ -18,9 +18,10 @@ _TRUNCATED_TEXT: Final = re.compile(
     re.IGNORECASE,
 )
 _UNSUPPORTED_TEXT: Final = re.compile(
-    r"unsupported|not supported|unknown (?:pixel|image|data|raw) ?mode|cannot (?:handle|decode)"
-    r"|not (?:yet )?implemented|decoder .* not available"
-    r"|unknown (?:compression|data organization|TGA map depth)|buffer overrun|invalid palette size",
+    r"unsupported|not (?:yet )?(?:supported|implemented)|unknown (?:\w+ ?)?mode|cannot (?:handle|decode)"
+    r"|decoder .* not available|buffer overrun|invalid palette size"
+    r"|unknown (?:compression|data organization|TGA map depth|filter category)"
+    r"|unable to determine J2K|invalid value for samples per pixel|no 32bit icon|cannot read this XPM",
     re.IGNORECASE,
 )
 _LIBTIFF_ERROR: Final = re.compile(r"^decoder error -\d+$")
