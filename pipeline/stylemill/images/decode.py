@@ -31,6 +31,7 @@ from stylemill.images.formats.png_chunks import correct_transparency
 from stylemill.images.formats.psd import check_psd, is_bitmap
 from stylemill.images.formats.sniff import SNIFF_BYTES, is_lossless, sniff
 from stylemill.images.formats.tiff_samples import read_directory
+from stylemill.images.formats.xpm import with_plain_colours
 from stylemill.images.hdr import HdrSignal
 from stylemill.images.metadata import orientation_of, read_metadata
 from stylemill.images.options import DecodeOptions
@@ -176,6 +177,8 @@ def _open(data: bytes, image_format: str, options: DecodeOptions) -> _Opened | N
         data = readable(data, jp2) if jp2 else data
     elif image_format == "psd":
         check_psd(data)
+    elif image_format == "xpm":
+        data = with_plain_colours(data)
     elif image_format == "tiff":
         tags = read_directory(data)
         if not tiff_layout.is_read_by_pillow(tags):
