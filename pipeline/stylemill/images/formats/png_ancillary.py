@@ -63,9 +63,10 @@ class AncillaryChunks:
         if end - start < self._shortest.get(kind, 0):
             return False
         if kind in _NUMBERED:
-            # A gap means that a part of the animation is missing.
+            # A gap means that a part of the animation is missing; the first of all describes a frame.
             number, self._next_number = self._next_number, self._next_number + 1
-            return int.from_bytes(self._data[start : start + 4], "big") == number
+            found = int.from_bytes(self._data[start : start + 4], "big")
+            return found == number and (number > 0 or kind == b"fcTL")
         if kind in (b"zTXt", b"iCCP", b"iTXt", b"tEXt"):
             return self._has_room(kind, start, end)
         return True

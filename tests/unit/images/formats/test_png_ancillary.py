@@ -131,3 +131,12 @@ def test_frames_out_of_order_leave_the_picture_for_viewers_without_animation(num
     with pytest.raises(ImageError) as refused:
         decode(frames_png(*numbers), DecodeOptions(animation="all"))
     assert refused.value.error_type == "Corrupt"
+
+
+def test_frames_without_a_control_leave_the_picture_for_viewers_without_animation() -> None:
+    rows = zlib.compress(b"".join(b"\0" + row.tobytes() for row in PIXELS))
+    data = png_with(PLAIN, (b"acTL", struct.pack(">II", 1, 0)))
+    data = data[:-12] + png_chunk(b"fdAT", struct.pack(">I", 0) + rows) + data[-12:]
+    source = decode(data, OPTIONS)
+    np.testing.assert_array_equal(source.image_HWC, PIXELS)
+    assert source.notes == ("a chunk that cannot be read was ignored: fdAT",)
