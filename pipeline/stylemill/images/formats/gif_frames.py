@@ -86,19 +86,22 @@ def composed_frames(data: bytes, size: tuple[int, int], max_pixels: int) -> Iter
     Args:
         data: the whole file.
         size: width and height of the canvas in pixels.
-        max_pixels: limit of a single frame, which may be larger than the canvas.
+        max_pixels: limit of the sum of the frames as stored, which may be larger than the canvas.
 
     Raises:
         ImageError: ``TooManyPixels``.
         OSError: the pixels of a frame are damaged.
     """
     canvas_HWC = np.zeros((size[1], size[0], 4), np.uint8)
+    num_pixels = 0
     for number, frame in enumerate(read_gif(data)):
         left, top, right, bottom = frame.box
-        if (right - left) * (bottom - top) > max_pixels:
+        num_pixels += (right - left) * (bottom - top)
+        if num_pixels > max_pixels:
             raise ImageError(
                 "TooManyPixels",
-                f"its frame {number + 1} has {right - left} x {bottom - top} px, more than max_pixels = {max_pixels:,}",
+                f"with its frame {number + 1} of {right - left} x {bottom - top} px its frames have {num_pixels:,} px, "
+                f"more than max_pixels = {max_pixels:,}; repaint the first frame only with --animation first",
             )
         area_HWC = canvas_HWC[top:bottom, left:right]
         before_HWC = area_HWC.copy() if frame.disposal == _RESTORES else None

@@ -13,9 +13,12 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from typing import Final
 
 _MOST_BOXES: Final = 10_000
+_MOST_EXTENTS: Final = 10_000
+_LONGEST_PROPERTY: Final = 64  # bytes that are read of one; many items may share a large one
 _SAMPLE_ENTRY: Final = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd")
 _SAMPLE_ENTRY_BYTES: Final = 78  # fields of a visual sample entry before its boxes
 _CODED: Final = (b"av01", b"hvc1", b"hev1", b"avc1", b"vvc1")
@@ -124,7 +127,11 @@ def coded_ranges(data: bytes) -> list[tuple[int, int]]:
     """Return start and end of the compressed data of all pictures in an AVIF or HEIF file: tiles, alpha, previews.
 
     Args:
-        data: the whole file. What its index places outside it is left out.
+        data: the whole file. What its index places outside it is left out, and so is what stands behind the first
+            10,000 places.
+
+    Returns:
+        The ranges in the order of the file; none overlaps another.
     """
     meta = _find(data, 0, len(data), b"meta")
     inside = {kind: (first, last) for kind, first, last in boxes(data, meta[0] + 4, meta[1])} if meta else {}
@@ -132,11 +139,25 @@ def coded_ranges(data: bytes) -> list[tuple[int, int]]:
         return []
     types = _item_types(data, *inside[b"iinf"])
     content = inside.get(b"idat", (0, 0))[0]
-    return [
-        (start + (content if method == 1 else 0), start + length + (content if method == 1 else 0))
-        for item, method, start, length in _extents(data[slice(*inside[b"iloc"])])
-        if types.get(item) in _CODED and method in (0, 1) and start + length <= len(data)
-    ]
+    found = []
+    for item, method, start, length in islice(_extents(data[slice(*inside[b"iloc"])]), _MOST_EXTENTS):
+        first = start + (content if method == 1 else 0)
+        if types.get(item) in _CODED and method in (0, 1) and first + length <= len(data):
+            found.append((first, first + length))
+    return _without_overlaps(found)
+
+
+def _without_overlaps(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return ranges in order, so that no byte is in two of them; those that only touch stay apart, empty ones go."""
+    joined: list[tuple[int, int]] = []
+    for start, end in sorted(ranges):
+        if start == end:
+            continue
+        if joined and start < joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((start, end))
+    return joined
 
 
 def boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
@@ -192,7 +213,7 @@ def _of_item(data: bytes, start: int, end: int) -> list[tuple[bytes, bytes]]:
                 continue
             kind, first, last = places[index - 1]
             if kind == b"colr" or (position == 0 and kind in _PROPERTIES):
-                properties.append((kind, data[first:last]))
+                properties.append((kind, data[first : min(last, first + _LONGEST_PROPERTY)]))
     return properties
 
 
@@ -247,7 +268,7 @@ def _of_track(data: bytes) -> list[tuple[bytes, bytes]]:
         return []
     _, start, end = entry
     return [
-        (kind, data[first:last])
+        (kind, data[first : min(last, first + _LONGEST_PROPERTY)])
         for kind, first, last in boxes(data, start + _SAMPLE_ENTRY_BYTES, end)
         if kind in _PROPERTIES
     ]
@@ -318,9 +339,12 @@ def _extents(body: bytes) -> Iterator[tuple[int, int, int, int]]:
         method = number(2) & 15 if version in (1, 2) else 0
         number(2)  # where the data is if not in this file
         base = number(sizes[2])
-        for _ in range(min(number(2), len(body))):
+        most = len(body) if sizes[0] or sizes[1] or sizes[3] else 1  # extents without any field are all the same
+        for _ in range(min(number(2), most)):
             number(sizes[3])
             offset, length = number(sizes[0]), number(sizes[1])
             if at > len(body):
                 return
             yield item, method, base + offset, length
+        if at > len(body):
+            return

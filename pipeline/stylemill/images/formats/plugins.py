@@ -17,6 +17,7 @@ from typing import Any, Final
 from PIL import ImageFile, features
 
 from stylemill.errors import ImageError
+from stylemill.images.formats.png_ancillary import LARGEST_TEXT_BYTES
 
 _PLUGINS: Final[dict[str, tuple[str, str]]] = {
     "jpeg": ("PIL.JpegImagePlugin", "JpegImageFile"),
@@ -132,7 +133,10 @@ def _factory(image_format: str) -> Any:
         )
     module, name = _PLUGINS[image_format]
     try:
-        return getattr(importlib.import_module(module), name)
+        plugin = importlib.import_module(module)
     except ImportError as error:
         cure = "install the extra: pip install 'stylemill[heif]'" if image_format == "heif" else str(error)
         raise ImageError("UnsupportedFormat", f"{image_format.upper()} images cannot be read here; {cure}") from error
+    if image_format == "png":
+        vars(plugin)["MAX_TEXT_CHUNK"] = LARGEST_TEXT_BYTES
+    return getattr(plugin, name)

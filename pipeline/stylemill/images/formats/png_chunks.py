@@ -1,4 +1,4 @@
-"""The chunks of a PNG file that describe colour and transparency, read without trusting the file.
+"""The chunks of a PNG file, and those that describe colour and transparency, read without trusting the file.
 
 Pillow skips some of these chunks (cICP, cLLI) and scales gray samples of 2 and 4 bits without the transparent gray.
 
@@ -8,11 +8,16 @@ Source: W3C PNG specification, third edition, sections 5.3, 11.2 and 11.3.
 from __future__ import annotations
 
 import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Final
 
 from PIL import ImageFile
 
-_SIGNATURE_BYTES: Final = 8
+SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+_SLICE_BYTES: Final = 1 << 16
+_PART_BYTES: Final = 1 << 20
 _MOST_CHUNKS: Final = 1000
 _LONGEST: Final = 64  # of the chunks that are returned; the ICC profile itself is not
 _COLOUR: Final = frozenset((b"cICP", b"cLLI", b"iCCP", b"sRGB", b"gAMA", b"cHRM"))
@@ -22,27 +27,62 @@ _NUM_VALUES: Final = {_GRAY: 1, 2: 3}  # of a transparent value, by the type of 
 _HEADER: Final = 16  # offset of the content of IHDR
 
 
+def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield type, first byte and the byte behind the checksum of each chunk, up to and including the end marker.
+
+    Args:
+        data: the whole file. Its last chunk may extend over the end of the file.
+    """
+    at = len(SIGNATURE)
+    while at + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        end = at + 12 + length
+        yield kind, at, end
+        if kind == b"IEND":
+            return
+        at = end
+
+
+def count_inflated(parts: Iterable[memoryview], most: int) -> int:
+    """Return how many bytes Deflate data contains; stop as soon as ``most`` is reached.
+
+    Args:
+        parts: the compressed data, in order. It is fed in slices: the inflater copies what it has not read yet for
+            every part of the output, which for a large chunk would take a time that grows with its square.
+        most: where to stop counting.
+
+    Raises:
+        zlib.error: the data is damaged.
+    """
+    inflater, found = zlib.decompressobj(), 0
+    for part in parts:
+        for at in range(0, len(part), _SLICE_BYTES):
+            rest: bytes | memoryview = part[at : at + _SLICE_BYTES]
+            while len(rest) and not inflater.eof and found < most:
+                found += len(inflater.decompress(rest, min(_PART_BYTES, most - found)))
+                rest = inflater.unconsumed_tail
+            if inflater.eof or found >= most:
+                return found
+    # A few bytes may be left inside the inflater.
+    return found + len(inflater.flush())
+
+
 def colour_chunks(data: bytes) -> dict[bytes, bytes]:
     """Return the content, at most 64 bytes of it, of each colour chunk before the pixels; the first one counts.
 
     Args:
         data: the whole file.
     """
-    return _chunks(data, _COLOUR)
+    return _before_pixels(data, _COLOUR)
 
 
-def _chunks(data: bytes, kinds: frozenset[bytes]) -> dict[bytes, bytes]:
+def _before_pixels(data: bytes, kinds: frozenset[bytes]) -> dict[bytes, bytes]:
     found: dict[bytes, bytes] = {}
-    at = _SIGNATURE_BYTES
-    for _ in range(_MOST_CHUNKS):
-        if at + 8 > len(data):
-            break
-        length, kind = struct.unpack_from(">I4s", data, at)
-        if kind in (b"IDAT", b"IEND"):
+    for kind, start, end in islice(chunks(data), _MOST_CHUNKS):
+        if kind == b"IDAT":
             break
         if kind in kinds:
-            found.setdefault(kind, data[at + 8 : at + 8 + min(length, _LONGEST)])
-        at += 12 + length
+            found.setdefault(kind, data[start + 8 : min(end - 4, start + 8 + _LONGEST)])
     return found
 
 
@@ -58,7 +98,7 @@ def correct_transparency(image: ImageFile.ImageFile, data: bytes) -> None:
     if "transparency" not in image.info or len(data) < _HEADER + 10:
         return
     bits, colour_type = data[_HEADER + 8], data[_HEADER + 9]
-    content = _chunks(data, _TRANSPARENCY).get(b"tRNS", b"")
+    content = _before_pixels(data, _TRANSPARENCY).get(b"tRNS", b"")
     if bits not in (1, 2, 4, 8) or colour_type not in _NUM_VALUES or len(content) < 2 * _NUM_VALUES[colour_type]:
         return
     top = (1 << bits) - 1

@@ -22,7 +22,7 @@ import warnings
 from typing import Any, Final
 
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from stylemill.errors import ImageError
 from stylemill.images.decode import decode
@@ -43,7 +43,6 @@ from stylemill.images.short_side import decode_short_side
 
 LENGTH: Final = struct.Struct("<Q")
 READY: Final = b"ready\n"
-_LONGEST_PNG_CHUNK: Final = 16 << 20
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -60,7 +59,6 @@ def main(arguments: list[str]) -> None:
     # max_pixels is checked before anything is decoded. This limit is for images inside a file (icons), whose size the
     # outer header does not contain; Pillow raises an error at twice the limit.
     Image.MAX_IMAGE_PIXELS = -(-options.max_pixels // 2)
-    PngImagePlugin.MAX_TEXT_CHUNK = _LONGEST_PNG_CHUNK  # real files have profiles and XMP over Pillow's 1 MiB
     warnings.simplefilter("ignore")
     import_plugins()
     gc.freeze()

@@ -132,8 +132,27 @@ def test_stray_bytes_between_blocks_are_skipped() -> None:
 
 def test_a_later_frame_is_held_to_the_limit_of_pixels() -> None:
     huge = b",\0\0\0\0\xff\xff\xff\xff\0\x02\x01\x2c\0"
-    with pytest.raises(ImageError, match="frame 2 has 65535 x 65535 px"):
+    with pytest.raises(ImageError, match="with its frame 2 of 65535 x 65535 px"):
         decode(gif(frame(WHOLE, 1), huge), DecodeOptions(animation="all", max_pixels=10_000))
+
+
+def test_frames_beyond_the_canvas_are_held_to_the_limit_together() -> None:
+    large = frame((0, 0, 60, 60), 2)
+    data = gif(frame(WHOLE, 1), *[large] * 3)
+    limit = SIDE * SIDE + 3 * 60 * 60
+    assert len(decode(data, DecodeOptions(animation="all", max_pixels=limit)).frames) == 4
+    with pytest.raises(ImageError, match="with its frame 4") as refused:
+        decode(data, DecodeOptions(animation="all", max_pixels=limit - 1))
+    assert refused.value.error_type == "TooManyPixels"
+    assert decode(data, DecodeOptions(max_pixels=SIDE * SIDE)).image_HWC.shape == (SIDE, SIDE, 3)
+
+
+def test_a_first_frame_beyond_the_canvas_is_held_to_the_limit() -> None:
+    data = gif(frame((0, 0, 60, 60), 2), frame(WHOLE, 1))
+    for animation_kind in ("first", "all"):
+        with pytest.raises(ImageError) as refused:
+            decode(data, DecodeOptions(animation=animation_kind, max_pixels=60 * 60 - 1))
+        assert refused.value.error_type == "TooManyPixels"
 
 
 def test_frames_that_pillow_composes_rightly_are_the_same() -> None:

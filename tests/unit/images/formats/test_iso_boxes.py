@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 from fractions import Fraction
 
 import numpy as np
@@ -9,7 +10,8 @@ from PIL import Image
 
 from stylemill.errors import ImageError
 from stylemill.images.decode import decode
-from stylemill.images.formats.iso_boxes import CleanAperture, CodePoints, boxes, read_properties
+from stylemill.images.formats import iso_boxes
+from stylemill.images.formats.iso_boxes import CleanAperture, CodePoints, boxes, coded_ranges, read_properties
 from stylemill.images.options import DecodeOptions
 from tests.unit.images.drawn import animation, picture, save
 
@@ -147,3 +149,67 @@ def test_a_codec_that_is_not_read_is_named() -> None:
         decode(other, DecodeOptions())
     assert refused.value.error_type == "UnsupportedFormat"
     assert "j2k1" in refused.value.message
+
+
+def located(iloc: bytes, *items: int, content: bytes = b"") -> bytes:
+    """An AVIF with this index of places and these items of compressed data."""
+    entries = [full_box(b"infe", 2, 0, struct.pack(">HH4sB", item, 0, b"av01", 0)) for item in items]
+    index = full_box(b"iinf", 0, 0, struct.pack(">H", len(items)), *entries)
+    meta = full_box(b"meta", 0, 0, index, box(b"iloc", iloc), box(b"idat", content) if content else b"")
+    return box(b"ftyp", b"avif", bytes(4)) + meta
+
+
+def places(*extents: tuple[int, int], item: int = 1) -> bytes:
+    """The content of an index of one item, with offsets and lengths of 4 bytes."""
+    body = b"".join(struct.pack(">II", *extent) for extent in extents)
+    return struct.pack(">IBBHHHH", 0, 0x44, 0, 1, item, 0, len(extents)) + body
+
+
+def test_places_that_overlap_are_returned_once() -> None:
+    data = located(places((10, 20), (10, 20), (25, 10), (40, 5), (35, 5), (12, 3), (60, 0)), 1)
+    assert coded_ranges(data) == [(10, 35), (35, 40), (40, 45)]
+    assert coded_ranges(located(places(*[(8, 50)] * 9000), 1)) == [(8, 58)]
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_an_index_of_places_of_no_size_is_left_at_once(wide: bool) -> None:
+    # Each item says that it has 65535 extents, which have no bytes in the index.
+    item = struct.pack(">IHHH", 1, 0, 0, 65535) if wide else struct.pack(">HHH", 1, 0, 65535)
+    head = struct.pack(">IBBI" if wide else ">IBBH", 2 << 24 if wide else 0, 0, 0, 1000)
+    reads = Reads(head + item * 1000)
+    assert len(list(iso_boxes._extents(reads))) <= 1000  # type: ignore[arg-type]
+    assert reads.num_slices < 10_000
+
+
+class Reads(bytes):
+    """Bytes that count how often they are read."""
+
+    num_slices = 0
+
+    def __getitem__(self, key: object) -> object:  # type: ignore[override]
+        self.num_slices += 1
+        return super().__getitem__(key)  # type: ignore[index]
+
+
+def test_the_number_of_places_is_bounded() -> None:
+    data = located(places(*[(2 * at, 1) for at in range(60_000)]), 1)
+    assert len(coded_ranges(data)) == 10_000
+
+
+def test_a_place_in_the_box_of_small_data_may_not_reach_beyond_the_file() -> None:
+    body = struct.pack(">IBBHHHHHII", 1 << 24, 0x44, 0, 1, 1, 1, 0, 1, 0, 100)
+    data = located(body, 1, content=bytes(100))
+    assert coded_ranges(data) == [(len(data) - 100, len(data))]
+    beyond = body[:-4] + struct.pack(">I", 101)
+    assert coded_ranges(located(beyond, 1, content=bytes(100))) == []
+
+
+def test_a_property_that_many_items_share_is_not_copied() -> None:
+    large = box(b"colr", b"prof", bytes(4 << 20))
+    data = still([large], struct.pack(">IHB", 1, 1, 255) + b"\1" * 255)
+    tracemalloc.start()
+    try:
+        read_properties(data)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -9,9 +11,12 @@ from PIL import Image, PngImagePlugin
 
 from stylemill.errors import ImageError
 from stylemill.images.decode import decode
+from stylemill.images.formats.png_checksums import check_rows
 from stylemill.images.options import DecodeOptions
+from tests.unit.images.stated import png_chunk
 
 OPTIONS = DecodeOptions()
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 
@@ -131,3 +136,94 @@ def test_a_black_picture_is_sound(mode: str) -> None:
     buffer = io.BytesIO()
     Image.new(mode, (700, 2000)).save(buffer, "PNG")
     assert decode(buffer.getvalue(), OPTIONS).image_HWC.shape == (2000, 700, 3)
+
+
+def test_one_large_chunk_is_counted_without_copies_of_its_rest() -> None:
+    # What is copied for every part of the output makes the time quadratic.
+    pixels_HWC = np.random.default_rng(1).integers(0, 256, (2000, 2000, 4), dtype=np.uint8)
+    pixels_HWC[-1] = 0
+    lines = np.zeros((2000, 8001), np.uint8)
+    lines[:, 1:] = pixels_HWC.reshape(2000, -1)
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 2000, 2000, 8, 6, 0, 0, 0))
+    data = SIGNATURE + header + png_chunk(b"IDAT", zlib.compress(lines.tobytes(), 0)) + png_chunk(b"IEND", b"")
+    image = Image.fromarray(pixels_HWC)
+    tracemalloc.start()
+    try:
+        check_rows(data, image)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("num_bytes", range(1, 13))
+def test_an_end_marker_that_is_cut_off_is_harmless(num_bytes: int) -> None:
+    source = decode(png()[:-num_bytes], OPTIONS)
+    assert (source.image_HWC == PIXELS).all()
+    assert source.notes == (("its end marker is not there",) if num_bytes > 4 else ())
+
+
+def test_a_damaged_palette_that_the_pixels_do_not_use_is_a_note() -> None:
+    chunk = png_chunk(b"PLTE", bytes(30))
+    data = png()
+    source = decode(data[:33] + chunk[:-1] + bytes([chunk[-1] ^ 1]) + data[33:], OPTIONS)
+    assert (source.image_HWC == PIXELS).all()
+    assert source.notes == ("a damaged chunk was ignored: PLTE",)
+
+
+@pytest.mark.parametrize("part", ["content", "checksum"])
+@pytest.mark.parametrize("mode", ["P", "L", "RGB"])
+def test_damaged_transparency_is_refused(mode: str, part: str) -> None:
+    buffer = io.BytesIO()
+    image = Image.fromarray(PIXELS)
+    image = image.quantize(16) if mode == "P" else image.convert(mode)
+    image.save(buffer, "PNG", transparency=(3, 4, 5) if mode == "RGB" else 3)
+    with pytest.raises(ImageError, match="tRNS") as refused:
+        decode(broken(buffer.getvalue(), b"tRNS", part=part), OPTIONS)
+    assert refused.value.error_type == "Corrupt"
+
+
+def test_damaged_transparency_of_a_picture_with_alpha_is_a_note() -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(PIXELS).convert("RGBA").save(buffer, "PNG")
+    data, chunk = buffer.getvalue(), png_chunk(b"tRNS", bytes(6))
+    source = decode(data[:33] + chunk[:-1] + bytes([chunk[-1] ^ 1]) + data[33:], OPTIONS)
+    assert source.notes == ("a damaged chunk was ignored: tRNS",)
+
+
+def test_only_the_damaged_one_of_several_chunks_of_a_kind_is_left_out() -> None:
+    buffer = io.BytesIO()
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Comment", "first")
+    text.add_text("Copyright", "by me")
+    Image.fromarray(PIXELS).save(buffer, "PNG", pnginfo=text)
+    source = decode(broken(buffer.getvalue(), b"tEXt", part="content"), OPTIONS)
+    assert source.notes == ("a damaged chunk was ignored: tEXt",)
+    assert source.metadata.copyright == "by me"
+
+
+@pytest.mark.parametrize(
+    ("first", "message"),
+    [
+        (b"\0\0\0\x03IHDRabc\0\0\0\0", "its header has 3 bytes instead of 13"),
+        (b"\0\0\0\x03tEXta\0b\0\0\0\0", "it begins with the chunk tEXt instead of its header"),
+        (b"", "it begins with the chunk tEXt instead of its header"),
+    ],
+)
+def test_a_file_that_does_not_begin_with_a_header_is_told_so(first: bytes, message: str) -> None:
+    data = png()
+    rest = data[33:] if not first.startswith(b"\0\0\0\x03tEXt") else data[8:]
+    if not first:
+        rest = png_chunk(b"tEXt", b"a" * 200) + data[33:]
+    with pytest.raises(ImageError, match=message) as refused:
+        decode(SIGNATURE + first + rest, OPTIONS)
+    assert refused.value.error_type == "Corrupt"
+
+
+def test_an_apple_optimised_png_is_named() -> None:
+    deflate = zlib.compressobj(9, wbits=-15)
+    raw = b"".join(b"\0" + row.tobytes() for row in PIXELS)
+    data = SIGNATURE + png_chunk(b"CgBI", b"\x50\0\x20\x02") + png()[8:33]
+    data += png_chunk(b"IDAT", deflate.compress(raw) + deflate.flush()) + png_chunk(b"IEND", b"")
+    with pytest.raises(ImageError, match="an Apple-optimised PNG") as refused:
+        decode(data, OPTIONS)
+    assert refused.value.error_type == "UnsupportedFormat"
