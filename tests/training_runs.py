@@ -18,6 +18,7 @@ REPRODUCIBLE = [
     "style_loss",
     "tv_loss",
     "grid_loss",
+    "lattice_loss",
     "teacher_loss",
     "gradient_norm",
     "learning_rate",

@@ -275,6 +275,7 @@ def test_the_teacher_loss_has_its_own_column(whole_run: Path, train: Train, tmp_
         assert row["teacher_loss"] > 0
         terms = weights.content * row["content_loss"] + weights.style * row["style_loss"]
         terms += weights.total_variation * row["tv_loss"] + weights.grid * row["grid_loss"]
+        terms += weights.lattice * row["lattice_loss"]
         assert row["loss"] == pytest.approx(terms + 10 * row["teacher_loss"], rel=1e-5)
     assert {row["teacher_loss"] for row in rows_of(whole_run)} == {None}
 

@@ -231,7 +231,7 @@ def _history(metadata: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if isinstance(config, dict):
         seen = f"{metadata.get('steps')} steps of {config.get('batch_size')} crops of {config.get('crop_px')} px"
         yield "trained", f"{seen} from {metadata.get('num_content')} images, {metadata.get('trained_at')}"
-        terms = [name for name in ("content", "style", "tv", "grid") if f"{name}_weight" in config]
+        terms = [name for name in ("content", "style", "tv", "grid", "lattice") if f"{name}_weight" in config]
         weights = ", ".join(f"{name} {config[f'{name}_weight']}" for name in terms)
         network = f"{metadata.get('loss_network')}, sha256 {str(metadata.get('loss_network_sha256'))[:DIGITS]}"
         yield "loss", f"{network}; weights: {weights}"

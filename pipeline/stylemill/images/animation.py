@@ -12,6 +12,7 @@ from PIL import Image, ImageFile, JpegImagePlugin
 from stylemill.errors import ImageError
 from stylemill.images.formats.gif_frames import composed_frames
 from stylemill.images.formats.iso_boxes import Box
+from stylemill.images.formats.zero_runs import check_smooth_areas
 from stylemill.images.hdr import HdrSignal
 from stylemill.images.options import DecodeOptions
 from stylemill.images.pixels import Pixels, apply_orientation, convert
@@ -98,7 +99,9 @@ def read_frames(
     else:
         pictures = _pictures(image, first, num_frames)
     frames = []
-    for picture, duration in itertools.islice(pictures, num_frames - first):
+    for number, (picture, duration) in enumerate(itertools.islice(pictures, num_frames - first)):
+        if image.format == "WEBP":
+            check_smooth_areas(data, picture, number)
         part = picture.crop(shown) if shown else picture
         frames.append(_frame(convert(part, profile), duration, orientation))
     if all(frame.alpha_HW is None or (frame.alpha_HW == 255).all() for frame in frames):

@@ -244,6 +244,7 @@ def _load(opened: _Opened) -> np.ndarray | None:
             if stored.shape[:2] != image.size[::-1]:
                 raise ImageError("Corrupt", "the JPEG data is damaged: its size is not that in its header")
             return stored
+        opened.notes.append("its colour subsampling is unusual, so that its data could not be checked for damage")
     try:
         image.load()
     except OSError as error:

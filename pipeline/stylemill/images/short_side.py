@@ -8,11 +8,19 @@ from PIL import Image
 
 from stylemill.errors import ImageError
 from stylemill.images.decode import decode, recognise
+from stylemill.images.failures import classify
 from stylemill.images.formats import jpeg
 from stylemill.images.formats.plugins import open_image
 from stylemill.images.metadata import orientation_of
 from stylemill.images.options import DecodeOptions
-from stylemill.images.pixels import alpha_to_8_bits, apply_orientation, convert, correct_samples, flatten_on_white
+from stylemill.images.pixels import (
+    alpha_to_8_bits,
+    apply_orientation,
+    check_size,
+    convert,
+    correct_samples,
+    flatten_on_white,
+)
 from stylemill.images.source_image import SourceImage
 
 MAX_ASPECT = 8
@@ -64,8 +72,7 @@ def _decode_jpeg(data: bytes, short_side_px: int, options: DecodeOptions) -> NDA
     """Return (H, W, 3) uint8, decoded at libjpeg's smallest sufficient scale, which is several times faster."""
     try:
         image = open_image(data, "jpeg")
-        if image.width * image.height > options.max_pixels:
-            raise ImageError("TooManyPixels", f"it has {image.width} x {image.height} px")
+        check_size(image.size, options.max_pixels)
         mode = image.mode
         image.draft("RGB", (short_side_px, short_side_px))
         stored = jpeg.read_pixels(data, mode, image.size)
@@ -79,4 +86,4 @@ def _decode_jpeg(data: bytes, short_side_px: int, options: DecodeOptions) -> NDA
         raise
     except Exception as error:
         # Any exception of a decoder on hostile bytes is a fault of this image.
-        raise ImageError("Corrupt", f"{type(error).__name__}: {error}") from error
+        raise classify(error, data, "jpeg") from error

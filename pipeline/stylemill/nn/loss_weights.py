@@ -20,6 +20,7 @@ class LossWeights:
     style: float = 1.0
     total_variation: float = 0.2
     grid: float = 100.0
+    lattice: float = 2.0
 
 
 PALETTE = "palette"

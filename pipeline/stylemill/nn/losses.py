@@ -1,4 +1,4 @@
-"""The training loss: content, style, total variation and grid.
+"""The training loss: content, style, total variation, grid and lattice.
 
 ``perceptual_loss`` returns all terms of a batch; each is divided by its scale. A ``LossView`` is the window and scale
 at which the loss network sees the batch in one step. All sums are computed in float32, whatever the precision of the
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylemill.nn.colors import Palette, palette_distance, palette_of
+from stylemill.nn.lattice import WINDOW_PX, lattice_loss, spectrum_shape
 from stylemill.nn.loss_networks.features import LossNetwork
 from stylemill.nn.loss_weights import PALETTE, LossWeights
 
@@ -130,6 +131,7 @@ class LossTerms:
     style: Tensor
     total_variation: Tensor
     grid: Tensor
+    lattice: Tensor
     total: Tensor
 
 
@@ -141,10 +143,12 @@ class StyleTarget:
     """Gram matrices by style layer, (1, C, C) or (N, C, C) float32."""
     palette: Palette | None = None
     """Distribution of colours; None leaves colours to the Gram matrices."""
+    spectrum: Tensor | None = None
+    """``spectrum_shape``, one or N; None for a style image that is smaller than its windows: no lattice term."""
 
 
 def style_target(network: LossNetwork, style_NCHW: Tensor) -> StyleTarget:
-    """Return the Gram matrices of the style image, and its palette if that has a share of the style term.
+    """Return the Gram matrices and the spectrum of the style image, and its palette if the style term has one.
 
     Args:
         network: the loss network.
@@ -152,7 +156,9 @@ def style_target(network: LossNetwork, style_NCHW: Tensor) -> StyleTarget:
     """
     with torch.no_grad():
         grams = {name: gram_matrix(layer) for name, layer in network.features(style_NCHW).style.items()}
-        return StyleTarget(grams, palette_of(style_NCHW) if PALETTE in network.layers.style else None)
+        palette = palette_of(style_NCHW) if PALETTE in network.layers.style else None
+        is_large = min(style_NCHW.shape[2:]) >= WINDOW_PX
+        return StyleTarget(grams, palette, spectrum_shape(style_NCHW) if is_large else None)
 
 
 CONTRAST_RIDGE = 0.1
@@ -277,7 +283,7 @@ def perceptual_loss(
         content_NCHW: (N, 3, H, W) the content images.
         target: Grams of the style image.
         weights: of the terms.
-        view: of both for content and style; total variation and grid are computed on the whole result.
+        view: of both for content and style; the other terms are computed on the whole result.
     """
     with torch.no_grad():
         wanted = network.content(view.apply(content_NCHW))
@@ -290,4 +296,8 @@ def perceptual_loss(
     grid = grid_loss(result_NCHW)
     total = weights.content * content + weights.style * style + weights.total_variation * variation
     total = total + weights.grid * grid
-    return LossTerms(content=content, style=style, total_variation=variation, grid=grid, total=total)
+    lattice = torch.zeros_like(grid)
+    if weights.lattice and target.spectrum is not None:
+        lattice = lattice_loss(result_NCHW, content_NCHW, target.spectrum)
+        total = total + weights.lattice * lattice
+    return LossTerms(content=content, style=style, total_variation=variation, grid=grid, lattice=lattice, total=total)

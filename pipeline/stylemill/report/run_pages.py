@@ -24,6 +24,7 @@ _LOSS_COLUMNS = (
     ("style_loss", "style"),
     ("tv_loss", "total variation"),
     ("grid_loss", "grid"),
+    ("lattice_loss", "lattice"),
     ("teacher_loss", "teacher"),
 )
 _MIN_PACE_POINTS = 20

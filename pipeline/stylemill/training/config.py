@@ -162,6 +162,9 @@ class TrainConfig:
     grid_weight: float = LossWeights.grid
     """Weight of the penalty on lines and checkerboards of 2 and 4 px, artefacts of upsampling."""
 
+    lattice_weight: float = LossWeights.lattice
+    """Weight of the penalty on regular patterns that neither the photographs nor the style image have."""
+
     least_view: float = 0.6
     """Smallest scale at which the loss sees results; it varies per step, and at 1 networks tend to paint lattices."""
 
@@ -225,7 +228,7 @@ class TrainConfig:
         self._check_workers()
 
     def _check_loss(self) -> None:
-        for name in ("content_weight", "style_weight", "tv_weight", "grid_weight", "teacher_weight"):
+        for name in ("content_weight", "style_weight", "tv_weight", "grid_weight", "lattice_weight", "teacher_weight"):
             check_within(name, getattr(self, name), 0.0, 1e9)
         if not (self.content_weight or self.style_weight or self.teacher):
             cure = "give --content-weight or --style-weight more than 0"

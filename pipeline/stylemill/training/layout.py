@@ -96,6 +96,7 @@ METRICS_SCHEMA = pa.schema(
         pa.field("style_loss", pa.float64()),
         pa.field("tv_loss", pa.float64()),
         pa.field("grid_loss", pa.float64()),
+        pa.field("lattice_loss", pa.float64()),
         pa.field("teacher_loss", pa.float64()),
         pa.field("gradient_norm", pa.float64()),
         pa.field("learning_rate", pa.float64(), nullable=False),

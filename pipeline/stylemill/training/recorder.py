@@ -141,6 +141,7 @@ class Recorder:
                 "style_loss": result.style_loss,
                 "tv_loss": result.tv_loss,
                 "grid_loss": result.grid_loss,
+                "lattice_loss": result.lattice_loss,
                 "teacher_loss": None if self._config.teacher is None else result.teacher_loss,
                 "gradient_norm": result.gradient_norm,
                 "learning_rate": rate,

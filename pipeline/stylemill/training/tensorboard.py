@@ -27,6 +27,7 @@ _TAGS = {
     "style_loss": "loss/style",
     "tv_loss": "loss/total variation",
     "grid_loss": "loss/grid",
+    "lattice_loss": "loss/lattice",
     "teacher_loss": "loss/teacher",
     "gradient_norm": "training/gradient norm",
     "learning_rate": "training/learning rate",

@@ -129,6 +129,7 @@ class StepResult:
     style_loss: float
     tv_loss: float
     grid_loss: float
+    lattice_loss: float
     teacher_loss: float
     """Mean squared difference from the teacher's ImageNet-normalised outputs; 0 without a teacher."""
     gradient_norm: float
@@ -162,7 +163,7 @@ def train_step(
         request: of the first worker; the others pass NOTHING and find the request in the result.
     """
     optimizer.zero_grad(set_to_none=True)
-    sums = torch.zeros(6, dtype=torch.float64, device=batch_NCHW.device)
+    sums = torch.zeros(7, dtype=torch.float64, device=batch_NCHW.device)
     portions = batch_NCHW.split(setup.micro_batch_size)
     for number, portion_NCHW in enumerate(portions, 1):
         is_last = number == len(portions)
@@ -173,7 +174,7 @@ def train_step(
     summary = torch.cat((sums, gradient_norm.double()[None] / setup.num_workers, sums.new_tensor([float(request)])))
     if setup.num_workers > 1:
         dist.all_reduce(summary)
-    loss, content, style, variation, grid, teacher, norm, asked = summary.tolist()
+    loss, content, style, variation, grid, lattice, teacher, norm, asked = summary.tolist()
     is_finite = math.isfinite(loss) and math.isfinite(norm)
     if is_finite:
         optimizer.step()
@@ -183,6 +184,7 @@ def train_step(
         style_loss=style,
         tv_loss=variation,
         grid_loss=grid,
+        lattice_loss=lattice,
         teacher_loss=teacher,
         gradient_norm=norm,
         is_finite=is_finite,
@@ -205,5 +207,5 @@ def _accumulate(model: nn.Module, portion_NCHW: Tensor, setup: StepSetup, view: 
         total = total + setup.teacher_weight * teacher
     # DistributedDataParallel averages gradients over workers; this factor turns the mean into the sum of the shares.
     (total * (share * setup.num_workers)).backward()
-    values = torch.stack((total, terms.content, terms.style, terms.total_variation, terms.grid, teacher))
+    values = torch.stack((total, terms.content, terms.style, terms.total_variation, terms.grid, terms.lattice, teacher))
     return share * values.detach().double()

@@ -373,6 +373,7 @@ class Worker:
                 style=config.style_weight,
                 total_variation=config.tv_weight,
                 grid=config.grid_weight,
+                lattice=config.lattice_weight,
             ),
             dtype=dtype,
             max_gradient_norm=config.max_gradient_norm,

@@ -70,6 +70,7 @@ def metrics() -> pa.Table:
             "style_loss": loss - 0.2,
             "tv_loss": np.zeros(60),
             "grid_loss": np.full(60, 0.01),
+            "lattice_loss": np.full(60, 0.01),
             "teacher_loss": pa.nulls(60, pa.float64()),
             "gradient_norm": np.full(60, 3.0),
             "data_wait_s": np.full(60, 0.04),

@@ -160,15 +160,15 @@ def test_the_share_of_time_waiting_is_said_where_the_batch_size_is_known(trainin
 
 def test_loss_terms_gradient_and_waits_have_their_lines(training):
     words = _Reader(render_training_report(training)).words()
-    for caption in ("content style grid", "Gradient norm by step, before clipping", "waited for its images"):
+    for caption in ("content style grid lattice", "Gradient norm by step, before clipping", "waited for its images"):
         assert caption in words
 
 
 def test_the_teacher_has_a_line_where_there_is_one(training):
-    assert "grid teacher" not in _Reader(render_training_report(training)).words()
+    assert "lattice teacher" not in _Reader(render_training_report(training)).words()
     position = training.metrics.column_names.index("teacher_loss")
     taught = training.metrics.set_column(position, "teacher_loss", pa.array(np.linspace(1.0, 0.1, 60)))
-    assert "grid teacher" in _Reader(render_training_report(replace(training, metrics=taught))).words()
+    assert "lattice teacher" in _Reader(render_training_report(replace(training, metrics=taught))).words()
 
 
 def test_credentials_do_not_reach_a_page(pages):

@@ -12,8 +12,8 @@ from stylemill.training.layout import METRICS_SCHEMA, metrics_from_parquet, metr
 
 ROW: dict[str, Any] = {
     "step": 1, "loss": 1.5, "content_loss": 0.5, "style_loss": 0.25, "tv_loss": 0.125, "grid_loss": 0.0,
-    "teacher_loss": None, "gradient_norm": float("inf"), "learning_rate": 1e-3, "skipped": True, "images_per_s": 2.0,
-    "data_wait_s": 0.0, "peak_memory_bytes": 1 << 30,
+    "lattice_loss": 0.0, "teacher_loss": None, "gradient_norm": float("inf"), "learning_rate": 1e-3, "skipped": True,
+    "images_per_s": 2.0, "data_wait_s": 0.0, "peak_memory_bytes": 1 << 30,
 }  # fmt: skip
 
 
@@ -28,11 +28,11 @@ def test_the_types_do_not_depend_on_the_rows(rows):
 
 
 def test_missing_nullable_columns_are_none():
-    older = pa.Table.from_pylist([ROW], METRICS_SCHEMA).drop_columns(["teacher_loss", "grid_loss"])
+    older = pa.Table.from_pylist([ROW], METRICS_SCHEMA).drop_columns(["teacher_loss", "grid_loss", "lattice_loss"])
     sink = io.BytesIO()
     pq.write_table(older, sink)
     (row,) = metrics_from_parquet(sink.getvalue())
-    assert row == ROW | {"grid_loss": None}
+    assert row == ROW | {"grid_loss": None, "lattice_loss": None}
 
 
 @pytest.mark.parametrize("column", ["step", "learning_rate", "skipped"])

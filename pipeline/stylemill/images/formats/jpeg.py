@@ -24,11 +24,13 @@ from stylemill.errors import ImageError
 from stylemill.images.formats.jpeg_shift import has_shift
 
 _SOI, _EOI, _SOS, _DHT, _DQT, _DRI, _APP0, _APP14 = 0xD8, 0xD9, 0xDA, 0xC4, 0xDB, 0xDD, 0xE0, 0xEE
+_MOST_SCANS: Final = 1000
+_FILL: Final = re.compile(rb"\xff+")
 _NO_LENGTH: Final = frozenset({0x01, *range(0xD0, 0xD9)})
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE: Final = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _ARITHMETIC: Final = frozenset(range(0xC9, 0xD0))
-_KEPT: Final = frozenset({_SOS, _DHT, _DQT, _DRI, 0xCC}) | _FRAMES
+_KEPT: Final = frozenset({_DHT, _DQT, _DRI}) | _FRAMES
 _END_OF_SCAN: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
 _JFIF: Final = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
 _ZEROS: Final = bytes(256)
@@ -46,14 +48,13 @@ class _Scan:
 
     first: int
     last: int
-    high: int
     low: int
     start: int
     """Offset of the first byte of compressed data; ``end`` is that of the marker behind it."""
 
     end: int
-    first_symbols: dict[tuple[int, int], int]
-    """The symbol with the all-zero code, by class (0: DC, 1: AC) and number of the Huffman table."""
+    zeros_can_be_sound: bool
+    """A long run of zero bits can be an even area: "no change" and "end of block" have all-zero codes."""
 
 
 @dataclass(kw_only=True)
@@ -72,8 +73,8 @@ class JpegStructure:
 
     restart_interval: int = 0
     has_end: bool = False
-    needed: list[bytes] = field(default_factory=list)
-    """The parts of the file that determine the pixels, in order, without the start and the end marker."""
+    needed: list[tuple[int, int]] = field(default_factory=list)
+    """First and last offset of the parts of the file that determine the pixels, in order, without SOI and EOI."""
 
     @property
     def block_px(self) -> tuple[int, int]:
@@ -86,13 +87,12 @@ def read_structure(data: bytes) -> JpegStructure:
     """Walk through the segments of a JPEG file as libjpeg does: bytes between segments are passed over.
 
     Raises:
-        ImageError: ``Truncated``: the file ends before its first scan.
+        ImageError: ``Truncated``: the file ends before its first scan; ``Corrupt``: more than 1,000 scans.
     """
     found, at = JpegStructure(), 2
     symbols: dict[tuple[int, int], int] = {}
-    while (at := data.find(b"\xff", at)) >= 0:
-        while at + 1 < len(data) and data[at + 1] == 0xFF:
-            at += 1
+    while fill := _FILL.search(data, at):
+        at = fill.end() - 1
         marker = data[at + 1] if at + 1 < len(data) else 0
         if marker == _EOI:
             found.has_end = True
@@ -112,16 +112,18 @@ def read_structure(data: bytes) -> JpegStructure:
             found.sampling = {body[i]: (body[i + 1] >> 4, body[i + 1] & 15) for i in range(6, len(body) - 2, 3)}
         if marker == _SOS and body:
             match = _END_OF_SCAN.search(data, end)
-            scan = _scan(body, end, match.start() if match else len(data), symbols)
+            scan = _scan(body, end, match.start() if match else len(data), found.frame, symbols)
             found.scans.append(scan)
-            found.needed.append(_sequential_sos(data[at:end], found.frame) + data[end : scan.end])
+            found.needed.append((at, scan.end))
             end = scan.end
-        elif marker in _KEPT:
-            found.needed.append(data[at:end])
-        elif marker == _APP0 and body.startswith(b"JFIF\0"):
-            found.needed.append(_JFIF)
-        elif marker == _APP14 and body.startswith(b"Adobe") and len(body) >= 12:
-            found.needed.append(data[at:end])
+            if len(found.scans) > _MOST_SCANS:
+                raise ImageError("Corrupt", f"the JPEG data is damaged: it has more than {_MOST_SCANS:,} scans")
+        elif (
+            marker in _KEPT
+            or (marker == _APP0 and body.startswith(b"JFIF\0"))
+            or (marker == _APP14 and body.startswith(b"Adobe") and len(body) >= 12)
+        ):
+            found.needed.append((at, end))
         at = end
     if not found.scans:
         raise ImageError("Truncated", "the JPEG data ends before the picture begins")
@@ -132,11 +134,16 @@ def check_structure(found: JpegStructure, data: bytes) -> None:
     """Refuse a file whose compressed data has a hole or lacks scans.
 
     Raises:
-        ImageError: ``Corrupt`` or ``Truncated``.
+        ImageError: ``Corrupt``, ``Truncated`` or ``UnsupportedFormat``.
     """
+    if found.frame in _ARITHMETIC:
+        raise ImageError(
+            "UnsupportedFormat", "JPEG with arithmetic coding is not supported: its decoder does not report damage"
+        )
     for scan in found.scans:
-        at = data.find(_ZEROS, scan.start, scan.end)
-        if at >= 0 and not _zeros_can_be_sound(scan, found.frame):
+        # Zeros at the end may fill the data up; if they are a part of it, the decoder misses that part.
+        at = -1 if scan.zeros_can_be_sound else data.find(_ZEROS, scan.start, scan.end)
+        if at >= 0 and data[at : scan.end].strip(b"\0"):
             raise ImageError("Corrupt", f"the JPEG data is damaged: a block of zeros at byte {at:,}")
     if found.frame in _PROGRESSIVE:
         # Lowest bit that is still missing, by component and coefficient.
@@ -172,7 +179,7 @@ def read_pixels(data: bytes, mode: str, size: tuple[int, int] | None = None) -> 
     pixels = _decode_complete(data, found, mode, size)
     if pixels is None:
         return None
-    if size is None and not found.restart_interval and mode != "CMYK" and has_shift(pixels, *found.block_px):
+    if size is None and mode != "CMYK" and has_shift(pixels, *found.block_px):
         raise ImageError("Corrupt", "the JPEG data is damaged: its colours jump in the middle of a row of blocks")
     return pixels[..., 0] if mode == "L" else pixels
 
@@ -188,20 +195,16 @@ def _decode_complete(data: bytes, found: JpegStructure, mode: str, size: tuple[i
     except ValueError as error:
         if _UNKNOWN_LAYOUT in str(error):
             return None
-    needed = [b"\xff\xd8", *found.needed, b"\xff\xd9"]
-    try:
-        return _decode(b"".join(needed), mode, size)
-    except ValueError as error:
-        left_over = _LEFT_OVER.search(str(error))
-        num_bytes = int(left_over[1]) if left_over else 0
-        if not (num_bytes and found.has_end and needed[-2].endswith(bytes(num_bytes))):
-            raise _refusal(str(error), found) from error
-    # Some cameras fill the data up with zeros before the end marker.
-    needed[-2] = needed[-2][:-num_bytes]
-    try:
-        return _decode(b"".join(needed), mode, size)
-    except ValueError as error:
-        raise _refusal(str(error), found) from error
+    parts = [b"\xff\xd8", *(_usual(data[start:end], found) for start, end in found.needed)]
+    filled = len(parts[-1]) - len(parts[-1].rstrip(b"\0"))
+    # Some cameras fill the data up with zeros. A last byte of zeros, or two, may belong to the data.
+    for num_zeros in sorted({filled, *range(min(filled, 3))}, reverse=True):
+        complete = b"".join([*parts[:-1], parts[-1][: len(parts[-1]) - filled + num_zeros], b"\xff\xd9"])
+        try:
+            return _decode(complete, mode, size)
+        except ValueError as error:
+            refusal = _refusal(str(error))
+    raise refusal
 
 
 def _decode(data: bytes, mode: str, size: tuple[int, int] | None) -> np.ndarray:
@@ -209,7 +212,22 @@ def _decode(data: bytes, mode: str, size: tuple[int, int] | None) -> np.ndarray:
     return simplejpeg.decode_jpeg(data, _SPACES[mode], min_height=height_px, min_width=width_px, strict=True)
 
 
-def _refusal(message: str, found: JpegStructure) -> Exception:
+def _usual(part: bytes, found: JpegStructure) -> bytes:
+    """Return a segment without oddities that libjpeg warns about and that do not change how it decodes."""
+    marker = part[1]
+    if marker == _APP0:
+        return _JFIF
+    if marker == _SOS and found.frame not in _PROGRESSIVE:
+        # The parameters that a sequential frame allows; some writers leave zeros there.
+        at = 2 + int.from_bytes(part[2:4], "big")
+        return part[: at - 3] + b"\x00\x3f\x00" + part[at:]
+    if marker == _APP14:
+        transform = 2 if len(found.sampling) == 4 else 1
+        return part if part[15] in (0, transform) else part[:15] + bytes([transform]) + part[16:]
+    return part
+
+
+def _refusal(message: str) -> Exception:
     """Return the error for a message of libjpeg."""
     if "remature end" in message:
         return ImageError("Truncated", "the JPEG data ends too early: the lower part of the picture is not there")
@@ -229,37 +247,26 @@ def _first_symbols(tables: bytes) -> dict[tuple[int, int], int]:
     return found
 
 
-def _scan(header: bytes, start: int, end: int, symbols: dict[tuple[int, int], int]) -> _Scan:
+def _scan(header: bytes, start: int, end: int, frame: int, symbols: dict[tuple[int, int], int]) -> _Scan:
     """Read the header of a scan, the content of an SOS segment."""
     count = min(header[0], (len(header) - 1) // 2)
     components = [(header[1 + 2 * i], header[2 + 2 * i] >> 4, header[2 + 2 * i] & 15) for i in range(count)]
     first, last, bits = header.ljust(4 + 2 * count, b"\0")[1 + 2 * count : 4 + 2 * count]
+    is_progressive = frame in _PROGRESSIVE
+    first = min(first, 63) if is_progressive else 0
+    # A refinement of the mean colours has no codes, only bits.
+    is_even = is_progressive and first == 0 and bits >> 4 > 0
+    if not is_even:
+        even_dc = first > 0 or all(symbols.get((0, dc_table)) == 0 for _, dc_table, _ in components)
+        with_ac = not is_progressive or first > 0
+        even_ac = not with_ac or all(symbols.get((1, ac_table), 0) & 15 == 0 for *_, ac_table in components)
+        is_even = even_dc and even_ac
     return _Scan(
         components=components,
-        first=min(first, 63),
-        last=min(last, 63),
-        high=bits >> 4,
-        low=bits & 15,
+        first=first,
+        last=min(last, 63) if is_progressive else 63,
+        low=bits & 15 if is_progressive else 0,
         start=start,
         end=end,
-        first_symbols=symbols,
+        zeros_can_be_sound=is_even,
     )
-
-
-def _sequential_sos(segment: bytes, frame: int) -> bytes:
-    """Return an SOS segment with the only parameters that a sequential frame allows; some writers leave zeros there."""
-    return segment if frame in _PROGRESSIVE else segment[:-3] + b"\x00\x3f\x00"
-
-
-def _zeros_can_be_sound(scan: _Scan, frame: int) -> bool:
-    """Return whether a long run of zero bits can be an even area: "no change" and "end of block" in all-zero codes."""
-    if frame in _ARITHMETIC or (frame in _PROGRESSIVE and scan.first == 0 and scan.high):
-        return True
-    for _, dc_table, ac_table in scan.components:
-        with_dc = scan.first == 0
-        with_ac = frame not in _PROGRESSIVE or scan.first > 0
-        if with_dc and scan.first_symbols.get((0, dc_table)) != 0:
-            return False
-        if with_ac and scan.first_symbols.get((1, ac_table), 0) & 15:
-            return False
-    return True

@@ -5,9 +5,9 @@ Compressed data contains no such runs: whatever repeats is what compression take
 can be was measured on pictures of one colour, pages, gradients and patterns up to 12 megapixels, and on public test
 files; the limits are at least half as long again. PNG has checksums, JPEG is checked by ``formats.jpeg``.
 
-Three formats need more than a limit. In lossy WebP an even area may be coded in one zero byte for 40 blocks and more:
-a run is damage if the picture has too few even blocks for it. In JPEG 2000 an empty packet is one zero byte, so a tile
-of one colour may have as many as it has packets. Deflate may code a large even area in zeros, but has a checksum.
+Three formats need more than a limit. In WebP an even or smooth area may be coded in zeros: a run is damage if the
+picture has too few such areas for it. In JPEG 2000 an empty packet is one zero byte, so a tile of one colour may have
+as many as it has packets. Deflate may code a large even area in zeros, but has a checksum.
 """
 
 from __future__ import annotations
@@ -21,22 +21,27 @@ import numpy as np
 from PIL import Image
 
 from stylemill.errors import ImageError
-from stylemill.images.formats.iso_boxes import coded_ranges
+from stylemill.images.formats.iso_boxes import boxes, coded_ranges
 
-_LIMITS: Final = {"webp": 64, "avif": 64, "heif": 64, "jpeg2000": 384, "tiff": 64}
+_LIMITS: Final = {"avif": 64, "heif": 64, "jpeg2000": 384, "tiff": 64}
 """Shortest run of zeros in compressed data that is damage, in bytes."""
 
-_VP8_LEAST: Final = 48
-_VP8_BLOCKS_PER_ZERO: Final = 16
-"""Even areas of lossy WebP files had at least 39 blocks for each zero byte."""
+_WEBP_LEAST: Final = 48
+_LOSSY_PIXELS_PER_ZERO: Final = 4096
+"""Even areas of lossy WebP files had at least 39 blocks of 256 px for each zero byte."""
+_LOSSLESS_PIXELS_PER_ZERO: Final = 1.6
+"""Smooth areas of lossless WebP files, and of alpha, had at least 1.78 px for each zero byte, most 6 and more. Where
+zeros have replaced the details of a photograph, they decode to 0.5 px each, rarely to more than 1."""
 _BLOCK_PX: Final = 16
-_EVEN: Final = 2
-"""Largest difference within the rows, or within the columns, of an even block, in levels."""
+_SMOOTH: Final = 2
+"""Largest mixed second difference of neighbouring pixels in a smooth block, in levels."""
 
+_GROUP_4, _LZW = 4, 5
 _DEFLATE: Final = frozenset({8, 32946})
-_TIFF_WITHOUT_ZEROS: Final = frozenset({4, 5, 34925, 50000, *_DEFLATE})
-"""TIFF compressions in whose data zeros are a sign of damage: CCITT Group 4, LZW, LZMA, Zstandard, Deflate."""
+_TIFF_WITHOUT_ZEROS: Final = frozenset({_GROUP_4, _LZW, *_DEFLATE})
+"""TIFF compressions in whose data zeros are a sign of damage. LZMA and Zstandard keep zeros between noise."""
 _PART_BYTES: Final = 1 << 20
+_FEED_BYTES: Final = 1 << 16
 
 Range = tuple[int, int]
 """First byte of compressed data and the byte behind the last."""
@@ -54,28 +59,42 @@ def check_zeros(data: bytes, image_format: str, tags: Any = None) -> None:
         ImageError: ``Corrupt``.
     """
     limit = _LIMITS.get(image_format, 0)
-    if image_format == "jpeg2000":
-        limit = max(limit, 64 + _packets_per_tile(data))
     for start, end in _ranges(data, image_format, tags or {}):
+        if image_format == "jpeg2000":
+            limit = min(max(limit, 64 + _packets_per_tile(data, start)), len(data))
         at = data.find(bytes(limit), start, end)
-        if at >= 0 and not (image_format == "tiff" and tags[259] in _DEFLATE and _inflates(data[start:end])):
-            raise _damage(image_format, at)
+        if at < 0:
+            continue
+        if image_format == "tiff":
+            is_deflate = tags[259] in _DEFLATE
+            # Zeros behind the end code of LZW and Group 4 are harmless; without that code the decoder reports an error.
+            if _inflates(data[start:end]) if is_deflate else not data[at:end].strip(b"\0"):
+                continue
+        raise _damage(image_format, at)
 
 
-def check_even_areas(data: bytes, image: Image.Image) -> None:
-    """Refuse a lossy WebP file with a longer run of zeros than its even areas explain.
+def check_smooth_areas(data: bytes, image: Image.Image, frame: int = 0) -> None:
+    """Refuse a WebP file with a longer run of zeros than the smooth areas of its picture explain.
 
     Args:
         data: the whole file.
-        image: its picture; the first frame of an animation.
+        image: one frame as displayed.
+        frame: its number.
 
     Raises:
         ImageError: ``Corrupt``.
     """
-    runs = [(_longest_run(data, start, end), start) for kind, start, end in _webp_chunks(data) if kind == b"VP8 "]
-    run, start = max(runs, default=(0, 0))
-    if run and _VP8_BLOCKS_PER_ZERO * run > _num_even_blocks(np.asarray(image.convert("RGB"))) * len(runs):
-        raise _damage("webp", data.find(bytes(run), start))
+    for kind, start, end in _webp_frame(data, frame):
+        # The alpha channel may be stored as it is; the lowest two bits of its first byte tell.
+        if kind not in (b"VP8 ", b"VP8L", b"ALPH") or (kind == b"ALPH" and start < end and not data[start] & 3):
+            continue
+        run = _longest_run(data, start, end)
+        if not run:
+            continue
+        pixels = image.getchannel("A") if kind == b"ALPH" and "A" in image.getbands() else image.convert("RGB")
+        least = run * (_LOSSY_PIXELS_PER_ZERO if kind == b"VP8 " else _LOSSLESS_PIXELS_PER_ZERO)
+        if _num_smooth_pixels(np.asarray(pixels)) < least:
+            raise _damage("webp", data.find(bytes(run), start))
 
 
 def _damage(image_format: str, at: int) -> ImageError:
@@ -83,39 +102,37 @@ def _damage(image_format: str, at: int) -> ImageError:
 
 
 def _ranges(data: bytes, image_format: str, tags: Any) -> Iterator[Range]:
-    if image_format == "webp":
-        for kind, start, end in _webp_chunks(data):
-            # The alpha channel may be stored as it is; the lowest two bits of its first byte tell.
-            if kind == b"VP8L" or (kind == b"ALPH" and start < end and data[start] & 3):
-                yield start, end
-    elif image_format == "jpeg2000":
-        start = data.find(b"\xff\x90\x00\x0a")  # the first tile
-        filled = data.rstrip(b"\0")  # zeros behind the end marker are harmless
-        yield max(start, 0), len(filled) if filled.endswith(b"\xff\xd9") else len(data)
+    if image_format == "jpeg2000":
+        start, end = next((place[1:] for place in boxes(data, 0, len(data)) if place[0] == b"jp2c"), (0, len(data)))
+        filled = end - len(data[start:end]) + len(data[start:end].rstrip(b"\0"))
+        # Zeros behind the end marker are harmless.
+        yield start, filled if data[filled - 2 : filled] == b"\xff\xd9" else end
     elif image_format in ("avif", "heif"):
         yield from coded_ranges(data)
     elif image_format == "tiff" and tags.get(259) in _TIFF_WITHOUT_ZEROS:
-        yield from tiff_blocks(tags)
+        yield from sorted(set(tiff_blocks(tags)))
 
 
 def _inflates(content: bytes) -> bool:
     """Return whether Deflate data is complete and its checksum is right."""
     inflater = zlib.decompressobj()
     try:
-        # What does not fit into a part stays inside the inflater, so an empty rest is not the end.
-        while not inflater.eof and (inflater.decompress(content, _PART_BYTES) or inflater.unconsumed_tail):
-            content = inflater.unconsumed_tail
+        for at in range(0, len(content), _FEED_BYTES):
+            rest = content[at : at + _FEED_BYTES]
+            # What does not fit into a part stays inside the inflater, so an empty rest is not the end.
+            while not inflater.eof and (inflater.decompress(rest, _PART_BYTES) or inflater.unconsumed_tail):
+                rest = inflater.unconsumed_tail
     except zlib.error:
         return False
     return inflater.eof
 
 
-def _packets_per_tile(data: bytes) -> int:
-    """Return the largest number of packets in a tile of a JPEG 2000 file; 0 if its header is damaged.
+def _packets_per_tile(data: bytes, start: int) -> int:
+    """Return the largest number of packets in a tile of the JPEG 2000 codestream that starts there; 0 if it is damaged.
 
     Source: ITU-T T.800, annex A.5.1 (SIZ), A.6.1 (COD) and B.6 (precincts).
     """
-    size_at, style_at = data.find(b"\xff\x51"), data.find(b"\xff\x52")
+    size_at, style_at = (data.find(marker, start) for marker in (b"\xff\x51", b"\xff\x52"))
     if size_at < 0 or style_at < 0 or len(data) < max(size_at + 40, style_at + 14):
         return 0
     width, height, _, _, tile_width, tile_height, _, _, num_channels = struct.unpack_from(">8IH", data, size_at + 6)
@@ -140,35 +157,41 @@ def _integers(values: Any) -> Sequence[int]:
     return [value for value in values if isinstance(value, int)] if isinstance(values, tuple) else []
 
 
-def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield kind, start and end of the content of each chunk, those inside animation frames included."""
-    at = 12
-    while at + 8 <= len(data):
-        kind, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
-        if kind == b"ANMF":
-            at += 8 + 16  # what follows the frame's own fields are chunks again
-            continue
-        yield kind, at + 8, min(at + 8 + size, len(data))
+def _webp_frame(data: bytes, frame: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield kind, start and end of the content of the chunks of a still picture, or of one frame of an animation."""
+    chunks = list(_webp_chunks(data, 12, len(data)))
+    frames = [(start + 16, end) for kind, start, end in chunks if kind == b"ANMF"]
+    if not frames:
+        yield from chunks
+    elif frame < len(frames):
+        yield from _webp_chunks(data, *frames[frame])
+
+
+def _webp_chunks(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    while at + 8 <= end:
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        yield data[at : at + 4], at + 8, min(at + 8 + size, end)
         at += 8 + size + size % 2
 
 
 def _longest_run(data: bytes, start: int, end: int) -> int:
-    """Return the length of the longest run of zeros if it is at least ``_VP8_LEAST``, otherwise 0."""
-    longest = _VP8_LEAST - 1
+    """Return the length of the longest run of zeros if it is at least ``_WEBP_LEAST``, otherwise 0."""
+    longest = _WEBP_LEAST - 1
     while (at := data.find(bytes(longest + 1), start, end)) >= 0:
-        start = at + longest + 1
-        while start < end and data[start] == 0:
-            start += 1
+        rest = data[at + longest + 1 : end]
+        start = end - len(rest.lstrip(b"\0"))
         longest = start - at
-    return longest if longest >= _VP8_LEAST else 0
+    return longest if longest >= _WEBP_LEAST else 0
 
 
-def _num_even_blocks(image_HWC: np.ndarray) -> int:
-    """Count the blocks of 16 x 16 px whose rows, or whose columns, have one colour each."""
-    height, width = (side // _BLOCK_PX * _BLOCK_PX for side in image_HWC.shape[:2])
-    if not height or not width:
-        return 1
-    blocks = image_HWC[:height, :width, 1].reshape(height // _BLOCK_PX, _BLOCK_PX, width // _BLOCK_PX, _BLOCK_PX)
-    blocks = blocks.astype(np.int16)
-    along_rows, along_columns = np.ptp(blocks, axis=3).max(axis=1), np.ptp(blocks, axis=1).max(axis=2)
-    return int((np.minimum(along_rows, along_columns) <= _EVEN).sum())
+def _num_smooth_pixels(image_HWC: np.ndarray) -> int:
+    """Count the pixels in blocks of 16 x 16 px of one colour, or with a gradient."""
+    plane_HW = image_HWC[..., 1] if image_HWC.ndim == 3 else image_HWC
+    rows, columns = (side // _BLOCK_PX for side in plane_HW.shape)
+    num = 0
+    for row in range(rows):
+        strip = plane_HW[row * _BLOCK_PX : (row + 1) * _BLOCK_PX, : columns * _BLOCK_PX].astype(np.int16)
+        blocks = strip.reshape(_BLOCK_PX, columns, _BLOCK_PX)
+        mixed = np.diff(np.diff(blocks, axis=0), axis=2)
+        num += int((np.abs(mixed).max(axis=(0, 2)) <= _SMOOTH).sum())
+    return num * _BLOCK_PX * _BLOCK_PX

@@ -102,7 +102,7 @@ def test_most_changed_bytes_are_noticed() -> None:
                 decode(bytes(changed), OPTIONS)
             except ImageError:
                 noticed += 1
-    assert noticed >= 24  # of 40; what is left has changed single blocks, or looks like noise
+    assert noticed >= 20  # of 40; what is left has changed single blocks, or looks like noise
 
 
 def test_missing_scans_of_a_progressive_file_are_noticed() -> None:
@@ -157,9 +157,11 @@ def test_sequential_scan_parameters_of_zero_are_harmless() -> None:
     assert (decode(odd, OPTIONS).image_HWC == decode(data, OPTIONS).image_HWC).all()
 
 
-def test_zeros_that_fill_the_data_up_are_harmless() -> None:
+@pytest.mark.parametrize("num_zeros", [1, 6, 255, 300, 4000])
+@pytest.mark.parametrize("end", [END, b""])
+def test_zeros_that_fill_the_data_up_are_harmless(num_zeros: int, end: bytes) -> None:
     data = encoded("baseline")
-    padded = data[:-2] + bytes(6) + END
+    padded = data[:-2] + bytes(num_zeros) + end
     assert (decode(padded, OPTIONS).image_HWC == decode(data, OPTIONS).image_HWC).all()
 
 
@@ -196,3 +198,26 @@ def test_a_height_behind_the_pixels_is_named() -> None:
     defined_later = b"\xff\xdc\x00\x04" + data[at : at + 2]
     odd = data[:at] + b"\0\0" + data[at + 2 : -2] + defined_later + END
     assert refusal(odd) == "UnsupportedFormat"
+
+
+@pytest.mark.parametrize("transform", [0, 1, 2, 3, 255])
+def test_an_unusual_adobe_transform_is_harmless(transform: int) -> None:
+    data = encoded("baseline")
+    rest = segments(data)[1]
+    adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + bytes([transform])
+    odd = data[:2] + adobe + rest
+    expected = np.asarray(Image.open(io.BytesIO(odd)))
+    assert (decode(odd, OPTIONS).image_HWC == expected).all()
+
+
+def test_arithmetic_coding_is_named() -> None:
+    data = encoded("baseline")
+    assert refusal(data.replace(b"\xff\xc0", b"\xff\xc9", 1)) == "UnsupportedFormat"
+
+
+def test_many_scans_and_fill_bytes_take_no_long_time() -> None:
+    data = encoded("baseline")
+    sos = read_structure(data).needed[-1][0]
+    assert refusal(data[:sos] + data[sos:-2] * 1001 + END) == "Corrupt"
+    head, rest = segments(data)
+    assert decode(head + b"\xff" * 3_000_000 + rest, OPTIONS).image_HWC.shape == (320, 320, 3)

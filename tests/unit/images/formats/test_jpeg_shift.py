@@ -10,7 +10,9 @@ from stylemill.images.formats.jpeg_shift import has_shift
 def drawn(seed: int, height: int = 240, width: int = 400) -> np.ndarray:
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(40, 200, (7, 11, 3), dtype=np.uint8)).resize((width, height), Image.BICUBIC)
-    return np.clip(np.asarray(coarse) + rng.normal(0, 6, (height, width, 3)), 0, 255).astype(np.uint8)
+    # Details of a few pixels, as a lens leaves them.
+    fine = Image.fromarray(rng.integers(0, 256, (height // 4, width // 4, 3), dtype=np.uint8)).resize((width, height))
+    return np.clip(np.asarray(coarse) + (np.asarray(fine) - 127.5) / 6, 0, 255).astype(np.uint8)
 
 
 def shifted(pixels: np.ndarray, block: int, first_block: int, by: tuple[int, int, int]) -> np.ndarray:
@@ -48,3 +50,18 @@ def test_noise_and_even_pictures_have_no_shift() -> None:
     assert not has_shift(np.full((240, 400, 3), 90, np.uint8), 16, 16)
     assert not any(has_shift(rng.integers(0, 256, (240, 400, 3), dtype=np.uint8), 8, 8) for _ in range(20))
     assert not has_shift(np.zeros((8, 8, 1), np.uint8), 8, 8)
+
+
+def test_drawings_pages_and_collages_have_no_shift() -> None:
+    """Edges between blocks that are one row of blocks lower on the left: layouts in steps of 16 px have them."""
+    page = np.full((480, 800, 3), 255, np.uint8)
+    page[:64] = page[64:80, :320] = (60, 60, 70)
+    assert not has_shift(page, 16, 16)
+    chart = np.full((480, 800, 3), 255, np.uint8)
+    chart[400:, :400] = chart[384:, 400:] = (200, 60, 60)
+    assert not has_shift(chart, 16, 16)
+    collage = np.full((480, 800, 3), 255, np.uint8)
+    collage[48:288, :400], collage[32:272, 400:] = drawn(1), drawn(2)
+    assert not has_shift(collage, 16, 16)
+    collage[:48, :400], collage[:32, 400:] = drawn(3)[:48], drawn(4)[:32]
+    assert not has_shift(collage, 16, 16)

@@ -16,6 +16,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "webp": ("WEBP", {"quality": 85}),
     "webp-low": ("WEBP", {"quality": 10}),
     "webp-lossless": ("WEBP", {"lossless": True}),
+    "webp-lossless-fast": ("WEBP", {"lossless": True, "method": 0}),
     "avif": ("AVIF", {"quality": 75, "speed": 9}),
     "jpeg2000": ("JPEG2000", {}),
     "jpeg2000-layers": ("JPEG2000", {"irreversible": True, "quality_layers": [80, 40, 10]}),
@@ -113,6 +114,54 @@ def test_stored_alpha_and_metadata_may_contain_zeros() -> None:
         image.save(buffer, container, exif=exif, **options)
         assert bytes(2000) in buffer.getvalue()
         assert decode(buffer.getvalue(), OPTIONS).image_HWC.shape == (360, 360, 3)
+
+
+def test_alpha_that_is_coded_in_zeros_is_sound() -> None:
+    cut_out = photo()
+    alpha = Image.new("L", cut_out.size, 0)
+    alpha.paste(255, (100, 100, 260, 260))
+    cut_out.putalpha(alpha)
+    for method in (0, 4, 6):
+        for lossless in (False, True):
+            buffer = io.BytesIO()
+            cut_out.save(buffer, "WEBP", method=method, lossless=lossless)
+            assert decode(buffer.getvalue(), OPTIONS).alpha_HW is not None
+
+
+@pytest.mark.parametrize("animation", ["first", "all"])
+def test_each_frame_of_an_animation_is_compared_with_its_own_data(animation: Any) -> None:
+    flat = Image.new("RGB", (1600, 1200), "white")
+    detailed = photo(1600).crop((0, 0, 1600, 1200))
+    for frames in ([detailed, flat], [flat, detailed]):
+        buffer = io.BytesIO()
+        frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:], quality=60)
+        assert decode(buffer.getvalue(), DecodeOptions(animation=animation)).width_px == 1600
+    data = buffer.getvalue()
+    at = data.rindex(b"VP8 ") + (len(data) - data.rindex(b"VP8 ")) // 2
+    hole = data[:at] + bytes(900) + data[at + 900 :]
+    if animation == "all":
+        with pytest.raises(ImageError):
+            decode(hole, DecodeOptions(animation="all"))
+    else:
+        assert decode(hole, OPTIONS).width_px == 1600
+
+
+def test_boxes_behind_the_codestream_may_contain_zeros() -> None:
+    data = encoded(photo(), "jpeg2000")
+    at = data.index(b"jp2c") - 4
+    sized = data[:at] + (len(data) - at).to_bytes(4, "big") + data[at + 4 :]
+    box = (3008).to_bytes(4, "big") + b"uuid" + bytes(3000)
+    assert decode(sized + box, OPTIONS).image_HWC.shape == (360, 360, 3)
+
+
+@pytest.mark.parametrize("compression", ["zstd", "lzma"])
+def test_short_gaps_between_noise_are_sound(compression: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (256, 1024), dtype=np.uint8)
+    for row in range(0, 256, 5):
+        pixels[row, 100:300] = 0
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "TIFF", compression=compression)
+    assert (decode(buffer.getvalue(), OPTIONS).image_HWC[..., 0] == pixels).all()
 
 
 def test_zeros_behind_the_end_of_the_file_are_harmless() -> None:
