@@ -58,7 +58,9 @@ def check_not_inside(folder: str, after: str, error: Exception) -> None:
     """
     if after != folder and after.startswith(folder):
         cure = "fix its permissions and run the same command again to resume"
-        raise AccessDenied(f"the folder {folder} cannot be listed beyond {after!r} any more ({error}); {cure}") from error
+        raise AccessDenied(
+            f"the folder {folder} cannot be listed beyond {after!r} any more ({error}); {cure}"
+        ) from error
 
 
 class Store(Protocol):
