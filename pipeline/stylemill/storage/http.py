@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from http.cookiejar import DefaultCookiePolicy
+from typing import BinaryIO
 from urllib.parse import urljoin
 
 import requests
@@ -73,6 +74,24 @@ class HttpStore:
         wanted = {"Range": f"bytes={start}-{start + size_bytes - 1}"} if start else {}  # a head is cut off here
         with self._attempt(path) as attempt:
             return attempt.body(path, wanted, size_bytes, start)
+
+    def copy_some(self, path: str, file: BinaryIO, size_bytes: int) -> bool:
+        """Copy ``size_bytes`` of a URL, from the byte at the end of a file on, into it; return whether that was all.
+
+        If the host knows no ranges, all the rest is copied.
+        """
+        start = file.tell()
+        wanted = {"Range": f"bytes={start}-{start + size_bytes - 1}"}
+        with self._attempt(path) as attempt, attempt.get(path, wanted) as answer:
+            if answer.status_code == 416:
+                return True
+            is_part = answer.status_code == 206
+            skipped = 0 if is_part else start
+            for chunk in attempt.chunks(answer):
+                file.write(chunk[skipped:])
+                skipped = max(0, skipped - len(chunk))
+            _, _, total = answer.headers.get("Content-Range", "").partition("/")
+            return not is_part or file.tell() == start or (total.isdecimal() and file.tell() >= int(total))
 
     def stat(self, path: str) -> ObjectStat:
         """Return size (0 if the host does not say it) and etag of a URL, by a GET: many hosts refuse HEAD."""
@@ -171,30 +190,32 @@ class _Attempt:
 
     def body(self, location: str, headers: dict[str, str], size_bytes: int | None, start: int = 0) -> bytes:
         """Return the content of a location, or at most ``size_bytes`` of it from ``start`` on."""
-        with self.get(location, headers) as answer, self._translated_errors():
+        with self.get(location, headers) as answer:
             if answer.status_code == 416:
                 return b""
             skipped = 0 if answer.status_code == 206 else start
             wanted = None if size_bytes is None else skipped + size_bytes
-            length = answer.raw.length_remaining
-            begin_s = time.monotonic()
-            self.watch.limit(BODY_S + min(length or _LARGE_BYTES, wanted or _LARGE_BYTES) / USUAL_BYTES_PER_S)
             data = bytearray()
-            # What has come so far: iter_content waits until a chunk is full, and for a slow host that is for ever.
-            while chunk := answer.raw.read1(_CHUNK_BYTES, decode_content=True):
-                data += chunk
-                if (wanted is not None and len(data) >= wanted) or answer.raw.length_remaining == 0:
-                    break
-                self._check_pace(len(data), time.monotonic() - begin_s)
-            else:
-                if self.watch.has_cut:
-                    raise NoAnswer(f"{shown(self.url)}: its body did not end", timed_out=True)
-            while wanted is None or len(data) < wanted:  # what the decoder still holds
-                chunk = answer.raw.read1(_CHUNK_BYTES, decode_content=True)
-                if not chunk:
-                    break
+            for chunk in self.chunks(answer, wanted):
                 data += chunk
             return bytes(memoryview(data)[skipped:wanted])
+
+    def chunks(self, answer: requests.Response, wanted: int | None = None) -> Iterator[bytes]:
+        """Yield the content of an answer until it ends, or until at least ``wanted`` bytes have come."""
+        raw = answer.raw
+        begin_s, num_bytes = time.monotonic(), 0
+        self.watch.limit(BODY_S + min(raw.length_remaining or _LARGE_BYTES, wanted or _LARGE_BYTES) / USUAL_BYTES_PER_S)
+        with self._translated_errors():
+            # What has come so far: iter_content waits until a chunk is full, and for a slow host that is for ever.
+            while chunk := raw.read1(_CHUNK_BYTES, decode_content=True):
+                yield chunk
+                num_bytes += len(chunk)
+                if wanted is not None and num_bytes >= wanted:
+                    return
+                if raw.length_remaining != 0:  # else the rest is what the decoder still holds
+                    self._check_pace(num_bytes, time.monotonic() - begin_s)
+            if self.watch.has_cut and raw.length_remaining != 0:
+                raise NoAnswer(f"{shown(self.url)}: its body did not end", timed_out=True)
 
     def _check_pace(self, num_bytes: int, spent_s: float) -> None:
         """Raise NoAnswer if a body that is not complete comes too slowly."""

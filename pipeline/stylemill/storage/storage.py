@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from stylemill.errors import AccessDenied, ObjectNotFound, StorageError
 from stylemill.storage.options import StorageOptions
@@ -63,20 +63,36 @@ class Storage:
         """Copy an object to a file of this machine, with a part of ``COPIED_AT_ONCE`` in memory at a time.
 
         Raises:
-            StorageError: the object was replaced meanwhile.
+            StorageError: the object was replaced meanwhile, or did not come as a whole.
             OSError: the file cannot be written.
         """
         store, path = self._locate(uri)
         before = self.stat(uri)
         with copy.open("wb") as file:
-            while True:
-                read = partial(store.read_range, path, file.tell(), COPIED_AT_ONCE)
-                data = self._retried(read, f"reading {shown(path)}")
-                file.write(data)
-                if len(data) < COPIED_AT_ONCE:
-                    break
+            if scheme(path) in ("http", "https"):
+                while not self._retried(partial(self._copy_some, path, file), f"reading {shown(path)}"):
+                    pass
+            else:
+                while file.tell() < before.size_bytes:
+                    read = partial(store.read_range, path, file.tell(), COPIED_AT_ONCE)
+                    data = self._retried(read, f"reading {path}")
+                    if not data:
+                        break
+                    file.write(data)
+            size_bytes = file.tell()
         if self.stat(uri) != before:
-            raise StorageError(f"{path} was replaced while it was read; run the same command again")
+            raise StorageError(f"{shown(path)} was replaced while it was read; run the same command again")
+        if before.size_bytes and size_bytes != before.size_bytes:
+            problem = f"{size_bytes:,} of {before.size_bytes:,} bytes came"
+            raise StorageError(f"{shown(path)}: {problem}; run the same command again")
+
+    def _copy_some(self, path: str, file: BinaryIO) -> bool:
+        """Copy what a host sends from the end of a file on, into it; return whether that was all."""
+        from stylemill.storage.http import HttpStore
+
+        store = self._locate(path)[0]
+        assert isinstance(store, HttpStore)
+        return store.copy_some(path, file, COPIED_AT_ONCE)
 
     def write_bytes(self, uri: str, data: bytes, *, durable: bool = False) -> None:
         """Replace an object in one step: readers never see a part of it.

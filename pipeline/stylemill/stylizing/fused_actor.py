@@ -240,9 +240,9 @@ def _may_read(size_bytes: int, waiting: list[int]) -> bool:
 
 
 def _size_bytes(planned_bytes: int, fetched: Future[Fetched]) -> int:
-    """Return the size of a source that is read ahead: the real one once it is there."""
+    """Return the size of a source that is read ahead: if nothing tells it, a supposed one until it is there."""
     if fetched.done() and not fetched.cancelled() and fetched.exception() is None:
-        return len(fetched.result().data)
+        return max(planned_bytes, len(fetched.result().data))
     return planned_bytes or UNKNOWN_BYTES
 
 

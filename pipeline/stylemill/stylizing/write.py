@@ -139,7 +139,7 @@ class Writer:
             return set()
         except Unreachable:  # it may have been read before, or may be by another process
             return self._names_as(twin["key"], READABLE)
-        return self._names_as(twin["key"], {twin_format} & set(READABLE))
+        return self._names_as(twin["key"], [one for one in READABLE if one == twin_format])
 
     def _names_as(self, key: str, source_formats: Iterable[str]) -> set[str]:
         """Return the keys that the result of an image of some of these formats may get."""

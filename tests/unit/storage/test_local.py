@@ -357,9 +357,7 @@ for after in sys.argv[2:]:
 """
 
 
-def test_a_listing_that_resumes_inside_a_folder_that_is_shut_now_loses_nothing(
-    tmp_path: Path, run_bound_by_permissions
-):
+def test_a_listing_that_resumes_inside_a_folder_that_is_shut_now_stops(tmp_path: Path, run_bound_by_permissions):
     (tmp_path / "in" / "shut").mkdir(parents=True)
     for name in ("in/shut/a", "in/shut/b", "z"):
         (tmp_path / name).write_bytes(b"x")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 import time
@@ -17,6 +18,7 @@ import pytest
 
 from stylemill.errors import AccessDenied, StorageError, Unreachable
 from stylemill.storage import Storage, StorageOptions, http
+from stylemill.storage import storage as storage_module
 from tests.web import Web, web_server
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
@@ -237,3 +239,40 @@ def test_a_redirect_to_the_private_network_is_refused(web: Web, monkeypatch: pyt
         assert storage.read_bytes(f"{web.url}/to?/1.jpg")
         public.clear()  # a list that names a private host may be led on
         assert storage.read_bytes(f"{web.url}/to?{inside.url}/1.jpg")
+
+
+@pytest.mark.parametrize("knows_ranges", [True, False])
+def test_a_list_that_comes_in_short_parts_is_copied_whole(
+    serve: Callable[[Answer], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, knows_ranges: bool
+):
+    monkeypatch.setattr(storage_module, "COPIED_AT_ONCE", 100)
+    text = bytes(range(250)) * 2
+    num_whole = [0]
+
+    def answer(connection: socket.socket, request: bytes) -> None:
+        found = re.search(rb"bytes=(\d+)-(\d+)", request)
+        if found is None or not knows_ranges:
+            num_whole[0] += 1
+            head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(text)
+            is_cut = found is not None and num_whole[0] == 2
+            connection.sendall(head + (text[:120] if is_cut else text))
+            return
+        start = int(found[1])
+        part = text[start : min(start + 60, int(found[2]) + 1)]  # shorter than asked for
+        span = b"%d-%d/%d" % (start, start + len(part) - 1, len(text))
+        head = b"HTTP/1.1 206 Part\r\nContent-Range: bytes %s\r\nContent-Length: %d\r\n" % (span, len(part))
+        connection.sendall(head + b"Connection: close\r\n\r\n" + part)
+
+    storage = Storage(StorageOptions(retry_deadline_s=5.0))
+    storage.copy_to(f"{serve(answer)}/list.txt", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == text
+    assert num_whole[0] <= 4, "the rest of one answer is used"
+
+
+def test_a_list_of_another_size_than_stated_is_refused(serve: Callable[[Answer], str], tmp_path: Path):
+    def answer(connection: socket.socket, request: bytes) -> None:
+        head = b"HTTP/1.1 200 OK\r\nConnection: close\r\n"
+        connection.sendall(head + (b"\r\nhalf" if b"bytes=" in request else b"Content-Length: 8\r\n\r\nhalfhalf"))
+
+    with pytest.raises(StorageError, match="4 of 8 bytes"):
+        Storage(StorageOptions(retry_deadline_s=2.0)).copy_to(f"{serve(answer)}/list.txt", tmp_path / "copy")

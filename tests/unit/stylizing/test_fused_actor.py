@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import Future
 from contextlib import closing
 
 import numpy as np
@@ -91,25 +92,15 @@ def test_large_files_are_fetched_one_by_one():
     assert reader.most_alive == 1
 
 
-def test_sources_of_unknown_size_count_as_what_they_turn_out_to_be(monkeypatch):
+def test_sources_of_unknown_size_count_as_what_they_turn_out_to_be():
     """Lists tell no sizes: what was fetched counts by its bytes, what was not by a supposed size."""
-    monkeypatch.setattr(fused_actor, "READ_AHEAD_BYTES", 300)
-    monkeypatch.setattr(fused_actor, "UNKNOWN_BYTES", 100)
-    reader = _DrawingReader()
-    started: list[str] = []
-
-    def fetch(planned: dict) -> Fetched:
-        started.append(planned["key"])
-        return Fetched(Sample(planned=planned), bytes(250))
-
-    monkeypatch.setattr(reader, "fetch", fetch)
-    most_ahead = 0
-    with closing(ReadAhead(reader).samples(_rows(8, size_bytes=0))) as samples:
-        for number, _ in enumerate(samples):
-            time.sleep(0.02)
-            if number:  # before, nothing was known of any
-                most_ahead = max(most_ahead, len(started) - number - 1)
-    assert most_ahead == 1
+    there: Future[Fetched] = Future()
+    there.set_result(Fetched(Sample(planned={}), bytes(fused_actor.READ_AHEAD_BYTES)))
+    assert fused_actor._size_bytes(0, there) == fused_actor.READ_AHEAD_BYTES
+    assert fused_actor._size_bytes(0, Future()) == fused_actor.UNKNOWN_BYTES
+    assert not fused_actor._may_read(0, [fused_actor.READ_AHEAD_BYTES])
+    assert fused_actor._may_read(0, [fused_actor.UNKNOWN_BYTES])
+    assert fused_actor._may_read(0, [])
 
 
 def test_a_failing_store_ends_the_reading_and_nothing_hangs():
