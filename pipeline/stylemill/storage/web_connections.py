@@ -49,6 +49,14 @@ class Watch:
         if self._timer is not None:
             self._timer.cancel()
 
+    def close(self) -> None:
+        """Cut nothing any more, and give up the handle of the connection."""
+        self.end()
+        with self._lock:
+            if self._socket is not None:
+                self._socket.close()
+                self._socket = None
+
     def use(self, connected: socket.socket) -> None:
         """Take the socket that the attempt uses from now on.
 
@@ -59,9 +67,12 @@ class Watch:
         if self.refuses_private and self.is_private:
             raise AccessDenied("it redirects from the public internet to a private address, which is not asked")
         with self._lock:
-            self._socket = connected
+            if self._socket is not None:
+                self._socket.close()
+            # Its own handle: a connection that is not kept alive is closed before the body of its answer is read.
+            self._socket = connected.dup()
             if self.has_cut:
-                _shut(connected)
+                _shut(self._socket)
 
     def _cut(self) -> None:
         with self._lock:
@@ -78,7 +89,7 @@ def watched(watch: Watch) -> Iterator[None]:
     try:
         yield
     finally:
-        watch.end()
+        watch.close()
         _current.watch = outer
 
 

@@ -187,6 +187,25 @@ def test_an_attempt_ends_however_slowly_a_host_speaks(
     assert time.monotonic() - begin_s < 10
 
 
+def test_a_body_whose_length_never_ends_is_cut_off(
+    serve: Callable[[Answer], str], web: Web, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(http, "BODY_S", 1.0)
+
+    def drip(connection: socket.socket, _: bytes) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n5;")
+        for _ in range(200):
+            connection.sendall(b"x")
+            time.sleep(0.1)
+
+    host = serve(drip)
+    storage = Storage(StorageOptions(retry_deadline_s=6.0, timeout_s=0.5))
+    storage.read_head(f"{web.url}/1.jpg", 10)
+    begin_s = time.monotonic()
+    assert _outcome(storage, f"{host}/a") == "Unreachable"
+    assert time.monotonic() - begin_s < 10
+
+
 def test_a_small_picture_that_comes_late_is_read(serve: Callable[[Answer], str]):
     def late(connection: socket.socket, _: bytes) -> None:
         time.sleep(0.3)
