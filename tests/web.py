@@ -25,6 +25,8 @@ class Web:
         self.requests: Counter[str] = Counter()
         self.is_down = False
         """Every connection is reset."""
+        self.keeps_alive = False
+        """Connections are kept for the next request."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -32,6 +34,9 @@ class _Handler(BaseHTTPRequestHandler):
     stopped: threading.Event
 
     def do_GET(self) -> None:
+        if self.web.keeps_alive:
+            self.protocol_version = "HTTP/1.1"
+            self.close_connection = False
         path, _, query = self.path.partition("?")
         self.web.requests[self.path] += 1
         number = path.rpartition("/")[2]

@@ -124,6 +124,10 @@ class PathConflict(StorageError):
     """The store cannot hold an object of this name: it is too long, or a file exists where a directory is needed."""
 
 
+class NothingPainted(StylemillError):
+    """A run is done and committed, and there was not one image in its input: repeating it changes nothing."""
+
+
 class TooManyFailures(StylemillError):
     """More samples failed than ``max_failed_fraction`` allows: the job stops."""
 

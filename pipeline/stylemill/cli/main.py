@@ -18,13 +18,15 @@ from pathlib import Path
 
 from stylemill import __version__
 from stylemill.cli.session import TERMINATED, unwinding_on_sigterm
-from stylemill.errors import ConfigError, StylemillError
+from stylemill.errors import ConfigError, NothingPainted, StylemillError
 
 DONE, FAILED, WRONG_USE, TOO_MANY_FAILED = 0, 1, 2, 3
 """Exit codes: done; failed, resumable; wrong use; done, but too many sources failed."""
 INTERRUPTED = 128 + signal.SIGINT
 """Exit code after Ctrl-C, the same as a shell's."""
 ALERT = "ALERT"
+_NOTHING_PAINTED = -1
+"""Within this module: done, but without one image. For a person that is a failure, a scheduler must not repeat it."""
 
 VERBS = {
     "demo": "train a style and repaint a small library of real photos on this machine; no download",
@@ -47,7 +49,11 @@ VERBS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code; every expected failure is one line on stderr."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    code = _main(list(sys.argv[1:] if arguments is None else arguments))
+    return FAILED if code == _NOTHING_PAINTED else code
+
+
+def _main(arguments: list[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of styles and sources may hold what a terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
     code = DONE
@@ -71,7 +77,7 @@ def _run_and_report(arguments: list[str]) -> int:
             return WRONG_USE
         except StylemillError as error:
             print(f"stylemill: {' '.join(str(error).split())}", file=sys.stderr)
-            return FAILED
+            return _NOTHING_PAINTED if isinstance(error, NothingPainted) else FAILED
         except ModuleNotFoundError as error:
             problem = f"the module {error.name!r} is not installed for {sys.executable}"
             print(f"stylemill: {problem}; install stylemill's dependencies there", file=sys.stderr)
@@ -125,22 +131,25 @@ def _usage() -> str:
 
 
 def main_for_scheduler(arguments: Sequence[str] | None = None) -> int:
-    """Run a verb; return its exit code, but 0 and an alert instead of 3.
+    """Run a verb; return its exit code, but 0 and an alert for a run that is committed whatever came of it.
 
     Schedulers such as KubeRay's RayJob repeat every job that does not exit with 0, on a new cluster. After exit code 3
-    (done, but too many sources failed) a repetition is useless, because the run is committed. So 3 becomes 0 and one
-    line on stderr that begins with ``ALERT``, for whoever watches the logs; the metric
-    ``ray_stylemill_images_total`` and the run's page show the same. All other codes stay.
+    (done, but too many sources failed), or 1 for a run that found not one image, a repetition is useless, because the
+    run is committed. So both become 0 and one line on stderr that begins with ``ALERT``, for whoever watches the logs;
+    the metric ``ray_stylemill_images_total`` and the run's page show the same. All other codes stay.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    code = main(arguments)
-    if code != TOO_MANY_FAILED:
+    code = _main(arguments)
+    whys = {
+        TOO_MANY_FAILED: "more than max_failed_fraction of the sources failed (exit code 3,",
+        _NOTHING_PAINTED: "not one source is an image (exit code 1,",
+    }
+    if code not in whys:
         return code
     verb = " ".join(arguments[:1])
     print(
-        f"{ALERT} stylemill {verb}: done, but more than max_failed_fraction of the sources failed (exit code 3, "
-        "reported to the scheduler as 0 because repeating the job changes nothing); see the run's page or "
-        "`stylemill manifest summary`",
+        f"{ALERT} stylemill {verb}: done, but {whys[code]} reported to the scheduler as 0 because repeating the job "
+        "changes nothing); see the run's page or `stylemill manifest summary`",
         file=sys.stderr,
         flush=True,
     )

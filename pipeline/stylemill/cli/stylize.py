@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from stylemill.cli.arguments import parse
 from stylemill.cli.terminal import LiveLine, counts_text, duration, print_report
-from stylemill.errors import StylemillError
+from stylemill.errors import NothingPainted, StylemillError
 from stylemill.stylizing.config import StylizeConfig
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the verb; return 0 when done, 3 when more than ``max_failed_fraction`` of the sources failed.
 
     Raises:
-        StylemillError: the run is done, and there was not one image in the input.
+        NothingPainted: the run is done, and there was not one image in the input.
     """
     config = parse(StylizeConfig, "stylize", "Repaint a library; running the same command again resumes.", arguments)
     if config is None:
@@ -98,7 +98,7 @@ def _check_that_images_were_found(identity: RunIdentity, success: Success) -> No
     for part in success.parts:
         reasons.update(part.errors)
     why = ", ".join(f"{count:,} x {reason}" for reason, count in reasons.most_common(3))
-    raise StylemillError(
+    raise NothingPainted(
         f"nothing was painted: {identity.input} has no image, all {counts.get('skipped', 0):,} sources were skipped "
         f"({why}); give images, or a list of locations whose name ends in {', '.join(LIST_SUFFIXES)}"
     )

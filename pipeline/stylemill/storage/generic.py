@@ -10,7 +10,7 @@ import fsspec
 
 from stylemill.errors import AccessDenied, ConfigError, ObjectNotFound, PathConflict, StorageError
 from stylemill.storage.retry import Throttled, TransientError
-from stylemill.storage.store import ObjectStat, denied_folder
+from stylemill.storage.store import ObjectStat, check_not_inside, denied_folder
 from stylemill.storage.uri import name, scheme
 
 _EXTRAS = {"gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure", "adl": "azure"}
@@ -84,6 +84,7 @@ class FsspecStore:
         except (AccessDenied, PathConflict) as error:
             if not prefix:  # the listing as a whole is refused
                 raise
+            check_not_inside(prefix, after, error)
             if prefix > after:
                 yield denied_folder(f"{scheme(root)}://{folder.lstrip('/')}", prefix, error)
             return

@@ -21,6 +21,7 @@ ResultT = TypeVar("ResultT")
 
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 10.0
+"""Or a tenth of the deadline, if that is less."""
 
 MOST_REQUESTS = 32
 ANSWERS_PER_STEP = 16
@@ -70,13 +71,14 @@ def with_retries(operation: Callable[[], ResultT], *, what: str, deadline_s: flo
     Source: "full jitter", Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
     """
     start_s = time.monotonic()
+    longest_s = min(LONGEST_DELAY_S, deadline_s / 10)
     attempt = 0
     while True:
         try:
             return operation()
         except TransientError as error:
             attempt += 1
-            delay_s = random.uniform(0, min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** min(attempt, 16)))
+            delay_s = random.uniform(0, min(longest_s, FIRST_DELAY_S * 2 ** min(attempt, 16)))
             spent_s = time.monotonic() - start_s
             if spent_s + delay_s > deadline_s:
                 raise StorageError(

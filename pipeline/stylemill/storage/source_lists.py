@@ -148,7 +148,13 @@ def _sources_in(portion: Path) -> Iterator[_Source]:
 
 
 def _default_key(uri: str) -> str:
-    return uri.partition("://")[2] if scheme(uri) != "file" else uri.lstrip("/")
+    """Return a location without its scheme; a URL may have empty components and dots, which a key may not."""
+    if scheme(uri) == "file":
+        return uri.lstrip("/")
+    rest = uri.partition("://")[2]
+    if scheme(uri) not in ("http", "https"):
+        return rest
+    return "/".join(f"_{part}" if part in ("", ".", "..") else part for part in rest.split("/"))
 
 
 # Parquet

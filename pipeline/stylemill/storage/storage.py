@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from stylemill.errors import AccessDenied, ObjectNotFound, StorageError
 from stylemill.storage.options import StorageOptions
 from stylemill.storage.retry import Limiter, TransientError, with_retries
 from stylemill.storage.store import ObjectStat, Store
-from stylemill.storage.uri import resolve, scheme
+from stylemill.storage.uri import resolve, scheme, shown
 
 ResultT = TypeVar("ResultT")
 
@@ -52,31 +52,47 @@ class Storage:
     def read_bytes(self, uri: str) -> bytes:
         """Return the whole content of an object."""
         store, path = self._locate(uri)
-        return self._retried(lambda: store.read(path), f"reading {path}")
+        return self._retried(lambda: store.read(path), f"reading {shown(path)}")
 
     def read_head(self, uri: str, size_bytes: int) -> bytes:
         """Return at most the first ``size_bytes`` of an object."""
         store, path = self._locate(uri)
-        return self._retried(lambda: store.read_range(path, 0, size_bytes), f"reading {path}")
+        return self._retried(lambda: store.read_range(path, 0, size_bytes), f"reading {shown(path)}")
 
     def copy_to(self, uri: str, copy: Path) -> None:
         """Copy an object to a file of this machine, with a part of ``COPIED_AT_ONCE`` in memory at a time.
 
         Raises:
-            StorageError: the object was replaced meanwhile.
+            StorageError: the object was replaced meanwhile, or did not come as a whole.
             OSError: the file cannot be written.
         """
         store, path = self._locate(uri)
         before = self.stat(uri)
         with copy.open("wb") as file:
-            while True:
-                read = partial(store.read_range, path, file.tell(), COPIED_AT_ONCE)
-                data = self._retried(read, f"reading {path}")
-                file.write(data)
-                if len(data) < COPIED_AT_ONCE:
-                    break
+            if scheme(path) in ("http", "https"):
+                while not self._retried(partial(self._copy_some, path, file), f"reading {shown(path)}"):
+                    pass
+            else:
+                while file.tell() < before.size_bytes:
+                    read = partial(store.read_range, path, file.tell(), COPIED_AT_ONCE)
+                    data = self._retried(read, f"reading {path}")
+                    if not data:
+                        break
+                    file.write(data)
+            size_bytes = file.tell()
         if self.stat(uri) != before:
-            raise StorageError(f"{path} was replaced while it was read; run the same command again")
+            raise StorageError(f"{shown(path)} was replaced while it was read; run the same command again")
+        if before.size_bytes and size_bytes != before.size_bytes:
+            problem = f"{size_bytes:,} of {before.size_bytes:,} bytes came"
+            raise StorageError(f"{shown(path)}: {problem}; run the same command again")
+
+    def _copy_some(self, path: str, file: BinaryIO) -> bool:
+        """Copy what a host sends from the end of a file on, into it; return whether that was all."""
+        from stylemill.storage.http import HttpStore
+
+        store = self._locate(path)[0]
+        assert isinstance(store, HttpStore)
+        return store.copy_some(path, file, COPIED_AT_ONCE)
 
     def write_bytes(self, uri: str, data: bytes, *, durable: bool = False) -> None:
         """Replace an object in one step: readers never see a part of it.
@@ -87,7 +103,7 @@ class Storage:
             durable: also force it to the disk of a local file system before returning.
         """
         store, path = self._locate(uri)
-        self._retried(lambda: store.write(path, data, durable=durable), f"writing {path}")
+        self._retried(lambda: store.write(path, data, durable=durable), f"writing {shown(path)}")
 
     def create_bytes(self, uri: str, data: bytes, *, durable: bool = True) -> bool:
         """Write an object unless one exists there; return whether the object now has this call's content.
@@ -111,12 +127,12 @@ class Storage:
                 raise
             return created or (answer_lost and store.read(path) == data)
 
-        return self._retried(create, f"creating {path}")
+        return self._retried(create, f"creating {shown(path)}")
 
     def stat(self, uri: str) -> ObjectStat:
         """Return size and etag of an object."""
         store, path = self._locate(uri)
-        return self._retried(lambda: store.stat(path), f"reading the size of {path}")
+        return self._retried(lambda: store.stat(path), f"reading the size of {shown(path)}")
 
     def exists(self, uri: str) -> bool:
         """Return whether there is an object at a location."""
@@ -161,7 +177,7 @@ class Storage:
     def delete(self, uri: str) -> None:
         """Remove an object; a missing object is not an error."""
         store, path = self._locate(uri)
-        self._retried(lambda: store.delete(path), f"deleting {path}")
+        self._retried(lambda: store.delete(path), f"deleting {shown(path)}")
 
     def delete_all(self, uris: Iterable[str]) -> None:
         """Remove many objects of one store, a thousand per request where the store can."""

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from stylemill.errors import AccessDenied
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectStat:
@@ -42,6 +44,23 @@ def denied_folder(uri: str, key: str, error: Exception) -> ObjectStat:
     """
     cure = "fix its permissions, then paint what it holds with --incremental"
     return ObjectStat(uri, key, 0, "", "AccessDenied", f"the folder cannot be listed ({error}); {cure}")
+
+
+def check_not_inside(folder: str, after: str, error: Exception) -> None:
+    """Raise AccessDenied if a listing that was interrupted inside a folder cannot continue there.
+
+    Its first objects are sources already: neither the rest of them nor the folder as a problem may follow in silence.
+
+    Args:
+        folder: key of a folder that cannot be listed, with a slash at its end.
+        after: last key that was listed.
+        error: the store's refusal.
+    """
+    if after != folder and after.startswith(folder):
+        cure = "fix its permissions and run the same command again to resume"
+        raise AccessDenied(
+            f"the folder {folder} cannot be listed beyond {after!r} any more ({error}); {cure}"
+        ) from error
 
 
 class Store(Protocol):

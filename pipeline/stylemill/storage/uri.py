@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from stylemill.config import check_no_credential
-from stylemill.errors import ConfigError
+from stylemill.errors import ConfigError, without_credentials
 
 GLOB_CHARACTERS = frozenset("*?[")
 _LIKE_A_URI = re.compile(r"\s*[A-Za-z][\w.+:-]+:/")
@@ -44,6 +44,14 @@ def resolve(uri: str) -> str:
     check_no_credential("location", uri)
     head, _, rest = uri.partition("://")
     return f"{head.lower()}://{rest.rstrip('/')}"
+
+
+def shown(uri: str) -> str:
+    """Return a location for people: a URL without login and query, which may hold a signature."""
+    if scheme(uri) not in ("http", "https"):
+        return uri
+    start, mark, _ = without_credentials(uri).partition("?")
+    return f"{start}?..." if mark else start
 
 
 def join(uri: str, *parts: str) -> str:

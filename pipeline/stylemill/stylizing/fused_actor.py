@@ -34,6 +34,8 @@ READ_AHEAD = 3
 """Maximum number of sources that are read beyond the one being painted."""
 READ_AHEAD_BYTES = 16 * 2**20
 """Maximum sum of their file sizes: large files are fetched one by one."""
+UNKNOWN_BYTES = READ_AHEAD_BYTES // READ_AHEAD
+"""Supposed size of a source of a list, whose size is not known before it is fetched."""
 HELD_PIXEL_BYTES = 64 * 2**20
 """No further source is decoded while the decoded ones, including the one being painted, hold more than this."""
 WRITE_BEHIND = 3
@@ -195,14 +197,16 @@ class ReadAhead:
             StorageError: storage failed beyond its retries.
         """
         rows = deque(planned)
-        waiting: deque[tuple[int, Future[Sample]]] = deque()
+        waiting: deque[tuple[int, Future[Fetched], Future[Sample]]] = deque()
         try:
             while rows or waiting:
-                while rows and _may_read(rows[0]["size_bytes"], [size_bytes for size_bytes, _ in waiting]):
+                while rows and _may_read(
+                    rows[0]["size_bytes"], [_size_bytes(planned, fetched) for planned, fetched, _ in waiting]
+                ):
                     row = rows.popleft()
                     fetched = self._fetches.submit(self._reader.fetch, row)
-                    waiting.append((row["size_bytes"], self._decodes.submit(self._decode, fetched)))
-                sample = waiting.popleft()[1].result()
+                    waiting.append((row["size_bytes"], fetched, self._decodes.submit(self._decode, fetched)))
+                sample = waiting.popleft()[2].result()
                 num_bytes = pixel_bytes(sample)
                 try:
                     yield sample
@@ -211,7 +215,7 @@ class ReadAhead:
                     self._hold(-num_bytes)
         finally:
             # A caller that stops early, because painting failed, leaves decoded samples behind.
-            for _, future in waiting:
+            for _, _, future in waiting:
                 if not future.cancel() and future.exception() is None:
                     self._hold(-pixel_bytes(future.result()))
 
@@ -231,7 +235,15 @@ class ReadAhead:
 
 def _may_read(size_bytes: int, waiting: list[int]) -> bool:
     """Return whether one more source of this size may be read ahead."""
+    size_bytes = size_bytes or UNKNOWN_BYTES
     return not waiting or (len(waiting) < READ_AHEAD and sum(waiting) + size_bytes <= READ_AHEAD_BYTES)
+
+
+def _size_bytes(planned_bytes: int, fetched: Future[Fetched]) -> int:
+    """Return the size of a source that is read ahead: if nothing tells it, a supposed one until it is there."""
+    if fetched.done() and not fetched.cancelled() and fetched.exception() is None:
+        return max(planned_bytes, len(fetched.result().data))
+    return planned_bytes or UNKNOWN_BYTES
 
 
 def pixel_bytes(sample: Sample) -> int:

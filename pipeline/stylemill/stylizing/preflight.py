@@ -21,7 +21,7 @@ from stylemill.registry import locate_model
 from stylemill.storage import Storage, resolve
 from stylemill.storage.options import preflight_options
 from stylemill.storage.sources import find_sources, input_covers, sources_root
-from stylemill.storage.uri import is_inside, scheme
+from stylemill.storage.uri import is_inside, scheme, shown
 from stylemill.storage.user_errors import listing_input, reading_input, writing_output
 from stylemill.style_model import StyleModel, load_style_model, to_bytes
 from stylemill.stylizing.config import StylizeConfig
@@ -182,6 +182,8 @@ def _check_sources(storage: Storage, source_root: str) -> None:
 
 
 def _check_output(storage: Storage, out: str) -> None:
+    if scheme(out) in ("http", "https"):
+        raise ConfigError("out", shown(out), "cannot be written over http", "give a folder or a prefix of a bucket")
     with listing_input("out", out):
         # Look for other objects before, between and after the own folders, in order of key.
         for after in ("", *(f"{folder}/\U0010ffff" for folder in OWN_FOLDERS)):

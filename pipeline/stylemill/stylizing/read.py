@@ -123,8 +123,8 @@ class Reader:
     def _bounded_bytes(self, uri: str, size_bytes: int) -> bytes:
         """Return the content of a source unless it is too large; 0 is an unknown size, as in lists of locations."""
         most_bytes = self._options.max_source_bytes
-        if not size_bytes and scheme(uri) in ("http", "https"):
-            # Many hosts refuse to tell a size, or tell a wrong one: the reading itself is bounded.
+        if scheme(uri) in ("http", "https"):
+            # Many hosts tell no size, or a wrong one, or send more than last time: the reading itself is bounded.
             data = self._storage.read_head(uri, most_bytes + 1)
             if len(data) > most_bytes:
                 raise ImageError("TooLarge", f"it has more bytes than max_source_bytes = {most_bytes:,}")

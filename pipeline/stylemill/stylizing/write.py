@@ -10,10 +10,19 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import product
 from typing import Any
 
-from stylemill.errors import AccessDenied, ImageError, ObjectNotFound, PathConflict, StorageError, Unreachable
+from stylemill.errors import (
+    AccessDenied,
+    ConfigError,
+    ImageError,
+    ObjectNotFound,
+    PathConflict,
+    StorageError,
+    Unreachable,
+)
 from stylemill.images.encode import encode, encode_frames, output_format_of
 from stylemill.images.formats.sniff import READABLE, SNIFF_BYTES, sniff
 from stylemill.images.options import EncodeOptions, output_key
@@ -126,12 +135,17 @@ class Writer:
         """Return the keys that a source's result may get, judged by its first bytes; none if it is not an image."""
         try:
             twin_format = sniff(self._storage.read_head(twin["uri"], SNIFF_BYTES))
-        except (ObjectNotFound, AccessDenied, PathConflict, Unreachable):  # it cannot be painted either
+        except (ObjectNotFound, AccessDenied, PathConflict, ConfigError):  # it cannot be painted either
             return set()
-        if twin_format not in READABLE:
-            return set()
-        formats = (output_format_of(twin_format, has_alpha=alpha, options=self._options) for alpha in (False, True))
-        return {output_key(twin["key"], output_format) for output_format in formats}
+        except Unreachable:  # it may have been read before, or may be by another process
+            return self._names_as(twin["key"], READABLE)
+        return self._names_as(twin["key"], [one for one in READABLE if one == twin_format])
+
+    def _names_as(self, key: str, source_formats: Iterable[str]) -> set[str]:
+        """Return the keys that the result of an image of some of these formats may get."""
+        both = product(source_formats, (False, True))
+        formats = {output_format_of(one, has_alpha=alpha, options=self._options) for one, alpha in both}
+        return {output_key(key, output_format) for output_format in formats}
 
 
 def _marked(uri: str, mark: str) -> str:

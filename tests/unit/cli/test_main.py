@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -390,6 +391,28 @@ def test_names_that_stdout_cannot_encode_are_escaped(tmp_path: Path):
     )
     assert (answer.returncode, answer.stderr) == (DONE, "")
     assert "style wellen-\\xfc\\U0001f600 version" in answer.stdout
+
+
+def test_a_run_without_one_image_is_a_failure_for_people_and_not_for_schedulers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    from stylemill.cli import stylize
+    from stylemill.errors import StylemillError
+
+    def run(verb: str, arguments: list[str]) -> int:
+        identity = SimpleNamespace(follow_up=False, input="texts")
+        success = SimpleNamespace(counts={"skipped": 2}, parts=[SimpleNamespace(errors={"Text": 2})])
+        stylize._check_that_images_were_found(identity, success)
+        return 0
+
+    monkeypatch.setattr("stylemill.cli.main._run_verb", run)
+    with pytest.raises(StylemillError, match="nothing was painted"):
+        run("stylize", [])
+    assert main(["stylize"]) == FAILED
+    assert "ALERT" not in capsys.readouterr().err
+    assert main_for_scheduler(["stylize"]) == DONE
+    told, alert = capsys.readouterr().err.splitlines()
+    assert "nothing was painted" in told and alert.startswith("ALERT stylemill stylize: done, but ")
 
 
 @pytest.mark.parametrize(("code", "reported"), [(0, 0), (1, 1), (2, 2), (3, 0), (130, 130)])

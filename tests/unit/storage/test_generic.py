@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import fsspec
 import pytest
 
-from stylemill.errors import ConfigError, ObjectNotFound, StorageError
+from stylemill.errors import AccessDenied, ConfigError, ObjectNotFound, StorageError
 from stylemill.storage import Storage, StorageOptions, join
 
 ROOT = "memory://bucket/some prefix"
@@ -109,6 +109,25 @@ def test_objects_below_a_folder_without_a_name_are_a_problem_and_not_lost(storag
     memory.store["/bucket/some prefix/a//x.jpg"] = memory.store["/bucket/some prefix/a/y.jpg"]
     found = {item.key: item.problem_type for item in storage.list_objects(ROOT)}
     assert found == {"a//": "BadKey", "a/y.jpg": None}
+
+
+def test_a_listing_that_resumes_inside_a_folder_that_is_shut_now_stops(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+):
+    for key in ("in/a", "in/b", "z"):
+        storage.write_bytes(join(ROOT, key), b"")
+    memory = type(fsspec.filesystem("memory"))
+    real = memory.ls
+
+    def ls(self: object, path: str, *args: object, **named: object) -> object:
+        if path.endswith("/in"):
+            raise PermissionError("forbidden")
+        return real(self, path, *args, **named)
+
+    monkeypatch.setattr(memory, "ls", ls)
+    assert [found.key for found in storage.list_objects(ROOT, "in/", with_denied=True)] == ["z"]
+    with pytest.raises(AccessDenied, match="resume"):
+        list(storage.list_objects(ROOT, "in/a", with_denied=True))
 
 
 @pytest.mark.parametrize(

@@ -345,6 +345,30 @@ def test_permissions(tmp_path: Path, run_bound_by_permissions):
     assert answer.stdout.strip() == "6", answer.stderr
 
 
+RESUMED = """
+import sys
+from stylemill.errors import AccessDenied
+from stylemill.storage import Storage
+for after in sys.argv[2:]:
+    try:
+        print([item.key for item in Storage().list_objects(sys.argv[1], after, with_denied=True)])
+    except AccessDenied as error:
+        print("denied", "resume" in str(error))
+"""
+
+
+def test_a_listing_that_resumes_inside_a_folder_that_is_shut_now_stops(tmp_path: Path, run_bound_by_permissions):
+    (tmp_path / "in" / "shut").mkdir(parents=True)
+    for name in ("in/shut/a", "in/shut/b", "z"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "in" / "shut").chmod(0)
+    try:
+        answer = run_bound_by_permissions(RESUMED, str(tmp_path), "in/shut/a", "in/shut/", "in/a")
+    finally:
+        (tmp_path / "in" / "shut").chmod(0o700)
+    assert answer.stdout.split("\n")[:3] == ["denied True", "['z']", "['in/shut/', 'z']"], answer.stderr
+
+
 def test_a_storage_can_be_pickled(tmp_path: Path):
     options = StorageOptions(endpoint_url="http://h:1", retry_deadline_s=3.0)
     storage = Storage(options)

@@ -15,6 +15,7 @@ from stylemill.errors import AccessDenied, ConfigError, StorageError
 from stylemill.storage import Storage, source_lists
 from stylemill.storage import storage as storage_module
 from stylemill.storage.sources import find_sources
+from stylemill.storage.uri import key_problem
 
 
 def found(uri: object, after: str = "") -> list[str]:
@@ -174,6 +175,13 @@ def test_a_location_that_no_store_can_have_is_a_problem_and_the_rest_is_listed(t
         "s3:/x": "AccessDenied",
     }
     assert "hunter2" not in str(items) and "credential" in str(items["***@h/a.jpg"].problem)
+
+
+def test_the_key_of_a_url_is_one_that_a_result_may_have(tmp_path: Path):
+    (tmp_path / "list.txt").write_text("http://h/a//b.jpg\nhttp://h/a/b.jpg\nhttps://h/x?u=http://g/../c.jpg\n")
+    keys = found(tmp_path / "list.txt")
+    assert keys == ["h/a/_/b.jpg", "h/a/b.jpg", "h/x?u=http:/_/g/_../c.jpg"]
+    assert not any(map(key_problem, keys))
 
 
 def test_a_long_list_does_not_fill_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

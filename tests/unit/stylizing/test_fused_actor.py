@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import Future
 from contextlib import closing
 
 import numpy as np
@@ -89,6 +90,17 @@ def test_large_files_are_fetched_one_by_one():
     reader = _DrawingReader()
     _keys(reader, _rows(6, size_bytes=fused_actor.READ_AHEAD_BYTES))
     assert reader.most_alive == 1
+
+
+def test_sources_of_unknown_size_count_as_what_they_turn_out_to_be():
+    """Lists tell no sizes: what was fetched counts by its bytes, what was not by a supposed size."""
+    there: Future[Fetched] = Future()
+    there.set_result(Fetched(Sample(planned={}), bytes(fused_actor.READ_AHEAD_BYTES)))
+    assert fused_actor._size_bytes(0, there) == fused_actor.READ_AHEAD_BYTES
+    assert fused_actor._size_bytes(0, Future()) == fused_actor.UNKNOWN_BYTES
+    assert not fused_actor._may_read(0, [fused_actor.READ_AHEAD_BYTES])
+    assert fused_actor._may_read(0, [fused_actor.UNKNOWN_BYTES])
+    assert fused_actor._may_read(0, [])
 
 
 def test_a_failing_store_ends_the_reading_and_nothing_hangs():

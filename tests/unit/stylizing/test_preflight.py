@@ -17,6 +17,7 @@ from stylemill.stylizing.config import StylizeConfig
 from stylemill.stylizing.preflight import PreparedRun, prepare
 from tests.committed import commit_run
 from tests.drawn import image_bytes
+from tests.web import web_server
 
 
 @pytest.fixture
@@ -66,6 +67,13 @@ def test_an_output_that_is_a_file_is_refused(style_file: Path, library: Path, tm
         prepared(style_file, library, tmp_path / "out")
     assert caught.value.field == "out"
     assert (tmp_path / "out").read_bytes() == b"years of work"
+
+
+def test_an_output_on_the_web_is_refused_without_a_request(style_file: Path, library: Path):
+    with web_server() as web:
+        with pytest.raises(ConfigError, match=r"out='http://.*over http"):
+            prepared(style_file, library, f"{web.url}/out")
+        assert not web.requests
 
 
 def test_an_output_inside_the_input_is_refused(style_file: Path, library: Path, tmp_path: Path):

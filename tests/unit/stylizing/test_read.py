@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
+from stylemill.errors import ImageError
+from stylemill.images.options import DecodeOptions
 from stylemill.manifest.commit import write_shard
 from stylemill.manifest.schema import PLAN_SCHEMA, make_table
-from stylemill.storage import ObjectStat, Storage
+from stylemill.storage import ObjectStat, Storage, hosts
 from stylemill.stylizing.plan import MAX_WITNESS_SHARDS, Source, plan_row, web_locations
 from stylemill.stylizing.preflight import PreparedRun
+from stylemill.stylizing.read import Reader
 from tests.drawn import image_bytes
 from tests.unit.stylizing.conftest import errors
 from tests.web import dead_url, web_server
@@ -48,7 +52,11 @@ def test_a_source_of_unknown_size_is_looked_at_before_it_is_fetched(run: Prepare
     }
 
 
-def test_bad_locations_of_a_list_of_urls_are_rows(run: PreparedRun, paint: Callable, tmp_path: Path):
+def test_bad_locations_of_a_list_of_urls_are_rows(
+    run: PreparedRun, paint: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(hosts, "GIVE_UP_S", 0.5)
+    monkeypatch.setattr(hosts, "HOST_WAIT_S", 1.5)
     dead = dead_url()
     with web_server() as web:
         bad = {
@@ -72,6 +80,15 @@ def test_bad_locations_of_a_list_of_urls_are_rows(run: PreparedRun, paint: Calla
         )
         assert {row["status"] for key, row in rows.items() if errors(rows)[key[0]]} == {"failed"}
         assert "hunter2" not in str(rows)
+
+
+def test_a_body_is_bounded_even_if_its_size_was_known():
+    """Rows that are planned again (``--retry-failed``, ``manifest repair``) have a size; the host may send more now."""
+    with web_server() as web:
+        reader = Reader(Storage(), DecodeOptions(max_source_bytes=10_000))
+        planned = {"key": "a", "uri": f"{web.url}/endless", "size_bytes": 100, "problem_type": None}
+        fetched = reader.fetch(planned)
+    assert isinstance(fetched.sample.failure, ImageError) and fetched.sample.failure.error_type == "TooLarge"
 
 
 def test_the_plan_names_locations_that_show_whether_the_network_works(run: PreparedRun):

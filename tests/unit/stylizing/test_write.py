@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stylemill.storage import ObjectStat
+from stylemill.storage import ObjectStat, hosts
 from stylemill.storage.local import LocalStore
 from stylemill.stylizing.preflight import PreparedRun
 from tests.drawn import image_bytes
 from tests.unit.stylizing.conftest import errors
+from tests.web import dead_url, web_server
 
 
 def test_a_source_becomes_one_row_for_each_style(run: PreparedRun, paint: Callable):
@@ -73,6 +74,33 @@ def test_of_a_file_and_a_folder_of_one_name_the_later_key_fails(
             "x.jpg/y.jpg": "KeyCollision",
         }
         assert "'x.jpg' is a file" in rows["x.jpg/y.jpg", "waves"]["error"]
+
+
+def test_a_twin_that_cannot_be_read_now_may_be_an_image(
+    run: PreparedRun, paint: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """It may have been painted before, or by another process; a location of an unknown kind never is."""
+    monkeypatch.setattr(hosts, "GIVE_UP_S", 0.2)
+    monkeypatch.setattr(hosts, "HOST_WAIT_S", 0.4)
+    (tmp_path / "fine.jpg").write_bytes(image_bytes(20, 20))
+    fine = str(tmp_path / "fine.jpg")
+    with web_server() as web:
+        files = {
+            "a": f"{dead_url()}/a",
+            "a.jpg": fine,
+            "b": "htp://h/b",
+            "b.jpg": fine,
+            "web.jpg": f"{web.url}/1.jpg",
+        }
+        pq.write_table(pa.table({"uri": list(files.values()), "key": list(files)}), tmp_path / "list.parquet")
+        rows = paint(str(tmp_path / "list.parquet"), True)
+    assert errors(rows) == {
+        "a": "SourceUnreachable",
+        "a.jpg": "KeyCollision",
+        "b": "AccessDenied",
+        "b.jpg": None,
+        "web.jpg": None,
+    }
 
 
 def test_a_name_that_the_store_cannot_hold_is_a_row(run: PreparedRun, paint: Callable):
