@@ -5,7 +5,8 @@ location, is given up, so that its sources become rows and no further source of 
 
 - A location is given up only if another one is answered on a new connection. If nothing answers any more, the fault may
   be ours (the network of this machine, a proxy, a resolver), and the retries go on until they end the run.
-- A fault must last. A host may restart, so it is waited for, but not for long: once per host.
+- A fault must last. A host may restart, so it is waited for, but not for long: once per host. Only a host whose name
+  does not exist, which most dead links of old lists are, is not waited for.
 """
 
 from __future__ import annotations
@@ -59,11 +60,13 @@ class NoAnswer(TransientError):
     Args:
         message: what happened.
         timed_out: whether the request waited for its whole time limit.
+        has_no_name: whether the resolver says that there is no such host; it says otherwise if it is down itself.
     """
 
-    def __init__(self, message: str, *, timed_out: bool = False) -> None:
+    def __init__(self, message: str, *, timed_out: bool = False, has_no_name: bool = False) -> None:
         super().__init__(message)
         self.timed_out = timed_out
+        self.has_no_name = has_no_name
 
 
 class ServerFault(TransientError):
@@ -237,7 +240,7 @@ class Hosts:
         most = MAX_TIMEOUTS if isinstance(fault, NoAnswer) and fault.timed_out else MAX_ATTEMPTS
         if failing.num_failures < most:
             return False
-        if host.patience < 1:
+        if host.patience < 1 or (isinstance(fault, NoAnswer) and fault.has_no_name):
             return True
         if host.last_answer_s >= failing.first_s or host.silent_since_s is None:
             return now_s - failing.first_s >= self._give_up_s
@@ -255,12 +258,14 @@ class Hosts:
         if host.silent_since_s is None:
             return
         was_never_there = isinstance(fault, NoAnswer) and not host.has_answered
-        if now_s - host.silent_since_s < (self._give_up_s if was_never_there else self._host_wait_s):
+        has_no_name = isinstance(fault, NoAnswer) and fault.has_no_name
+        least_s = self._give_up_s if was_never_there else self._host_wait_s
+        if now_s - host.silent_since_s < least_s and not has_no_name:
             return
         host.reason = str(fault)
         host.pause_s = PAUSE_S
-        host.is_awaited = True
-        host.ask_again_s = max(now_s, host.silent_since_s + self._host_wait_s)
+        host.is_awaited = not has_no_name
+        host.ask_again_s = now_s + PAUSE_S if has_no_name else max(now_s, host.silent_since_s + self._host_wait_s)
         log.info("%s is dead: %s", name, fault)
 
     def _remember(self, name: str, host: _Host) -> None:

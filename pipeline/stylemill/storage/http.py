@@ -6,6 +6,7 @@ work, so ``Hosts`` decides when a location is given up.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -270,7 +271,8 @@ class _Attempt:
         except (requests.RequestException, HTTPError, OSError) as error:
             timed_out = self.watch.has_cut or isinstance(error, requests.Timeout) or "timed out" in str(error)
             reason = "the time for an answer is over" if self.watch.has_cut else _reason(error)
-            raise NoAnswer(f"{shown(self.url)}: {reason}", timed_out=timed_out) from error
+            message = f"{shown(self.url)}: {reason}"
+            raise NoAnswer(message, timed_out=timed_out, has_no_name=_has_no_name(error)) from error
         except ValueError as error:  # a host or a redirect that no URL may have
             raise PathConflict(f"{shown(self.url)} is not a URL that can be read: {error}") from error
 
@@ -287,6 +289,18 @@ def _check_status(answer: requests.Response, location: str, *, may_be_empty: boo
     if status in _TRANSIENT or status >= 500:
         raise ServerFault(text)
     raise AccessDenied(text)
+
+
+def _has_no_name(error: BaseException) -> bool:
+    """Return whether a request failed because the name of its host does not exist."""
+    cause: BaseException | None = error
+    for _ in range(10):  # requests, urllib3 and the socket wrap each other's errors
+        if cause is None:
+            return False
+        if isinstance(cause, socket.gaierror):
+            return cause.errno == socket.EAI_NONAME
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 def _reason(error: BaseException) -> str:

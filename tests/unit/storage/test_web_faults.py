@@ -139,6 +139,35 @@ def test_a_connection_that_was_kept_alive_proves_nothing(web: Web, monkeypatch: 
     assert _outcome(storage, f"http://other.example:{port}/1.jpg") == "StorageError"
 
 
+def test_hosts_whose_names_do_not_exist_are_not_waited_for(web: Web, monkeypatch: pytest.MonkeyPatch):
+    """Most dead links of an old list; each of these hosts would cost 20 seconds."""
+    resolve = socket.getaddrinfo
+
+    def answer(name: str, *arguments: object, **options: object) -> object:
+        if str(name).endswith(".example"):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return resolve(name, *arguments, **options)  # type: ignore[arg-type]
+
+    witnesses = [f"{web.url}/a.png"]
+    storage = Storage(StorageOptions(), web_witnesses=lambda: witnesses)
+    monkeypatch.setattr(socket, "getaddrinfo", answer)
+    begin_s = time.monotonic()
+    with ThreadPoolExecutor(4) as threads:
+        outcomes = Counter(
+            threads.map(lambda number: _outcome(storage, f"http://gone{number}.example/a.png"), range(12))
+        )
+    assert outcomes == {"Unreachable": 12}
+    assert time.monotonic() - begin_s < 20
+    # With the resolver down, nothing is given up.
+    monkeypatch.setattr(socket, "getaddrinfo", _no_name)
+    impatient = Storage(StorageOptions(retry_deadline_s=3), web_witnesses=lambda: ["http://alive.example/a.png"])
+    assert _outcome(impatient, "http://gone.example/a.png") == "StorageError"
+
+
+def _no_name(*_: object, **__: object) -> object:
+    raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+
 def test_a_witness_has_the_scheme_of_what_failed(web: Web):
     """The way out may be open for one port only; a few hosts of a rare scheme must not stop the run, though."""
     dead = [f"https://127.0.0.{number}:1/a.jpg" for number in range(2, 8)]
