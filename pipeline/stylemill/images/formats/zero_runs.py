@@ -32,6 +32,8 @@ _LOSSY_PIXELS_PER_ZERO: Final = 4096
 _LOSSLESS_PIXELS_PER_ZERO: Final = 1.6
 """Smooth areas of lossless WebP files, and of alpha, had at least 1.78 px for each zero byte, most 6 and more. Where
 zeros have replaced the details of a photograph, they decode to 0.5 px each, rarely to more than 1."""
+_SMOOTH_PART: Final = 0.8
+"""Part of the pixels, of an area that is coded in zeros, that must be in smooth blocks."""
 _BLOCK_PX: Final = 16
 _SMOOTH: Final = 2
 """Largest mixed second difference of neighbouring pixels in a smooth block, in levels."""
@@ -93,7 +95,13 @@ def check_smooth_areas(data: bytes, image: Image.Image, frame: int = 0) -> None:
             continue
         pixels = image.getchannel("A") if kind == b"ALPH" and "A" in image.getbands() else image.convert("RGB")
         least = run * (_LOSSY_PIXELS_PER_ZERO if kind == b"VP8 " else _LOSSLESS_PIXELS_PER_ZERO)
-        if _num_smooth_pixels(np.asarray(pixels)) < least:
+        seen = np.asarray(pixels)
+        is_damaged = _num_smooth_pixels(seen) < least
+        if kind != b"VP8 " and not data[end - run : end].strip(b"\0"):
+            # Lossless data is in order of rows, so zeros at its end are the lower part.
+            lower = seen[-_BLOCK_PX * -(-int(least) // (_BLOCK_PX * image.width)) :]
+            is_damaged |= _num_smooth_pixels(lower) < _SMOOTH_PART * lower.shape[0] * lower.shape[1]
+        if is_damaged:
             raise _damage("webp", data.find(bytes(run), start))
 
 
