@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Mapping
@@ -129,7 +130,10 @@ class Reader:
             if len(data) > most_bytes:
                 raise ImageError("TooLarge", f"it has more bytes than max_source_bytes = {most_bytes:,}")
             return data
-        size_bytes = size_bytes or self._storage.stat(uri).size_bytes
+        if not size_bytes:
+            # What stands in the way is raised with its reason by the reading: a folder is no file, but it is there.
+            with contextlib.suppress(ObjectNotFound, AccessDenied, PathConflict):
+                size_bytes = self._storage.stat(uri).size_bytes
         if size_bytes > most_bytes:
             raise ImageError("TooLarge", f"{size_bytes:,} bytes are more than max_source_bytes = {most_bytes:,}")
         return self._storage.read_bytes(uri)

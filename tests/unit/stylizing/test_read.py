@@ -101,3 +101,16 @@ def test_the_plan_names_locations_that_show_whether_the_network_works(run: Prepa
     named = list(web_locations(storage.options, run.layout))
     assert len(named) == len({uri.split("/")[2] for uri in named}) == MAX_WITNESS_SHARDS
     assert {"http://host-0", "http://host-39"} <= {uri.rpartition("/")[0] for uri in named}
+
+
+@pytest.mark.parametrize(("name", "error_type"), [("", "AccessDenied"), ("gone.jpg", "SourceVanished")])
+def test_a_folder_of_a_list_is_no_file_and_a_missing_file_has_vanished(tmp_path: Path, name: str, error_type: str):
+    """A list gives no sizes; that of a folder cannot be looked up, but it is there."""
+    planned = {
+        "key": "a",
+        "uri": str(tmp_path / name) if name else str(tmp_path),
+        "size_bytes": 0,
+        "problem_type": None,
+    }
+    failure = Reader(Storage(), DecodeOptions()).fetch(planned).sample.failure
+    assert isinstance(failure, ImageError) and failure.error_type == error_type
