@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 GIVE_UP_S = 20.0
 """A location is given up after failing for this time ..."""
 HOST_WAIT_S = 60.0
-"""... but a host that has answered before is waited for so long."""
+"""... but a host that has answered before is waited for so long; so do the sources of a dead host, once, before they
+become rows without a request of their own."""
 MAX_PATIENCE = 3.0
 """Locations of one host that are given up so slowly; the next ones after ``MAX_ATTEMPTS``. A host of 100,000 URLs, most
 of them with an error of the server, would otherwise take weeks."""
@@ -81,6 +82,10 @@ class ServerFault(TransientError):
         self.throttled = throttled
 
 
+class HostAwaited(TransientError):
+    """A host does not answer and may be restarting: its sources wait."""
+
+
 @dataclass
 class _Location:
     """A location whose requests have failed so far."""
@@ -102,6 +107,8 @@ class _Host:
     """Locations that may still be given up slowly."""
     pause_s: float = 0.0
     """0 while the host is not dead."""
+    is_awaited: bool = False
+    """Its sources wait for the first request to a dead host."""
     ask_again_s: float = 0.0
     """Time at which one request may find out whether it lives again."""
     asked_by: str = ""
@@ -147,6 +154,7 @@ class Hosts:
             url: the location, or one that it redirects to.
 
         Raises:
+            HostAwaited: it is asked again soon; try again.
             Unreachable: the location is given up.
         """
         with self._lock:
@@ -155,9 +163,13 @@ class Hosts:
                 return
             wait_s = host.ask_again_s - time.monotonic()
             if wait_s <= 0:  # this request finds out; others do not ask meanwhile
-                host.ask_again_s += host.pause_s - wait_s
+                host.is_awaited = host.is_awaited and not host.asked_by
+                pause_s = self._host_wait_s / 2 if host.is_awaited else host.pause_s
+                host.ask_again_s += pause_s - wait_s
                 host.asked_by = location
                 return
+            if host.is_awaited:
+                raise HostAwaited(f"{host_of(url)} does not answer ({host.reason})")
             self._failing.pop(location, None)
             raise Unreachable(f"{host_of(url)} is dead ({host.reason}); it is asked again in {wait_s:.0f} s")
 
@@ -221,8 +233,8 @@ class Hosts:
         self, location: str, failing: _Location, host: _Host, fault: NoAnswer | ServerFault, now_s: float
     ) -> bool:
         """Return whether a location has failed often and long enough to be given up."""
-        if host.pause_s:
-            return True
+        if host.pause_s:  # those that wait for a dead host are not given up by requests that were sent before its death
+            return host.asked_by == location or not host.is_awaited
         if isinstance(fault, ServerFault) and fault.throttled:
             return now_s - failing.first_s > THROTTLED_FOR_S
         most = MAX_TIMEOUTS if isinstance(fault, NoAnswer) and fault.timed_out else MAX_ATTEMPTS
@@ -240,8 +252,8 @@ class Hosts:
         now_s = time.monotonic()
         if host.pause_s:
             if host.asked_by == location:  # and not one of many requests that were in flight
-                host.pause_s = min(LONGEST_PAUSE_S, host.pause_s * 2)
-                host.ask_again_s, host.asked_by = now_s + host.pause_s, ""
+                host.pause_s = min(LONGEST_PAUSE_S, host.pause_s * (1 if host.is_awaited else 2))
+                host.ask_again_s, host.is_awaited, host.asked_by = now_s + host.pause_s, False, ""
             return
         if host.silent_since_s is None:
             return
@@ -252,7 +264,8 @@ class Hosts:
             return
         host.reason = str(fault)
         host.pause_s = PAUSE_S
-        host.ask_again_s = now_s + PAUSE_S
+        host.is_awaited = not has_no_name
+        host.ask_again_s = now_s + PAUSE_S if has_no_name else max(now_s, host.silent_since_s + self._host_wait_s)
         log.info("%s is dead: %s", name, fault)
 
     def _remember(self, name: str, host: _Host) -> None:
