@@ -10,7 +10,7 @@ import fsspec
 
 from stylemill.errors import AccessDenied, ConfigError, ObjectNotFound, PathConflict, StorageError
 from stylemill.storage.retry import Throttled, TransientError
-from stylemill.storage.store import ObjectStat, check_not_inside, denied_folder
+from stylemill.storage.store import ObjectStat, denied_folder
 from stylemill.storage.uri import name, scheme
 
 _EXTRAS = {"gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure", "adl": "azure"}
@@ -82,11 +82,7 @@ class FsspecStore:
         try:
             entries = self._entries(root, folder, prefix)
         except (AccessDenied, PathConflict) as error:
-            if not prefix:  # the listing as a whole is refused
-                raise
-            check_not_inside(prefix, after, error)
-            if prefix > after:
-                yield denied_folder(f"{scheme(root)}://{folder.lstrip('/')}", prefix, error)
+            yield from denied_folder(f"{scheme(root)}://{folder.lstrip('/')}", prefix, after, error)
             return
         for key, found in entries:
             if found["type"] == "nameless":

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from stylemill.errors import AccessDenied, ObjectNotFound, PathConflict, StorageError
 from stylemill.storage.retry import TransientError
-from stylemill.storage.store import ObjectStat, check_not_inside, denied_folder
+from stylemill.storage.store import ObjectStat, denied_folder
 
 TEMPORARY_PREFIX = ".stylemill-tmp-"
 """Start of the names of files that are being written; listings skip them, ``remove_leftovers`` removes old ones."""
@@ -125,11 +125,7 @@ def _walk(directory: str, prefix: str, after: str) -> Iterator[ObjectStat]:
     except ObjectNotFound:
         return  # removed since the folder above it was listed
     except (AccessDenied, PathConflict) as error:
-        if not prefix:  # the listing as a whole is refused
-            raise
-        check_not_inside(prefix, after, error)
-        if prefix > after:
-            yield denied_folder(_escaped(directory), prefix, error)
+        yield from denied_folder(_escaped(directory), prefix, after, error)
         return
     entries.sort(key=lambda pair: pair[0])
     for sort_key, entry in entries:

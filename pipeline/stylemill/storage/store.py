@@ -34,33 +34,28 @@ class ObjectStat:
     problem: str | None = None
 
 
-def denied_folder(uri: str, key: str, error: Exception) -> ObjectStat:
-    """Return a folder that may not be listed, as a problem among the objects.
+def denied_folder(uri: str, key: str, after: str, error: Exception) -> Iterator[ObjectStat]:
+    """Yield a folder that may not be listed, as a problem among the objects, unless it was listed already.
 
     Args:
         uri: location of the folder.
-        key: of the folder, with a slash at its end: the place of its objects in the order of keys.
-        error: the store's refusal.
-    """
-    cure = "fix its permissions, then paint what it holds with --incremental"
-    return ObjectStat(uri, key, 0, "", "AccessDenied", f"the folder cannot be listed ({error}); {cure}")
-
-
-def check_not_inside(folder: str, after: str, error: Exception) -> None:
-    """Raise AccessDenied if a listing that was interrupted inside a folder cannot continue there.
-
-    Its first objects are sources already: neither the rest of them nor the folder as a problem may follow in silence.
-
-    Args:
-        folder: key of a folder that cannot be listed, with a slash at its end.
+        key: of the folder, with a slash at its end: the place of its objects in the order of keys. Empty for the root.
         after: last key that was listed.
         error: the store's refusal.
+
+    Raises:
+        AccessDenied: a listing that was interrupted inside the folder cannot continue there. Its first objects are
+            sources already: neither the rest of them nor the folder as a problem may follow in silence.
+        Exception: ``error``, if the listing as a whole is refused.
     """
-    if after != folder and after.startswith(folder):
+    if not key:
+        raise error
+    if after != key and after.startswith(key):
         cure = "fix its permissions and run the same command again to resume"
-        raise AccessDenied(
-            f"the folder {folder} cannot be listed beyond {after!r} any more ({error}); {cure}"
-        ) from error
+        raise AccessDenied(f"the folder {key} cannot be listed beyond {after!r} any more ({error}); {cure}") from error
+    if key > after:
+        cure = "fix its permissions, then paint what it holds with --incremental"
+        yield ObjectStat(uri, key, 0, "", "AccessDenied", f"the folder cannot be listed ({error}); {cure}")
 
 
 class Store(Protocol):

@@ -60,6 +60,18 @@ def _answer(connection: socket.socket, answer: Answer) -> None:
         answer(connection, request)
 
 
+def _dripping(begin: bytes) -> Answer:
+    """Return an answer that begins with these bytes; one more follows every 0.1 s, for 20 s."""
+
+    def drip(connection: socket.socket, _: bytes) -> None:
+        connection.sendall(begin)
+        for _ in range(200):
+            connection.sendall(b"x")
+            time.sleep(0.1)
+
+    return drip
+
+
 def _outcome(storage: Storage, uri: str) -> str:
     try:
         storage.read_head(uri, 10)
@@ -201,13 +213,7 @@ def test_an_attempt_ends_however_slowly_a_host_speaks(
     monkeypatch.setattr(http, "BODY_S", 1.0)
     monkeypatch.setattr(http, "LEAST_BYTES_PER_S", 0)
 
-    def drip(connection: socket.socket, _: bytes) -> None:
-        connection.sendall(begin)
-        for _ in range(200):
-            connection.sendall(b"x")
-            time.sleep(0.1)
-
-    host = serve(drip)
+    host = serve(_dripping(begin))
     storage = Storage(StorageOptions(retry_deadline_s=6.0, timeout_s=0.5))
     storage.read_head(f"{web.url}/1.jpg", 10)
     begin_s = time.monotonic()
@@ -221,13 +227,7 @@ def test_a_body_whose_length_never_ends_is_cut_off(
 ):
     monkeypatch.setattr(http, "BODY_S", 1.0)
 
-    def drip(connection: socket.socket, _: bytes) -> None:
-        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n5;")
-        for _ in range(200):
-            connection.sendall(b"x")
-            time.sleep(0.1)
-
-    host = serve(drip)
+    host = serve(_dripping(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n5;"))
     storage = Storage(StorageOptions(retry_deadline_s=6.0, timeout_s=0.5))
     storage.read_head(f"{web.url}/1.jpg", 10)
     begin_s = time.monotonic()

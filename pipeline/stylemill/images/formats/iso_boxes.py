@@ -101,8 +101,8 @@ def read_properties(data: bytes) -> PictureProperties:
     Args:
         data: the whole file.
     """
-    meta = _find(data, 0, len(data), b"meta")
-    properties = _of_item(data, meta[0] + 4, meta[1]) if meta else []
+    inside = _meta(data)
+    properties = _of_item(data, inside)
     if not properties:
         properties = _of_track(data)
     found: dict[bytes, bytes] = {}
@@ -118,7 +118,7 @@ def read_properties(data: bytes) -> PictureProperties:
         aperture=clean,
         damaged_aperture=bool(aperture) and clean is None,
         size_px=(int.from_bytes(size[4:8], "big"), int.from_bytes(size[8:12], "big")) if len(size) >= 12 else None,
-        codec=_codec(data, meta),
+        codec=_codec(data, inside),
         peak_cd_m2=peak or None,
     )
 
@@ -133,8 +133,7 @@ def coded_ranges(data: bytes) -> list[tuple[int, int]]:
     Returns:
         The ranges in the order of the file; none overlaps another.
     """
-    meta = _find(data, 0, len(data), b"meta")
-    inside = {kind: (first, last) for kind, first, last in boxes(data, meta[0] + 4, meta[1])} if meta else {}
+    inside = _meta(data)
     if b"iloc" not in inside or b"iinf" not in inside:
         return []
     types = _item_types(data, *inside[b"iinf"])
@@ -191,12 +190,17 @@ def _find(data: bytes, start: int, end: int, kind: bytes) -> tuple[int, int] | N
     return next((place[1:] for place in boxes(data, start, end) if place[0] == kind), None)
 
 
-def _of_item(data: bytes, start: int, end: int) -> list[tuple[bytes, bytes]]:
-    """Return kind and content of the properties of the primary item of a ``meta`` box, in order.
+def _meta(data: bytes) -> dict[bytes, tuple[int, int]]:
+    """Return start and end of the content of each box in the ``meta`` box, by kind; empty if there is none."""
+    meta = _find(data, 0, len(data), b"meta")
+    return {kind: (first, last) for kind, first, last in boxes(data, meta[0] + 4, meta[1])} if meta else {}
+
+
+def _of_item(data: bytes, inside: dict[bytes, tuple[int, int]]) -> list[tuple[bytes, bytes]]:
+    """Return kind and content of the properties of the primary item, in order.
 
     A picture composed of tiles may leave its colour to the tiles, so those of the first tile follow.
     """
-    inside = {kind: (first, last) for kind, first, last in boxes(data, start, end)}
     if b"pitm" not in inside or b"iprp" not in inside:
         return []
     primary = _primary(data, inside[b"pitm"])
@@ -305,9 +309,8 @@ def _item_types(data: bytes, start: int, end: int) -> dict[int, bytes]:
     return found
 
 
-def _codec(data: bytes, meta: tuple[int, int] | None) -> str:
+def _codec(data: bytes, inside: dict[bytes, tuple[int, int]]) -> str:
     """Return the type of the primary item, or of its first tile; empty if the file does not state it."""
-    inside = {kind: (first, last) for kind, first, last in boxes(data, meta[0] + 4, meta[1])} if meta else {}
     if b"iinf" not in inside or b"pitm" not in inside:
         return ""
     types, primary = _item_types(data, *inside[b"iinf"]), _primary(data, inside[b"pitm"])

@@ -43,8 +43,8 @@ _LEFT_OVER: Final = re.compile(r"(\d+) extraneous bytes before marker")
 
 @dataclass(kw_only=True)
 class _Scan:
-    components: list[tuple[int, int, int]]
-    """Identifier, DC table and AC table of each component."""
+    components: list[int]
+    """Identifier of each component."""
 
     first: int
     last: int
@@ -71,8 +71,6 @@ class JpegStructure:
     frame: int = 0
     """Marker of the frame header: 0xC0 for baseline, 0xC2 for progressive ..."""
 
-    restart_interval: int = 0
-    has_end: bool = False
     needed: list[tuple[int, int]] = field(default_factory=list)
     """First and last offset of the parts of the file that determine the pixels, in order, without SOI and EOI."""
 
@@ -95,7 +93,6 @@ def read_structure(data: bytes) -> JpegStructure:
         at = fill.end() - 1
         marker = data[at + 1] if at + 1 < len(data) else 0
         if marker == _EOI:
-            found.has_end = True
             break
         if marker == 0 or marker in _NO_LENGTH:
             at += 2
@@ -104,8 +101,6 @@ def read_structure(data: bytes) -> JpegStructure:
         body, end = data[at + 4 : at + 2 + length], at + 2 + max(length, 2)
         if marker == _DHT:
             symbols = symbols | _first_symbols(body)
-        elif marker == _DRI:
-            found.restart_interval = int.from_bytes(body[:2], "big")
         elif marker in _FRAMES and len(body) > 6:
             found.frame = marker
             found.size_px = int.from_bytes(body[3:5], "big"), int.from_bytes(body[1:3], "big")
@@ -149,12 +144,12 @@ def check_structure(found: JpegStructure, data: bytes) -> None:
         # Lowest bit that is still missing, by component and coefficient.
         missing = {identifier: [99] * 64 for identifier in found.sampling}
         for scan in found.scans:
-            for identifier, _, _ in scan.components:
+            for identifier in scan.components:
                 for index in range(scan.first, scan.last + 1):
                     missing.get(identifier, [0] * 64)[index] = scan.low
         if any(any(low) for low in missing.values()):
             raise ImageError("Truncated", "the JPEG data is incomplete: scans with its details are not there")
-    elif found.sampling.keys() - {identifier for scan in found.scans for identifier, _, _ in scan.components}:
+    elif found.sampling.keys() - {identifier for scan in found.scans for identifier in scan.components}:
         raise ImageError("Truncated", "the JPEG data is incomplete: a colour channel is not there")
 
 
@@ -250,19 +245,19 @@ def _first_symbols(tables: bytes) -> dict[tuple[int, int], int]:
 def _scan(header: bytes, start: int, end: int, frame: int, symbols: dict[tuple[int, int], int]) -> _Scan:
     """Read the header of a scan, the content of an SOS segment."""
     count = min(header[0], (len(header) - 1) // 2)
-    components = [(header[1 + 2 * i], header[2 + 2 * i] >> 4, header[2 + 2 * i] & 15) for i in range(count)]
+    with_tables = [(header[1 + 2 * i], header[2 + 2 * i] >> 4, header[2 + 2 * i] & 15) for i in range(count)]
     first, last, bits = header.ljust(4 + 2 * count, b"\0")[1 + 2 * count : 4 + 2 * count]
     is_progressive = frame in _PROGRESSIVE
     first = min(first, 63) if is_progressive else 0
     # A refinement of the mean colours has no codes, only bits.
     is_even = is_progressive and first == 0 and bits >> 4 > 0
     if not is_even:
-        even_dc = first > 0 or all(symbols.get((0, dc_table)) == 0 for _, dc_table, _ in components)
+        even_dc = first > 0 or all(symbols.get((0, dc_table)) == 0 for _, dc_table, _ in with_tables)
         with_ac = not is_progressive or first > 0
-        even_ac = not with_ac or all(symbols.get((1, ac_table), 0) & 15 == 0 for *_, ac_table in components)
+        even_ac = not with_ac or all(symbols.get((1, ac_table), 0) & 15 == 0 for *_, ac_table in with_tables)
         is_even = even_dc and even_ac
     return _Scan(
-        components=components,
+        components=[identifier for identifier, _, _ in with_tables],
         first=first,
         last=min(last, 63) if is_progressive else 63,
         low=bits & 15 if is_progressive else 0,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import zlib
 from typing import Final
 
-from stylemill.images.formats.png_chunks import count_inflated
+from stylemill.images.formats.deflate import count_inflated
 
 LARGEST_TEXT_BYTES: Final = 16 << 20
 """Largest text or profile in one chunk, inflated; real files have profiles and XMP over Pillow's own limit of 1 MiB."""

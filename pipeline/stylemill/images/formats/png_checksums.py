@@ -24,8 +24,9 @@ from typing import Final
 from PIL import Image
 
 from stylemill.errors import ImageError
+from stylemill.images.formats.deflate import count_inflated
 from stylemill.images.formats.png_ancillary import AncillaryChunks
-from stylemill.images.formats.png_chunks import SIGNATURE, chunks, count_inflated
+from stylemill.images.formats.png_chunks import SIGNATURE, chunks
 
 _HEADER: Final = 16
 """Offset of the content of the first chunk, IHDR."""

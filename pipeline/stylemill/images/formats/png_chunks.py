@@ -8,16 +8,13 @@ Source: W3C PNG specification, third edition, sections 5.3, 11.2 and 11.3.
 from __future__ import annotations
 
 import struct
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
 from PIL import ImageFile
 
 SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
-_SLICE_BYTES: Final = 1 << 16
-_PART_BYTES: Final = 1 << 20
 _MOST_CHUNKS: Final = 1000
 _LONGEST: Final = 64  # of the chunks that are returned; the ICC profile itself is not
 _COLOUR: Final = frozenset((b"cICP", b"cLLI", b"iCCP", b"sRGB", b"gAMA", b"cHRM"))
@@ -41,30 +38,6 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         if kind == b"IEND":
             return
         at = end
-
-
-def count_inflated(parts: Iterable[memoryview], most: int) -> int:
-    """Return how many bytes Deflate data contains; stop as soon as ``most`` is reached.
-
-    Args:
-        parts: the compressed data, in order. It is fed in slices: the inflater copies what it has not read yet for
-            every part of the output, which for a large chunk would take a time that grows with its square.
-        most: where to stop counting.
-
-    Raises:
-        zlib.error: the data is damaged.
-    """
-    inflater, found = zlib.decompressobj(), 0
-    for part in parts:
-        for at in range(0, len(part), _SLICE_BYTES):
-            rest: bytes | memoryview = part[at : at + _SLICE_BYTES]
-            while len(rest) and not inflater.eof and found < most:
-                found += len(inflater.decompress(rest, min(_PART_BYTES, most - found)))
-                rest = inflater.unconsumed_tail
-            if inflater.eof or found >= most:
-                return found
-    # A few bytes may be left inside the inflater.
-    return found + len(inflater.flush())
 
 
 def colour_chunks(data: bytes) -> dict[bytes, bytes]:
