@@ -23,10 +23,10 @@ class CarriedStyle:
 
 MODELS: Final = {
     "stained-glass": CarriedStyle(
-        drawing="glass", sha256="05dd63f71271315947573845bdf10c52a7a125a685dd36cc269ba114b089fd9a"
+        drawing="glass", sha256="a7a280247b04413e57672406cb24c0fded001af73803970a4c3371228db9ee65"
     ),
     "woodcut": CarriedStyle(
-        drawing="woodcut", sha256="de36091859f98eaecf35c7e6c71cda2d3296be6d1bde83ce6d13a81a2b81352f"
+        drawing="woodcut", sha256="0683364599fbc6f630f422bd2cd7bcb20fcd31dc4ab2e1bca897fd435e4631fc"
     ),
 }
 """The styles by name."""

@@ -11,7 +11,7 @@ from importlib import resources
 from typing import Final
 
 FILE: Final = "start_network.safetensors"
-SHA256: Final = "0a9569beac4808a65091c726e15d7843df1b945ee4bbbde78c7e657ad1c46d34"
+SHA256: Final = "cea175d1eab6c8d26bbe40094a0f69da1836e17ee0d8634a669838369f0f1d00"
 
 
 def builtin_start() -> bytes:
