@@ -44,6 +44,7 @@ VERBS = {
     "styles": "keep versions of styles and choose which one is in use",
     "submit": "run a command as a job on a Ray cluster",
     "jobs": "list submitted jobs, show the progress or the log of one, stop it",
+    "completion": "print the script that completes commands and flags in bash, zsh or fish",
 }
 """Each verb is a module of this package (``-`` becomes ``_``) with ``main(arguments) -> exit code``."""
 
