@@ -193,6 +193,7 @@ class _Demo:
 
     def _prepare_painting(self) -> PreparedRun:
         from stylemill.demo.carried_styles import MODELS
+        from stylemill.painting.options import PaintOptions
         from stylemill.stylizing.config import StylizeConfig
         from stylemill.stylizing.preflight import prepare
 
@@ -203,7 +204,7 @@ class _Demo:
                 out=str(self._layout.repainted),
                 max_failed_fraction=MAX_FAILED_FRACTION,
                 # The pictures are the same with and without bfloat16 in hardware.
-                precision="float32",
+                paint=PaintOptions(precision="float32"),
             )
         )
 

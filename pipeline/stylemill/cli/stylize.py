@@ -123,7 +123,7 @@ def paint(config: StylizeConfig, prepared: object) -> BulkResult:
         larger = f"images above {limit_pixels / 1e6:.1f} megapixels are painted in tiles"
     print(
         f"{actors} actor{'s' * (actors > 1)} with {threads} thread{'s' * (threads > 1)}, "
-        f"up to {config.max_memory} each; {larger}",
+        f"up to {config.paint.max_memory} each; {larger}",
         flush=True,
     )
     line = LiveLine()
