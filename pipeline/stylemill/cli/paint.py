@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from stylemill.images.source_image import SourceImage
     from stylemill.painting.painter import ImagePainter
     from stylemill.painting.photos import Photo
-    from stylemill.painting.results import STANDARD_OUTPUT, Results
+    from stylemill.painting.results import Results
     from stylemill.storage import Storage
 
 _READ_AHEAD = 1
@@ -49,7 +49,7 @@ def run(config: PaintConfig) -> int:
     """
     from stylemill.images.isolation.client import IsolatedDecoder
     from stylemill.painting.photos import find_photos
-    from stylemill.painting.results import Results
+    from stylemill.painting.results import STANDARD_OUTPUT, Results
     from stylemill.storage import Storage
     from stylemill.storage.options import preflight_options
     from stylemill.storage.uri import scheme
