@@ -6,6 +6,8 @@ verify the manifest, write the pages. Running the demo again in the same folder 
 
 from __future__ import annotations
 
+import shlex
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -86,6 +88,29 @@ def train_config(layout: DemoLayout, steps: int) -> TrainConfig:
     )
 
 
+def next_commands(layout: DemoLayout, program: str = sys.argv[0]) -> list[tuple[str, str]]:
+    """Return what to try after the demo: purposes and commands that can be pasted, with the demo's own paths.
+
+    Args:
+        layout: of the demo.
+        program: the path by which this program was started.
+    """
+    name = shlex.quote(program) if Path(program).name == "stylemill" else "stylemill"
+
+    def path(file: Path) -> str:
+        is_below = file.is_relative_to(Path.cwd())
+        return shlex.quote(str(file.relative_to(Path.cwd()) if is_below else file))
+
+    return [
+        ("paint one photo", f"{name} paint PHOTO.jpg --model {path(layout.model)}"),
+        ("repaint a folder", f"{name} stylize --model {path(layout.model)} --input FOLDER --out repainted"),
+        (
+            "learn a style of your own, in four minutes",
+            f"{name} train --preset quick --style-image STYLE.jpg --content {path(layout.content)} --out my-style",
+        ),
+    ]
+
+
 class _Demo:
     """One run of the demo."""
 
@@ -126,6 +151,9 @@ class _Demo:
                 )
         print(f"\nDone in {duration(time.monotonic() - start_s)}. Open this page in a browser:")
         print(self._layout.page)
+        print("\nThen, with pictures of your own:")
+        for purpose, command in next_commands(self._layout):
+            print(f"  # {purpose}\n  {command}")
         return 0 if verification.is_sound else 1
 
     @contextmanager
