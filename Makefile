@@ -75,7 +75,7 @@ format: $(VENV)/.installed
 
 # The documentation site, in site/; its tools have a separate virtual environment and need neither torch nor Ray.
 docs: $(DOCS_VENV)/.installed
-	NO_MKDOCS_2_WARNING=1 PYTHONPATH=pipeline $(DOCS_VENV)/bin/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=pipeline $(DOCS_VENV)/bin/python -m mkdocs build --strict
 
 $(DOCS_VENV)/.installed: docs/_build/constraints.txt
 	test -x $(DOCS_VENV)/bin/python || $(PYTHON) -m venv $(DOCS_VENV)
