@@ -143,5 +143,7 @@ def _newest(tables: Sequence[pa.Table], inputs: Sequence[str]) -> pa.Table:
     kept = []
     for index, (table, source_root) in enumerate(zip(tables, inputs, strict=True)):
         names = zip(table.column("key").to_pylist(), table.column("style").to_pylist(), strict=True)
-        kept.append(table.filter(pa.array([last[source_root, key, style] == index for key, style in names], pa.bool_())))
+        kept.append(
+            table.filter(pa.array([last[source_root, key, style] == index for key, style in names], pa.bool_()))
+        )
     return pa.concat_tables(kept) if kept else MANIFEST_SCHEMA.empty_table()
