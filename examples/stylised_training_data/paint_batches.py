@@ -1,9 +1,9 @@
 """Training data in random styles: a classifier that sees every image in another style learns shapes, not textures.
 
     python examples/stylised_training_data/paint_batches.py PHOTOS OUT MODEL [MODEL ...]
-    python examples/stylised_training_data/paint_batches.py                  # small classes of sample photographs
+    python examples/stylised_training_data/paint_batches.py              # small classes of sample photographs
 
-PHOTOS holds one folder for each class. The pipeline is a plain Ray Data pipeline, in which ``stylemill.Stylizer`` is one
+PHOTOS holds one folder for each class. The pipeline is a plain Ray Data pipeline with ``stylemill.Stylizer`` as one
 stage. The style of an image is chosen by the hash of its key, so that it stays the same whatever the batches, the
 workers and the order; the share that keeps its photograph is chosen in the same way.
 After Geirhos et al. 2019, arXiv:1811.12231.
