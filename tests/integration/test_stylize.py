@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from stylemill.auditing.verify import verify
+from stylemill.cli.main import main
 from stylemill.errors import ConfigError
 from stylemill.images.decode import decode
 from stylemill.images.encode import encode
@@ -104,6 +105,17 @@ def test_the_tree_of_keys_is_kept_and_the_bytes_are_those_of_a_plain_loop(comple
         if row["status"] == "ok":
             data = Path(row["output_uri"]).read_bytes()
             assert (len(data), hashlib.sha256(data).hexdigest()) == (row["output_bytes"], row["output_sha256"])
+
+
+@both_runners
+def test_paint_gives_the_bytes_of_the_run(
+    complete_run: Any, mixed_library: Path, style_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    command = ["paint", str(mixed_library), "--model", str(style_file), "--out", str(tmp_path / "out")]
+    assert main(command) == 1, "two of the sources are damaged"
+    assert contents_of(tmp_path / "out") == contents_of(Path(complete_run.layout.out) / "images" / "waves")
+    failed = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[2] for line in failed].count("not painted") == 2 and len(failed) == 3
 
 
 @both_runners

@@ -165,6 +165,7 @@ class _Command:
     def _paint(self, photo: Photo, source: SourceImage, style: str, painter: ImagePainter) -> NDArray[np.uint8]:
         from stylemill.images.encode import encode_painted
         from stylemill.painting.painter import frames_of
+        from stylemill.painting.photos import printable
 
         start_s = time.perf_counter()
         frames_HWC, _ = painter.paint(frames_of(source))
@@ -175,7 +176,7 @@ class _Command:
         notes = "".join(f"; {note}" for note in dict.fromkeys((*source.notes, *encoded.notes)))
         size = f"{encoded.width_px} x {encoded.height_px} px"
         seconds = time.perf_counter() - start_s
-        print(f"{photo.shown} -> {uri} ({size}, {seconds:.1f} s{notes})", file=self._messages, flush=True)
+        print(f"{photo.shown} -> {printable(uri)} ({size}, {seconds:.1f} s{notes})", file=self._messages, flush=True)
         return frames_HWC[0]
 
     def _tell_failure(self, photo: Photo, failure: ImageError) -> None:

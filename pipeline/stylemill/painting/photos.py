@@ -38,8 +38,8 @@ class Photo:
 
     @property
     def shown(self) -> str:
-        """The photo in messages: where it is, without a signature."""
-        return shown(self.uri) if self.found else "standard input"
+        """The photo in messages of one line: where it is, without a signature."""
+        return printable(shown(self.uri)) if self.found else "standard input"
 
     def fetch(self, storage: Storage, max_source_bytes: int) -> bytes:
         """Return its bytes.
@@ -53,6 +53,11 @@ class Photo:
         if self.found.problem_type:
             raise listed_problem(self.found.problem_type, self.found.problem or "")
         return fetch_source(storage, self.found.uri, self.found.size_bytes, max_source_bytes)
+
+
+def printable(location: str) -> str:
+    """Return a location for one line of a terminal; what it cannot show, such as a line break, is escaped."""
+    return location if location.isprintable() else repr(location)
 
 
 def find_photos(storage: Storage, locations: Sequence[str]) -> list[Photo]:
