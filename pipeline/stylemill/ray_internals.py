@@ -87,6 +87,15 @@ class DashboardClient(JobSubmissionClient):
         return self._do_request("GET", endpoint).json()
 
 
+def keep_interrupts(trainer: Any) -> None:
+    """Let Ctrl-C raise KeyboardInterrupt while a trainer of Ray Train runs.
+
+    Ray replaces the handler of SIGINT by one that waits for the controller and then ends the process with exit code 1
+    and without a message; it stays installed after the training.
+    """
+    trainer._register_sigint_handler = lambda controller: None
+
+
 def has_start_timed_out(error: Exception) -> bool:
     """Return whether ``ray.init`` gave up waiting for its own processes, as it does on a busy machine."""
     return _START_TIMED_OUT in str(error)

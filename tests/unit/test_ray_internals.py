@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from ray.dashboard.modules.dashboard_sdk import SubmissionClient
 from ray.data._internal.execution.operators import map_operator
 from ray.train.torch.config import TorchConfig
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from stylemill import ray_internals
 from stylemill.errors import ClusterError, ConfigError, ImageError
@@ -31,6 +33,7 @@ from stylemill.ray_internals import (
     TorchBackend,
     has_start_timed_out,
     is_token_missing,
+    keep_interrupts,
     ray_failure,
     unwrap,
 )
@@ -45,6 +48,15 @@ def test_the_clusters_configuration_is_readable():
     assert list(ClusterConfig().node_group_configs) == []
     group = NodeGroupConfig(resources={"CPU": 4}, max_count=2)
     assert dict(group.resources) == {"CPU": 4} and group.max_count == 2
+
+
+def test_the_trainer_s_handler_of_ctrl_c_can_be_left_out():
+    assert "self._register_sigint_handler(controller)" in source_of(DataParallelTrainer)
+    trainer = SimpleNamespace(_register_sigint_handler=None)
+    before = signal.getsignal(signal.SIGINT)
+    keep_interrupts(trainer)
+    trainer._register_sigint_handler("controller")
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_the_torch_backend_is_what_torch_config_returns():

@@ -20,7 +20,7 @@ from ray.train.torch import TorchTrainer
 from stylemill.errors import ConfigError, StorageError
 from stylemill.machines import how_many_fit, max_per_machine
 from stylemill.process import periodically, scratch_folder
-from stylemill.ray_internals import cluster_machines, ray_failure, unwrap
+from stylemill.ray_internals import cluster_machines, keep_interrupts, ray_failure, unwrap
 from stylemill.storage import Storage
 from stylemill.storage.lease import acquire
 from stylemill.style_model import StyleHeader, load_style_header
@@ -119,6 +119,7 @@ def _fit(run: PreparedTraining, tracker: ray.actor.ActorHandle) -> None:
                 failure_config=FailureConfig(max_failures=MAX_FAILURES, controller_failure_limit=MAX_START_FAILURES),
             ),
         )
+        keep_interrupts(trainer)
         try:
             trainer.fit()
         except Exception as error:
