@@ -22,6 +22,7 @@ from PIL import Image
 
 from stylemill.cli.session import ray_session
 from stylemill.manifest.read import read_manifest
+from stylemill.painting.options import PaintOptions
 from stylemill.process import periodically, process_tree
 from stylemill.storage import Storage
 from stylemill.stylizing.config import StylizeConfig
@@ -65,7 +66,11 @@ def one_job(model_uri: str, photo: str, megapixels: float, max_memory: str, fold
     height_px, width_px = image_HWC.shape[:2]
     del image_HWC
     config = StylizeConfig(
-        model=(model_uri,), input=str(library), out=str(folder / "out"), max_memory=max_memory, num_actors=1
+        model=(model_uri,),
+        input=str(library),
+        out=str(folder / "out"),
+        paint=PaintOptions(max_memory=max_memory),
+        num_actors=1,
     )
     prepared = prepare(config)
     peaks = Peaks()

@@ -30,6 +30,7 @@ from stylemill.manifest.commit import (
 )
 from stylemill.manifest.schema import PLAN_SCHEMA, SCHEMA_VERSION, make_table
 from stylemill.nn.transformer_net import Architecture, TransformerNet
+from stylemill.painting.options import PaintOptions
 from stylemill.storage import Storage, join
 from stylemill.storage.lease import acquire
 from stylemill.storage.sources import find_sources
@@ -55,7 +56,10 @@ class Work:
         )
         (scratch / "style.safetensors").write_bytes(to_bytes(model))
         config = StylizeConfig(
-            model=(str(scratch / "style.safetensors"),), input=source, out=join(out, "run"), max_memory="5GiB"
+            model=(str(scratch / "style.safetensors"),),
+            input=source,
+            out=join(out, "run"),
+            paint=PaintOptions(max_memory="5GiB"),
         )
         run = prepare(config)
         self.storage, self.layout, self.identity, self._options = Storage(), run.layout, run.identity, config.encode

@@ -34,6 +34,7 @@ from stylemill.images.options import DecodeOptions
 from stylemill.manifest.commit import commit_part, unfinished_sources
 from stylemill.manifest.layout import RunLayout
 from stylemill.nn.transformer_net import Architecture, TransformerNet
+from stylemill.painting.options import PaintOptions
 from stylemill.process import periodically
 from stylemill.storage import Storage, join
 from stylemill.storage.lease import acquire
@@ -159,9 +160,8 @@ def simulate(count: int, *, with_images: bool, num_actors: int) -> None:
             model=(write_model(folder),),
             input=write_images(folder, count) if with_images else write_list(folder, count),
             out=str(folder / "out"),
-            strength=0.0,
             num_actors=num_actors,
-            max_memory="1GiB",
+            paint=PaintOptions(strength=0.0, max_memory="1GiB"),
             decode=DecodeOptions(isolate_decoding=True),
         )
         if not with_images:

@@ -1,4 +1,4 @@
-"""Training data in random styles: a classifier that sees every image in another style learns shapes, not textures.
+"""Training data in random styles: a classifier that sees each image in another style learns shapes, not textures.
 
     python examples/stylised_training_data/paint_batches.py PHOTOS OUT MODEL [MODEL ...]
     python examples/stylised_training_data/paint_batches.py                  # small classes of sample photographs

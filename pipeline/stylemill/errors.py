@@ -24,7 +24,7 @@ class ConfigError(StylemillError):
 
     A value is shown with its field: ``quality='high': is not a whole number; write a whole number``. Without a value
     the flag is the subject: ``--model is required; ...``. Without a field the problem is the whole sentence:
-    ``unknown option --quiet; ...``.
+    ``unknown option --colour; ...``.
 
     Args:
         field: name of the flag or config field at fault, without dashes (``style_image``); empty if the command line

@@ -17,6 +17,7 @@ from stylemill.images.plain_jpeg import plain_jpeg
 from stylemill.images.source_image import SourceImage
 from stylemill.nn.fast_net import FastNet
 from stylemill.nn.transformer_net import Architecture, TransformerNet
+from stylemill.painting.options import PaintOptions
 from stylemill.storage import Storage
 from stylemill.stylizing.config import StylizeConfig
 from stylemill.stylizing.gpu_actors import DeviceJpegDecoder
@@ -68,7 +69,9 @@ def test_batches_in_flight_equal_images_alone():
     pictures = [*images(20), *images(3, 64, 80)]
     sources = [SourceImage(image_HWC=image_HWC, source_format="png", source_mode="RGB") for image_HWC in pictures]
     samples = [Sample(planned={"key": str(number)}, source=source) for number, source in enumerate(sources)]
-    BatchPainter({"s": fast}, StylizeConfig(model=("m",), input="i", out="o", device="cuda", batch_size=4))(samples)
+    BatchPainter(
+        {"s": fast}, StylizeConfig(model=("m",), input="i", out="o", paint=PaintOptions(device="cuda"), batch_size=4)
+    )(samples)
     for sample, image_HWC in zip(samples, pictures, strict=True):
         painted = sample.painted["s"]
         assert isinstance(painted, Painted)

@@ -16,6 +16,8 @@ from stylemill.storage import Storage
 from tests.integration.chromium import CHROMIUM, Chromium
 from tests.unit.experiments.tables import MODELS, measured_pictures
 
+LAYOUT = Path(__file__).with_name("layout.js").read_text("utf-8")
+
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 def test_a_person_votes_with_the_keyboard(tmp_path: Path):
@@ -36,6 +38,17 @@ def test_a_person_votes_with_the_keyboard(tmp_path: Path):
         assert shown.std() > 20  # two pictures, not an empty page
         text = browser.value("document.documentElement.outerHTML")
         assert not any(model in text for model in MODELS)
+
+        for width_px, stacked in ((390, True), (1280, False)):
+            screen = {"width": width_px, "height": 900, "deviceScaleFactor": 1, "mobile": stacked}
+            browser.call("Emulation.setDeviceMetricsOverride", **screen)
+            assert browser.value(LAYOUT) == []
+            left, right = (
+                browser.value(f"document.getElementById('{side}').getBoundingClientRect().toJSON()")
+                for side in ("left", "right")
+            )
+            assert (right["top"] >= left["bottom"]) is stacked
+            assert right["bottom"] <= 900, "both pictures are on the screen"
 
         browser.press("b")
         browser.wait_for(f"document.querySelector('#left img').src.includes('/before') && {loaded}")

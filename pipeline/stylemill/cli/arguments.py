@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, NoReturn, TypeVar, get_args, get_origin
 
+from stylemill.cli.output import COMMON_FLAGS, current
 from stylemill.config import Leaf, from_flags, is_list, leaves, parse_yaml, strip_optional, to_yaml
 from stylemill.errors import ConfigError
 
@@ -127,6 +128,7 @@ def run_subcommand(verb: str, subcommands: Mapping[str, Subcommand[Any]], argume
     if not arguments:
         raise wrong_use(f"{verb} needs a subcommand: {', '.join(subcommands)}")
     name, *rest = arguments
+    current().command = f"{verb} {name}"
     if name not in subcommands:
         raise unknown_command(name, subcommands, after=verb)
     chosen = subcommands[name]
@@ -156,6 +158,9 @@ def unknown_command(given: str, known: Iterable[str], *, after: str = "") -> Con
     return wrong_use(f"unknown command {f'{after} {given}'.lstrip()!r}", cure)
 
 
+_COMMON_NAMES = [flag.rpartition(" ")[2] for flag in COMMON_FLAGS]
+
+
 class _Parser(argparse.ArgumentParser):
     """Raises ConfigError instead of printing the usage and exiting."""
 
@@ -168,7 +173,7 @@ class _Parser(argparse.ArgumentParser):
         if not first.startswith("-"):
             cure = f"see {self.prog} --help; put a pattern such as '*.jpg' in quotes"
             raise wrong_use(f"unexpected argument {unknown[0]!r}", cure)
-        names = [option.lstrip("-") for option in self._option_string_actions]
+        names = [option.lstrip("-") for option in (*self._option_string_actions, *_COMMON_NAMES)]
         close = difflib.get_close_matches(first.lstrip("-"), names, n=1)
         cure = f"did you mean --{close[0]}?" if close else f"see {self.prog} --help"
         raise wrong_use(f"unknown option {first}", cure)
@@ -192,7 +197,8 @@ class _Once(argparse.Action):
 
 def make_parser(prog: str, description: str) -> argparse.ArgumentParser:
     """Return an argument parser that raises ConfigError and does not accept abbreviated flags."""
-    return _Parser(prog=prog, description=description, allow_abbrev=False)
+    common = "flags of every command: " + "; ".join(f"{flag}: {text}" for flag, text in COMMON_FLAGS.items())
+    return _Parser(prog=prog, description=description, epilog=common, allow_abbrev=False)
 
 
 def add_flags(parser: argparse.ArgumentParser, config_type: type) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from stylemill.cli.arguments import parse
 from stylemill.cli.demo_pages import STYLE_NAME, DemoLayout, verification_sentence, write_pages
+from stylemill.cli.output import result
 from stylemill.cli.terminal import LiveLine, counts_text, duration
 from stylemill.config import from_mapping
 from stylemill.errors import ConfigError
@@ -149,6 +150,7 @@ class _Demo:
                     took_s=took_s,
                     peak_bytes=memory.peak_bytes,
                 )
+        result(paths={"page": self._layout.page, "images": self._layout.repainted}, counts=painted.success.counts)
         print(f"\nDone in {duration(time.monotonic() - start_s)}. Open this page in a browser:")
         print(self._layout.page)
         print("\nThen, with pictures of your own:")
@@ -191,6 +193,7 @@ class _Demo:
 
     def _prepare_painting(self) -> PreparedRun:
         from stylemill.demo.carried_styles import MODELS
+        from stylemill.painting.options import PaintOptions
         from stylemill.stylizing.config import StylizeConfig
         from stylemill.stylizing.preflight import prepare
 
@@ -201,7 +204,7 @@ class _Demo:
                 out=str(self._layout.repainted),
                 max_failed_fraction=MAX_FAILED_FRACTION,
                 # The pictures are the same with and without bfloat16 in hardware.
-                precision="float32",
+                paint=PaintOptions(precision="float32"),
             )
         )
 
@@ -218,18 +221,20 @@ class _Demo:
         _print_result(f"the style is one file: {self._layout.model}")
 
     def _paint(self) -> BulkResult:
-        from stylemill.cli.stylize import progress_text
+        from stylemill.cli.stylize import progress_text, steps_of
         from stylemill.stylizing.run import stylize
 
         prepared = self._prepare_painting()
         with _live_line() as line:
-            result = stylize(prepared, on_progress=lambda progress: line.show(progress_text(progress)))
-        if result.already_committed:
-            _print_result(f"already repainted, at {result.success.finished_at}")
+            painted = stylize(
+                prepared, on_progress=lambda progress: line.show(progress_text(progress), steps_of(progress))
+            )
+        if painted.already_committed:
+            _print_result(f"already repainted, at {painted.success.finished_at}")
         _print_result(
-            f"{counts_text(result.success.counts)}: a damaged file becomes a row with a reason; the run continues"
+            f"{counts_text(painted.success.counts)}: a damaged file becomes a row with a reason; the run continues"
         )
-        return result
+        return painted
 
     def _verify(self, painted: BulkResult) -> Verification:
         from stylemill.auditing.verify import verify

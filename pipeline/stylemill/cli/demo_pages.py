@@ -99,6 +99,7 @@ def write_pages(
     """
     from stylemill.demo.carried_styles import MODELS
     from stylemill.manifest.read import read_manifest
+    from stylemill.report.rendering import size
     from stylemill.report.run_pages import DemoReport
     from stylemill.report.write import (
         load_bulk_report,
@@ -116,7 +117,7 @@ def write_pages(
     sheet = _write_picture(layout, read_manifest(storage, painted.layout))
     facts = describe_machine() | {"whole demo": duration(took_s)}
     if peak_bytes is not None:
-        facts["peak memory"] = f"{peak_bytes / 2**30:.1f} GiB, Ray and all its processes included"
+        facts["peak memory"] = f"{size(peak_bytes)}, Ray and all its processes included"
     report = DemoReport(
         training=training,
         bulk=bulk,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stylemill.cli.arguments import parse
-from stylemill.cli.terminal import LiveLine
+from stylemill.cli.output import result as add_result
+from stylemill.cli.terminal import LiveLine, Steps
 from stylemill.evaluation.config import EvaluateConfig
 
 
@@ -31,8 +32,12 @@ def run(config: EvaluateConfig) -> int:
     models = f"{num} model" + "s" * (num != 1)
     print(f"{len(prepared.sources):,} images, {models}, loss {config.judge.loss_network}", flush=True)
     line = LiveLine()
+
+    def show(done: int, of: int) -> None:
+        line.show(f"{done:,}/{of:,} images", Steps(done=done, total=of, unit="images"))
+
     try:
-        table = evaluate(storage, prepared, on_progress=lambda done, of: line.show(f"{done:,}/{of:,} images"))
+        table = evaluate(storage, prepared, on_progress=show)
         yardstick = measure_yardstick(storage, prepared, table, line.show) if config.yardstick else ()
     finally:
         line.close()
@@ -45,5 +50,11 @@ def run(config: EvaluateConfig) -> int:
     for result in yardstick:
         print(result.sentence)
     print(f"table:  {table_uri(prepared.out)}")
-    print(f"page:   {write_evaluation_page(storage, prepared, table, yardstick)}")
+    page = write_evaluation_page(storage, prepared, table, yardstick)
+    print(f"page:   {page}")
+    add_result(
+        counts={"rows": table.num_rows, "failed": failed.num_rows},
+        metrics={row.name: {label: mean for label, mean, _ in row.means} for row in metric_rows(table)},
+        paths={"table": table_uri(prepared.out), "page": page},
+    )
     return 0 if failed.num_rows < table.num_rows else 3

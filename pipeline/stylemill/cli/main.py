@@ -13,10 +13,11 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stylemill import __version__
+from stylemill.cli.output import COMMON_FLAGS, OutputOptions, output_of, split_common_flags
 from stylemill.cli.session import TERMINATED, unwinding_on_sigterm
 from stylemill.errors import ConfigError, NothingPainted, StylemillError
 
@@ -43,6 +44,7 @@ VERBS = {
     "styles": "keep versions of styles and choose which one is in use",
     "submit": "run a command as a job on a Ray cluster",
     "jobs": "list submitted jobs, show the progress or the log of one, stop it",
+    "completion": "print the script that completes commands and flags in bash, zsh or fish",
 }
 """Each verb is a module of this package (``-`` becomes ``_``) with ``main(arguments) -> exit code``."""
 
@@ -69,25 +71,44 @@ def _main(arguments: list[str]) -> int:
 
 
 def _run_and_report(arguments: list[str]) -> int:
+    try:
+        options, arguments = split_common_flags(arguments)
+    except ConfigError as error:
+        print(f"stylemill: {error}", file=sys.stderr)
+        return WRONG_USE
+    with output_of(options, arguments) as output:
+        try:
+            code, failure = _run_and_explain(arguments, options)
+        except BrokenPipeError:
+            raise
+        except Exception as error:  # a fault of stylemill's own: its traceback follows
+            output.finish(FAILED, error)
+            raise
+        output.finish(FAILED if code == _NOTHING_PAINTED else code, failure)
+        return code
+
+
+def _run_and_explain(arguments: list[str], options: OutputOptions) -> tuple[int, BaseException | None]:
+    """Return the exit code, and the expected failure that caused it, which has been printed as one line on stderr."""
     with unwinding_on_sigterm() as terminated:
         try:
-            return _run(arguments)
+            return _run(arguments, options), None
         except ConfigError as error:
             print(f"stylemill: {error}", file=sys.stderr)
-            return WRONG_USE
+            return WRONG_USE, error
         except StylemillError as error:
             print(f"stylemill: {' '.join(str(error).split())}", file=sys.stderr)
-            return _NOTHING_PAINTED if isinstance(error, NothingPainted) else FAILED
+            return _NOTHING_PAINTED if isinstance(error, NothingPainted) else FAILED, error
         except ModuleNotFoundError as error:
             problem = f"the module {error.name!r} is not installed for {sys.executable}"
             print(f"stylemill: {problem}; install stylemill's dependencies there", file=sys.stderr)
-            return FAILED
-        except KeyboardInterrupt:
+            return FAILED, error
+        except KeyboardInterrupt as interrupt:
             print("stylemill: interrupted; the same command resumes", file=sys.stderr)
-            return TERMINATED if terminated.is_set() else INTERRUPTED
+            return TERMINATED if terminated.is_set() else INTERRUPTED, interrupt
 
 
-def _run(arguments: list[str]) -> int:
+def _run(arguments: list[str], options: OutputOptions) -> int:
     if arguments[:1] == ["help"] and len(arguments) > 1:  # `help train` is `train --help`
         arguments = [*arguments[1:], "--help"]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -96,7 +117,7 @@ def _run(arguments: list[str]) -> int:
     if arguments[0] in ("-V", "--version"):
         print(f"stylemill {__version__}")
         return DONE
-    _start_logging(os.environ.get("STYLEMILL_LOG", "WARNING"))
+    _start_logging(options.log_level or os.environ.get("STYLEMILL_LOG", "WARNING"))
     verb, *rest = arguments
     if verb not in VERBS:
         from stylemill.cli.arguments import unknown_command
@@ -121,13 +142,31 @@ def _start_logging(name: str) -> None:
 
 
 def _usage() -> str:
-    width = max(map(len, VERBS))
-    verbs = "\n".join(f"  {verb:<{width}}  {text}" for verb, text in VERBS.items())
+    verbs = _two_columns(VERBS)
     name = Path(sys.argv[0]).name if sys.argv[0].endswith("stylemill") else "stylemill"
     return (
         f"usage: {name} <command> [--config FILE.yaml] [--field value ...]\n\n{verbs}\n\n"
         f"`{name} <command> --help` lists the flags of a command. Locations are paths or URIs such as s3://bucket/prefix."
+        f"\n\nFlags of every command:\n{_two_columns(COMMON_FLAGS)}\n\n{_ENVIRONMENT_AND_EXIT_CODES}"
     )
+
+
+_ENVIRONMENT_AND_EXIT_CODES = """\
+Environment:
+  STYLEMILL_LOG       level of stylemill's log on stderr: DEBUG, INFO, WARNING (the default) or ERROR
+  STYLEMILL_REGISTRY  location of the registry that registry:STYLE refers to
+
+Exit codes:
+  0    done
+  1    failed; the same command resumes
+  2    wrong use; nothing was started
+  3    done, but more than max_failed_fraction of the sources failed
+  130  interrupted by Ctrl-C; 143 by SIGTERM; the same command resumes"""
+
+
+def _two_columns(texts: Mapping[str, str]) -> str:
+    width = max(map(len, texts))
+    return "\n".join(f"  {name:<{width}}  {text}" for name, text in texts.items())
 
 
 def main_for_scheduler(arguments: Sequence[str] | None = None) -> int:

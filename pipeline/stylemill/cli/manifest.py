@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from stylemill.cli.arguments import Subcommand, run_subcommand
-from stylemill.cli.terminal import LiveLine, counts_text, duration
+from stylemill.cli.output import print_problem, result
+from stylemill.cli.terminal import LiveLine, Steps, counts_text, duration
 from stylemill.errors import ConfigError
 from stylemill.storage import StorageOptions
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from stylemill.auditing.verify import Verification
 
 MAX_PROBLEMS_SHOWN = 20
+MAX_PROBLEMS_IN_JSON = 1000
 LEFTOVERS_S = 3600.0
 """Age from which half-written files are removed: the processes that wrote them have ended."""
 MAX_PARTS_WITHOUT_RAY = 2
@@ -81,14 +83,31 @@ def _verify(config: ManifestConfig, sample: float = 1.0) -> Verification:
 
     is_small = len(load_success(storage, layout).parts) <= MAX_PARTS_WITHOUT_RAY
     line = LiveLine()
+
+    def show(done: int, total: int) -> None:
+        line.show(f"{done:,}/{total:,} parts checked", Steps(done=done, total=total, unit="parts checked"))
+
     with nullcontext() if is_small else ray_session():
         found = auditing.verify(
             config.storage,
             layout,
             sample=sample,
-            on_part=lambda done, total: line.show(f"{done:,}/{total:,} parts checked"),
+            on_part=show,
         )
     line.close()
+    result(
+        run_id=layout.run_id,
+        is_sound=found.is_sound,
+        counts={
+            "rows": found.num_rows,
+            "objects": found.num_objects,
+            "bytes": found.num_bytes,
+            "superseded": found.num_superseded,
+            "unfinished": found.num_unfinished,
+            "problems": len(found.problems),
+        },
+        problems=[asdict(problem) for problem in found.problems[:MAX_PROBLEMS_IN_JSON]],
+    )
     print(f"{found.num_rows:,} rows, {found.num_objects:,} objects, {found.num_bytes / 1e6:,.1f} MB checked")
     if found.num_superseded:
         print(f"{found.num_superseded:,} objects are missing or damaged, but later runs replaced their rows")
@@ -96,9 +115,9 @@ def _verify(config: ManifestConfig, sample: float = 1.0) -> Verification:
         print(f"{found.num_unfinished:,} objects belong to no committed run; some runs of this output are unfinished")
     for problem in found.problems[:MAX_PROBLEMS_SHOWN]:
         about = f" (key {problem.key!r}, style {problem.style!r})" if problem.key else ""
-        print(f"  {problem.kind}: {problem.uri!r}{about}: {problem.detail}")
+        print_problem(f"  {problem.kind}: {problem.uri!r}{about}: {problem.detail}")
     if len(found.problems) > MAX_PROBLEMS_SHOWN:
-        print(f"  ... and {len(found.problems) - MAX_PROBLEMS_SHOWN:,} more")
+        print_problem(f"  ... and {len(found.problems) - MAX_PROBLEMS_SHOWN:,} more")
     print(f"manifest {layout.run_id} is sound" if found.is_sound else f"{len(found.problems):,} problems")
     return found
 
@@ -115,10 +134,10 @@ def repair(config: ManifestConfig) -> int:
         return 0 if found.is_sound else 1
     prepared = prepare_repair(config.storage, found)
     with ray_session():
-        result = paint(prepared.config, prepared)
-    print_summary(result)
-    write_report(prepared.config, result)
-    return 0 if not result.success.counts.get("failed") else 3
+        repaired = paint(prepared.config, prepared)
+    print_summary(repaired)
+    write_report(prepared.config, repaired)
+    return 0 if not repaired.success.counts.get("failed") else 3
 
 
 def gc(config: GcConfig) -> int:
@@ -146,6 +165,8 @@ def gc(config: GcConfig) -> int:
         raise ConfigError("delete", True, problem, finish_or_delete(out))
     if config.delete:
         storage.remove_leftovers(out, older_than_s=LEFTOVERS_S)
+    counts = {"objects": num_objects, "bytes": num_bytes}
+    result(counts=counts, is_deleted=config.delete, unfinished_runs=list(garbage.unfinished_runs))
     print(f"{num_objects:,} objects, {num_bytes / 1e6:,.1f} MB {done}")
     if runs:
         print(f"runs that are not committed and may own some of them: {runs}")
@@ -184,6 +205,19 @@ def summary(config: ManifestConfig) -> int:
             stages.update({stage: row[f"{stage}_ms"] or 0 for stage in ("decode", "stylize", "encode")})
             first = min(first or row["finished_at"], row["finished_at"])
             last = max(last or row["finished_at"], row["finished_at"])
+    result(
+        run_id=success.run_id,
+        finished_at=success.finished_at,
+        styles=success.styles,
+        counts=success.counts,
+        num_sources=success.num_sources,
+        num_rows=success.num_rows,
+        source_bytes=source_bytes,
+        output_bytes=output_bytes,
+        stages_s={stage: round(milliseconds / 1000, 3) for stage, milliseconds in stages.items()},
+        errors=dict(errors),
+        paths={"manifest": layout.manifest_uri},
+    )
     print(f"run {success.run_id}, committed {success.finished_at}")
     for style in success.styles:
         print(f"style {style['name']} version {style['version']}, model {style['model_sha256'][:12]}")

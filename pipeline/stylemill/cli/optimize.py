@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stylemill.cli.arguments import parse
-from stylemill.cli.terminal import LiveLine, duration
+from stylemill.cli.output import result as add_result
+from stylemill.cli.terminal import LiveLine, Steps, duration
 from stylemill.errors import ConfigError, ImageError, PathConflict
 from stylemill.evaluation.config import OptimizeConfig
 
@@ -42,6 +43,11 @@ def run(config: OptimizeConfig) -> int:
             ) from None
     write_config(storage, config, "optimize")
     line = LiveLine()
+
+    def show(step: int, loss: float) -> None:
+        steps = Steps(done=step, total=config.iterations, unit="iterations", note=f"loss {loss:.3f}")
+        line.show(f"iteration {step:,}/{config.iterations:,}, loss {loss:.3f}", steps)
+
     try:
         found = optimize_pixels(
             judge,
@@ -52,7 +58,7 @@ def run(config: OptimizeConfig) -> int:
             gram=config.gram,
             learning_rate=config.learning_rate,
             seed=config.seed,
-            on_progress=lambda step, loss: line.show(f"iteration {step:,}/{config.iterations:,}, loss {loss:.3f}"),
+            on_progress=show,
         )
     finally:
         line.close()
@@ -62,5 +68,6 @@ def run(config: OptimizeConfig) -> int:
     first, last = found.losses[0], found.losses[-1]
     print(f"loss {first:.3f} -> {last:.3f} in {config.iterations:,} iterations, {duration(found.seconds[-1])}")
     print(f"picture: {join(out, 'result.png')}")
+    add_result(loss=last, iterations=config.iterations, paths={"picture": join(out, "result.png")})
     print(f"page:    {write_optimization_page(storage, out, config, judge, source_HWC, found)}")
     return 0

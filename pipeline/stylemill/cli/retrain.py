@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from stylemill.cli.arguments import parse
+from stylemill.cli.output import result as add_result
 from stylemill.cli.session import TERMINATED
 from stylemill.cli.terminal import print_report
 from stylemill.retraining.config import RetrainConfig
@@ -29,6 +30,7 @@ def run(config: RetrainConfig) -> int:
 
     result = retrain(config, train_candidate, lambda stage: print(stage, flush=True))
     if result.held_by is not None:
+        add_result(decision=None, held_by=result.held_by)
         print(f"nothing was done: {result.held_by}")
         return 0
     if result.outcome is None:
@@ -61,6 +63,14 @@ def print_outcome(result: RetrainResult) -> None:
     """Print what was decided, and why."""
     outcome = result.outcome
     assert outcome is not None
+    add_result(
+        style=outcome.style,
+        decision=outcome.decision,
+        reason=outcome.reason,
+        champion=outcome.champion,
+        is_new=result.is_new,
+        is_notified=result.is_notified,
+    )
     if not result.is_new:
         print(f"nothing new since firing {outcome.firing} of {outcome.decided_at[:16].replace('T', ' ')} UTC")
     print(f"{outcome.style}: {outcome.decision} ({outcome.reason})")

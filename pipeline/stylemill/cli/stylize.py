@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from stylemill.cli.arguments import parse
-from stylemill.cli.terminal import LiveLine, counts_text, duration, print_report
+from stylemill.cli.output import result as add_result
+from stylemill.cli.terminal import LiveLine, Steps, counts_text, duration, print_report
 from stylemill.errors import NothingPainted, StylemillError
 from stylemill.stylizing.config import StylizeConfig
 
@@ -47,7 +48,10 @@ def run(config: StylizeConfig) -> int:
     for style in prepared.identity.styles:
         if style.folder != style.name:
             print(f"images/{style.name} has results of other settings or sources; these go to images/{style.folder}")
+    paths = {"out": prepared.layout.out, "manifest": prepared.layout.manifest_uri}
+    add_result(run_id=prepared.layout.run_id, paths=paths)
     if prepared.success is not None:
+        add_result(is_already_committed=True, counts=prepared.success.counts)
         print(f"already committed at {prepared.success.finished_at}: {counts_text(prepared.success.counts)}")
         _tell_of_new_sources(config, prepared)
         _check_that_images_were_found(prepared.identity, prepared.success)
@@ -57,6 +61,7 @@ def run(config: StylizeConfig) -> int:
     with ray_session():
         result = paint(config, prepared)
     if result.already_committed:
+        add_result(is_already_committed=True, run_id=result.success.run_id, counts=result.success.counts)
         print(f"nothing new since run {result.success.run_id}, committed at {result.success.finished_at}")
         return 0
     print_summary(result)
@@ -118,12 +123,12 @@ def paint(config: StylizeConfig, prepared: object) -> BulkResult:
         larger = f"images above {limit_pixels / 1e6:.1f} megapixels are painted in tiles"
     print(
         f"{actors} actor{'s' * (actors > 1)} with {threads} thread{'s' * (threads > 1)}, "
-        f"up to {config.max_memory} each; {larger}",
+        f"up to {config.paint.max_memory} each; {larger}",
         flush=True,
     )
     line = LiveLine()
     try:
-        return stylize(prepared, on_progress=lambda progress: line.show(progress_text(progress)))
+        return stylize(prepared, on_progress=lambda progress: line.show(progress_text(progress), steps_of(progress)))
     finally:
         line.close()
 
@@ -135,6 +140,18 @@ def progress_text(progress: Progress) -> str:
     return (
         f"{done:,}/{progress.num_sources:,} images, {progress.images_per_s:.2f} images/s, {failed:,} failed, "
         f"{progress.counts.get('skipped', 0):,} skipped, {duration(progress.seconds_left)} left"
+    )
+
+
+def steps_of(progress: Progress) -> Steps:
+    """Return the progress as figures for a bar."""
+    return Steps(
+        done=progress.num_resumed + progress.num_finished,
+        total=progress.num_sources,
+        unit="images",
+        per_s=progress.images_per_s,
+        failed=progress.counts.get("failed", 0),
+        seconds_left=progress.seconds_left,
     )
 
 
@@ -151,6 +168,18 @@ def write_report(config: StylizeConfig, result: BulkResult) -> None:
 def print_summary(result: BulkResult) -> None:
     """Print the result of a run and the locations of its images and manifest."""
     progress = result.progress
+    add_result(
+        run_id=result.layout.run_id,
+        counts=result.success.counts,
+        errors=result.errors,
+        num_resumed=progress.num_resumed,
+        images_per_s=round(progress.images_per_s, 4),
+        paths={
+            "out": result.layout.out,
+            "images": [result.layout.images_uri(tree) for tree in result.success.trees],
+            "manifest": result.layout.manifest_uri,
+        },
+    )
     print(f"{counts_text(result.success.counts)} in {duration(result.wall_s)}", end="")
     print(f" ({progress.images_per_s:.2f} images/s over {duration(progress.busy_s)})")
     if progress.num_resumed:

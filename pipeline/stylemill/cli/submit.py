@@ -153,8 +153,8 @@ def build_request(verb: str, arguments: Sequence[str], submit_config: SubmitConf
         ConfigError: anything wrong with the verb's arguments.
     """
     kind = SUBMITTABLE[verb]
-    config_type: type[Any] = _named(kind.config_type)
-    presets = _named(kind.presets) if kind.presets else None
+    config_type: type[Any] = named(kind.config_type)
+    presets = named(kind.presets) if kind.presets else None
     config = parse(config_type, verb, f"Run `{verb}` as a job.", arguments, positional=kind.positional, presets=presets)
     if config is None:
         return None
@@ -179,7 +179,8 @@ def build_request(verb: str, arguments: Sequence[str], submit_config: SubmitConf
     )
 
 
-def _named(location: str) -> Any:
+def named(location: str) -> Any:
+    """Return what ``module:name`` refers to."""
     module, _, name = location.partition(":")
     return getattr(importlib.import_module(module), name)
 

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from stylemill.cli.arguments import parse
+from stylemill.cli.output import result as add_result
 from stylemill.cli.session import TERMINATED
-from stylemill.cli.terminal import LiveLine, duration, print_report
+from stylemill.cli.terminal import LiveLine, Steps, duration, print_report
 from stylemill.training.config import PRESETS, TrainConfig
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def run(config: TrainConfig) -> int:
     from stylemill.training.preflight import prepare
 
     prepared = prepare(config)
+    add_result(style=config.style_name)
     num = len(prepared.content)
     print(f"style {config.style_name!r}: {num:,} content image{'s' * (num != 1)} -> {prepared.layout.out}", flush=True)
     if prepared.loss_origin is not None:
@@ -42,6 +44,11 @@ def run(config: TrainConfig) -> int:
     for warning in prepared.warnings:
         print(f"note: {warning}", flush=True)
     if prepared.finished is not None:
+        add_result(
+            is_already_finished=True,
+            version=prepared.finished.version,
+            paths={"style": prepared.layout.style_uri, "metrics": prepared.layout.metrics_uri},
+        )
         print(f"already finished: {prepared.layout.style_uri} version {prepared.finished.version}")
         return 0
     from stylemill.cli.session import ray_session
@@ -59,11 +66,12 @@ def learn(prepared: PreparedTraining) -> TrainResult:
     """Train a prepared run and show its progress."""
     from stylemill.training.train import train
 
-    line, events = LiveLine(), _EventPrinter()
+    line = LiveLine()
+    events = _EventPrinter(line)
 
     def show(progress: TrainProgress) -> None:
         events.print_new(progress)
-        line.show(progress_text(progress))
+        line.show(progress_text(progress), steps_of(progress))
 
     try:
         with _stop_on_sigterm() as stop:
@@ -89,7 +97,8 @@ def _stop_on_sigterm() -> Iterator[threading.Event]:
 class _EventPrinter:
     """Prints every event of a training, and that it was resumed, once."""
 
-    def __init__(self) -> None:
+    def __init__(self, line: LiveLine) -> None:
+        self._line = line
         self._resumed_at: int | None = None
         self._num_events = 0
 
@@ -97,8 +106,10 @@ class _EventPrinter:
         if progress.resumed_at is not None and progress.resumed_at != self._resumed_at:
             self._resumed_at, self._num_events = progress.resumed_at, 0
             if progress.is_resumed:
+                self._line.clear()
                 print(f"resumed at step {progress.resumed_at}", flush=True)
         for event in progress.events[self._num_events :]:
+            self._line.clear()
             print(f"note: {event}", flush=True)
         self._num_events = len(progress.events)
 
@@ -115,6 +126,20 @@ def progress_text(progress: TrainProgress) -> str:
     )
 
 
+def steps_of(progress: TrainProgress) -> Steps | None:
+    """Return the progress as figures for a bar; None before the workers have started."""
+    if progress.resumed_at is None:
+        return None
+    return Steps(
+        done=progress.step,
+        total=progress.steps,
+        unit="steps",
+        per_s=progress.images_per_s or None,
+        seconds_left=progress.seconds_left,
+        note=f"loss {progress.loss:.3f}" if progress.images_per_s else "",
+    )
+
+
 def write_report(config: TrainConfig, result: TrainResult) -> None:
     """Write the report of the run and print its location."""
     from stylemill.report.write import load_training_report, write_training_report
@@ -128,6 +153,7 @@ def write_report(config: TrainConfig, result: TrainResult) -> None:
 def print_summary(result: TrainResult) -> None:
     """Print the result of a training run."""
     progress = result.progress
+    add_result(step=progress.step, steps=progress.steps, loss=progress.loss, paths={"out": result.layout.out})
     if result.header is None:
         print(f"stopped at step {progress.step:,} of {progress.steps:,}; the same command resumes")
         return
@@ -137,5 +163,8 @@ def print_summary(result: TrainResult) -> None:
     if progress.num_left_out:
         images = "content image" + "s" * (progress.num_left_out != 1)
         print(f"left out: {progress.num_left_out:,} {images}, listed in {result.layout.left_out_uri}")
+    add_result(
+        version=result.header.version, paths={"style": result.layout.style_uri, "metrics": result.layout.metrics_uri}
+    )
     print(f"style:    {result.layout.style_uri} (version {result.header.version})")
     print(f"metrics:  {result.layout.metrics_uri}")

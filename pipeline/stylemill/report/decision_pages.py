@@ -74,7 +74,9 @@ class RetrainingReport:
     style: StyleCard
     champion: str | None
     decisions: Sequence[DecisionCard]
-    """Decisions, oldest first."""
+    """The newest decisions, oldest first."""
+    num_decisions: int
+    """Number of all decisions."""
     registry: str
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from PIL import Image, ImageOps
 
@@ -44,6 +44,15 @@ class Pair:
     after: Picture
     note: str = ""
     """Caption of the pair: size and format."""
+    style: str = ""
+    """Name of the style of the painting."""
+    locations: Mapping[str, str] = field(default_factory=dict)
+    """Locations of the whole images by their names: photograph and painting."""
+
+    @property
+    def folder(self) -> str:
+        """Folder of the image's key; empty at the top."""
+        return self.name.rpartition("/")[0]
 
 
 def embed(data: bytes, *, alt: str, max_side_px: int = MAX_SIDE_PX) -> Picture:

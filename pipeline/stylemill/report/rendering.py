@@ -7,20 +7,31 @@ safe to show.
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 import yaml
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from stylemill.errors import without_credentials
+from stylemill.storage.uri import shown
 
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 """Unicode categories whose characters cannot be seen."""
+_BETWEEN_BREAKS = re.compile(r"[^/_.:,;=?&@+-]*[/_.:,;=?&@+-]+|[^/_.:,;=?&@+-]+")
+"""Parts of a long word between which a line may end."""
+_URL_CHARACTERS = "%/:?#[]@!$&'()*+,;=~"
+"""What stays as it is in the target of a link."""
+_SHORT_WORD = 12
+"""Words of up to this number of characters are not broken."""
+_LONG_PART = re.compile(r"[!-~]{25,}")
+"""A part without a separator that is wider than a column: a digest."""
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -44,14 +55,14 @@ def count(value: int) -> str:
 
 
 def size(num_bytes: float | None) -> str:
-    """Return a number of bytes in the binary unit that leaves one to four digits before the point: ``5.0 GiB``."""
+    """Return a number of bytes in the decimal unit that leaves one to three digits before the point: ``5.0 GB``."""
     if num_bytes is None:
         return "–"
     value = float(num_bytes)
-    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
-        if abs(value) < 1024.0 or unit == "TiB":
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if abs(value) < 1000.0 or unit == "TB":
             break
-        value /= 1024.0
+        value /= 1000.0
     return f"{value:,.0f} {unit}" if unit == "bytes" or value >= 100 else f"{value:,.1f} {unit}"
 
 
@@ -76,14 +87,49 @@ def visible(text: object, limit: int = 240) -> str:
     Control, bidirectional, zero-width and lone surrogate characters become escapes such as ``\u202e``, so that a name
     can neither hide its suffix nor reverse the text around it. HTML is escaped by the template, not here.
     """
-    shown = "".join(
+    text = "".join(
         f"\\u{ord(character):04x}" if unicodedata.category(character) in _INVISIBLE else character
         for character in str(text)
     )
-    if len(shown) <= limit:
-        return shown
+    if len(text) <= limit:
+        return text
     head = limit * 2 // 3
-    return f"{shown[:head]} … {shown[-(limit - head - 3) :]}"
+    return f"{text[:head]} … {text[-(limit - head - 3) :]}"
+
+
+def breakable(text: object) -> Markup:
+    """Return text as HTML in which lines may end within long names, locations and digests, but not within words.
+
+    A line may end behind each separator, and every 16 characters of a part without one.
+    """
+    pieces = (_with_breaks(word) for word in re.split(r"(\s+)", str(text)))
+    return Markup("").join(pieces)
+
+
+def _with_breaks(word: str) -> Markup:
+    if len(word) <= _SHORT_WORD:
+        return escape(word)
+    parts: list[str] = []
+    for part in _BETWEEN_BREAKS.findall(word):
+        is_long = _LONG_PART.fullmatch(part)
+        parts += [part[start : start + 16] for start in range(0, len(part), 16)] if is_long else [part]
+    return Markup("<wbr>").join(parts)
+
+
+def location(uri: object) -> Markup:
+    """Return a location as HTML: a link where a browser can open it (a web address, a local file), else text.
+
+    Logins and queries are left out, because they may hold credentials; without them a web address is not a link.
+    """
+    text = shown(str(uri))
+    words = breakable(visible(redacted(text), limit=400))
+    if text.startswith(("http://", "https://")) and text == uri:
+        target = quote(text, safe=_URL_CHARACTERS, errors="replace")
+    elif text.startswith("/"):
+        target = "file://" + quote(text, errors="surrogateescape")
+    else:
+        return words
+    return Markup('<a href="{}" rel="noreferrer">{}</a>').format(target, words)
 
 
 def redacted(text: object) -> str:
@@ -112,6 +158,8 @@ def _environment() -> jinja2.Environment:
         duration=duration,
         visible=visible,
         redacted=redacted,
+        breakable=breakable,
+        location=location,
         yaml=_as_yaml,
     )
     folder = resources.files("stylemill.report") / "templates"

@@ -62,6 +62,8 @@ class TrainingReport:
     """One row per step: step, loss, content_loss, style_loss, tv_loss, learning_rate, images_per_s, ..."""
     samples: Sequence[tuple[str, Picture]] = ()
     """(caption, grid of contents over results), oldest first."""
+    num_samples: int = 0
+    """Number of grids that the run wrote; the page may show fewer."""
     events: Sequence[str] = ()
     """Resumes, rollbacks and the like, one sentence each."""
     details: Details = field(default_factory=Details)
@@ -219,5 +221,12 @@ def _bulk_view(report: BulkReport) -> dict[str, Any]:
         )
         if len(pace) >= _MIN_PACE_POINTS
         else None,
-        "hidden_troubles": summary.num_troubles - len(summary.troubles),
+        "trouble_choices": _choices(summary.troubles, {"status": "Status", "folder": "Folder", "style": "Style"}),
+        "pair_choices": _choices(report.pairs, {"folder": "Folder", "style": "Style"}),
     }
+
+
+def _choices(items: Sequence[Any], labels: Mapping[str, str]) -> dict[str, tuple[str, list[str]]]:
+    """Return (label, sorted values) by attribute of the items, for filters; an attribute with one value has none."""
+    values = {name: sorted({getattr(item, name) for item in items}) for name in labels}
+    return {name: (labels[name], found) for name, found in values.items() if len(found) > 1}

@@ -41,10 +41,16 @@ class Trouble:
     """One source that was not repainted, and the reason."""
 
     key: str
+    source_uri: str
     style: str
     status: str
     error_type: str
     error: str
+
+    @property
+    def folder(self) -> str:
+        """Folder of the key; empty at the top."""
+        return self.key.rpartition("/")[0]
 
 
 class Durations:
@@ -206,12 +212,13 @@ def _troubles(table: pa.Table, status: str, limit: int) -> list[Trouble]:
     return [
         Trouble(
             key=row["key"],
+            source_uri=row["source_uri"],
             style=row["style"],
             status=row["status"],
             error_type=row["error_type"] or "unknown",
             error=row["error"] or "no reason was recorded",
         )
-        for row in rows.select(["key", "style", "status", "error_type", "error"]).to_pylist()
+        for row in rows.select(["key", "source_uri", "style", "status", "error_type", "error"]).to_pylist()
     ]
 
 

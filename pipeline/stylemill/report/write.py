@@ -110,6 +110,7 @@ def training_report(
         style=style_card(style_name, style_image),
         metrics=metrics,
         samples=pictures,
+        num_samples=len(samples),
         events=events,
         details=Details(facts=facts or {}, config=config or {}),
     )
@@ -205,7 +206,8 @@ def _load_pair(storage: Storage, row: Mapping[str, Any]) -> Pair | None:
         log.warning("the page leaves out %s: %s", key, error)
         return None
     note = f"{row['width_px']} × {row['height_px']} px, {(row['output_format'] or '').upper()}"
-    return Pair(name=key, before=before, after=after, note=note)
+    locations = {"Photograph": row["source_uri"], "Painting": row["output_uri"]}
+    return Pair(name=key, before=before, after=after, note=note, style=row["style"], locations=locations)
 
 
 def write_training_report(storage: Storage, out: str, report: TrainingReport) -> str:

@@ -39,6 +39,8 @@ class Evidence:
     """Two-sided, corrected for the number of metrics."""
     interval: tuple[float, float] | None = None
     """Confidence interval of the effect."""
+    confidence: float | None = None
+    """Level of the interval: 1 minus the rule's alpha."""
     probability_of_being_better: float | None = None
 
 
@@ -136,6 +138,7 @@ def _evidence(found: Comparison) -> Evidence:
         relative_effect=_finite(found.relative_effect),
         p_value=_finite(found.p_value),
         interval=interval if None not in interval else None,
+        confidence=1 - found.rule["alpha"],
         probability_of_being_better=_finite(found.probability_better),
     )
 

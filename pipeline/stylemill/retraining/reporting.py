@@ -49,6 +49,7 @@ def write_retraining_page(storage: Storage, config: RetrainConfig, registry: str
         style=style_card(style, storage.read_bytes(resolve(config.style_image))),
         champion=outcomes[-1].champion if outcomes else None,
         decisions=[_card(storage, out, outcome) for outcome in outcomes[-MAX_DECISIONS:]],
+        num_decisions=len(outcomes),
         registry=registry,
     )
     uri = join(out, "report", "index.html")

@@ -6,13 +6,11 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from stylemill.config import check_within, inline, parse_size
+from stylemill.config import check_within, inline
 from stylemill.errors import ConfigError
 from stylemill.images.options import DecodeOptions, EncodeOptions
+from stylemill.painting.options import PaintOptions
 from stylemill.storage import StorageOptions
-
-LEAST_MEMORY_BYTES = 2**30
-"""An actor uses some 900 MB before its first image (see ``stylemill.nn.memory``)."""
 
 MAX_PAINT_TIMEOUT_S = 1e6
 """For each style and 5 megapixels: eleven days."""
@@ -50,23 +48,7 @@ class StylizeConfig:
     retry_failed: bool = False
     """Paint only sources that failed in the committed runs of this output, in a new run."""
 
-    strength: float = 1.0
-    """From 0 (the source) to 1 (the full style)."""
-
-    preserve_color: bool = False
-    """Keep the source's colours: combine the luminance of the result with the chroma of the source."""
-
-    max_size_px: int | None = None
-    """Longest side of the result in pixels; larger sources are scaled down first."""
-
-    texture_scale: float = 1.0
-    """Size of the strokes: 2 runs the network on the source at half its size and scales the result to full size."""
-
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the network; auto uses bfloat16 where the hardware supports it natively."""
-
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Where the network runs."""
+    paint: PaintOptions = inline(PaintOptions)  # noqa: RUF009 (a field)
 
     stages: Literal["auto", "fused", "separate"] = "auto"
     """Read, paint and write in one actor (fused) or in separate actors; auto means separate on a GPU, else fused."""
@@ -76,9 +58,6 @@ class StylizeConfig:
 
     gpu_decode: bool = False
     """Decode plain JPEGs on the GPU (nvJPEG), in the process that paints: only for sources that you trust."""
-
-    max_memory: str = "2GiB"
-    """Memory that one actor may use; larger images are painted in tiles, with the same result."""
 
     num_actors: int | None = None
     """Number of painting actors; defaults to one per CPU (or GPU) of the cluster, if memory allows."""
@@ -106,28 +85,19 @@ class StylizeConfig:
         if self.run_id is not None and not _RUN_ID.fullmatch(self.run_id):
             cure = "use letters, digits, '.', '_' and '-', at most 128"
             raise ConfigError("run_id", self.run_id, "is not a portable folder name", cure)
-        check_within("strength", self.strength, 0.0, 1.0)
         check_within("max_failed_fraction", self.max_failed_fraction, 0.0, 1.0)
-        check_within("texture_scale", self.texture_scale, 0.05, 4.0)
         check_within("paint_timeout_s", self.paint_timeout_s, 0.001, MAX_PAINT_TIMEOUT_S)
-        for name in ("max_size_px", "num_actors", "threads_per_actor", "batch_size"):
+        for name in ("num_actors", "threads_per_actor", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(name, value, "is below 1", "write a whole number of at least 1")
         if self.incremental and self.retry_failed:
             raise ConfigError("retry_failed", True, "cannot be combined with incremental", "run one after the other")
-        if self.gpu_decode and (self.device != "cuda" or not self.are_stages_separate):
+        if self.gpu_decode and (self.paint.device != "cuda" or not self.are_stages_separate):
             cure = "add --device cuda and leave --stages as it is, or leave --gpu-decode out"
             raise ConfigError("gpu_decode", True, "needs a GPU and separate stages", cure)
-        if self.max_memory_bytes < LEAST_MEMORY_BYTES:
-            raise ConfigError("max_memory", self.max_memory, "is too little for torch", "give at least 1GiB")
 
     @property
     def are_stages_separate(self) -> bool:
         """Whether reading, painting and writing run in separate actors."""
-        return self.stages == "separate" or (self.stages == "auto" and self.device == "cuda")
-
-    @property
-    def max_memory_bytes(self) -> int:
-        """``max_memory`` in bytes."""
-        return parse_size("max_memory", self.max_memory)
+        return self.stages == "separate" or (self.stages == "auto" and self.paint.device == "cuda")

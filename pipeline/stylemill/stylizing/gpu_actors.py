@@ -66,7 +66,7 @@ class PaintStage(Stage):
 
     def __init__(self, job: BulkJob, tracker: ray.actor.ActorHandle) -> None:
         super().__init__(job, tracker)
-        self._decode = DeviceJpegDecoder(job.config.device, self._storage, job.config.decode)
+        self._decode = DeviceJpegDecoder(job.config.paint.device, self._storage, job.config.decode)
         self._watch = PaintWatch(tracker, job.config.paint_timeout_s, len(job.identity.styles))
 
     def _open(self) -> None:
@@ -126,7 +126,7 @@ class WriteStage(Stage):
 
 def _blocks(job: BulkJob, shard: int, samples: Iterable[Sample]) -> Iterator[pa.Table]:
     """Pack samples into blocks: few per block on a CPU, for a GPU enough to keep it busy, bounded by BLOCK_BYTES."""
-    num_samples = BATCHES_IN_FLIGHT * job.config.batch_size if job.config.device == "cuda" else SAMPLES_PER_BLOCK
+    num_samples = BATCHES_IN_FLIGHT * job.config.batch_size if job.config.paint.device == "cuda" else SAMPLES_PER_BLOCK
     waiting: list[bytes] = []
     for sample in samples:
         waiting.append(pickle.dumps(sample, protocol=pickle.HIGHEST_PROTOCOL))

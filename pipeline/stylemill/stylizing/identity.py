@@ -93,7 +93,7 @@ def byte_settings(config: StylizeConfig) -> dict[str, Any]:
     if config.gpu_decode:  # left out when off, so that it does not change other fingerprints
         settings["gpu_decode"] = True
     # Tiles give the result of the whole image. The entry is a constant that every fingerprint contains.
-    return {**settings, "max_memory": config.max_memory_bytes, "tiles": "exact", "engine": ENGINE_VERSION}
+    return {**settings, "max_memory": config.paint.max_memory_bytes, "tiles": "exact", "engine": ENGINE_VERSION}
 
 
 def identify(config: StylizeConfig, source_root: str, out: str, models: Sequence[tuple[str, str, str]]) -> RunIdentity:

@@ -1,29 +1,26 @@
-"""Painting: runs the network on samples, with the user's controls before and after it.
+"""Painting the samples of a run, in all its styles.
 
-``Painter`` loads the models once and paints samples one by one, whole or in tiles. On a GPU, ``BatchPainter`` paints
-images of equal size together and keeps several batches in flight: while the device works on one, the next is prepared
-and the previous one is finished. ``Controls`` applies size, texture scale, colour and strength around the network.
+``Painter`` loads the models once and paints samples one by one (``painting/painter.py``). On a GPU, ``BatchPainter``
+paints images of equal size together and keeps several batches in flight: while the device works on one, the next is
+prepared and the previous one is finished.
 """
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from stylemill.errors import ConfigError, ImageError
-from stylemill.images import controls
 from stylemill.manifest.layout import RunLayout
 from stylemill.nn.fast_net import FastNet, PendingBatch
-from stylemill.nn.memory import choose_forward
 from stylemill.nn.precision import resolve_precision
-from stylemill.nn.tiled import stylize_tiled
+from stylemill.painting.options import PaintOptions
+from stylemill.painting.painter import Controls, Image, ImagePainter, frames_of
 from stylemill.storage import Storage
 from stylemill.style_model import load_style_model
 from stylemill.stylizing.config import StylizeConfig
@@ -31,54 +28,8 @@ from stylemill.stylizing.environment import agree_on_kernels, agree_on_precision
 from stylemill.stylizing.identity import StyleRef
 from stylemill.stylizing.sample import Painted, Sample
 
-log = logging.getLogger(__name__)
-
 BATCHES_IN_FLIGHT = 3
 """Maximum number of batches that are started and not finished."""
-
-Image = NDArray[np.uint8]
-"""(H, W, 3) uint8."""
-
-Stylize = Callable[[Image], Image]
-"""Repaints one image."""
-
-
-class Controls:
-    """Applies the user's controls before and after the network.
-
-    Args:
-        config: the controls.
-    """
-
-    def __init__(self, config: StylizeConfig) -> None:
-        self._config = config
-        self.needs_network = config.strength > 0
-        """If False, ``limit_size`` returns the result already."""
-
-    def limit_size(self, image_HWC: Image) -> Image:
-        """Return a source at the size of its result."""
-        return controls.limit_size(image_HWC, self._config.max_size_px)
-
-    def scale_to_network(self, source_HWC: Image) -> Image:
-        """Return a size-limited source at the size at which the network runs on it."""
-        height_px, width_px = source_HWC.shape[:2]
-        return controls.resize(source_HWC, *controls.network_size(width_px, height_px, self._config.texture_scale))
-
-    def finish(self, source_HWC: Image, painted_HWC: Image) -> Image:
-        """Return the result: the network's output at the size of the limited source, with colour and strength set."""
-        height_px, width_px = source_HWC.shape[:2]
-        result_HWC = controls.resize(painted_HWC, width_px, height_px)
-        if self._config.preserve_color:
-            result_HWC = controls.preserve_color(source_HWC, result_HWC)
-        return controls.blend(source_HWC, result_HWC, self._config.strength)
-
-    def network_size(self, size_px: tuple[int, ...]) -> tuple[int, int]:
-        """Return the height and width at which the network runs on a source of this height and width."""
-        height_px, width_px = size_px
-        limit_px = self._config.max_size_px or max(size_px)
-        shrunk = controls.scaled_size(width_px, height_px, min(1.0, limit_px / max(size_px)), least_px=1)
-        network_width_px, network_height_px = controls.network_size(*shrunk, self._config.texture_scale)
-        return network_height_px, network_width_px
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +57,7 @@ class BatchPainter:
     def __init__(self, nets: Mapping[str, FastNet], config: StylizeConfig) -> None:
         self._nets = nets
         self._batch_size = config.batch_size
-        self._controls = Controls(config)
+        self._controls = Controls(config.paint)
         self._max_pixels: int | None = None
         self._last_s = 0.0
 
@@ -196,104 +147,60 @@ class Painter:
 
     def __init__(self, storage: Storage, layout: RunLayout, styles: Sequence[StyleRef], config: StylizeConfig) -> None:
         torch.set_num_threads(config.threads_per_actor)
-        precision = _agreed_precision(storage, layout, config)
-        self._config = config
-        self._controls = Controls(config)
-        self._nets: dict[str, FastNet] = {}
+        precision = _agreed_precision(storage, layout, config.paint)
+        self._controls = Controls(config.paint)
+        nets: dict[str, FastNet] = {}
         for style in styles:
             uri = layout.model_uri(style.name)
             model = load_style_model(storage, uri)
             if model.sha256 != style.model_sha256:
                 cure = "restore it, or start a run with another --run-id"
                 raise ConfigError("model", uri, "is not the model that this run was planned with", cure)
-            net = FastNet(model.build_network(), precision=precision, device=config.device)
-            if config.device == "cpu":
+            net = FastNet(model.build_network(), precision=precision, device=config.paint.device)
+            if config.paint.device == "cpu":
                 agree_on_kernels(storage, layout, style.name, net.layers.kernels())
-            self._nets[style.name] = net
-        self._in_batches = BatchPainter(self._nets, config)
+            nets[style.name] = net
+        self.painters = {style: ImagePainter(net, config.paint) for style, net in nets.items()}
+        """By style."""
+        self._in_batches = BatchPainter(nets, config) if config.paint.device == "cuda" else None
 
     def num_pixels(self, sample: Sample) -> int:
         """Return the number of pixels that the network paints of a sample, in all frames; 0 if it was not decoded."""
         if sample.source is None:
             return 0
-        frames = [frame.image_HWC for frame in sample.source.frames] or [sample.source.image_HWC]
-        sizes = (self._controls.network_size(image_HWC.shape[:2]) for image_HWC in frames)
+        sizes = (self._controls.network_size(image_HWC.shape[:2]) for image_HWC in frames_of(sample.source))
         return sum(height_px * width_px for height_px, width_px in sizes)
 
     def __call__(self, sample: Sample) -> Sample:
         """Fill in ``sample.painted`` for every style, with an ImageError if it failed."""
         if sample.failure is None:
-            for style, net in self._nets.items():
+            assert sample.source is not None
+            frames = frames_of(sample.source)
+            for style, painter in self.painters.items():
                 try:
-                    sample.painted[style] = self._paint(sample, net)
+                    sample.painted[style] = _timed(painter, frames)
                 except ImageError as failure:
                     sample.painted[style] = failure
         return sample
 
     def paint_all(self, samples: Sequence[Sample]) -> list[Sample]:
         """Paint samples, on a GPU in batches."""
-        if self._config.device == "cuda" and self._controls.needs_network:
+        if self._in_batches is not None and self._controls.needs_network:
             self._in_batches(samples)
         return [sample if sample.painted else self(sample) for sample in samples]
 
-    def _paint(self, sample: Sample, net: FastNet) -> Painted:
-        assert sample.source is not None
-        start_s = time.perf_counter()
-        frames = [frame.image_HWC for frame in sample.source.frames] or [sample.source.image_HWC]
-        try:
-            painted, forward = self._paint_frames(frames, net)
-        except MemoryError as error:
-            raise _out_of_memory(sample) from error
-        except RuntimeError as error:
-            if "memory" not in str(error):
-                raise
-            raise _out_of_memory(sample) from error
-        return Painted(frames_HWC=painted, forward=forward, stylize_ms=1000 * (time.perf_counter() - start_s))
 
-    def _paint_frames(self, frames: Sequence[Image], net: FastNet) -> tuple[list[Image], str]:
-        """Return the results and how they were painted: ``whole`` or ``tiled``."""
-        on_gpu = self._config.device == "cuda"
-        if on_gpu or self._choose_forward(frames[0].shape[:2], net) == "whole":
-            try:
-                return [self._result(frame, net.stylize) for frame in frames], "whole"
-            except torch.OutOfMemoryError:
-                log.debug("an image does not fit the GPU and is painted on the CPU")
-
-        def in_tiles(image_HWC: Image) -> Image:
-            return stylize_tiled(net, image_HWC, max_memory_bytes=self._config.max_memory_bytes)
-
-        return [self._result(frame, in_tiles) for frame in frames], "tiled"
-
-    def _choose_forward(self, size_px: tuple[int, ...], net: FastNet) -> str:
-        """Return ``whole`` or ``tiled`` for a source of this height and width."""
-        choice = choose_forward(
-            self._controls.network_size(size_px),
-            net.architecture,
-            net.precision,
-            max_memory_bytes=self._config.max_memory_bytes,
-        )
-        return choice.forward
-
-    def _result(self, image_HWC: Image, stylize: Stylize) -> Image:
-        """Return one image painted, with the controls applied."""
-        source_HWC = self._controls.limit_size(image_HWC)
-        if not self._controls.needs_network:
-            return source_HWC
-        return self._controls.finish(source_HWC, stylize(self._controls.scale_to_network(source_HWC)))
+def _timed(painter: ImagePainter, frames: Sequence[Image]) -> Painted:
+    start_s = time.perf_counter()
+    frames_HWC, forward = painter.paint(frames)
+    return Painted(frames_HWC=frames_HWC, forward=forward, stylize_ms=1000 * (time.perf_counter() - start_s))
 
 
-def _agreed_precision(storage: Storage, layout: RunLayout, config: StylizeConfig) -> str:
-    mine = resolve_precision(config.precision, config.device)
+def _agreed_precision(storage: Storage, layout: RunLayout, options: PaintOptions) -> str:
+    mine = resolve_precision(options.precision, options.device)
     agreed = agree_on_precision(storage, layout, mine)
     if agreed == "bfloat16" and mine != agreed:
         cure = "use machines like the first ones, or start another run with --precision float32"
         problem = "means bfloat16 in this run, which this machine does not multiply natively"
-        raise ConfigError("precision", config.precision, problem, cure)
+        raise ConfigError("precision", options.precision, problem, cure)
     return agreed
-
-
-def _out_of_memory(sample: Sample) -> ImageError:
-    size = f"{sample.width_px} x {sample.height_px} px"
-    return ImageError(
-        "OutOfMemory", f"painting {size} took more memory than there is; lower --max-memory or --max-size-px"
-    )

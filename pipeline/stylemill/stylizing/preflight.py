@@ -112,14 +112,14 @@ def _store_models(storage: Storage, layout: RunLayout, models: Sequence[StyleMod
 
 
 def _largest_whole_pixels(config: StylizeConfig, models: Sequence[StyleModel]) -> int | None:
-    if config.device == "cuda":
+    if config.paint.device == "cuda":
         return None
     from stylemill.nn.memory import largest_whole_pixels
     from stylemill.nn.precision import resolve_precision
 
-    precision = resolve_precision(config.precision)
+    precision = resolve_precision(config.paint.precision)
     return min(
-        largest_whole_pixels(model.architecture, precision, max_memory_bytes=config.max_memory_bytes)
+        largest_whole_pixels(model.architecture, precision, max_memory_bytes=config.paint.max_memory_bytes)
         for model in models
     )
 

@@ -87,12 +87,14 @@ def _pipeline(
         )
 
     if not config.are_stages_separate:
-        return stage(blocks, BulkActor, num_actors, num_cpus=config.threads_per_actor, memory=config.max_memory_bytes)
-    gpus = {"num_gpus": 1} if config.device == "cuda" else {}
+        return stage(
+            blocks, BulkActor, num_actors, num_cpus=config.threads_per_actor, memory=config.paint.max_memory_bytes
+        )
+    gpus = {"num_gpus": 1} if config.paint.device == "cuda" else {}
     helpers = max(1, int(ray.cluster_resources().get("CPU", 1) - num_actors * config.threads_per_actor) // 2)
     read = stage(blocks, ReadStage, helpers, num_cpus=HELPER_CPUS)
     painted = stage(
-        read, PaintStage, num_actors, num_cpus=config.threads_per_actor, memory=config.max_memory_bytes, **gpus
+        read, PaintStage, num_actors, num_cpus=config.threads_per_actor, memory=config.paint.max_memory_bytes, **gpus
     )
     return stage(painted, WriteStage, helpers, num_cpus=HELPER_CPUS)
 
@@ -104,24 +106,24 @@ def choose_num_actors(config: StylizeConfig) -> int:
         ConfigError: not one fits.
     """
     machines = cluster_machines()
-    threads, memory_bytes = config.threads_per_actor, config.max_memory_bytes
+    threads, memory_bytes = config.threads_per_actor, config.paint.max_memory_bytes
     if max_per_machine(machines, "CPU") < threads:
         cure = f"give at most {int(max_per_machine(machines, 'CPU'))}"
         raise ConfigError("threads_per_actor", threads, "is more CPUs than any machine of the cluster has", cure)
     if max_per_machine(machines, "memory") < memory_bytes:
         cure = f"give at most {int(max_per_machine(machines, 'memory') / 2**20)}MiB"
         problem = "is more than any machine of the cluster has free"
-        raise ConfigError("max_memory", config.max_memory, problem, cure)
+        raise ConfigError("max_memory", config.paint.max_memory, problem, cure)
     need = {"CPU": threads, "memory": memory_bytes}
-    if config.device == "cuda":
+    if config.paint.device == "cuda":
         if not max_per_machine(machines, "GPU"):
-            raise ConfigError("device", config.device, "the cluster has no GPU", "use cpu")
+            raise ConfigError("device", config.paint.device, "the cluster has no GPU", "use cpu")
         need["GPU"] = 1
     fits = how_many_fit(machines, need)
     if not fits:
         each = ", ".join(f"{name} {amount:,.0f}" for name, amount in need.items())
         cure = "lower --threads-per-actor or --max-memory"
         raise ConfigError("num_actors", config.num_actors, f"no machine of the cluster has {each} at once", cure)
-    if config.are_stages_separate and config.device == "cpu":
+    if config.are_stages_separate and config.paint.device == "cpu":
         fits = max(1, fits - 1)
     return min(fits, config.num_actors or fits)

@@ -106,10 +106,11 @@ def count_sources(
 
 def choose_workers(config: StylizeConfig | TrainConfig, machines: Sequence[Resources]) -> Workers:
     """Return the workers of the config, else as many as fit on the machines, else one."""
-    unit = "GPU" if config.device == "cuda" else "CPU"
+    device = config.paint.device if isinstance(config, StylizeConfig) else config.device
+    unit = "GPU" if device == "cuda" else "CPU"
     if isinstance(config, StylizeConfig):
         each = 1 if unit == "GPU" else config.threads_per_actor
-        need = {"CPU": config.threads_per_actor, "memory": config.max_memory_bytes, "GPU": float(unit == "GPU")}
+        need = {"CPU": config.threads_per_actor, "memory": config.paint.max_memory_bytes, "GPU": float(unit == "GPU")}
         fits = how_many_fit(machines, need)
         return Workers(count=min(fits or 1, config.num_actors or fits or 1), units_each=each, unit=unit)
     low, high = config.worker_range
@@ -135,7 +136,7 @@ def _rate_of_bulk(storage: Storage, config: StylizeConfig) -> Rate | None:
     runs = load_history(storage, config.out)
     if not runs:
         return None
-    columns = ["stylize_ms"] if config.device == "cuda" else ["decode_ms", "stylize_ms", "encode_ms"]
+    columns = ["stylize_ms"] if config.paint.device == "cuda" else ["decode_ms", "stylize_ms", "encode_ms"]
     run, num_rows, total_ms = runs[-1], 0, 0.0
     for table in iter_parts(storage, run.layout, run.success):
         painted = table.filter(pc.equal(table.column("status"), "ok"))

@@ -45,7 +45,7 @@ def test_abbreviations_are_refused():
 
 def test_a_mistyped_flag_comes_with_a_suggestion_and_a_stray_word_with_none():
     assert message("--name", "x", "--stesp=7") == "unknown option --stesp; did you mean --steps?"
-    assert message("--name", "x", "--quiet") == "unknown option --quiet; see stylemill job --help"
+    assert message("--name", "x", "--zzz") == "unknown option --zzz; see stylemill job --help"
     assert message("--name", "x", "stray") == (
         "unexpected argument 'stray'; see stylemill job --help; put a pattern such as '*.jpg' in quotes"
     )

@@ -33,7 +33,7 @@ def test_duration(seconds, text):
 
 @pytest.mark.parametrize(
     ("num_bytes", "text"),
-    [(0, "0 bytes"), (1023, "1,023 bytes"), (1024, "1.0 KiB"), (5 * 2**30, "5.0 GiB"), (2**50, "1,024 TiB")],
+    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1.0 kB"), (4_837_000, "4.8 MB"), (5e9, "5.0 GB"), (2e15, "2,000 TB")],
 )
 def test_size(num_bytes, text):
     assert rendering.size(num_bytes) == text
@@ -64,3 +64,46 @@ def test_a_long_name_keeps_its_beginning_and_its_suffix():
 def test_credentials_in_a_location_are_removed():
     text = "endpoint: https://key:s3cr3t@store:9000/a and s3://bucket/x@y"
     assert rendering.redacted(text) == "endpoint: https://***@store:9000/a and s3://bucket/x@y"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a short_word", "a short_word"),
+        ("s3://bucket/folder/a_b.jpg", "s3://<wbr>bucket/<wbr>folder/<wbr>a_<wbr>b.<wbr>jpg"),
+        ("ab" * 20, "abababababababab<wbr>abababababababab<wbr>abababab"),
+        ("unquestionably plain words", "unquestionably plain words"),
+        ("<b>&'_and_more_of_it", "&lt;b&gt;&amp;<wbr>&#39;_<wbr>and_<wbr>more_<wbr>of_<wbr>it"),
+        ("two  lines\n  kept", "two  lines\n  kept"),
+    ],
+)
+def test_lines_end_within_names_and_digests_but_not_within_words(text, shown):
+    assert rendering.breakable(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("uri", "target"),
+    [
+        ("/data/a b#1.jpg", "file:///data/a%20b%231.jpg"),
+        ("https://host/a%20b.jpg", "https://host/a%20b.jpg"),
+        ('http://host/"><script>', "http://host/%22%3E%3Cscript%3E"),
+    ],
+)
+def test_what_a_browser_can_open_is_a_link(uri, target):
+    assert str(rendering.location(uri)).startswith(f'<a href="{target.replace("&", "&amp;")}" rel="noreferrer">')
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://bucket/a.jpg",
+        "javascript:alert(1)",
+        "https://me:pw@host/a.jpg",
+        "https://host/a.jpg?X-Amz-Signature=secret",
+    ],
+)
+def test_everything_else_is_text_without_secrets(uri):
+    shown = str(rendering.location(uri)).replace("<wbr>", "")
+    assert "<a" not in shown
+    assert not any(secret in shown for secret in ("me:pw", "secret"))
+    assert shown.startswith(uri[:5])

@@ -59,6 +59,12 @@ def test_everything_else_keeps_the_champion(old: list, new: list, changes: dict[
     assert not verdict.is_better and verdict.reason.startswith(reason)
 
 
+@pytest.mark.parametrize("alpha", [0.05, 0.1])
+def test_the_interval_has_its_level(alpha: float):
+    evidence = decide(table(OLD, NEW), "old", "new", config(minimal_effect=0.1, alpha=alpha)).evidence
+    assert evidence.confidence == pytest.approx(1 - alpha)
+
+
 def test_only_images_that_both_painted_count():
     verdict = decide(table([*OLD, None, 1.0], [*NEW, 1.0, None]), "old", "new", config(minimal_effect=0.1))
     assert verdict.evidence.sample_size == 8

@@ -62,7 +62,7 @@ def test_a_damaged_record_stops_the_worker(run: PreparedRun):
 def test_the_precision_of_the_first_worker_holds(run: PreparedRun, monkeypatch: pytest.MonkeyPatch):
     assert agree_on_precision(Storage(), run.layout, "float32") == "float32"
     monkeypatch.setattr(paint, "resolve_precision", lambda *_: "bfloat16")  # a machine on which auto means that
-    assert all(net.precision == "float32" for net in painter(run)._nets.values())
+    assert {one.net.precision for one in painter(run).painters.values()} == {"float32"}
 
 
 def test_a_machine_that_lacks_the_precision_of_the_run_stops(run: PreparedRun, monkeypatch: pytest.MonkeyPatch):

@@ -117,6 +117,29 @@ def test_input_and_output_make_the_run_but_not_the_fingerprint():
     assert differences(old, identity(config(), source="/other")) == ["input /in -> /other"]
 
 
+@pytest.mark.parametrize(
+    ("changes", "fingerprint", "run_id"),
+    [
+        ({}, "0c554cd16f4c0e78202cd43e956ab685eca03af2fcb85b62b39f05bc6ca2376f", "3990627cf9f7026c"),
+        (
+            {
+                "strength": 0.5,
+                "preserve_color": True,
+                "max_size_px": 700,
+                "texture_scale": 1.5,
+                "precision": "float32",
+                "max_memory": "3GiB",
+            },
+            "70cffdd77b048fbb580550d46014e0eb6b51f5ce6495ef7d874b0951f2f41067",
+            "e40eab2a2a15679c",
+        ),
+    ],
+)
+def test_runs_of_earlier_versions_are_found_again(changes: dict[str, Any], fingerprint: str, run_id: str):
+    same = identity(config(**changes), MODELS[:1])
+    assert (same.fingerprint, same.run_id) == (fingerprint, run_id)
+
+
 def test_an_identity_comes_back_from_its_file():
     old = dataclasses.replace(identity(config(max_size_px=9), source="/é\n"), parent_run_id="p")
     assert RunIdentity.from_json(old.to_json()) == old

@@ -13,13 +13,16 @@ import numpy as np
 import pytest
 import torch
 
+from stylemill.config import from_mapping
 from stylemill.errors import ConfigError, ImageError, StorageError
 from stylemill.images.source_image import Frame, SourceImage
 from stylemill.nn.fast_net import FastNet, PendingBatch
+from stylemill.painting.options import PaintOptions
+from stylemill.painting.painter import Controls
 from stylemill.storage import Storage
 from stylemill.style_model import to_bytes
 from stylemill.stylizing.config import StylizeConfig
-from stylemill.stylizing.paint import BATCHES_IN_FLIGHT, BatchPainter, Controls, Painter
+from stylemill.stylizing.paint import BATCHES_IN_FLIGHT, BatchPainter, Painter
 from stylemill.stylizing.preflight import PreparedRun, prepare
 from stylemill.stylizing.sample import Painted, Sample
 from tests.drawn import drawn_image, image_bytes, style_model
@@ -42,8 +45,7 @@ def paint(tmp_path: Path):
             model=(str(tmp_path / "style.safetensors"),),
             input=str(tmp_path / "in"),
             out=str(tmp_path / f"out{len(list(tmp_path.iterdir()))}"),
-            precision="float32",
-            **settings,
+            paint=PaintOptions(precision="float32", **settings),
         )
         run = prepare(config)
         painter = Painter(Storage(), run.layout, run.identity.styles, config)
@@ -85,7 +87,7 @@ def test_a_model_that_was_exchanged_is_refused(run: PreparedRun, second_style_fi
 
 @pytest.mark.parametrize(("scale", "seen"), [(1.0, (60, 90)), (2.0, (30, 45)), (0.5, (120, 180))])
 def test_texture_scale_changes_the_size_of_the_input_and_not_of_the_result(scale: float, seen: tuple[int, int]) -> None:
-    controls = Controls(StylizeConfig(model=("m",), input=("in",), out="out", texture_scale=scale))
+    controls = Controls(PaintOptions(texture_scale=scale))
     flat_HWC = np.full((60, 90, 3), 100, np.uint8)
     input_HWC = controls.scale_to_network(controls.limit_size(flat_HWC))
     assert input_HWC.shape[:2] == controls.network_size((60, 90)) == seen
@@ -127,7 +129,7 @@ class _Flying:
 
 
 def config(**changes: Any) -> StylizeConfig:
-    return StylizeConfig(model=("m",), input="i", out="o", **changes)
+    return from_mapping(StylizeConfig, {"model": "m", "input": "i", "out": "o", **changes})
 
 
 def samples(sizes: Sequence[tuple[int, int]] = SIZES) -> list[Sample]:
@@ -139,7 +141,7 @@ def samples(sizes: Sequence[tuple[int, int]] = SIZES) -> list[Sample]:
 
 
 def one_by_one(net: FastNet, painted: Sequence[Sample], settings: StylizeConfig) -> None:
-    controls = Controls(settings)
+    controls = Controls(settings.paint)
     for sample in painted:
         assert sample.source is not None
         source_HWC = controls.limit_size(sample.source.image_HWC)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stylemill.config import to_yaml
+from stylemill.config import from_mapping, to_yaml
 from stylemill.manifest.commit import Success, commit_part, write_shard, write_success
 from stylemill.manifest.layout import RunLayout
 from stylemill.manifest.schema import PLAN_SCHEMA, SCHEMA_VERSION, make_table
@@ -28,7 +28,8 @@ from tests.committed import failed_row, paint, planned, row
 
 
 def bulk(tmp_path: Path, **fields) -> StylizeConfig:
-    return StylizeConfig(**{"model": ("m",), "input": str(tmp_path / "in"), "out": str(tmp_path / "out"), **fields})
+    places = {"model": ("m",), "input": str(tmp_path / "in"), "out": str(tmp_path / "out")}
+    return from_mapping(StylizeConfig, {**places, **fields})
 
 
 def training(tmp_path: Path, **fields) -> TrainConfig:
