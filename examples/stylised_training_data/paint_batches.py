@@ -3,8 +3,8 @@
     python examples/stylised_training_data/paint_batches.py PHOTOS OUT MODEL [MODEL ...]
     python examples/stylised_training_data/paint_batches.py                  # small classes of sample photographs
 
-PHOTOS holds one folder for each class. The pipeline is a plain Ray Data pipeline, in which ``stylemill.Stylizer`` is one
-stage. The style of an image is chosen by the hash of its key, so that it stays the same whatever the batches, the
+PHOTOS holds one folder for each class. The pipeline is a plain Ray Data pipeline; ``stylemill.Stylizer`` is one stage
+of it. The style of an image is chosen by the hash of its key, so that it stays the same whatever the batches, the
 workers and the order; the share that keeps its photograph is chosen in the same way.
 After Geirhos et al. 2019, arXiv:1811.12231.
 """
