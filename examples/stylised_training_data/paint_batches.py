@@ -75,7 +75,8 @@ def main(arguments: list[str]) -> None:
         arguments = ["classes", "training-data", *sorted(str(model) for model in shipped.iterdir())]
     photos, out, *models = arguments
     data = ray.data.read_binary_files(str(Path(photos).absolute()), include_paths=True).map(decode)
-    painted = data.map_batches(RandomStyle, fn_constructor_args=(models,), batch_size=16, concurrency=1)
+    workers = ray.data.ActorPoolStrategy(size=1)
+    painted = data.map_batches(RandomStyle, fn_constructor_args=(models,), batch_size=16, compute=workers)
     painted.drop_columns(["image"]).write_parquet(str(Path(out).absolute()), mode="overwrite")
 
     rows = ray.data.read_parquet(str(Path(out).absolute())).sort("key").take_all()
