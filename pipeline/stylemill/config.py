@@ -30,8 +30,8 @@ from stylemill.errors import ConfigError, without_credentials
 
 ConfigT = TypeVar("ConfigT")
 
-_TRUE = {"true", "yes", "on", "1"}
-_FALSE = {"false", "no", "off", "0"}
+TRUE = {"true", "yes", "on", "1"}
+FALSE = {"false", "no", "off", "0"}
 _NONE = {"", "null", "none", "~"}
 _LOGIN = re.compile(r"(?P<scheme>\w[\w+.-]*)://(?P<login>[^/@\s]*)@")
 _SIGNED = re.compile(
@@ -158,9 +158,9 @@ def _convert_scalar(name: str, annotation: Any, text: str) -> Any:
             raise ConfigError(name, text, "is not one of the choices", "use one of " + ", ".join(map(str, choices)))
         return text
     if annotation is bool:
-        if text.lower() not in _TRUE | _FALSE:
+        if text.lower() not in TRUE | FALSE:
             raise ConfigError(name, text, "is neither true nor false", "write true or false")
-        return text.lower() in _TRUE
+        return text.lower() in TRUE
     if annotation in (int, float):
         # YAML spells infinity and not-a-number with a dot: .inf, .nan.
         plain = re.sub(r"(?i)^([-+]?)\.(inf|nan)$", r"\1\2", text) if annotation is float else text

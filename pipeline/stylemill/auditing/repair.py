@@ -13,12 +13,13 @@ from stylemill.errors import ConfigError, ObjectNotFound
 from stylemill.manifest.layout import RunLayout
 from stylemill.manifest.output import cleaning_lease_uri
 from stylemill.manifest.read import CommittedRun, iter_parts, load_history
+from stylemill.registry import load_models
 from stylemill.storage import Storage, StorageOptions
 from stylemill.storage.lease import Lease, acquire
 from stylemill.stylizing.config import StylizeConfig
 from stylemill.stylizing.identity import RunIdentity
 from stylemill.stylizing.incremental import incremental_identity
-from stylemill.stylizing.preflight import PreparedRun, load_models, open_run
+from stylemill.stylizing.preflight import PreparedRun, open_run
 
 
 def prepare_repair(options: StorageOptions, found: Verification) -> PreparedRun:

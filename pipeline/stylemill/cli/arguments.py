@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, NoReturn, TypeVar, get_args, get_origin
 
 from stylemill.cli.output import COMMON_FLAGS, current
-from stylemill.config import Leaf, from_flags, is_list, leaves, parse_yaml, strip_optional, to_yaml
+from stylemill.config import FALSE, TRUE, Leaf, from_flags, is_list, leaves, parse_yaml, strip_optional, to_yaml
 from stylemill.errors import ConfigError
 
 ConfigT = TypeVar("ConfigT")
@@ -38,7 +38,7 @@ def parse(
         verb: as typed, with its subcommand.
         description: one sentence for ``--help``.
         arguments: what follows the verb.
-        positional: name of a field that may be given without its flag.
+        positional: name of a field that may be given without its flag; of a list, any number of values.
         presets: sets of values by field; ``--preset`` selects one that replaces the defaults.
         followed_by: what follows these arguments in the usage line.
 
@@ -47,7 +47,11 @@ def parse(
     """
     parser = make_parser(f"stylemill {verb}", description)
     required = [flag for flag in required_flags(config_type) if flag.partition(" ")[0] != f"--{positional}"]
-    needed = [positional.upper(), *required] if positional else required
+    takes_many = positional is not None and any(
+        leaf.name == positional and is_list(leaf.annotation) for leaf in leaves(config_type)
+    )
+    many = "..." if takes_many else ""
+    needed = [positional.upper() + many, *required] if positional else required
     parser.usage = " ".join(
         (f"stylemill {verb}", *needed, "[--config FILE.yaml] [--field value ...]", followed_by)
     ).rstrip()
@@ -58,20 +62,39 @@ def parse(
     add_flags(parser, config_type)
     if positional:
         parser.add_argument(
-            f"{positional}_positional", nargs="?", metavar=positional.upper(), help=f"same as --{positional}"
+            f"{positional}_positional",
+            nargs="*" if takes_many else "?",
+            metavar=positional.upper(),
+            help=f"same as --{positional}",
         )
     try:
+        if takes_many:
+            arguments = _with_explicit_true(config_type, arguments)
         flags = vars(parser.parse_args(arguments))
     except SystemExit:  # --help has printed
         return None
-    if positional and flags[f"{positional}_positional"] is not None:
-        flags[positional] = flags[f"{positional}_positional"]
+    if positional:
+        given = flags[f"{positional}_positional"]
+        if takes_many:
+            flags[positional] = [*(given or ()), *(flags[positional] or ())] or None
+        elif given is not None:
+            flags[positional] = given
     preset = _find_preset(presets, flags["preset"]) if presets else {}
     config = from_flags(config_type, flags, _read_file(flags["config"]), preset)
     if flags["print_config"]:
         print(to_yaml(config), end="")
         return None
     return config
+
+
+def _with_explicit_true(config_type: type, arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with ``=true`` at each switch whose next word is not its value: ``--replace a.jpg``."""
+    switches = {leaf.flag for leaf in leaves(config_type) if strip_optional(leaf.annotation)[0] is bool}
+    following = [*arguments[1:], ""]
+    return [
+        f"{word}=true" if word in switches and next_word.lower() not in TRUE | FALSE else word
+        for word, next_word in zip(arguments, following, strict=True)
+    ]
 
 
 def _preset_help(presets: Mapping[str, Mapping[str, Any]]) -> str:
@@ -166,7 +189,8 @@ class _Parser(argparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse; suggest a similar option for an unknown one."""
-        found, unknown = self.parse_known_args(args, namespace)
+        many = any(action.nargs == "*" for action in self._actions)  # such values may stand before and after flags
+        found, unknown = (self.parse_known_intermixed_args if many else self.parse_known_args)(args, namespace)
         if not unknown:
             return found
         first = unknown[0].partition("=")[0]

@@ -31,6 +31,7 @@ _NOTHING_PAINTED = -1
 
 VERBS = {
     "demo": "train a style and repaint a small library of real photos on this machine; no download",
+    "paint": "paint photos of your own in seconds, without Ray",
     "demo-retrain": "a champion, a better candidate, a worse one and a rollback, on this machine",
     "train": "train one style; running it again resumes",
     "stylize": "repaint a library; running it again resumes",
@@ -104,7 +105,8 @@ def _run_and_explain(arguments: list[str], options: OutputOptions) -> tuple[int,
             print(f"stylemill: {problem}; install stylemill's dependencies there", file=sys.stderr)
             return FAILED, error
         except KeyboardInterrupt as interrupt:
-            print("stylemill: interrupted; the same command resumes", file=sys.stderr)
+            resumes = "" if "paint" in arguments[:1] else "; the same command resumes"
+            print(f"stylemill: interrupted{resumes}", file=sys.stderr)
             return TERMINATED if terminated.is_set() else INTERRUPTED, interrupt
 
 

@@ -97,7 +97,7 @@ def _check_that_images_were_found(identity: RunIdentity, success: Success) -> No
     counts = success.counts
     if identity.follow_up or counts.get("ok") or counts.get("failed"):
         return
-    from stylemill.storage.source_lists import LIST_SUFFIXES
+    from stylemill.storage.uri import LIST_SUFFIXES
 
     reasons: Counter[str] = Counter()
     for part in success.parts:

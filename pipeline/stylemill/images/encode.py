@@ -61,6 +61,22 @@ def output_format_of(source_format: str, *, has_alpha: bool, options: EncodeOpti
     return "jpeg" if source_format == "heif" and not has_alpha else "png"
 
 
+def encode_painted(frames_HWC: Sequence[np.ndarray], source: SourceImage, options: EncodeOptions) -> EncodedImage:
+    """Encode what was painted of a source: all frames of an animation, or its only image.
+
+    Args:
+        frames_HWC: (H, W, 3) uint8 sRGB, one for each of ``source.frames``, or one.
+        source: gives the format, alpha, timing and metadata.
+        options: format, quality, and which metadata is kept.
+
+    Raises:
+        ImageError: ``EncodeFailed``: the format cannot hold the image.
+    """
+    if source.frames:
+        return encode_frames(frames_HWC, source, options)
+    return encode(frames_HWC[0], source, options)
+
+
 def encode(image_HWC: np.ndarray, source: SourceImage, options: EncodeOptions) -> EncodedImage:
     """Encode one repainted image.
 

@@ -6,6 +6,7 @@ from stylemill.registry.reference import (
     StyleReference,
     find_version,
     is_reference,
+    load_models,
     locate_model,
     registry_uri,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "can_name_a_version",
     "find_version",
     "is_reference",
+    "load_models",
     "locate_model",
     "registry_uri",
 ]

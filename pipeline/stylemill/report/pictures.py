@@ -10,7 +10,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from stylemill.images.isolation.client import decode_isolated
 from stylemill.images.short_side import on_white
@@ -121,18 +121,40 @@ def styles_sheet(
     """
     if not photos or any(len(paintings) != len(photos) for _, paintings in rows):
         raise ValueError("a contact sheet needs photographs, and one painting of each in every row")
-    step = cell_px + _GAP_PX
-    sheet = Image.new("RGB", (step * (1 + len(photos)) - _GAP_PX, step * (1 + len(rows)) - _GAP_PX), "white")
     cells: list[list[bytes | None]] = [[None, *photos]]
     cells += [[style, *paintings] for style, paintings in rows]
-    for top, pictures in enumerate(cells):
-        for left, data in enumerate(pictures):
-            if data is not None:
-                sheet.paste(_square(data, cell_px), (left * step, top * step))
+    sheet = draw_grid(
+        [[None if data is None else square(_decoded(data), cell_px) for data in pictures] for pictures in cells],
+        cell_px,
+    )
     buffer = io.BytesIO()
     sheet.save(buffer, format="JPEG", quality=_SHEET_QUALITY, optimize=True, progressive=True)
     return buffer.getvalue()
 
 
-def _square(data: bytes, side_px: int) -> Image.Image:
-    return ImageOps.fit(_decoded(data), (side_px, side_px), Image.Resampling.LANCZOS)
+def square(picture: Image.Image, side_px: int) -> Image.Image:
+    """Return the central square of a picture, scaled."""
+    return ImageOps.fit(picture, (side_px, side_px), Image.Resampling.LANCZOS)
+
+
+def draw_grid(
+    rows: Sequence[Sequence[Image.Image | None]], cell_px: int, titles: Sequence[str] = (), title_px: int = 28
+) -> Image.Image:
+    """Draw squares of one size in rows on white, with a title above each column.
+
+    Args:
+        rows: each with the same number of squares; None leaves a cell empty.
+        cell_px: side of one square in pixels.
+        titles: of the columns; none leave out their line. What the built-in font lacks is drawn as a box.
+        title_px: height of the line of titles in pixels.
+    """
+    step, top_px = cell_px + _GAP_PX, title_px if titles else 0
+    sheet = Image.new("RGB", (step * len(rows[0]) - _GAP_PX, top_px + step * len(rows) - _GAP_PX), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=0.6 * title_px)
+    for left, title in enumerate(titles):
+        pen.text((left * step + cell_px / 2, top_px / 2), title, fill="black", anchor="mm", font=font)
+    for top, pictures in enumerate(rows):
+        for left, picture in enumerate(pictures):
+            if picture is not None:
+                sheet.paste(picture, (left * step, top_px + top * step))
+    return sheet

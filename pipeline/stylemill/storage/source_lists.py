@@ -20,7 +20,7 @@ from stylemill.errors import ConfigError, StorageError, without_credentials
 from stylemill.process import scratch_folder
 from stylemill.storage.storage import Storage
 from stylemill.storage.store import ObjectStat
-from stylemill.storage.uri import name, resolve, scheme
+from stylemill.storage.uri import TEXT_SUFFIXES, name, resolve, scheme
 
 ROWS_PER_PORTION = 200_000
 """Rows that are sorted in memory at once: some 100 MB."""
@@ -29,8 +29,6 @@ ROWS_PER_READ = 1_000
 LONGEST_LINE = 1_000_000
 """Characters; a longer line is no location, and would fill memory."""
 
-_TEXT_SUFFIXES = (".txt", ".lst")
-LIST_SUFFIXES = (".parquet", ".csv", *_TEXT_SUFFIXES)
 _COLUMNS = ("key", "uri", "problem")
 
 
@@ -50,11 +48,6 @@ class _Source(NamedTuple):
     uri: str
     problem: str
     """Why the location cannot be read; empty if it may be."""
-
-
-def is_list(uri: str) -> bool:
-    """Return whether the name of a file is that of a list of locations."""
-    return name(uri).lower().endswith(LIST_SUFFIXES)
 
 
 def listed_sources(storage: Storage, uri: str) -> Iterator[ObjectStat]:
@@ -89,7 +82,7 @@ def _entries(path: Path, uri: str) -> Iterator[_Entry]:
     suffix = Path(name(uri).lower()).suffix
     if suffix == ".parquet":
         return _parquet_entries(path, uri)
-    return _text_entries(path, uri) if suffix in _TEXT_SUFFIXES else _csv_entries(path, uri)
+    return _text_entries(path, uri) if suffix in TEXT_SUFFIXES else _csv_entries(path, uri)
 
 
 def _sorted_portions(entries: Iterable[_Entry], uri: str, folder: Path) -> list[Path]:

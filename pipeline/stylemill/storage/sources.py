@@ -14,10 +14,9 @@ from collections.abc import Iterator, Sequence
 from fsspec.utils import glob_translate
 
 from stylemill.errors import ObjectNotFound
-from stylemill.storage.source_lists import is_list, listed_sources
 from stylemill.storage.storage import Storage
 from stylemill.storage.store import ObjectStat
-from stylemill.storage.uri import is_glob, is_inside, parent, scheme
+from stylemill.storage.uri import is_glob, is_inside, is_list, parent, scheme
 
 
 def find_sources(storage: Storage, input_uri: str, after: str = "") -> Iterator[ObjectStat]:
@@ -34,6 +33,8 @@ def find_sources(storage: Storage, input_uri: str, after: str = "") -> Iterator[
     """
     single = _single_object(storage, input_uri)
     if single is not None and is_list(input_uri):
+        from stylemill.storage.source_lists import listed_sources  # loads pyarrow
+
         yield from (item for item in listed_sources(storage, input_uri) if item.key > after)
     elif single is not None:
         if single.key > after:

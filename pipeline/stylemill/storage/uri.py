@@ -11,6 +11,9 @@ from stylemill.config import check_no_credential
 from stylemill.errors import ConfigError, without_credentials
 
 GLOB_CHARACTERS = frozenset("*?[")
+TEXT_SUFFIXES = (".txt", ".lst")
+LIST_SUFFIXES = (".parquet", ".csv", *TEXT_SUFFIXES)
+"""Suffixes of lists of locations (``source_lists.py``); a text file has one location per line."""
 _LIKE_A_URI = re.compile(r"\s*[A-Za-z][\w.+:-]+:/")
 
 
@@ -72,6 +75,11 @@ def name(uri: str) -> str:
 def is_glob(uri: str) -> bool:
     """Return whether a location contains glob characters."""
     return any(character in GLOB_CHARACTERS for character in uri)
+
+
+def is_list(uri: str) -> bool:
+    """Return whether the name of a file is that of a list of locations."""
+    return name(uri).lower().endswith(LIST_SUFFIXES)
 
 
 def is_inside(uri: str, root: str) -> bool:

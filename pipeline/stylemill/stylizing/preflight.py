@@ -17,12 +17,12 @@ from stylemill.manifest.commit import Success, read_success, remove_pending
 from stylemill.manifest.layout import RunLayout
 from stylemill.manifest.output import check_conditional_create
 from stylemill.manifest.read import CommittedRun, load_history
-from stylemill.registry import locate_model
+from stylemill.registry import load_models
 from stylemill.storage import Storage, resolve
 from stylemill.storage.options import preflight_options
 from stylemill.storage.sources import find_sources, input_covers, sources_root
 from stylemill.storage.uri import is_inside, scheme, shown
-from stylemill.storage.user_errors import listing_input, reading_input, writing_output
+from stylemill.storage.user_errors import listing_input, writing_output
 from stylemill.style_model import StyleModel, load_style_model, to_bytes
 from stylemill.stylizing.config import StylizeConfig
 from stylemill.stylizing.identity import IncrementalKind, RunIdentity, claim_trees, differences, identify
@@ -133,28 +133,6 @@ def _history(storage: Storage, config: StylizeConfig, identity: RunIdentity, out
         cure = "finish a run without --retry-failed first"
         raise ConfigError("retry_failed", True, f"{out} contains no committed run over this input", cure)
     return history
-
-
-def load_models(storage: Storage, uris: Sequence[str], registry: str | None = None) -> list[StyleModel]:
-    """Return the style models at these locations or in the registry.
-
-    Raises:
-        ConfigError: one is missing, is not a style model or has a name that cannot be a folder, or two have the same
-            name.
-    """
-    models: list[StyleModel] = []
-    for uri in uris:
-        with (
-            reading_input("model", uri, expected="a style model"),
-            config_errors_for("model", keep=("registry", "style")),
-        ):
-            model = load_style_model(storage, locate_model(storage, uri, registry))
-        if any(model.name == other.name for other in models):
-            raise ConfigError(
-                "model", uri, f"is a second model of style {model.name!r}", "give one model for each style"
-            )
-        models.append(model)
-    return models
 
 
 def _check_apart(root: str, source_root: str, out: str, identity: RunIdentity) -> None:

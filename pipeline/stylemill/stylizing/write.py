@@ -23,7 +23,7 @@ from stylemill.errors import (
     StorageError,
     Unreachable,
 )
-from stylemill.images.encode import encode, encode_frames, output_format_of
+from stylemill.images.encode import encode_painted, output_format_of
 from stylemill.images.formats.sniff import READABLE, SNIFF_BYTES, sniff
 from stylemill.images.options import EncodeOptions, output_key
 from stylemill.manifest.commit import FLUSH_ROWS, FLUSH_SECONDS, write_pending
@@ -75,10 +75,7 @@ class Writer:
             raise painted
         assert sample.source is not None
         start_s = time.perf_counter()
-        if sample.source.frames:
-            encoded = encode_frames(painted.frames_HWC, sample.source, self._options)
-        else:
-            encoded = encode(painted.frames_HWC[0], sample.source, self._options)
+        encoded = encode_painted(painted.frames_HWC, sample.source, self._options)
         encode_ms = 1000 * (time.perf_counter() - start_s)
         key = output_key(sample.key, encoded.format)
         self._check_collision(sample, key)

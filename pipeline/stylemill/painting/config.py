@@ -1,0 +1,57 @@
+"""Settings of ``stylemill paint``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from stylemill.config import inline
+from stylemill.errors import ConfigError
+from stylemill.images.options import DecodeOptions, EncodeOptions
+from stylemill.painting.options import PaintOptions
+from stylemill.storage.options import StorageOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaintConfig:
+    """Settings of ``stylemill paint``.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    photo: tuple[str, ...]
+    """Photos: files, folders (with all below them), globs in quotes, URIs, URLs, or - for standard input."""
+
+    model: tuple[str, ...]
+    """Style model: a location, or registry:STYLE[@VERSION]; repeat to paint several styles."""
+
+    out: str | None = None
+    """For one picture a file, whose suffix chooses the format and which is replaced, or - for standard output; else a
+    folder that mirrors the photos' folders, with one folder for each style if there are several. Defaults to
+    PHOTO-STYLE.SUFFIX in the current folder. A photo is never replaced; in a folder, other files only with
+    --replace."""
+
+    replace: bool = False
+    """Replace files in the output folder that have the name of a result."""
+
+    sheet: str | None = None
+    """Also draw a contact sheet of all photos and their results into this file (.jpg, .png or .webp)."""
+
+    registry: str | None = None
+    """Location of the registry for registry:STYLE; defaults to the environment variable STYLEMILL_REGISTRY."""
+
+    paint: PaintOptions = inline(PaintOptions)  # noqa: RUF009 (a field)
+    decode: DecodeOptions = inline(DecodeOptions)  # noqa: RUF009 (a field)
+    encode: EncodeOptions = inline(EncodeOptions)  # noqa: RUF009 (a field)
+    storage: StorageOptions = field(default_factory=StorageOptions)
+
+    def __post_init__(self) -> None:
+        if not self.photo:
+            raise ConfigError("photo", None, "is required", "name a photo, a folder, or - for standard input")
+        if not self.model:
+            raise ConfigError("model", self.model, "no style model is given", "give --model URI")
+        if self.photo.count("-") > 1:
+            raise ConfigError("photo", "-", "is given twice", "standard input can be read once")
+        for name in ("out", "sheet"):
+            if getattr(self, name) == "":
+                raise ConfigError(name, "", "is empty", "write a path or a URI such as s3://bucket/prefix")
