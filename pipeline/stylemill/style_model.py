@@ -10,18 +10,25 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
 from stylemill.errors import ConfigError, ObjectNotFound, PathConflict
 from stylemill.storage.uri import can_name_folder
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Mapping
 
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
     from torch import Tensor
 
     from stylemill.nn.architecture import Architecture
+    from stylemill.nn.fast_net import FastNet
     from stylemill.nn.transformer_net import TransformerNet
+    from stylemill.storage.options import StorageOptions
 
 FORMAT = "stylemill/1"
 _LENGTH_BYTES = 8
@@ -59,7 +66,10 @@ class StyleHeader:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StyleModel:
-    """Trained weights of one style with architecture and history."""
+    """Trained weights of one style with architecture and history, and the network to paint with them.
+
+    ``model = StyleModel.load("style.safetensors"); model.paint("photo.jpg").save("painted.jpg")``
+    """
 
     name: str
     """Name of the style."""
@@ -73,6 +83,135 @@ class StyleModel:
     """JSON-able history and properties of the model; unknown keys survive a round trip."""
     sha256: str = ""
     """Hex digest of the file's bytes; empty until the model was saved or loaded."""
+
+    @classmethod
+    def load(cls, uri: str | os.PathLike[str], *, storage: StorageOptions | None = None) -> StyleModel:
+        """Read a model.
+
+        Args:
+            uri: a path, or a URI such as ``s3://bucket/style.safetensors``.
+            storage: endpoint, region and profile of an object store.
+        Raises:
+            ConfigError: there is no object at the location, or it is not a style model.
+            StorageError: the storage failed beyond its retries.
+        """
+        import os
+
+        from stylemill.storage import Storage
+
+        return load_style_model(Storage(storage), os.fspath(uri))
+
+    def save(self, uri: str | os.PathLike[str], *, storage: StorageOptions | None = None) -> StyleModel:
+        """Write the model in one step and return it with the digest of the written bytes.
+
+        Args:
+            uri: a path or a URI; what is there is replaced.
+            storage: endpoint, region and profile of an object store.
+        Raises:
+            StorageError: it cannot be written.
+        """
+        import os
+
+        from stylemill.storage import Storage
+
+        return save_style_model(Storage(storage), os.fspath(uri), self)
+
+    @overload
+    def paint(
+        self,
+        image: NDArray[np.uint8],
+        *,
+        strength: float = ...,
+        preserve_color: bool = ...,
+        max_size_px: int | None = ...,
+        texture_scale: float = ...,
+        precision: Literal["auto", "float32", "bfloat16"] = ...,
+        device: Literal["cpu", "cuda"] = ...,
+        max_memory: str = ...,
+    ) -> NDArray[np.uint8]: ...
+
+    @overload
+    def paint(
+        self,
+        image: str | os.PathLike[str] | bytes | Image.Image,
+        *,
+        strength: float = ...,
+        preserve_color: bool = ...,
+        max_size_px: int | None = ...,
+        texture_scale: float = ...,
+        precision: Literal["auto", "float32", "bfloat16"] = ...,
+        device: Literal["cpu", "cuda"] = ...,
+        max_memory: str = ...,
+    ) -> Image.Image: ...
+
+    def paint(
+        self,
+        image: str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8],
+        *,
+        strength: float = 1.0,
+        preserve_color: bool = False,
+        max_size_px: int | None = None,
+        texture_scale: float = 1.0,
+        precision: Literal["auto", "float32", "bfloat16"] = "auto",
+        device: Literal["cpu", "cuda"] = "cpu",
+        max_memory: str = "2GiB",
+    ) -> Image.Image | NDArray[np.uint8]:
+        """Paint a picture in this style; the pixels are those of a bulk run before encoding.
+
+        The network is prepared at the first call and kept. Files are decoded in a child process.
+
+        Args:
+            image: a path or URI, the bytes of a file, a Pillow image, or an array: (H, W), (H, W, 1), (H, W, 3) or
+                (H, W, 4) uint8 sRGB. Of an animation the first frame is painted.
+            strength: from 0 (the source) to 1 (the full style).
+            preserve_color: keep the source's colours.
+            max_size_px: longest side of the result in pixels; larger sources are scaled down first.
+            texture_scale: size of the strokes; 2 makes them twice as large.
+            precision: arithmetic of the network; auto uses bfloat16 where the hardware supports it natively.
+            device: where the network runs.
+            max_memory: memory that this process may use; larger images are painted in tiles.
+        Returns:
+            For an array an array, (H, W, 3) uint8, or (H, W, 4) if it has alpha; else an RGB or RGBA image.
+        Raises:
+            ImageError: the picture cannot be read, decoded or painted.
+            ConfigError: a setting is out of range, or this machine does not have the precision or the device.
+            ValueError: the array has another shape or dtype.
+        """
+        import numpy as np
+        from PIL import Image
+
+        from stylemill.painting.options import PaintOptions
+        from stylemill.painting.painter import ImagePainter
+        from stylemill.painting.pictures import to_array, to_source
+
+        options = PaintOptions(
+            strength=strength,
+            preserve_color=preserve_color,
+            max_size_px=max_size_px,
+            texture_scale=texture_scale,
+            precision=precision,
+            device=device,
+            max_memory=max_memory,
+        )
+        source = to_source(image)
+        (painted_HWC,), _ = ImagePainter(self._net(precision, device), options).paint([source.image_HWC])
+        result = to_array(painted_HWC, source)
+        return result if isinstance(image, np.ndarray) else Image.fromarray(result)
+
+    def _net(self, precision: str, device: str) -> FastNet:
+        if (precision, device) not in self._nets:
+            from stylemill.nn.fast_net import FastNet
+
+            self._nets[precision, device] = FastNet(self.build_network(), precision=precision, device=device)
+        return self._nets[precision, device]
+
+    @cached_property
+    def _nets(self) -> dict[tuple[str, str], FastNet]:
+        """Prepared networks by precision and device."""
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_nets"}
 
     def build_network(self) -> TransformerNet:
         """Return a network in eval mode with its own float32 copy of the weights."""

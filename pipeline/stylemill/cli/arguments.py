@@ -51,6 +51,7 @@ def parse(
         leaf.name == positional and is_list(leaf.annotation) for leaf in leaves(config_type)
     )
     many = "..." if takes_many else ""
+    rest: Sequence[str] = ()
     needed = [positional.upper() + many, *required] if positional else required
     parser.usage = " ".join(
         (f"stylemill {verb}", *needed, "[--config FILE.yaml] [--field value ...]", followed_by)
@@ -69,14 +70,16 @@ def parse(
         )
     try:
         if takes_many:
-            arguments = _with_explicit_true(config_type, arguments)
+            # argparse itself takes words after -- for flags if positionals may stand between flags.
+            end = arguments.index("--") if "--" in arguments else len(arguments)
+            arguments, rest = _with_explicit_true(config_type, arguments[:end]), arguments[end + 1 :]
         flags = vars(parser.parse_args(arguments))
     except SystemExit:  # --help has printed
         return None
     if positional:
         given = flags[f"{positional}_positional"]
         if takes_many:
-            flags[positional] = [*(given or ()), *(flags[positional] or ())] or None
+            flags[positional] = [*(given or ()), *rest, *(flags[positional] or ())] or None
         elif given is not None:
             flags[positional] = given
     preset = _find_preset(presets, flags["preset"]) if presets else {}
@@ -90,10 +93,9 @@ def parse(
 def _with_explicit_true(config_type: type, arguments: Sequence[str]) -> list[str]:
     """Return the arguments with ``=true`` at each switch whose next word is not its value: ``--replace a.jpg``."""
     switches = {leaf.flag for leaf in leaves(config_type) if strip_optional(leaf.annotation)[0] is bool}
-    following = [*arguments[1:], ""]
     return [
         f"{word}=true" if word in switches and next_word.lower() not in TRUE | FALSE else word
-        for word, next_word in zip(arguments, following, strict=True)
+        for word, next_word in zip(arguments, [*arguments[1:], ""], strict=False)
     ]
 
 

@@ -1,7 +1,8 @@
 """``stylemill completion bash|zsh|fish``: print the script that completes commands, flags and values in a shell.
 
 shtab writes the script from a tree of argparse parsers. The tree is built from the commands, their subcommands and
-their config classes: by convention the config of ``demo-retrain`` is ``DemoRetrainConfig``, in its module.
+their config classes: by convention the config of ``demo-retrain`` is ``DemoRetrainCommand`` or
+``DemoRetrainConfig``, in its module.
 """
 
 from __future__ import annotations
@@ -77,8 +78,8 @@ def build_tree() -> argparse.ArgumentParser:
 
 def config_of(verb: str, module: Any) -> type:
     """Return the config class of a verb without subcommands."""
-    name = "".join(word.capitalize() for word in verb.split("-")) + "Config"
-    found: type = getattr(module, name)
+    name = "".join(word.capitalize() for word in verb.split("-"))
+    found: type = getattr(module, f"{name}Command", None) or getattr(module, f"{name}Config")
     return found
 
 

@@ -136,7 +136,7 @@ def verification_sentence(found: Verification) -> str:
     """Return the result of a verification in one sentence."""
     if found.is_sound:
         return (
-            f"{found.num_rows:,} rows, one for every source; {found.num_objects:,} paintings exist where the "
+            f"{found.num_rows:,} rows, one for every source and style; {found.num_objects:,} paintings exist where the "
             "manifest lists them and have its SHA-256 digests"
         )
     first = found.problems[0]

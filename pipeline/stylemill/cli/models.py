@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -21,9 +20,6 @@ from stylemill.training.config import TrainConfig
 MODEL_FILE = "style.safetensors"
 DIGITS = 12
 """Digits of a SHA-256 that are printed."""
-TRIAL_SIDE_PX = 512
-NUM_TRIALS = 3
-"""``show`` measures the best of this many paintings of a picture of this size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,25 +257,15 @@ def _sample(storage: Storage, uri: str) -> str | None:
 
 
 def _cost(model: StyleModel) -> Iterator[tuple[str, str]]:
-    import numpy as np
-    import torch
-
     from stylemill.nn.cpu.layers import describe_folded, describe_unfolded
     from stylemill.nn.fast_net import FastNet
+    from stylemill.nn.speed import NUM_TRIALS, TRIAL_SIDE_PX, measure_speed
 
-    net = FastNet(model.build_network(), precision="auto")
-    grain = np.random.default_rng(0).integers(0, 256, (TRIAL_SIDE_PX, TRIAL_SIDE_PX, 3), dtype=np.uint8)
-    net.stylize(grain)  # warm-up: what happens once is not the cost of an image
-    seconds = []
-    for _ in range(NUM_TRIALS):
-        start_s = time.perf_counter()
-        net.stylize(grain)
-        seconds.append(time.perf_counter() - start_s)
-    per_megapixel = min(seconds) / (TRIAL_SIDE_PX**2 / 1e6)
-    threads = torch.get_num_threads()
-    where = f"on this machine, {net.precision} on {threads} thread" + "s" * (threads > 1)
+    speed = measure_speed(FastNet(model.build_network(), precision="auto"))
+    threads = speed.num_threads
+    where = f"on this machine, {speed.precision} on {threads} thread" + "s" * (threads > 1)
     how = f"best of {NUM_TRIALS} images of {TRIAL_SIDE_PX} x {TRIAL_SIDE_PX} px"
-    yield "cost", f"{per_megapixel:.3f} s per megapixel {where} ({how})"
+    yield "cost", f"{speed.seconds_per_megapixel:.3f} s per megapixel {where} ({how})"
     yield "fast form", "; ".join(describe_folded(model.architecture))
     yield "not folded", "; ".join(describe_unfolded(model.architecture)) or "nothing"
 

@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from stylemill.cli.arguments import parse
@@ -27,15 +28,28 @@ COMPARING_S = 20.0
 """Seconds that the command for a committed run looks for sources that are new since: some million of them."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class StylizeCommand(StylizeConfig):
+    """The settings of a run, and what the command does with them."""
+
+    dry_run: bool = False
+    """Print what would be painted, how long it takes on this machine and the disk it needs; write nothing."""
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the verb; return 0 when done, 3 when more than ``max_failed_fraction`` of the sources failed.
 
     Raises:
         NothingPainted: the run is done, and there was not one image in the input.
     """
-    config = parse(StylizeConfig, "stylize", "Repaint a library; running the same command again resumes.", arguments)
-    if config is None:
+    command = parse(StylizeCommand, "stylize", "Repaint a library; running the same command again resumes.", arguments)
+    if command is None:
         return 0
+    config = StylizeConfig(**{field.name: getattr(command, field.name) for field in fields(StylizeConfig)})
+    if command.dry_run:
+        from stylemill.cli.preview import preview
+
+        return preview(config)
     return run(config)
 
 

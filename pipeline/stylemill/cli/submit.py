@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from stylemill.cli.arguments import parse, unknown_command, wrong_use
 from stylemill.cli.jobs import jobs_command, watch
-from stylemill.cli.terminal import LiveLine, duration
+from stylemill.cli.terminal import LiveLine, duration, size_text
 from stylemill.errors import ConfigError, StorageError
 from stylemill.registry import REGISTRY_VARIABLE
 from stylemill.retraining.config import WEBHOOK_VARIABLE
@@ -294,11 +294,3 @@ def _machines(config: SubmitConfig) -> Sequence[Mapping[str, float]]:
     count = f"{len(machines):,} machine{'s' * (len(machines) != 1)}"
     print(f"cluster:  {config.address}: {count}, {cpus:,} CPUs, {gpus:,} GPUs")
     return machines
-
-
-def size_text(num_bytes: int) -> str:
-    """Return a size as ``1.2 TB``."""
-    value, units = float(num_bytes), ["bytes", "kB", "MB", "GB", "TB", "PB"]
-    while value >= 1000 and len(units) > 1:
-        value, units = value / 1000, units[1:]
-    return f"{value:,.0f} {units[0]}" if units[0] == "bytes" else f"{value:,.1f} {units[0]}"

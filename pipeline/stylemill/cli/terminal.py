@@ -131,3 +131,11 @@ def duration(seconds: float | None) -> str:
 def counts_text(counts: Mapping[str, int]) -> str:
     """Return rows by status as ``120 ok, 3 failed, 2 skipped``."""
     return ", ".join(f"{counts.get(status, 0):,} {status}" for status in ("ok", "failed", "skipped"))
+
+
+def size_text(num_bytes: int) -> str:
+    """Return a size as ``1.2 TB``."""
+    value, units = float(num_bytes), ["bytes", "kB", "MB", "GB", "TB", "PB"]
+    while value >= 1000 and len(units) > 1:
+        value, units = value / 1000, units[1:]
+    return f"{value:,.0f} {units[0]}" if units[0] == "bytes" else f"{value:,.1f} {units[0]}"

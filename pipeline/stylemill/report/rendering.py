@@ -30,6 +30,8 @@ _URL_CHARACTERS = "%/:?#[]@!$&'()*+,;=~"
 """What stays as it is in the target of a link."""
 _SHORT_WORD = 12
 """Words of up to this number of characters are not broken."""
+_SHORT_END = 4
+"""Parts of up to this number of characters do not stand alone on the last line: ``jpeg``."""
 _LONG_PART = re.compile(r"[!-~]{25,}")
 """A part without a separator that is wider than a column: a digest."""
 
@@ -63,7 +65,8 @@ def size(num_bytes: float | None) -> str:
         if abs(value) < 1000.0 or unit == "TB":
             break
         value /= 1000.0
-    return f"{value:,.0f} {unit}" if unit == "bytes" or value >= 100 else f"{value:,.1f} {unit}"
+    digits = 0 if unit == "bytes" or value >= 100 else 1
+    return f"{value:,.{digits}f}\N{NO-BREAK SPACE}{unit}"
 
 
 def duration(seconds: float | None) -> str:
@@ -113,6 +116,8 @@ def _with_breaks(word: str) -> Markup:
     for part in _BETWEEN_BREAKS.findall(word):
         is_long = _LONG_PART.fullmatch(part)
         parts += [part[start : start + 16] for start in range(0, len(part), 16)] if is_long else [part]
+    if len(parts) > 1 and len(parts[-1]) <= _SHORT_END:
+        parts[-2:] = ["".join(parts[-2:])]
     return Markup("<wbr>").join(parts)
 
 

@@ -53,7 +53,20 @@ def prepare(config: StylizeConfig) -> PreparedRun:
     """Check a config against storage and create or open the run's folder.
 
     Raises:
-        ConfigError: a model is not a style model; there are no sources; or the output cannot be written, contains
+        ConfigError: as ``check``, or the output cannot be written.
+    """
+    run, models = check(config)
+    return open_run(Storage(preflight_options(config.storage)), run, models)
+
+
+def check(config: StylizeConfig) -> tuple[PreparedRun, list[StyleModel]]:
+    """Check a config against storage; write nothing.
+
+    Returns:
+        the run, committed or not, whose folder may not exist yet, and its models.
+
+    Raises:
+        ConfigError: a model is not a style model; there are no sources; or the output contains
             other files, overlaps the sources, or contains this run with another fingerprint.
     """
     storage = Storage(preflight_options(config.storage))
@@ -71,14 +84,13 @@ def prepare(config: StylizeConfig) -> PreparedRun:
     if history:
         kind: IncrementalKind = "retry_failed" if config.retry_failed else "incremental"
         identity = incremental_identity(kind, identity, history, config.run_id)
-    run = PreparedRun(
-        config=config,
-        identity=identity,
-        layout=RunLayout(out=out, run_id=identity.run_id),
-        success=None,
-        history=tuple(history),
-    )
-    return open_run(storage, run, models)
+    layout = RunLayout(out=out, run_id=identity.run_id)
+    success = None
+    with writing_output(layout.out):
+        if storage.exists(layout.identity_uri):
+            identity, success = _stored_identity(storage, layout, identity), read_success(storage, layout)
+    run = PreparedRun(config=config, identity=identity, layout=layout, success=success, history=tuple(history))
+    return run, models
 
 
 def open_run(storage: Storage, run: PreparedRun, models: Sequence[StyleModel]) -> PreparedRun:
@@ -179,6 +191,11 @@ def _store_identity(storage: Storage, layout: RunLayout, identity: RunIdentity) 
         identity = claim_trees(storage, layout.out, identity)
         if storage.create_bytes(layout.identity_uri, identity.to_json()):
             return identity
+    return _stored_identity(storage, layout, identity)
+
+
+def _stored_identity(storage: Storage, layout: RunLayout, identity: RunIdentity) -> RunIdentity:
+    """Return the identity of a run that exists; raise ConfigError if it has other settings."""
     try:
         existing = RunIdentity.from_json(storage.read_bytes(layout.identity_uri))
     except (ValueError, KeyError, TypeError) as error:

@@ -118,3 +118,35 @@ def test_a_positional_argument_is_the_field(capsys):
     assert parse(Job, "job", "", ["x", "--fast"], positional="name") == Job(name="x", fast=True)
     assert parse(Job, "job", "", ["--help"], positional="name") is None
     assert "usage: stylemill job" in capsys.readouterr().out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Many:
+    photo: tuple[str, ...] = ()
+    """Any number of them."""
+    fast: bool = False
+    """Hurry."""
+    name: str | None = None
+    """What it is called."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        ([], Many()),
+        (["a", "b"], Many(photo=("a", "b"))),
+        (["a", "--name", "n", "b", "-"], Many(photo=("a", "b", "-"), name="n")),
+        (["--fast", "a"], Many(photo=("a",), fast=True)),
+        (["--fast", "no", "a"], Many(photo=("a",))),
+        (["--fast"], Many(fast=True)),
+        (["--photo", "b", "a"], Many(photo=("a", "b"))),
+        (["--", "--fast"], Many(photo=("--fast",))),
+    ],
+)
+def test_a_list_takes_any_number_of_words_among_the_flags(arguments: list[str], wanted: Many):
+    assert parse(Many, "paint", "", arguments, positional="photo") == wanted
+
+
+def test_the_usage_of_a_list_shows_that_it_takes_many(capsys: pytest.CaptureFixture[str]):
+    assert parse(Many, "paint", "", ["--help"], positional="photo") is None
+    assert "stylemill paint PHOTO... [--config" in capsys.readouterr().out

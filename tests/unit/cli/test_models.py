@@ -96,7 +96,7 @@ def test_a_wrong_place_is_named_with_a_cure(checkpoint: Path, tmp_path: Path, ca
 
 
 def test_a_model_shows_what_it_is_and_what_it_costs(checkpoint: Path, tmp_path: Path, monkeypatch, capfd):
-    monkeypatch.setattr("stylemill.cli.models.TRIAL_SIDE_PX", 64)
+    monkeypatch.setattr("stylemill.nn.speed.TRIAL_SIDE_PX", 64)
     styles = tmp_path / "styles"
     assert main(["models", "import", "--from", str(checkpoint), "--out", str(styles)]) == DONE
     (styles / "samples").mkdir()
@@ -115,7 +115,7 @@ def test_a_model_shows_what_it_is_and_what_it_costs(checkpoint: Path, tmp_path: 
 
 
 def test_a_model_of_a_registry_is_shown_with_its_training(tmp_path: Path, monkeypatch, capfd):
-    monkeypatch.setattr("stylemill.cli.models.TRIAL_SIDE_PX", 64)
+    monkeypatch.setattr("stylemill.nn.speed.TRIAL_SIDE_PX", 64)
     monkeypatch.setenv("STYLEMILL_REGISTRY", str(tmp_path / "registry"))
     metadata = {
         "config": {"batch_size": 4, "crop_px": 256, "style_weight": 6.0},
@@ -133,7 +133,7 @@ def test_a_model_of_a_registry_is_shown_with_its_training(tmp_path: Path, monkey
 
 
 def test_a_model_without_metadata_is_shown(tmp_path: Path, monkeypatch, capfd):
-    monkeypatch.setattr("stylemill.cli.models.TRIAL_SIDE_PX", 64)
+    monkeypatch.setattr("stylemill.nn.speed.TRIAL_SIDE_PX", 64)
     (tmp_path / "a.safetensors").write_bytes(to_bytes(style_model()))
     assert main(["models", "show", str(tmp_path / "a.safetensors")]) == DONE
     out = capfd.readouterr().out

@@ -59,6 +59,7 @@ def test_a_training_run(tmp_path, style, metrics, encoded):
     assert report.style.name == "waves"
     assert report.style.picture is not None
     assert [caption for caption, _ in report.samples] == ["step 5", "step 40", "step 60"]
+    assert report.num_samples == 3
     assert report.metrics.num_rows == 60
     assert report.details.config == {"steps": 60}
     assert report.details.facts["SHA-256"] == saved.sha256
@@ -110,6 +111,11 @@ def test_a_bulk_run(tmp_path, style, manifest_rows, encoded):
     assert report.details.config == {"strength": 0.5}
     assert report.details.facts["fingerprint"] == "cd" * 32
     assert report.details.facts["peak memory"] == "1 GiB"
+    (pair,) = report.pairs
+    assert pair.locations == {"Photograph": locations["source_uri"], "Painting": locations["output_uri"]}
+    assert (pair.style, pair.folder) == ("waves", "")
+    (trouble,) = report.summary.troubles
+    assert trouble.source_uri == "/in/0001.jpg"
 
 
 def test_a_bulk_page_shows_the_images_that_can_be_read(tmp_path, manifest_rows, encoded, caplog):
