@@ -165,7 +165,7 @@ def simulate(count: int, *, with_images: bool, num_actors: int) -> None:
             decode=DecodeOptions(isolate_decoding=True),
         )
         if not with_images:
-            ray_pipeline.BulkActor = RowActor  # type: ignore[misc]
+            ray_pipeline.RayBulkActor = RowActor  # type: ignore[misc]
         with ray_session():
             start_s, before_mb = time.perf_counter(), resident_mb()
             watch = Watch()

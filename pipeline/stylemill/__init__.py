@@ -6,12 +6,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stylemill.api.jobs import stylize, train
+    from stylemill.api.manifest import Manifest
+    from stylemill.api.ray_data import Stylizer
     from stylemill.style_model import StyleModel
 
 __version__ = "0.1.0"
-__all__ = ["StyleModel", "__version__"]
+__all__ = ["Manifest", "StyleModel", "Stylizer", "__version__", "stylize", "train"]
 
-_HOMES = {"StyleModel": "stylemill.style_model"}
+_HOMES = {
+    "Manifest": "stylemill.api.manifest",
+    "StyleModel": "stylemill.style_model",
+    "Stylizer": "stylemill.api.ray_data",
+    "stylize": "stylemill.api.jobs",
+    "train": "stylemill.api.jobs",
+}
 """The module of each public name; it is imported when the name is first used."""
 
 

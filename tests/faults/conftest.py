@@ -51,7 +51,7 @@ def paint_verb(style: Path, source: object, out: object, *more: object) -> list[
 
     One actor paints, unless ``more`` says otherwise: a second one takes longer to start than to share the work.
     """
-    bounds = ["--storage.timeout-s", "3", "--storage.retry-deadline-s", "60", "--num-actors", "1"]
+    bounds = ["--storage.timeout-s", "3", "--storage.retry-deadline-s", "60", "--num-actors", "1", "--runner", "ray"]
     return ["stylize", "--model", style, "--input", source, "--out", out, "--max-failed-fraction", "0", *bounds, *more]
 
 

@@ -109,7 +109,9 @@ class World:
 
     def stylize(self, source: Path, *more: object) -> Job:
         """Start a run over a library."""
-        return self.start("stylize", "--model", self.style, "--input", source, "--out", self.out, *more)
+        return self.start(
+            "stylize", "--model", self.style, "--input", source, "--out", self.out, "--runner", "ray", *more
+        )
 
     def act(self) -> None:
         """Do one thing to the output."""
@@ -218,7 +220,9 @@ def main() -> int:
         make_library(folder / "other", 500),
     )
     style.write_bytes(to_bytes(style_model()))
-    job = start_stylemill("stylize", "--model", style, "--input", source, "--out", folder / "undisturbed")
+    job = start_stylemill(
+        "stylize", "--model", style, "--input", source, "--out", folder / "undisturbed", "--runner", "ray"
+    )
     said, _ = job.communicate(timeout=300)
     assert job.returncode == 0, said
     expected, failed = outcome_of(str(folder / "undisturbed")), []

@@ -43,7 +43,7 @@ def start(style: StyleModel, tmp_path: Path) -> Iterator[Start]:
     started: list[subprocess.Popen[str]] = []
 
     def begin(*more: str) -> subprocess.Popen[str]:
-        words = ["--model", "style.safetensors", "--input", "in", "--out", "out", *more]
+        words = ["--model", "style.safetensors", "--input", "in", "--out", "out", "--runner", "ray", *more]
         started.append(start_stylemill("stylize", *words, cwd=tmp_path, stderr=subprocess.PIPE))
         return started[-1]
 

@@ -12,13 +12,13 @@ from tests.processes import Helper, environment, kill_everything
 
 SCRIPT = """
 import ray
-from stylemill.stylizing import liveness
+from stylemill.stylizing import ray_tracker
 from stylemill.training import tracker
 
 ray.init(log_to_driver=False)
 here = ray.get_runtime_context().get_node_id()
 others = {node["NodeID"] for node in ray.nodes()} - {here}
-trackers = [start() for start in (liveness.start_tracker, tracker.start_tracker) for _ in range(4)]
+trackers = [start() for start in (ray_tracker.start_tracker, tracker.start_tracker) for _ in range(4)]
 where = [one.__ray_call__.remote(lambda self: ray.get_runtime_context().get_node_id()) for one in trackers]
 print(len(others), set(ray.get(where)) == {here})
 """

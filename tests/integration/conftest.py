@@ -95,11 +95,21 @@ def contents_of(folder: Path) -> dict[str, bytes]:
     return {key: data for key, (_, data) in state_of(folder).items()}
 
 
-@pytest.fixture
-def paint(local_ray: str, style_file: Path) -> Callable[..., Any]:
-    """Return a function that paints a library on the shared cluster, as ``stylemill stylize`` does.
+both_runners = pytest.mark.parametrize("runner", ["ray", "local"])
+"""For tests of what a run promises, which must hold however its workers run."""
 
-    Uses one actor by default: a second one takes longer to start than it saves.
+
+@pytest.fixture
+def runner() -> str:
+    """What runs the workers: local, which starts sooner, where a test does not ask for ``both_runners``."""
+    return "local"
+
+
+@pytest.fixture
+def paint(request: pytest.FixtureRequest, runner: str, style_file: Path) -> Callable[..., Any]:
+    """Return a function that paints a library as ``stylemill stylize`` does; with Ray on the shared cluster.
+
+    Uses one worker by default: a second one takes longer to start than it saves.
     """
     from stylemill.config import from_mapping
     from stylemill.stylizing.config import StylizeConfig
@@ -107,8 +117,11 @@ def paint(local_ray: str, style_file: Path) -> Callable[..., Any]:
     from stylemill.stylizing.run import stylize
 
     def run(source: object, out: object, **changes: Any) -> Any:
-        fields = {"model": str(style_file), "input": str(source), "out": str(out), "num_actors": 1, **changes}
-        return stylize(prepare(from_mapping(StylizeConfig, fields)))
+        fields = {"model": str(style_file), "input": str(source), "out": str(out), "num_actors": 1, "runner": runner}
+        config = from_mapping(StylizeConfig, {**fields, **changes})
+        if config.runner == "ray":
+            request.getfixturevalue("local_ray")
+        return stylize(prepare(config))
 
     return run
 

@@ -18,7 +18,7 @@ from stylemill.manifest.layout import RunLayout
 from stylemill.storage import Storage, StorageOptions
 from stylemill.stylizing.run import stylize
 from tests.drawn import image_bytes
-from tests.integration.conftest import fill, rows_of, state_of
+from tests.integration.conftest import both_runners, fill, rows_of, state_of
 
 Paint = Callable[..., Any]
 
@@ -40,6 +40,7 @@ def _keys(result: Any) -> dict[str, str]:
     return {row["key"]: row["status"] for row in rows_of(result)}
 
 
+@both_runners
 def test_incremental_paints_new_and_changed_sources_and_lists_deleted_ones(
     paint: Paint, library: Path, tmp_path: Path
 ) -> None:
@@ -132,6 +133,7 @@ def test_a_run_with_nothing_to_do_takes_nothing_from_a_newcomer(paint: Paint, li
     assert [path.name for path in sorted((folder / "lease").iterdir())] == ["00000001.json", "00000002.json"]
 
 
+@both_runners
 def test_retry_failed_paints_only_failures_and_counts_attempts(paint: Paint, library: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     first = paint(library, out)

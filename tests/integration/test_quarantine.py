@@ -20,9 +20,9 @@ from stylemill.stylizing.fused_actor import BulkActor
 from stylemill.stylizing.gpu_actors import PaintStage, ReadStage
 from stylemill.stylizing.gpu_actors import _samples as samples_of
 from stylemill.stylizing.identity import BulkJob
-from stylemill.stylizing.liveness import start_tracker
 from stylemill.stylizing.plan import plan_sources
 from stylemill.stylizing.preflight import prepare
+from stylemill.stylizing.ray_tracker import RayTracker, start_tracker
 from stylemill.stylizing.run import stylize
 from tests.drawn import image_bytes, style_model
 from tests.integration.conftest import fill, rows_of
@@ -35,7 +35,7 @@ def work(local_ray: str, style_file: Path, tmp_path: Path) -> tuple[BulkActor, A
     """The actor's object in this process, the run's tracker, and one block."""
     library = fill(tmp_path / "in", {key: image_bytes(20, 20, int(key[0])) for key in KEYS})
     run = prepare(StylizeConfig(model=(str(style_file),), input=str(library), out=str(tmp_path / "out")))
-    storage, tracker = Storage(), start_tracker()
+    storage, tracker = Storage(), RayTracker(start_tracker())
     list(
         plan_sources(
             storage, run.layout, lambda after, twins: map(twins.add, find_sources(storage, str(library), after))
@@ -51,7 +51,7 @@ def in_flight_while_painting(actor: BulkActor, tracker: Any, block: pa.Table) ->
     painter, writer, seen = actor._painter, actor._writer, {}
 
     def paint(sample: Any) -> Any:
-        seen[sample.key] = sorted(ray.get(tracker.unfinished.remote(KEYS)))
+        seen[sample.key] = sorted(tracker.unfinished(KEYS))
         return painter(sample)
 
     def write(sample: Any) -> Any:
@@ -73,7 +73,7 @@ def test_without_a_death_writes_overlap_with_painting(work: tuple[BulkActor, Any
 def test_after_a_death_only_the_image_being_painted_can_be_blamed(work: tuple[BulkActor, Any, pa.Table]):
     tracker = work[1]
     for key in ("1.jpg", "2.jpg"):  # these were in flight when a worker died
-        ray.get(tracker.begin.remote(key))
+        tracker.begin_and_wait([key])
     seen = in_flight_while_painting(*work)
     assert seen == {key: [key] if key > "1.jpg" else sorted({key, "1.jpg", "2.jpg"}) for key in KEYS} | {
         "1.jpg": ["1.jpg", "2.jpg"]
@@ -86,13 +86,13 @@ def test_after_a_death_only_the_image_being_painted_can_be_blamed(work: tuple[Bu
 def test_an_image_that_was_being_painted_at_two_deaths_is_given_up(work: tuple[BulkActor, Any, pa.Table]):
     tracker = work[1]
     for key in ("1.jpg", "2.jpg", "2.jpg"):
-        ray.get(tracker.begin.remote(key))
+        tracker.begin_and_wait([key])
     seen = in_flight_while_painting(*work)
     assert sorted(seen) == [key for key in KEYS if key != "2.jpg"]
     found = {row["key"]: row for row in rows(work[0])}
     assert {key for key, row in found.items() if row["status"] != "ok"} == {"2.jpg"}
     assert (found["2.jpg"]["error_type"], found["2.jpg"]["attempt"]) == ("WorkerDied", 3)
-    assert ray.get(tracker.unfinished.remote(KEYS)) == {}
+    assert tracker.unfinished(KEYS) == {}
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def started_while_painting(stage: PaintStage, tracker: Any, block: pa.Table) -> 
 
     def paint(samples: list[Any]) -> list[Any]:
         for sample in samples:
-            seen[sample.key] = sorted(ray.get(tracker.unfinished.remote(KEYS)))
+            seen[sample.key] = sorted(tracker.unfinished(KEYS))
         return painter(samples)
 
     stage._painter.paint_all = paint  # type: ignore[method-assign]
@@ -122,7 +122,7 @@ def test_a_painting_stage_without_a_death_paints_the_whole_block(stages: tuple[P
     seen, painted = started_while_painting(stage, tracker, read)
     assert seen == dict.fromkeys(KEYS, KEYS)
     assert [(sample.planned["attempt"], sorted(sample.painted)) for sample in painted] == [(1, ["waves"])] * 6
-    assert ray.get(tracker.unfinished.remote(KEYS)) == {}
+    assert tracker.unfinished(KEYS) == {}
 
 
 def test_a_painting_stage_goes_one_by_one_after_a_death_and_gives_up_after_two(
@@ -130,8 +130,8 @@ def test_a_painting_stage_goes_one_by_one_after_a_death_and_gives_up_after_two(
 ):
     stage, tracker, read, _ = stages
     for key in (*KEYS, "2.jpg"):  # all were being painted at the first death, one alone at the second
-        ray.get(tracker.begin.remote(key))
-    ray.get(tracker.painted.remote(["0.jpg", "1.jpg"]))
+        tracker.begin_and_wait([key])
+    tracker.painted(["0.jpg", "1.jpg"])
     seen, painted = started_while_painting(stage, tracker, read)
     waiting = {key: [later for later in ["2.jpg", *KEYS[3:]] if later == "2.jpg" or later >= key] for key in KEYS}
     assert {key: sorted({key, *waiting[key]}) for key in KEYS} == seen
@@ -158,7 +158,12 @@ def test_an_image_that_is_stuck_becomes_a_row_and_slow_work_is_no_stall(
     small = {f"{number}.jpg": image_bytes(40, 40, number) for number in range(5)}
     library = fill(tmp_path / "in", {"big.jpg": image_bytes(2200, 2200, 1), **small})
     config = StylizeConfig(
-        model=(str(style),), input=str(library), out=str(tmp_path / "out"), paint_timeout_s=2.5, num_actors=1
+        model=(str(style),),
+        input=str(library),
+        out=str(tmp_path / "out"),
+        paint_timeout_s=2.5,
+        num_actors=1,
+        runner="ray",
     )
     rows = {row["key"]: row for row in rows_of(stylize(prepare(config)))}
     assert {key for key, row in rows.items() if row["status"] != "ok"} == {"big.jpg"}

@@ -27,7 +27,7 @@ from stylemill.nn.precision import resolve_precision
 from stylemill.storage import Storage, StorageOptions
 from stylemill.style_model import from_bytes
 from tests.drawn import image_bytes
-from tests.integration.conftest import MIXED, NOT_PAINTED, contents_of, fill, rows_of, state_of
+from tests.integration.conftest import MIXED, NOT_PAINTED, both_runners, contents_of, fill, rows_of, state_of
 
 Paint = Callable[..., Any]
 
@@ -46,17 +46,19 @@ def painted_directly(style_file: Path, files: dict[str, bytes]) -> dict[str, byt
 
 @pytest.fixture(scope="module")
 def painted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Holds the first complete run, for the tests that only read it."""
-    return {"out": tmp_path_factory.mktemp("painted") / "out"}
+    """Holds the first complete run of each runner, for the tests that only read it."""
+    return {name: {"out": tmp_path_factory.mktemp(name) / "out"} for name in ("ray", "local")}
 
 
 @pytest.fixture
-def complete_run(painted: dict[str, Any], paint: Paint, mixed_library: Path) -> Any:
-    if "result" not in painted:
-        painted["result"] = paint(mixed_library, painted["out"], num_actors=2)
-    return painted["result"]
+def complete_run(painted: dict[str, Any], runner: str, paint: Paint, mixed_library: Path) -> Any:
+    mine = painted[runner]
+    if "result" not in mine:
+        mine["result"] = paint(mixed_library, mine["out"], num_actors=2)
+    return mine["result"]
 
 
+@both_runners
 def test_one_row_for_every_source(complete_run: Any, mixed_library: Path):
     rows = rows_of(complete_run)
     assert [row["key"] for row in rows] == sorted(MIXED)
@@ -73,6 +75,7 @@ def test_one_row_for_every_source(complete_run: Any, mixed_library: Path):
             assert row["error_type"] and row["error"] and row["output_uri"] is None
 
 
+@both_runners
 def test_counts(complete_run: Any):
     wanted = Counter({"ok": len(MIXED) - len(NOT_PAINTED), **Counter(NOT_PAINTED.values())})
     assert Counter(complete_run.success.counts) == wanted
@@ -82,6 +85,7 @@ def test_counts(complete_run: Any):
     assert sum(complete_run.errors.values()) == len(NOT_PAINTED)
 
 
+@both_runners
 def test_results_have_the_size_of_their_sources(complete_run: Any):
     for row in rows_of(complete_run):
         if row["status"] == "ok":
@@ -91,6 +95,7 @@ def test_results_have_the_size_of_their_sources(complete_run: Any):
             assert source.size == (row["source_width_px"], row["source_height_px"])
 
 
+@both_runners
 def test_the_tree_of_keys_is_kept_and_the_bytes_are_those_of_a_plain_loop(complete_run: Any, style_file: Path):
     files = {key: data for key, data in MIXED.items() if key not in NOT_PAINTED}
     images = Path(complete_run.layout.images_uri("waves"))
@@ -101,6 +106,7 @@ def test_the_tree_of_keys_is_kept_and_the_bytes_are_those_of_a_plain_loop(comple
             assert (len(data), hashlib.sha256(data).hexdigest()) == (row["output_bytes"], row["output_sha256"])
 
 
+@both_runners
 def test_the_run_is_sound_and_leaves_nothing_half_done(complete_run: Any):
     found = verify(StorageOptions(), complete_run.layout)
     assert found.is_sound, found.problems
@@ -110,6 +116,7 @@ def test_the_run_is_sound_and_leaves_nothing_half_done(complete_run: Any):
     assert not [path for path in Path(complete_run.layout.out).rglob("*") if path.name.startswith(".")]
 
 
+@both_runners
 def test_the_stored_config_runs_the_same_run(complete_run: Any, capsys: pytest.CaptureFixture[str]):
     from stylemill.cli.main import main
 
@@ -119,6 +126,7 @@ def test_the_stored_config_runs_the_same_run(complete_run: Any, capsys: pytest.C
     assert state_of(Path(complete_run.layout.out)) == before
 
 
+@both_runners
 def test_the_same_command_again_does_nothing(complete_run: Any, paint: Paint, mixed_library: Path):
     before = state_of(Path(complete_run.layout.out))
     again = paint(mixed_library, complete_run.layout.out)
@@ -126,7 +134,16 @@ def test_the_same_command_again_does_nothing(complete_run: Any, paint: Paint, mi
     assert state_of(Path(complete_run.layout.out)) == before
 
 
-@pytest.mark.parametrize("changes", [{"num_actors": 1}, {"stages": "separate"}, {"threads_per_actor": 2}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"runner": "ray"},
+        {"runner": "ray", "stages": "separate"},
+        {"runner": "ray", "threads_per_actor": 2},
+        {"threads_per_actor": 2},
+        {"num_actors": None},
+    ],
+)
 def test_output_bytes_do_not_depend_on_the_workers(
     complete_run: Any, paint: Paint, mixed_library: Path, tmp_path: Path, changes: dict[str, Any]
 ):
@@ -149,6 +166,7 @@ def undo_commit(result: Any, keep_rows: int | None = None) -> RunLayout:
     return layout
 
 
+@both_runners
 def test_a_run_that_only_lacks_its_commit_is_committed_without_painting(
     paint: Paint, mixed_library: Path, tmp_path: Path
 ):
@@ -163,6 +181,7 @@ def test_a_run_that_only_lacks_its_commit_is_committed_without_painting(
     assert verify(StorageOptions(), again.layout).is_sound
 
 
+@both_runners
 def test_a_resumed_run_paints_only_what_is_missing(paint: Paint, mixed_library: Path, tmp_path: Path):
     first = paint(mixed_library, tmp_path / "out")
     rows, images = rows_of(first), state_of(tmp_path / "out" / "images")
@@ -248,6 +267,7 @@ def test_sources_from_a_parquet_file_that_vanish_or_climb_are_rows(paint: Paint,
     assert not (tmp_path / "etc").exists()
 
 
+@both_runners
 def test_several_styles_in_one_pass(paint: Paint, style_file: Path, second_style_file: Path, tmp_path: Path):
     files = {"a.jpg": image_bytes(40, 30, 1), "deep/b.png": image_bytes(20, 44, 2, "PNG"), "notes.txt": b"no image" * 9}
     library = fill(tmp_path / "in", files)
@@ -291,6 +311,7 @@ def test_sources_that_appear_later_are_not_part_of_the_run(paint: Paint, tmp_pat
     assert {row["key"]: row["error_type"] for row in rows_of(again)} == {"a.jpg": None, "b.jpg": "SourceVanished"}
 
 
+@both_runners
 def test_success_lists_the_parts(complete_run: Any):
     tree = json.loads(Path(complete_run.layout.success_uri).read_bytes())
     assert tree["run_id"] == complete_run.layout.run_id and tree["schema_version"] == 2

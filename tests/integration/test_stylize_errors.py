@@ -21,10 +21,12 @@ from tests.drawn import image_bytes
 from tests.integration.conftest import fill
 
 
-@pytest.fixture
-def run(local_ray: str, style_file: Path, tmp_path: Path) -> PreparedRun:
+@pytest.fixture(params=["ray", "local"])
+def run(request: pytest.FixtureRequest, local_ray: str, style_file: Path, tmp_path: Path) -> PreparedRun:
     library = fill(tmp_path / "in", {"a.jpg": image_bytes(20, 30), "b.jpg": image_bytes(30, 20)})
-    return prepare(StylizeConfig(model=(str(style_file),), input=str(library), out=str(tmp_path / "out")))
+    return prepare(
+        StylizeConfig(model=(str(style_file),), input=str(library), out=str(tmp_path / "out"), runner=request.param)
+    )
 
 
 @pytest.fixture

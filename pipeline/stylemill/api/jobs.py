@@ -127,7 +127,7 @@ def train(
 
 def stylize(
     model: Location | Sequence[Location],
-    input: Location,  # noqa: A002 (the name of the field)
+    input: Location,
     out: Location,
     *,
     on_progress: Callable[[Progress], None] | None = None,
@@ -154,7 +154,7 @@ def stylize(
     given = {"model": _locations(model), "input": os.fspath(input), "out": os.fspath(out)}
     config = _config(StylizeConfig, {**given, **settings})
     prepared = prepare(config)
-    with _session(needed=prepared.success is None):
+    with _session(needed=prepared.success is None and prepared.runner != "local"):
         result = paint(prepared, on_progress)
     storage, layout = Storage(config.storage), result.layout
     report = None

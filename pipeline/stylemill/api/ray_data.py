@@ -99,17 +99,22 @@ class Stylizer:
         return {**batch, self._painted: _stacked(pictures), "style": styles, "error": errors}
 
     def _paint(self, engine: _Engine, image: object) -> tuple[object, str, str | None]:
-        is_file = isinstance(image, bytes | bytearray | memoryview)
-        if not is_file and not _is_image(image):
-            problem = f"holds {type(image).__name__}, neither a file nor an (H, W, 3) uint8 image"
-            raise ConfigError("column", self._column, problem, "name the column with bytes or images")
-        data = bytes(image) if is_file else np.ascontiguousarray(image).tobytes()  # type: ignore[arg-type]
-        digest = hashlib.sha256(f"{self._seed}:".encode() + data).digest()
-        style = engine.styles[int.from_bytes(digest[:8], "big") % len(engine.styles)]
         try:
-            return engine.paint_file(data, style) if is_file else engine.paint_array(image, style), style, None
+            if isinstance(image, bytes | bytearray | memoryview):
+                style = self._choose_style(engine, bytes(image))
+                return engine.paint_file(bytes(image), style), style, None
+            if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
+                image_HWC = np.ascontiguousarray(image)
+                style = self._choose_style(engine, image_HWC.tobytes())
+                return engine.paint_array(image_HWC, style), style, None
         except ImageError as failure:
             return None, style, f"{failure.error_type}: {failure.message}"
+        problem = f"holds {type(image).__name__}, neither a file nor an (H, W, 3) uint8 image"
+        raise ConfigError("column", self._column, problem, "name the column with bytes or images")
+
+    def _choose_style(self, engine: _Engine, data: bytes) -> str:
+        digest = hashlib.sha256(f"{self._seed}:".encode() + data).digest()
+        return engine.styles[int.from_bytes(digest[:8], "big") % len(engine.styles)]
 
 
 class _Engine:
@@ -142,14 +147,10 @@ class _Engine:
         frames_HWC, _ = self._painters[style].paint(frames_of(source))
         return encode_painted(frames_HWC, source, self._encode).data
 
-    def paint_array(self, image_HWC: Any, style: str) -> NDArray[np.uint8]:
+    def paint_array(self, image_HWC: NDArray[np.uint8], style: str) -> NDArray[np.uint8]:
         """Return an image painted; raise an ImageError if it cannot be."""
-        frames_HWC, _ = self._painters[style].paint([np.ascontiguousarray(image_HWC)])
+        frames_HWC, _ = self._painters[style].paint([image_HWC])
         return frames_HWC[0]
-
-
-def _is_image(image: object) -> bool:
-    return isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
 
 
 def _stacked(pictures: NDArray[Any]) -> NDArray[Any]:

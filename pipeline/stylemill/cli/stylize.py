@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from stylemill.manifest.commit import Success
     from stylemill.stylizing.identity import RunIdentity
     from stylemill.stylizing.liveness import Progress
+    from stylemill.stylizing.local_workers import WorkerProcess
     from stylemill.stylizing.preflight import PreparedRun
     from stylemill.stylizing.run import BulkResult
 
@@ -55,6 +57,17 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(config: StylizeConfig) -> int:
     """Paint, print progress and return the exit code."""
+    with ExitStack() as stack:
+        first_worker = None
+        if config.may_run_locally:  # it imports torch while this process looks at the input
+            from stylemill.stylizing.local_workers import WorkerProcess
+
+            first_worker = WorkerProcess()
+            stack.callback(first_worker.end)
+        return _run(config, first_worker)
+
+
+def _run(config: StylizeConfig, first_worker: WorkerProcess | None) -> int:
     from stylemill.stylizing.preflight import prepare
 
     prepared = prepare(config)
@@ -70,10 +83,16 @@ def run(config: StylizeConfig) -> int:
         _tell_of_new_sources(config, prepared)
         _check_that_images_were_found(prepared.identity, prepared.success)
         return 0
-    from stylemill.cli.session import ray_session
+    if prepared.runner == "local":
+        result = paint(config, prepared, first_worker)
+    else:
+        from stylemill.cli.session import ray_session
 
-    with ray_session():
-        result = paint(config, prepared)
+        if first_worker is not None:
+            first_worker.end()
+        print("starting Ray ...", flush=True)
+        with ray_session():
+            result = paint(config, prepared)
     if result.already_committed:
         add_result(is_already_committed=True, run_id=result.success.run_id, counts=result.success.counts)
         print(f"nothing new since run {result.success.run_id}, committed at {result.success.finished_at}")
@@ -123,26 +142,35 @@ def _check_that_images_were_found(identity: RunIdentity, success: Success) -> No
     )
 
 
-def paint(config: StylizeConfig, prepared: object) -> BulkResult:
+def paint(config: StylizeConfig, prepared: PreparedRun, first_worker: WorkerProcess | None = None) -> BulkResult:
     """Paint a prepared run and show its progress."""
-    from stylemill.stylizing.preflight import PreparedRun
-    from stylemill.stylizing.ray_pipeline import choose_num_actors
     from stylemill.stylizing.run import stylize
 
-    assert isinstance(prepared, PreparedRun)
-    actors, threads = choose_num_actors(config), config.threads_per_actor
+    if prepared.runner == "local":
+        from stylemill.stylizing.local_workers import choose_workers
+
+        actors, threads = choose_workers(config)
+    else:
+        from stylemill.stylizing.ray_pipeline import choose_num_actors
+
+        actors, threads = choose_num_actors(config), config.threads_per_actor
     limit_pixels = prepared.largest_whole_pixels
     larger = "images that do not fit on the GPU are painted on the CPU, in tiles"
     if limit_pixels is not None:
         larger = f"images above {limit_pixels / 1e6:.1f} megapixels are painted in tiles"
+    kind = "worker" if prepared.runner == "local" else "actor"
     print(
-        f"{actors} actor{'s' * (actors > 1)} with {threads} thread{'s' * (threads > 1)}, "
+        f"{actors} {kind}{'s' * (actors > 1)} with {threads} thread{'s' * (threads > 1)}, "
         f"up to {config.paint.max_memory} each; {larger}",
         flush=True,
     )
     line = LiveLine()
     try:
-        return stylize(prepared, on_progress=lambda progress: line.show(progress_text(progress), steps_of(progress)))
+        return stylize(
+            prepared,
+            lambda progress: line.show(progress_text(progress), steps_of(progress)),
+            first_worker=first_worker,
+        )
     finally:
         line.close()
 

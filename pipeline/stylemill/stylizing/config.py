@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from typing import Literal
@@ -59,6 +60,10 @@ class StylizeConfig:
     gpu_decode: bool = False
     """Decode plain JPEGs on the GPU (nvJPEG), in the process that paints: only for sources that you trust."""
 
+    runner: Literal["auto", "ray", "local"] = "auto"
+    """What runs the workers: a Ray cluster, or this process alone (local), which starts sooner; auto means local on a
+    CPU for at most 500 sources, unless RAY_ADDRESS names a cluster."""
+
     num_actors: int | None = None
     """Number of painting actors; defaults to one per CPU (or GPU) of the cluster, if memory allows."""
 
@@ -96,8 +101,18 @@ class StylizeConfig:
         if self.gpu_decode and (self.paint.device != "cuda" or not self.are_stages_separate):
             cure = "add --device cuda and leave --stages as it is, or leave --gpu-decode out"
             raise ConfigError("gpu_decode", True, "needs a GPU and separate stages", cure)
+        if self.runner == "local" and (self.paint.device != "cpu" or self.are_stages_separate):
+            cure = "leave --runner out, or leave --device and --stages as they are"
+            raise ConfigError("runner", self.runner, "paints on the CPU, in fused stages", cure)
 
     @property
     def are_stages_separate(self) -> bool:
         """Whether reading, painting and writing run in separate actors."""
         return self.stages == "separate" or (self.stages == "auto" and self.paint.device == "cuda")
+
+    @property
+    def may_run_locally(self) -> bool:
+        """Whether the workers may run without Ray, as far as the number of sources allows it."""
+        if self.runner != "auto":
+            return self.runner == "local"
+        return self.paint.device == "cpu" and not self.are_stages_separate and not os.environ.get("RAY_ADDRESS")

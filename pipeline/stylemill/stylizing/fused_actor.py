@@ -1,4 +1,4 @@
-"""The actor that reads, paints and writes on a CPU, so that no pixel crosses Ray's object store.
+"""The worker that reads, paints and writes on a CPU, so that no pixel leaves its process; on Ray it is an actor.
 
 While one image is painted, ``ReadAhead`` fetches and decodes the next ones and ``BulkActor`` writes the last ones.
 Both hold a bounded number of decoded pixels. ``Stage`` holds what this actor shares with the separate actors of
@@ -16,13 +16,13 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
-import ray
 
 from stylemill.errors import StylemillError
 from stylemill.storage import Storage
+from stylemill.stylizing.blocks import planned_rows, shard_of
 from stylemill.stylizing.environment import agree_on_codecs
 from stylemill.stylizing.identity import BulkJob
-from stylemill.stylizing.liveness import WorkerMeters, WorkerReports
+from stylemill.stylizing.liveness import Tracker, WorkerMeters, WorkerReports
 from stylemill.stylizing.paint import Painter
 from stylemill.stylizing.plan import web_locations
 from stylemill.stylizing.quarantine import PaintWatch, remaining_work
@@ -52,10 +52,10 @@ class Stage:
 
     Args:
         job: the run.
-        tracker: the run's ``RunTracker``.
+        tracker: of the run.
     """
 
-    def __init__(self, job: BulkJob, tracker: ray.actor.ActorHandle) -> None:
+    def __init__(self, job: BulkJob, tracker: Tracker) -> None:
         self._job = job
         self._tracker = tracker
         options = job.config.storage
@@ -82,31 +82,20 @@ class Stage:
         return Flusher(self._storage, self._job.layout, shard, self._job.lease(self._storage))
 
 
-def shard_of(block: pa.Table) -> int:
-    """Return the plan shard of a block, whose ``shard`` column has one value."""
-    shard: int = block.column("shard")[0].as_py()
-    return shard
-
-
-def planned_rows(block: pa.Table) -> list[dict[str, Any]]:
-    """Return a block's rows of PLAN_SCHEMA."""
-    rows: list[dict[str, Any]] = block.drop_columns(["shard"]).to_pylist()
-    return rows
-
-
 class BulkActor(Stage):
     """Reads, paints and writes whole blocks of a plan shard.
 
     Args:
         job: the run.
-        tracker: the run's ``RunTracker``.
+        tracker: of the run.
+        meters: of this process; None where nobody collects metrics.
     """
 
-    def __init__(self, job: BulkJob, tracker: ray.actor.ActorHandle) -> None:
+    def __init__(self, job: BulkJob, tracker: Tracker, meters: WorkerMeters | None = None) -> None:
         super().__init__(job, tracker)
         self._reports = WorkerReports(tracker)
         self._watch = PaintWatch(tracker, job.config.paint_timeout_s, len(job.identity.styles))
-        self._meters = WorkerMeters(job.layout.run_id)
+        self._meters = meters
         self._read_ahead = ReadAhead(Reader(self._storage, job.config.decode))
         self._writer = Writer(self._storage, job.layout, job.identity, job.config.encode)
         self._writes = ThreadPoolExecutor(2, thread_name_prefix="write")
@@ -160,7 +149,8 @@ class BulkActor(Stage):
     def _write(self, sample: Sample) -> list[dict[str, Any]]:
         rows = self._writer(sample)
         self._reports.finish(sample.key, [row["status"] for row in rows])
-        self._meters.count(rows)
+        if self._meters is not None:
+            self._meters.count(rows)
         return rows
 
 

@@ -16,18 +16,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
-import ray
+import ray.util.metrics
 import torch
 
 from stylemill.images.options import DecodeOptions
 from stylemill.images.plain_jpeg import PlainJpeg
 from stylemill.images.source_image import SourceImage
 from stylemill.storage import Storage
-from stylemill.stylizing.fused_actor import Stage, planned_rows, shard_of
+from stylemill.stylizing.blocks import planned_rows, shard_of
+from stylemill.stylizing.fused_actor import Stage
 from stylemill.stylizing.identity import BulkJob
 from stylemill.stylizing.liveness import WorkerMeters
 from stylemill.stylizing.paint import BATCHES_IN_FLIGHT, Painter
 from stylemill.stylizing.quarantine import PaintWatch, count_deaths, deaths_of
+from stylemill.stylizing.ray_tracker import RayTracker
 from stylemill.stylizing.read import Fetched, Reader
 from stylemill.stylizing.sample import Sample
 from stylemill.stylizing.write import Writer
@@ -45,9 +47,9 @@ BLOCK_BYTES = 64 * 2**20
 class ReadStage(Stage):
     """Planned rows in, decoded samples out."""
 
-    def __init__(self, job: BulkJob, tracker: ray.actor.ActorHandle) -> None:
+    def __init__(self, job: BulkJob, tracker: RayTracker) -> None:
         super().__init__(job, tracker)
-        self._meters = WorkerMeters(job.layout.run_id)
+        self._meters = WorkerMeters(ray.util.metrics, job.layout.run_id)
         self._reader = Reader(self._storage, job.config.decode, leave_plain_jpegs=job.config.gpu_decode)
         self._pool = ThreadPoolExecutor(CONCURRENT_READS, thread_name_prefix="read")
 
@@ -64,8 +66,9 @@ class ReadStage(Stage):
 class PaintStage(Stage):
     """Decoded samples in, painted samples out; holds the GPU."""
 
-    def __init__(self, job: BulkJob, tracker: ray.actor.ActorHandle) -> None:
+    def __init__(self, job: BulkJob, tracker: RayTracker) -> None:
         super().__init__(job, tracker)
+        self._ray_tracker = tracker
         self._decode = DeviceJpegDecoder(job.config.paint.device, self._storage, job.config.decode)
         self._watch = PaintWatch(tracker, job.config.paint_timeout_s, len(job.identity.styles))
 
@@ -90,22 +93,22 @@ class PaintStage(Stage):
     def _paint(self, samples: list[Sample]) -> list[Sample]:
         keys = [sample.key for sample in samples if sample.failure is None]
         # Waits for the answers: a report that is not delivered when the process dies is lost.
-        ray.get([self._tracker.begin.remote(key) for key in keys])
+        self._ray_tracker.begin_and_wait(keys)
         self._decode(samples)
         sound = [sample for sample in samples if sample.failure is None]
         with self._watch({sample.key: self._painter.num_pixels(sample) for sample in sound}):
             painted = self._painter.paint_all(samples)
         # Otherwise samples that wait to be written would be blamed when a reader dies and its block is read again.
-        self._tracker.painted.remote(keys)
+        self._ray_tracker.painted(keys)
         return painted
 
 
 class WriteStage(Stage):
     """Painted samples in, images and pending rows written."""
 
-    def __init__(self, job: BulkJob, tracker: ray.actor.ActorHandle) -> None:
+    def __init__(self, job: BulkJob, tracker: RayTracker) -> None:
         super().__init__(job, tracker)
-        self._meters = WorkerMeters(job.layout.run_id)
+        self._meters = WorkerMeters(ray.util.metrics, job.layout.run_id)
         self._writer = Writer(self._storage, job.layout, job.identity, job.config.encode)
         self._pool = ThreadPoolExecutor(CONCURRENT_WRITES, thread_name_prefix="write")
 
@@ -118,7 +121,7 @@ class WriteStage(Stage):
             for sample, rows in zip(samples, self._pool.map(self._writer, samples), strict=True):
                 flusher.add(rows)
                 self._meters.count(rows)
-                self._tracker.finish.remote([(sample.key, [row["status"] for row in rows])])
+                self._tracker.finish([(sample.key, [row["status"] for row in rows])])
         finally:
             flusher.flush()
         return pa.table({"shard": [shard], "num_done": [len(samples)]})

@@ -1,11 +1,11 @@
 """Tracks a run while its workers paint: progress, unfinished sources and metrics.
 
-A worker is an actor process that reads, paints or writes. A run has one ``RunTracker``, to which workers report each
-source that they start or finish. A source that was started and not finished was being painted when its worker died.
-``quarantine.remaining_work`` asks for those when Ray Data runs the block again.
+A worker is a process that reads, paints or writes: an actor of Ray, or a process of ``local_workers``. A run has one
+``RunTracker``, to which workers report each source that they start or finish. A source that was started and not
+finished was being painted when its worker died.
 
-In order: the tracker, the workers' reports to it, and the metrics, whose names ``infra/observability`` uses. The actor
-of the tracker imports this file, so it imports little.
+In order: the tracker, the workers' reports to it, and the metrics, whose names ``infra/observability`` uses. The
+tracker's actor and the driver of a local run import this file, so it imports little, and not Ray.
 """
 
 from __future__ import annotations
@@ -14,11 +14,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import ray
-import ray.util.metrics
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from typing import Any, Protocol
 
 from stylemill.meter import SECONDS, Meter, TotalCounter
 from stylemill.storage.retry import num_retries
@@ -106,14 +102,23 @@ class RunTracker:
         return self._num_finished, dict(self._counts), busy_s
 
 
-def start_tracker() -> ray.actor.ActorHandle:
-    """Start a run's tracker as an actor that reserves no CPU and ends with the driver.
+class Tracker(Protocol):
+    """What a worker asks and tells its run's ``RunTracker``, which lives in an actor (Ray) or in the driver (local)."""
 
-    It runs on the driver's node: an image that kills machines must not reset the count of its deaths.
-    """
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
-    return ray.remote(RunTracker).options(**options).remote()
+    def begin(self, key: str, finished: Sequence[Finished]) -> None:
+        """Send ``RunTracker.begin``; the answer is not waited for."""
+
+    def finish(self, finished: Sequence[Finished]) -> None:
+        """Send ``RunTracker.finish``; the answer is not waited for."""
+
+    def unfinished(self, keys: Sequence[str]) -> dict[str, int]:
+        """Return ``RunTracker.unfinished``."""
+
+    def stuck(self, key: str, limit_s: float) -> None:
+        """Send ``RunTracker.stuck``; it has arrived, or cannot arrive, when this returns."""
+
+    def limits_of_stuck(self, keys: Sequence[str]) -> dict[str, float]:
+        """Return ``RunTracker.limits_of_stuck``."""
 
 
 class WorkerReports:
@@ -125,14 +130,14 @@ class WorkerReports:
         tracker: the run's ``RunTracker``.
     """
 
-    def __init__(self, tracker: ray.actor.ActorHandle) -> None:
+    def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker
         self._finished: deque[Finished] = deque()
         self._last_s = time.monotonic()
 
     def begin(self, key: str) -> None:
         """Report that a source is started; call this before any of it is painted."""
-        self._tracker.begin.remote(key, self._take())
+        self._tracker.begin(key, self._take())
 
     def finish(self, key: str, statuses: Sequence[str]) -> None:
         """Note that a source is finished; any thread may call this."""
@@ -143,7 +148,7 @@ class WorkerReports:
     def flush(self) -> None:
         """Report all finished sources that are not reported yet."""
         if finished := self._take():
-            self._tracker.finish.remote(finished)
+            self._tracker.finish(finished)
 
     def _take(self) -> list[Finished]:
         self._last_s = time.monotonic()
@@ -178,12 +183,13 @@ class WorkerMeters:
     """The meters of one worker process.
 
     Args:
+        library: ``ray.util.metrics``, which exports them.
         run_id: the run.
     """
 
-    def __init__(self, run_id: str) -> None:
+    def __init__(self, library: Any, run_id: str) -> None:
         self._images, self._stages, self._bytes, retries = (
-            meter.open(ray.util.metrics, run=run_id) for meter in (IMAGES, STAGE_SECONDS, BYTES, RETRIES)
+            meter.open(library, run=run_id) for meter in (IMAGES, STAGE_SECONDS, BYTES, RETRIES)
         )
         self._retries = TotalCounter(retries, num_retries)
 
@@ -209,11 +215,12 @@ class RunMeters:
     """The meters of a run's driver.
 
     Args:
+        library: ``ray.util.metrics``, which exports them.
         run_id: the run.
     """
 
-    def __init__(self, run_id: str) -> None:
-        self._planned, self._finished = (meter.open(ray.util.metrics, run=run_id) for meter in (PLANNED, FINISHED))
+    def __init__(self, library: Any, run_id: str) -> None:
+        self._planned, self._finished = (meter.open(library, run=run_id) for meter in (PLANNED, FINISHED))
 
     def update(self, progress: Progress) -> None:
         """Record the newest progress."""

@@ -8,8 +8,10 @@ that can be found without Ray is found here, as a ConfigError.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Literal
 
 from stylemill.config import to_yaml
 from stylemill.errors import ConfigError, config_errors_for
@@ -18,16 +20,22 @@ from stylemill.manifest.layout import RunLayout
 from stylemill.manifest.output import check_conditional_create
 from stylemill.manifest.read import CommittedRun, load_history
 from stylemill.registry import load_models
-from stylemill.storage import Storage, resolve
+from stylemill.storage import ObjectStat, Storage, resolve
 from stylemill.storage.options import preflight_options
 from stylemill.storage.sources import find_sources, input_covers, sources_root
-from stylemill.storage.uri import is_inside, scheme, shown
+from stylemill.storage.uri import is_glob, is_inside, scheme, shown
 from stylemill.storage.user_errors import listing_input, writing_output
 from stylemill.style_model import StyleModel, load_style_model, to_bytes
 from stylemill.stylizing.config import StylizeConfig
 from stylemill.stylizing.identity import IncrementalKind, RunIdentity, claim_trees, differences, identify
 from stylemill.stylizing.incremental import incremental_identity
 
+Runner = Literal["ray", "local"]
+"""What runs the workers: see ``StylizeConfig.runner``."""
+MAX_LOCAL_SOURCES = 500
+"""Sources up to which ``runner: auto`` needs no Ray: some minutes of work for this machine alone."""
+MAX_COUNTED_OBJECTS = 10_000
+"""Objects of a listing that are looked at for the few that a glob matches."""
 OWN_FOLDERS = ("images", "manifests", "runs", "state")
 """Folders that runs create in an output location."""
 
@@ -45,6 +53,8 @@ class PreparedRun:
     """Committed runs over the same sources, oldest first; only for incremental runs."""
     broken_keys: frozenset[str] = frozenset()
     """Sources that ``manifest repair`` paints again."""
+    runner: Runner = "ray"
+    """What runs the workers."""
     largest_whole_pixels: int | None = None
     """On a CPU, larger images are painted in tiles in every style of the run; None on a GPU."""
 
@@ -89,7 +99,14 @@ def check(config: StylizeConfig) -> tuple[PreparedRun, list[StyleModel]]:
     with writing_output(layout.out):
         if storage.exists(layout.identity_uri):
             identity, success = _stored_identity(storage, layout, identity), read_success(storage, layout)
-    run = PreparedRun(config=config, identity=identity, layout=layout, success=success, history=tuple(history))
+    run = PreparedRun(
+        config=config,
+        identity=identity,
+        layout=layout,
+        success=success,
+        history=tuple(history),
+        runner=_choose_runner(storage, config, source_root),
+    )
     return run, models
 
 
@@ -161,6 +178,21 @@ def _check_apart(root: str, source_root: str, out: str, identity: RunIdentity) -
 def _real(uri: str) -> str:
     """Return a location with the symbolic links of a local path resolved."""
     return os.path.realpath(uri) if scheme(uri) == "file" else uri
+
+
+def _choose_runner(storage: Storage, config: StylizeConfig, source_root: str) -> Runner:
+    if config.runner != "auto" or not config.may_run_locally:
+        return "local" if config.may_run_locally else "ray"
+    with listing_input("input", source_root), config_errors_for("input"):
+        if is_glob(source_root):  # in a large library it may match little, and only the whole listing would tell
+            listing = storage.list_objects(sources_root(storage, source_root), with_denied=True)
+            if _has_more(listing, MAX_COUNTED_OBJECTS):
+                return "ray"
+        return "ray" if _has_more(find_sources(storage, source_root), MAX_LOCAL_SOURCES) else "local"
+
+
+def _has_more(found: Iterator[ObjectStat], limit: int) -> bool:
+    return next(islice(found, limit, None), None) is not None
 
 
 def _check_sources(storage: Storage, source_root: str) -> None:

@@ -1,6 +1,6 @@
 """The quarantine: an image at which workers die again and again, or get stuck, becomes a row.
 
-When a worker dies, Ray Data runs its block again, and ``remaining_work`` asks the run's tracker what that worker was
+When a worker dies, its block is run again, and ``remaining_work`` asks the run's tracker what that worker was
 painting. ``PaintWatch`` ends a worker that paints one image for too long.
 """
 
@@ -14,12 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import ray
-
 from stylemill.errors import ImageError
 from stylemill.manifest.commit import read_pending
 from stylemill.manifest.layout import RunLayout
 from stylemill.storage import Storage
+from stylemill.stylizing.liveness import Tracker
 from stylemill.stylizing.sample import Sample
 
 log = logging.getLogger(__name__)
@@ -28,15 +27,13 @@ MAX_WORKER_DEATHS = 2
 """An image is given up after this many deaths of the worker that was painting it."""
 PIXELS_PER_LIMIT = 5_000_000
 """Pixels for which ``paint_timeout_s`` is granted once."""
-STUCK_REPORT_S = 30.0
-"""A worker that ends itself waits this long for the tracker."""
 STUCK_EXIT_CODE = 70
 
 
 class PaintWatch:
     """Ends this process if painting takes longer than its limit: nothing else stops the network's code.
 
-    The tracker keeps the reason. Ray Data then runs the block again, and the image becomes a row.
+    The tracker keeps the reason. The block is then run again, and the image becomes a row.
 
     Args:
         tracker: the run's ``RunTracker``.
@@ -44,7 +41,7 @@ class PaintWatch:
         num_styles: of the run.
     """
 
-    def __init__(self, tracker: ray.actor.ActorHandle, limit_s: float, num_styles: int) -> None:
+    def __init__(self, tracker: Tracker, limit_s: float, num_styles: int) -> None:
         self._tracker = tracker
         self._limit_s = limit_s * num_styles
 
@@ -70,15 +67,12 @@ class PaintWatch:
     def _end(self, keys: list[str], limit_s: float) -> None:
         log.error("painting %s took longer than %.0f s; this worker ends", ", ".join(map(repr, keys)), limit_s)
         if len(keys) == 1:  # of several, none is known to be the cause: the next worker paints them one by one
-            try:
-                ray.get(self._tracker.stuck.remote(keys[0], limit_s), timeout=STUCK_REPORT_S)
-            except ray.exceptions.RayError as error:  # it then counts as a death of the worker
-                log.warning("the tracker could not be reached: %s", error)
+            self._tracker.stuck(keys[0], limit_s)
         os._exit(STUCK_EXIT_CODE)
 
 
 def remaining_work(
-    storage: Storage, layout: RunLayout, shard: int, planned: list[dict[str, Any]], tracker: ray.actor.ActorHandle
+    storage: Storage, layout: RunLayout, shard: int, planned: list[dict[str, Any]], tracker: Tracker
 ) -> tuple[list[dict[str, Any]], list[Sample]]:
     """Return the rows of a block that must be painted, and the samples that are given up.
 
@@ -118,12 +112,12 @@ class Deaths:
     """The limit that painting exceeded, if the last of them ended itself for that."""
 
 
-def deaths_of(tracker: ray.actor.ActorHandle, keys: Sequence[str]) -> dict[str, Deaths]:
+def deaths_of(tracker: Tracker, keys: Sequence[str]) -> dict[str, Deaths]:
     """Return what happened while these sources were painted; those without a death are left out."""
-    counts: dict[str, int] = ray.get(tracker.unfinished.remote(keys))
+    counts = tracker.unfinished(keys)
     if not counts:
         return {}
-    limits_s: dict[str, float] = ray.get(tracker.limits_of_stuck.remote(keys))
+    limits_s = tracker.limits_of_stuck(keys)
     return {key: Deaths(count, limits_s.get(key)) for key, count in counts.items()}
 
 

@@ -8,72 +8,105 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from types import TracebackType
 
 import pyarrow as pa
 import ray
 import ray.data
+import ray.util.metrics
 
 from stylemill.errors import ConfigError
 from stylemill.machines import how_many_fit, max_per_machine
-from stylemill.manifest.commit import FLUSH_ROWS
 from stylemill.ray_internals import cluster_machines, release_actors, unwrap
+from stylemill.stylizing.blocks import make_blocks
 from stylemill.stylizing.config import StylizeConfig
 from stylemill.stylizing.fused_actor import BulkActor
 from stylemill.stylizing.gpu_actors import PaintStage, ReadStage, WriteStage
 from stylemill.stylizing.identity import BulkJob
+from stylemill.stylizing.liveness import Progress, RunMeters, WorkerMeters
+from stylemill.stylizing.ray_tracker import RayTracker, start_tracker
 
 log = logging.getLogger(__name__)
 
 HELPER_CPUS = 0.5
 """CPUs that each reading and each writing actor reserves: both fit next to a painting actor on two cores."""
-MIN_BLOCKS_PER_ACTOR = 4
-"""Blocks are made smaller if each actor would get fewer, so that all actors finish at about the same time."""
 
 
-def paint_shards(
-    job: BulkJob, missing: Mapping[int, pa.Table], num_actors: int, tracker: ray.actor.ActorHandle
-) -> None:
-    """Paint the missing sources of plan shards; their rows are in ``pending/`` when this returns.
+class RayBulkActor(BulkActor):
+    """A ``BulkActor`` whose metrics Ray serves.
 
     Args:
         job: the run.
-        missing: plan shard -> its rows of PLAN_SCHEMA that are to be painted.
-        num_actors: maximum number of painting actors.
-        tracker: the run's ``RunTracker``.
+        tracker: of the run.
+    """
+
+    def __init__(self, job: BulkJob, tracker: RayTracker) -> None:
+        super().__init__(job, tracker, WorkerMeters(ray.util.metrics, job.layout.run_id))
+
+
+class RayWorkers:
+    """The actors of one run on the Ray cluster that this process is connected to.
+
+    Args:
+        job: the run.
 
     Raises:
-        StylemillError: an actor raised it.
+        ConfigError: not one actor fits a machine of the cluster.
     """
-    num_missing = sum(table.num_rows for table in missing.values())
-    rows_per_block = max(1, min(FLUSH_ROWS, -(-num_missing // (MIN_BLOCKS_PER_ACTOR * num_actors))))
-    blocks = [
-        block.append_column("shard", pa.array([shard] * block.num_rows, pa.int64()))
-        for shard, table in missing.items()
-        for block in (table.slice(start, rows_per_block) for start in range(0, table.num_rows, rows_per_block))
-    ]
-    context = ray.data.DataContext.get_current()
-    # Otherwise Ray Data wraps the error of an actor, and pickling loses it.
-    context.raise_original_map_exception = True
-    # Waiting for CPUs is no fault, and a block of large images may take an hour; PaintWatch finds what is stuck.
-    context.execution_no_progress_timeout_s = -1
-    try:
-        _run(blocks, job, min(num_actors, len(blocks)), tracker)
-    except Exception as error:
-        own = unwrap(error, doing="painting")
-        log.debug("painting failed", exc_info=error)  # before its frames are cleared
-        release_actors(error)
-        raise own from None if own is error else error
+
+    def __init__(self, job: BulkJob) -> None:
+        self._job = job
+        self._num_actors = choose_num_actors(job.config)
+        self._tracker = RayTracker(start_tracker())
+        self._meters = RunMeters(ray.util.metrics, job.layout.run_id)
+
+    def __enter__(self) -> RayWorkers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Do nothing: Ray Data ends the actors, and Ray the tracker."""
+
+    def progress(self) -> tuple[int, dict[str, int], float]:
+        """Return ``RunTracker.progress``."""
+        return self._tracker.progress()
+
+    def export(self, progress: Progress) -> None:
+        """Hand progress to the metrics that Ray serves."""
+        self._meters.update(progress)
+
+    def paint(self, missing: Mapping[int, pa.Table]) -> None:
+        """Paint the missing sources of plan shards; their rows are in ``pending/`` when this returns.
+
+        Args:
+            missing: plan shard -> its rows of PLAN_SCHEMA that are to be painted.
+
+        Raises:
+            StylemillError: an actor raised it.
+        """
+        blocks = make_blocks(missing, self._num_actors)
+        context = ray.data.DataContext.get_current()
+        # Otherwise Ray Data wraps the error of an actor, and pickling loses it.
+        context.raise_original_map_exception = True
+        # Waiting for CPUs is no fault, and a block of large images may take an hour; PaintWatch finds what is stuck.
+        context.execution_no_progress_timeout_s = -1
+        try:
+            _run(blocks, self._job, min(self._num_actors, len(blocks)), self._tracker)
+        except Exception as error:
+            own = unwrap(error, doing="painting")
+            log.debug("painting failed", exc_info=error)  # before its frames are cleared
+            release_actors(error)
+            raise own from None if own is error else error
 
 
-def _run(blocks: list[pa.Table], job: BulkJob, num_actors: int, tracker: ray.actor.ActorHandle) -> None:
+def _run(blocks: list[pa.Table], job: BulkJob, num_actors: int, tracker: RayTracker) -> None:
     dataset = _pipeline(ray.data.from_arrow(blocks), job, num_actors, tracker)
     for _ in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
         pass
 
 
-def _pipeline(
-    blocks: ray.data.Dataset, job: BulkJob, num_actors: int, tracker: ray.actor.ActorHandle
-) -> ray.data.Dataset:
+def _pipeline(blocks: ray.data.Dataset, job: BulkJob, num_actors: int, tracker: RayTracker) -> ray.data.Dataset:
     config = job.config
 
     def stage(dataset: ray.data.Dataset, actor: type, size: int, **resources: float) -> ray.data.Dataset:
@@ -88,7 +121,7 @@ def _pipeline(
 
     if not config.are_stages_separate:
         return stage(
-            blocks, BulkActor, num_actors, num_cpus=config.threads_per_actor, memory=config.paint.max_memory_bytes
+            blocks, RayBulkActor, num_actors, num_cpus=config.threads_per_actor, memory=config.paint.max_memory_bytes
         )
     gpus = {"num_gpus": 1} if config.paint.device == "cuda" else {}
     helpers = max(1, int(ray.cluster_resources().get("CPU", 1) - num_actors * config.threads_per_actor) // 2)

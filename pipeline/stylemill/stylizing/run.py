@@ -12,11 +12,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
-import ray
 
 from stylemill.errors import ConfigError, RunConflict, StorageError
 from stylemill.manifest.commit import (
@@ -38,23 +39,38 @@ from stylemill.storage import Storage
 from stylemill.storage.lease import HeldLease, acquire, settle
 from stylemill.stylizing.identity import BulkJob
 from stylemill.stylizing.incremental import make_finder
-from stylemill.stylizing.liveness import Progress, RunMeters, start_tracker
+from stylemill.stylizing.liveness import Progress
 from stylemill.stylizing.plan import PlanningThread, Shard, plan_sources
-from stylemill.stylizing.preflight import PreparedRun
-from stylemill.stylizing.ray_pipeline import choose_num_actors, paint_shards
+from stylemill.stylizing.preflight import PreparedRun, Runner
+
+if TYPE_CHECKING:
+    from stylemill.stylizing.local_workers import WorkerProcess
 
 log = logging.getLogger(__name__)
 
 CONCURRENT_SHARDS = 8
 """Shards whose small objects are read at the same time; each takes a hundred requests, one after another."""
 SHARDS_PER_GROUP = 64
-"""Maximum number of plan shards that one Ray Data pipeline paints."""
+"""Maximum number of plan shards that are painted together, by one pipeline on Ray."""
 MAX_ROUNDS = 3
 """A shard is painted at most this often; if its rows are still incomplete, the run stops and can be resumed."""
 PROGRESS_PERIOD_S = 0.5
 """Time between two calls of the progress callback."""
 
 ProgressCallback = Callable[[Progress], None]
+
+
+class Workers(AbstractContextManager["Workers"], Protocol):
+    """What paints: ``ray_pipeline.RayWorkers`` or ``local_workers.LocalWorkers``."""
+
+    def paint(self, missing: Mapping[int, pa.Table]) -> None:
+        """Paint the missing sources of plan shards; their rows are in ``pending/`` when this returns."""
+
+    def progress(self) -> tuple[int, dict[str, int], float]:
+        """Return ``RunTracker.progress``."""
+
+    def export(self, progress: Progress) -> None:
+        """Hand progress to who collects metrics."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,15 +100,18 @@ class BulkResult:
         return counts.get("failed", 0) / images if images else 0.0
 
 
-def stylize(run: PreparedRun, on_progress: ProgressCallback | None = None) -> BulkResult:
-    """Paint and commit a prepared run on the Ray cluster that this process is connected to.
+def stylize(
+    run: PreparedRun, on_progress: ProgressCallback | None = None, first_worker: WorkerProcess | None = None
+) -> BulkResult:
+    """Paint and commit a prepared run, in processes of this machine or on the Ray cluster, as ``run.runner`` says.
 
     Args:
-        run: as ``preflight.prepare`` returns it.
+        run: as ``preflight.prepare`` returns it; for ``ray``, this process is connected to a cluster.
         on_progress: called about twice a second, from another thread.
+        first_worker: of a local run, started early; the caller ends it as well.
 
     Raises:
-        ConfigError: the cluster lacks resources that the config requires, or there are no sources.
+        ConfigError: the machine or cluster lacks resources that the config requires, or there are no sources.
         StorageError: storage failed beyond its retries; the same command resumes.
         RunConflict: another process is painting or has committed the same run, or is cleaning the output.
     """
@@ -105,26 +124,39 @@ def stylize(run: PreparedRun, on_progress: ProgressCallback | None = None) -> Bu
         committed = read_success(storage, run.layout)
         if committed is not None:  # by the process that held the lease
             return _nothing_to_do(run.layout, committed)
-        bulk, meters = _BulkRun(run, lease), RunMeters(run.layout.run_id)
+        job = BulkJob(config=run.config, identity=run.identity, layout=run.layout, lease_token=lease.token)
+        with _workers(run.runner, job, first_worker) as workers:
+            bulk = _BulkRun(run, job, lease, workers)
 
-        def report() -> None:
+            def report() -> None:
+                progress = bulk.progress()
+                workers.export(progress)
+                if on_progress is not None:
+                    on_progress(progress)
+
+            with periodically(report, PROGRESS_PERIOD_S):
+                success = bulk.paint()
             progress = bulk.progress()
-            meters.update(progress)
-            if on_progress is not None:
-                on_progress(progress)
-
-        with periodically(report, PROGRESS_PERIOD_S):
-            success = bulk.paint()
     if success is None:  # the run's folder stays: removing it could remove what a newcomer is writing there
         parent = run.history[-1]
         return _nothing_to_do(parent.layout, parent.success)
     return BulkResult(
         layout=run.layout,
         success=success,
-        progress=bulk.progress(),
+        progress=progress,
         already_committed=False,
         wall_s=time.monotonic() - start_s,
     )
+
+
+def _workers(runner: Runner, job: BulkJob, first_worker: WorkerProcess | None) -> Workers:
+    if runner == "local":
+        from stylemill.stylizing.local_workers import LocalWorkers
+
+        return LocalWorkers(job, first_worker)
+    from stylemill.stylizing.ray_pipeline import RayWorkers  # a local run must not load Ray
+
+    return RayWorkers(job)
 
 
 def _nothing_to_do(layout: RunLayout, success: Success) -> BulkResult:
@@ -135,16 +167,14 @@ def _nothing_to_do(layout: RunLayout, success: Success) -> BulkResult:
 class _BulkRun:
     """One invocation of one run."""
 
-    def __init__(self, run: PreparedRun, lease: HeldLease) -> None:
+    def __init__(self, run: PreparedRun, job: BulkJob, lease: HeldLease, workers: Workers) -> None:
         self._config = run.config
         self._identity = run.identity
         self._layout = run.layout
         self._lease = lease
         self._storage = Storage(run.config.storage)
-        self._job = BulkJob(config=run.config, identity=run.identity, layout=run.layout, lease_token=lease.token)
         self._finder = make_finder(self._storage, run.layout, run.identity, run.history, run.broken_keys)
-        self._num_actors = choose_num_actors(run.config)
-        self._tracker = start_tracker()
+        self._workers = workers
         self._planning = PlanningThread(self._plan)
         self._num_resumed = 0
 
@@ -193,7 +223,7 @@ class _BulkRun:
 
     def _paint(self, missing: Mapping[int, pa.Table]) -> None:
         if any(table.num_rows for table in missing.values()):
-            paint_shards(self._job, missing, self._num_actors, self._tracker)
+            self._workers.paint(missing)
 
     def _commit(self, parts: list[Part]) -> Success:
         summary = read_plan_summary(self._storage, self._layout)
@@ -226,7 +256,7 @@ class _BulkRun:
 
     def progress(self) -> Progress:
         """Return the progress of this invocation."""
-        num_finished, counts, busy_s = ray.get(self._tracker.progress.remote())
+        num_finished, counts, busy_s = self._workers.progress()
         return Progress(
             num_sources=self._planning.num_sources,
             num_resumed=self._num_resumed,

@@ -79,7 +79,7 @@ def test_a_file_that_cannot_be_painted_is_a_row_with_its_reason(models: list[str
 
 def test_it_travels_to_workers(models: list[str]):
     stylizer = Stylizer(models[0], column="bytes")
-    again = pickle.loads(pickle.dumps(stylizer))
+    again = pickle.loads(pickle.dumps(stylizer))  # noqa: S301 (its own bytes)
     assert again(files(FILES[0]))["painted"][0] == stylizer(files(FILES[0]))["painted"][0]
 
 

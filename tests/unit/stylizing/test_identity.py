@@ -35,6 +35,7 @@ CHANGES_NO_BYTES = {
     "retry_failed": True,
     "num_actors": 7,
     "stages": "separate",
+    "runner": "ray",
     "batch_size": 2,
     "threads_per_actor": 2,
     "max_failed_fraction": 0.5,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -47,47 +46,47 @@ def test_progress_has_no_estimate_before_the_first_image():
     assert (half.images_per_s, half.seconds_left) == (0.5, 8.0)
 
 
-class _LocalTracker:
-    """A RunTracker in this process with the interface of its Ray handle."""
+class _CountedTracker(RunTracker):
+    """A RunTracker that counts the calls that reach it."""
 
     def __init__(self) -> None:
-        self.tracker = RunTracker()
+        super().__init__()
         self.num_calls = 0
-        self.begin = SimpleNamespace(remote=self._counted(self.tracker.begin))
-        self.finish = SimpleNamespace(remote=self._counted(self.tracker.finish))
 
-    def _counted(self, method):
-        def call(*arguments):
-            self.num_calls += 1
-            method(*arguments)
+    def begin(self, key, finished=()):
+        self.num_calls += 1
+        super().begin(key)
+        RunTracker.finish(self, finished)
 
-        return call
+    def finish(self, *arguments):
+        self.num_calls += 1
+        super().finish(*arguments)
 
 
 def test_finished_sources_are_reported_with_the_next_start(monkeypatch):
     monkeypatch.setattr(liveness, "MAX_REPORT_DELAY_S", 3600.0)
-    local = _LocalTracker()
-    reports = WorkerReports(local)
+    tracker = _CountedTracker()
+    reports = WorkerReports(tracker)
     for key in ("a", "b", "c"):
         reports.begin(key)
         reports.finish(key, ["ok"])
-    assert local.num_calls == 3
-    assert local.tracker.unfinished(["a", "b", "c"]) == {"c": 1}
+    assert tracker.num_calls == 3
+    assert tracker.unfinished(["a", "b", "c"]) == {"c": 1}
     reports.flush()
     reports.flush()
-    assert local.num_calls == 4
-    assert local.tracker.unfinished(["a", "b", "c"]) == {}
-    assert local.tracker.progress()[:2] == (3, {"ok": 3})
+    assert tracker.num_calls == 4
+    assert tracker.unfinished(["a", "b", "c"]) == {}
+    assert tracker.progress()[:2] == (3, {"ok": 3})
 
 
 def test_after_the_delay_a_finish_is_reported_at_once(monkeypatch):
     monkeypatch.setattr(liveness, "MAX_REPORT_DELAY_S", -1.0)
-    local = _LocalTracker()
-    reports = WorkerReports(local)
+    tracker = _CountedTracker()
+    reports = WorkerReports(tracker)
     reports.begin("a")
     reports.finish("a", ["failed"])
-    assert local.tracker.unfinished(["a"]) == {}
-    assert local.tracker.progress()[:2] == (1, {"failed": 1})
+    assert tracker.unfinished(["a"]) == {}
+    assert tracker.progress()[:2] == (1, {"failed": 1})
 
 
 @pytest.fixture
@@ -112,7 +111,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float, dict[str,
 def test_a_painted_row(counted: list):
     done = {"status": "ok", "output_bytes": 90, "stylize_ms": 160.0, "encode_ms": 4.0}
     row = manifest_row(Sample(planned=PLANNED, source_bytes=70, decode_ms=10.0), STYLE, "r1", **done)
-    WorkerMeters("r1").count([row])
+    WorkerMeters(ray.util.metrics, "r1").count([row])
     assert ("stylemill_images", 1, {"status": "ok"}) in counted
     assert ("stylemill_bytes", 90, {"direction": "written"}) in counted
     assert ("stylemill_bytes", 70, {"direction": "read"}) in counted
@@ -124,13 +123,17 @@ def test_a_failed_row_lacks_what_was_never_made(counted: list):
     failure = ImageError("Truncated", "it ends too soon")
     row = manifest_row(Sample(planned=PLANNED), STYLE, "r1", **failure_columns(failure))
     assert "output_bytes" not in row
-    WorkerMeters("r1").count([row])
+    WorkerMeters(ray.util.metrics, "r1").count([row])
     assert ("stylemill_images", 1, {"status": "failed"}) in counted
     assert "written" not in str(counted) and "stylize" not in str([tags for _, _, tags in counted])
 
 
 def test_retries_are_counted_once(counted: list):
-    meters, before, outcomes = WorkerMeters("r1"), num_retries(), [TransientError("reset"), TransientError("reset"), 7]
+    meters, before, outcomes = (
+        WorkerMeters(ray.util.metrics, "r1"),
+        num_retries(),
+        [TransientError("reset"), TransientError("reset"), 7],
+    )
 
     def operation() -> int:
         outcome = outcomes.pop(0)

@@ -1,0 +1,91 @@
+"""What a worker of ``local_workers`` and its driver tell each other.
+
+The driver sends one ``BulkJob`` and then one ``Order`` at a time. The worker answers with what happened, as
+tuples whose first entry is one of the names below. Both sides import this file, so it imports little.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import pyarrow as pa
+
+from stylemill.stylizing.liveness import Finished
+
+BEGIN = "begin"
+"""A source is started: ``RunTracker.begin`` with its arguments."""
+FINISH = "finish"
+"""Sources are finished: ``RunTracker.finish`` with its arguments."""
+STUCK = "stuck"
+"""The worker ends itself: ``RunTracker.stuck`` with its arguments."""
+DONE = "done"
+"""The block is done."""
+FAILED = "failed"
+"""The block cannot be done: the exception, which ends the run. The worker ends."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """One block, with what the run's tracker knows of its sources: nobody else paints them meanwhile."""
+
+    block: pa.Table
+    """As ``blocks.make_blocks`` returns it."""
+    unfinished: dict[str, int]
+    """``RunTracker.unfinished`` of the block's keys."""
+    limits_of_stuck: dict[str, float]
+    """``RunTracker.limits_of_stuck`` of the block's keys."""
+
+
+class LinkTracker:
+    """The ``liveness.Tracker`` of a local worker.
+
+    What it has sent arrives even if the process is killed right after: it is in the socket.
+
+    Args:
+        connection: to the driver.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._sending = threading.Lock()
+        self._order: Order | None = None
+
+    def take(self, order: Order) -> pa.Table:
+        """Answer from this order from now on; return its block."""
+        self._order = order
+        return order.block
+
+    def send(self, name: str, *arguments: Any) -> None:
+        """Send one message; any thread may call this.
+
+        Raises:
+            OSError: the driver is gone.
+        """
+        with self._sending:
+            self._connection.send((name, *arguments))
+
+    def begin(self, key: str, finished: Sequence[Finished]) -> None:
+        """Send ``RunTracker.begin``."""
+        self.send(BEGIN, key, finished)
+
+    def finish(self, finished: Sequence[Finished]) -> None:
+        """Send ``RunTracker.finish``."""
+        self.send(FINISH, finished)
+
+    def stuck(self, key: str, limit_s: float) -> None:
+        """Send ``RunTracker.stuck``."""
+        self.send(STUCK, key, limit_s)
+
+    def unfinished(self, keys: Sequence[str]) -> dict[str, int]:
+        """Return ``RunTracker.unfinished`` as it was when the block was sent."""
+        assert self._order is not None
+        return {key: self._order.unfinished[key] for key in keys if key in self._order.unfinished}
+
+    def limits_of_stuck(self, keys: Sequence[str]) -> dict[str, float]:
+        """Return ``RunTracker.limits_of_stuck`` as it was when the block was sent."""
+        assert self._order is not None
+        return {key: self._order.limits_of_stuck[key] for key in keys if key in self._order.limits_of_stuck}

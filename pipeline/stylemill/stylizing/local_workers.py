@@ -1,0 +1,229 @@
+"""Painting without Ray: a few worker processes on this machine, for small jobs, which would wait for a cluster longest.
+
+Workers run the same ``BulkActor`` on the same blocks as Ray's actors. A worker that dies is replaced and its block is
+done again; the run's tracker, here an object of the driver, remembers what that worker had started, so that
+``quarantine.remaining_work`` gives up an image at which workers die.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import replace
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+import pyarrow as pa
+
+import stylemill
+from stylemill.errors import ClusterError, ConfigError
+from stylemill.machines import how_many_fit
+from stylemill.stylizing.blocks import make_blocks
+from stylemill.stylizing.config import StylizeConfig
+from stylemill.stylizing.identity import BulkJob
+from stylemill.stylizing.liveness import Progress, RunTracker
+from stylemill.stylizing.local_link import BEGIN, DONE, FAILED, FINISH, STUCK, Order
+
+log = logging.getLogger(__name__)
+
+MAX_THREADS = 4
+"""CPUs that one worker uses by default: fewer workers import torch, and one image is painted sooner."""
+MAX_IDLE_DEATHS = 3
+"""The run ends when this many workers died one after another and none of them had begun a source."""
+_MESSAGE_CHARACTERS = 500
+
+
+class LocalWorkers:
+    """The workers of one run. A context manager: they end when the block does.
+
+    Args:
+        job: the run.
+        first: a worker that was started early; this object ends it.
+
+    Raises:
+        ConfigError: not one worker fits this machine.
+    """
+
+    def __init__(self, job: BulkJob, first: WorkerProcess | None = None) -> None:
+        self._num_workers, threads = choose_workers(job.config)
+        self._job = replace(job, config=replace(job.config, threads_per_actor=threads))
+        self._tracker = RunTracker()
+        self._workers: list[WorkerProcess] = []
+        self._idle_deaths = 0
+        if first is not None:
+            first.connection.send(self._job)
+            self._workers.append(first)
+
+    def __enter__(self) -> LocalWorkers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for worker in self._workers:
+            worker.end()
+
+    def progress(self) -> tuple[int, dict[str, int], float]:
+        """Return ``RunTracker.progress``."""
+        return self._tracker.progress()
+
+    def export(self, progress: Progress) -> None:
+        """Do nothing: only Ray serves metrics."""
+
+    def paint(self, missing: Mapping[int, pa.Table]) -> None:
+        """Paint the missing sources of plan shards; their rows are in ``pending/`` when this returns.
+
+        Args:
+            missing: plan shard -> its rows of PLAN_SCHEMA that are to be painted.
+
+        Raises:
+            StylemillError: a worker raised it.
+            ClusterError: workers die before they begin a source.
+        """
+        waiting = deque(make_blocks(missing, self._num_workers))
+        while waiting or any(worker.block is not None for worker in self._workers):
+            while len(self._workers) < self._num_workers and self._num_idle() < len(waiting):
+                self._workers.append(self._start())
+            for worker in list(self._workers):
+                if waiting and worker.block is None:
+                    self._give(worker, waiting)
+            busy = {worker.connection: worker for worker in self._workers if worker.block is not None}
+            for connection in wait(list(busy)):
+                self._hear(busy[connection], waiting)  # type: ignore[index]
+
+    def _num_idle(self) -> int:
+        return sum(worker.block is None for worker in self._workers)
+
+    def _start(self) -> WorkerProcess:
+        worker = WorkerProcess()
+        worker.connection.send(self._job)
+        return worker
+
+    def _give(self, worker: WorkerProcess, waiting: deque[pa.Table]) -> None:
+        block = waiting.popleft()
+        keys = block.column("key").to_pylist()
+        worker.block = block
+        try:
+            worker.connection.send(
+                Order(
+                    block=block,
+                    unfinished=self._tracker.unfinished(keys),
+                    limits_of_stuck=self._tracker.limits_of_stuck(keys),
+                )
+            )
+        except OSError:  # it died since its last block
+            self._bury(worker, waiting)
+
+    def _hear(self, worker: WorkerProcess, waiting: deque[pa.Table]) -> None:
+        """Take one message of a worker, or its death."""
+        try:
+            name, *arguments = worker.connection.recv()
+        except (EOFError, OSError):
+            self._bury(worker, waiting)
+            return
+        match name:
+            case str() if name == BEGIN:
+                self._idle_deaths = 0
+                self._tracker.begin(*arguments)
+            case str() if name == FINISH:
+                self._tracker.finish(*arguments)
+            case str() if name == STUCK:
+                self._tracker.stuck(*arguments)
+            case str() if name == DONE:
+                worker.block = None
+            case str() if name == FAILED:
+                raise arguments[0]
+
+    def _bury(self, worker: WorkerProcess, waiting: deque[pa.Table]) -> None:
+        """Forget a worker that died; its block is the next to be done.
+
+        Raises:
+            ClusterError: workers die before they begin a source.
+        """
+        self._workers.remove(worker)
+        assert worker.block is not None
+        waiting.appendleft(worker.block)
+        how = worker.end()
+        log.info("a worker %s; its block is done again", how)
+        self._idle_deaths += 1
+        if self._idle_deaths >= MAX_IDLE_DEATHS:
+            raise ClusterError(f"worker processes end before they paint: the last one {how}; free memory or processes")
+
+
+class WorkerProcess:
+    """One process of ``local_worker``. It imports torch at once, and waits for its job.
+
+    Attributes:
+        connection: to it.
+        block: what it is doing.
+    """
+
+    def __init__(self) -> None:
+        self.block: pa.Table | None = None
+        ours, theirs = socket.socketpair()
+        root = str(Path(stylemill.__file__).resolve().parents[1])
+        paths = [root, *(os.path.abspath(path) for path in sys.path)]  # noqa: PTH100 (leaves links as they are)
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed by ``end``)
+        with theirs:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "stylemill.stylizing.local_worker",
+                    str(theirs.fileno()),
+                    str(os.getpid()),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self._stderr,
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                start_new_session=True,  # Ctrl-C reaches the driver alone, which ends its workers
+            )
+        self.connection = Connection(ours.detach())
+
+    def end(self) -> str:
+        """End the process and return how it ended, with the last line that it wrote; calls after the first are free."""
+        self.connection.close()
+        self._process.kill()
+        code = self._process.wait()
+        if self._stderr.closed:
+            return ""
+        with self._stderr as file:
+            file.seek(0)
+            lines = file.read().decode(errors="replace").split("\n")
+        last = next((line for line in reversed(lines) if line.strip()), "")[-_MESSAGE_CHARACTERS:]
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        return f"{how} ({last})" if last else how
+
+
+def choose_workers(config: StylizeConfig) -> tuple[int, int]:
+    """Return how many workers paint on this machine, and with how many threads each.
+
+    ``threads_per_actor`` counts if it, or ``num_actors``, differs from the default: neither changes results.
+
+    Raises:
+        ConfigError: not one worker fits this machine.
+    """
+    num_cpus, free_bytes = len(psutil.Process().cpu_affinity()), psutil.virtual_memory().available
+    is_chosen = config.num_actors is not None or config.threads_per_actor > 1
+    threads = config.threads_per_actor if is_chosen else min(MAX_THREADS, num_cpus)
+    if threads > num_cpus:
+        raise ConfigError(
+            "threads_per_actor", threads, "is more CPUs than this machine has", f"give at most {num_cpus}"
+        )
+    machine, memory_bytes = {"CPU": float(num_cpus), "memory": float(free_bytes)}, config.paint.max_memory_bytes
+    fits = how_many_fit([machine], {"CPU": threads, "memory": memory_bytes})
+    if not fits:
+        cure = f"give at most {free_bytes // 2**20}MiB, or free some"
+        raise ConfigError("max_memory", config.paint.max_memory, "is more than this machine has free", cure)
+    return min(fits, config.num_actors or fits), threads
