@@ -25,6 +25,10 @@ SHOWN = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "infra/README.md": "infra.md",
+    **{
+        f"examples/{name}/README.md": f"examples/{name}.md"
+        for name in ("s3_folder", "stylised_training_data", "nightly_retraining")
+    },
 }
 """Pages of the repository outside docs/, and their places in the site."""
 _LOADED = re.compile(r"""<(?:script|img|iframe)[^>]+src=["']?https?:|<link[^>]+rel="stylesheet"[^>]+href="https?:""")

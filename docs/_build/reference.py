@@ -148,7 +148,8 @@ def _api() -> str:
 
 def _table(flags: Flags) -> list[str]:
     rows = [_row(leaf, flags.positional) for leaf in leaves(flags.config, with_docs=True)]
-    return ["| flag | default | meaning |", "| --- | --- | --- |", *rows]
+    head = ["| flag | default | meaning |", "| --- | --- | --- |"]
+    return ['<div class="flags" markdown>', "", *head, *rows, "", "</div>"]  # site.css stacks them on phones
 
 
 def _row(leaf: Leaf, positional: str | None) -> str:

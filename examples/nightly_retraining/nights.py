@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
     """Play the nights; return 0 if each one ended well."""
     parser = argparse.ArgumentParser(description="Three nights of retraining.")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=12)
     given = parser.parse_args(arguments)
     out = given.out.absolute()
     prepare(out, given.steps)

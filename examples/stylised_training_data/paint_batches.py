@@ -1,21 +1,18 @@
-"""Training data in random styles: a classifier that sees every image in another style learns shapes, not textures.
+"""Training data in random styles: a classifier that sees each image in another style learns shapes, not textures.
 
     python examples/stylised_training_data/paint_batches.py PHOTOS OUT MODEL [MODEL ...]
-    python examples/stylised_training_data/paint_batches.py              # small classes of sample photographs
+    python examples/stylised_training_data/paint_batches.py                  # small classes of sample photographs
 
-PHOTOS holds one folder for each class. The pipeline is a plain Ray Data pipeline with ``stylemill.Stylizer`` as one
-stage. The style of an image is chosen by the hash of its key, so that it stays the same whatever the batches, the
-workers and the order; the share that keeps its photograph is chosen in the same way.
+PHOTOS holds one folder for each class. The pipeline is a plain Ray Data pipeline; ``stylemill.Stylizer`` is one stage
+of it. A hash of an image chooses its style, which so stays the same whatever the batches, the workers and the order.
 After Geirhos et al. 2019, arXiv:1811.12231.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -26,38 +23,8 @@ from PIL import Image
 
 import stylemill
 
-UNPAINTED = 0.2
-"""Share of the images that stay photographs."""
 SIDE_PX = 128
 """Side of the images that the classifier is trained on."""
-
-
-class RandomStyle:
-    """Paints each image of a batch in its own style, or leaves it.
-
-    Args:
-        models: locations of the style models.
-    """
-
-    def __init__(self, models: Sequence[str]) -> None:
-        self._stylizers = [stylemill.Stylizer(model, column="image") for model in models]
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Return the batch with the columns ``painted``, (N, H, W, 3) uint8, and ``style``: an index, -1 for none."""
-        chosen = np.array([style_of(key, len(self._stylizers)) for key in batch["key"]])
-        painted = batch["image"].copy()
-        for style, stylizer in enumerate(self._stylizers):
-            of_style = np.flatnonzero(chosen == style)
-            if len(of_style):
-                results = stylizer({name: column[of_style] for name, column in batch.items()})["painted"]
-                painted[of_style] = np.stack([np.asarray(result) for result in results])
-        return {**batch, "painted": painted, "style": chosen}
-
-
-def style_of(key: str, num_styles: int) -> int:
-    """Return the index of an image's style, -1 for those that stay photographs; the same for ever."""
-    number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
-    return -1 if number < UNPAINTED else int((number - UNPAINTED) / (1 - UNPAINTED) * num_styles)
 
 
 def decode(row: dict[str, Any]) -> dict[str, Any]:
@@ -75,13 +42,15 @@ def main(arguments: list[str]) -> None:
         arguments = ["classes", "training-data", *sorted(str(model) for model in shipped.iterdir())]
     photos, out, *models = arguments
     data = ray.data.read_binary_files(str(Path(photos).absolute()), include_paths=True).map(decode)
-    painted = data.map_batches(RandomStyle, fn_constructor_args=(models,), batch_size=16, concurrency=1)
+    workers = ray.data.ActorPoolStrategy(size=1)
+    painted = data.map_batches(
+        stylemill.Stylizer, fn_constructor_kwargs={"model": models}, batch_size=16, compute=workers
+    )
     painted.drop_columns(["image"]).write_parquet(str(Path(out).absolute()), mode="overwrite")
 
     rows = ray.data.read_parquet(str(Path(out).absolute())).sort("key").take_all()
-    names = ["photograph", *(Path(model).stem for model in models)]
     for (label, style), count in sorted(Counter((row["label"], row["style"]) for row in rows).items()):
-        print(f"{label:<10} {names[style + 1]:<16} {count} images")
+        print(f"{label:<10} {style:<16} {count} images")
     sheet = Image.new("RGB", (8 * SIDE_PX, -(-len(rows) // 8) * SIDE_PX), "white")
     for index, row in enumerate(rows):
         sheet.paste(Image.fromarray(np.asarray(row["painted"])), (index % 8 * SIDE_PX, index // 8 * SIDE_PX))
