@@ -65,7 +65,12 @@ def one_job(model_uri: str, photo: str, megapixels: float, max_memory: str, fold
     height_px, width_px = image_HWC.shape[:2]
     del image_HWC
     config = StylizeConfig(
-        model=(model_uri,), input=str(library), out=str(folder / "out"), max_memory=max_memory, num_actors=1
+        model=(model_uri,),
+        input=str(library),
+        out=str(folder / "out"),
+        max_memory=max_memory,
+        num_actors=1,
+        runner="ray",
     )
     prepared = prepare(config)
     peaks = Peaks()

@@ -55,7 +55,11 @@ class Work:
         )
         (scratch / "style.safetensors").write_bytes(to_bytes(model))
         config = StylizeConfig(
-            model=(str(scratch / "style.safetensors"),), input=source, out=join(out, "run"), max_memory="5GiB"
+            model=(str(scratch / "style.safetensors"),),
+            input=source,
+            out=join(out, "run"),
+            max_memory="5GiB",
+            runner="ray",
         )
         run = prepare(config)
         self.storage, self.layout, self.identity, self._options = Storage(), run.layout, run.identity, config.encode

@@ -161,6 +161,7 @@ def simulate(count: int, *, with_images: bool, num_actors: int) -> None:
             out=str(folder / "out"),
             strength=0.0,
             num_actors=num_actors,
+            runner="ray",
             max_memory="1GiB",
             decode=DecodeOptions(isolate_decoding=True),
         )
