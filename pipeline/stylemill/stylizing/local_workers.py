@@ -93,7 +93,7 @@ class LocalWorkers:
                 if waiting and worker.block is None:
                     self._give(worker, waiting)
             busy = {worker.connection: worker for worker in self._workers if worker.block is not None}
-            for connection in wait(list(busy)):
+            for connection in wait(list(busy)) if busy else ():  # nobody is busy if all died idle
                 self._hear(busy[connection], waiting)  # type: ignore[index]
 
     def _num_idle(self) -> int:
