@@ -122,7 +122,7 @@ def bulk(model_uri: str, library: Path, out: str) -> tuple[BulkResult, float, fl
         if progress.num_finished and first_s != first_s:
             first_s = time.perf_counter() - start_s
 
-    prepared = prepare(StylizeConfig(model=(model_uri,), input=str(library), out=out))
+    prepared = prepare(StylizeConfig(model=(model_uri,), input=str(library), out=out, runner="ray"))
     with periodically(memory.sample, MEMORY_PERIOD_S), ray_session():
         result = stylize(prepared, on_progress=note)
     return result, first_s, time.perf_counter() - start_s, memory

@@ -55,7 +55,7 @@ def plain_loop(model_uri: str, source: Path, out: Path, threads: int) -> tuple[f
 
 def bulk(model_uri: str, source: Path, out: Path) -> BulkResult:
     """Paint with the bulk flow in a separate Ray session."""
-    prepared = prepare(StylizeConfig(model=(model_uri,), input=str(source), out=str(out)))
+    prepared = prepare(StylizeConfig(model=(model_uri,), input=str(source), out=str(out), runner="ray"))
     with ray_session():
         return stylize(prepared)
 

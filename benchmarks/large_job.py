@@ -71,6 +71,7 @@ def one_job(model_uri: str, photo: str, megapixels: float, max_memory: str, fold
         out=str(folder / "out"),
         paint=PaintOptions(max_memory=max_memory),
         num_actors=1,
+        runner="ray",
     )
     prepared = prepare(config)
     peaks = Peaks()

@@ -60,6 +60,7 @@ class Work:
             input=source,
             out=join(out, "run"),
             paint=PaintOptions(max_memory="5GiB"),
+            runner="ray",
         )
         run = prepare(config)
         self.storage, self.layout, self.identity, self._options = Storage(), run.layout, run.identity, config.encode

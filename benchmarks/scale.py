@@ -162,6 +162,7 @@ def simulate(count: int, *, with_images: bool, num_actors: int) -> None:
             out=str(folder / "out"),
             num_actors=num_actors,
             paint=PaintOptions(strength=0.0, max_memory="1GiB"),
+            runner="ray",
             decode=DecodeOptions(isolate_decoding=True),
         )
         if not with_images:

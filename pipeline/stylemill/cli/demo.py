@@ -203,6 +203,7 @@ class _Demo:
                 input=str(self._layout.library),
                 out=str(self._layout.repainted),
                 max_failed_fraction=MAX_FAILED_FRACTION,
+                runner="ray",  # which the training before has started
                 # The pictures are the same with and without bfloat16 in hardware.
                 paint=PaintOptions(precision="float32"),
             )

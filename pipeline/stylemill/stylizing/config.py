@@ -68,7 +68,8 @@ class StylizeConfig:
     """Number of painting actors; defaults to one per CPU (or GPU) of the cluster, if memory allows."""
 
     threads_per_actor: int = 1
-    """CPUs that each actor reserves and uses for the network."""
+    """CPUs that each actor reserves and uses for the network. A local run takes up to 4 for each worker if this and
+    num_actors are left alone."""
 
     paint_timeout_s: float = 600.0
     """Seconds after which an image counts as stuck, for each style and each started 5 megapixels; it then fails with

@@ -56,11 +56,8 @@ class LocalWorkers:
         self._num_workers, threads = choose_workers(job.config)
         self._job = replace(job, config=replace(job.config, threads_per_actor=threads))
         self._tracker = RunTracker()
-        self._workers: list[WorkerProcess] = []
+        self._workers = [] if first is None else [first]
         self._idle_deaths = 0
-        if first is not None:
-            first.connection.send(self._job)
-            self._workers.append(first)
 
     def __enter__(self) -> LocalWorkers:
         return self
@@ -91,27 +88,25 @@ class LocalWorkers:
         waiting = deque(make_blocks(missing, self._num_workers))
         while waiting or any(worker.block is not None for worker in self._workers):
             while len(self._workers) < self._num_workers and self._num_idle() < len(waiting):
-                self._workers.append(self._start())
+                self._workers.append(WorkerProcess())
             for worker in list(self._workers):
                 if waiting and worker.block is None:
                     self._give(worker, waiting)
             busy = {worker.connection: worker for worker in self._workers if worker.block is not None}
-            for connection in wait(list(busy)):
+            for connection in wait(list(busy)) if busy else ():  # nobody is busy if all died idle
                 self._hear(busy[connection], waiting)  # type: ignore[index]
 
     def _num_idle(self) -> int:
         return sum(worker.block is None for worker in self._workers)
-
-    def _start(self) -> WorkerProcess:
-        worker = WorkerProcess()
-        worker.connection.send(self._job)
-        return worker
 
     def _give(self, worker: WorkerProcess, waiting: deque[pa.Table]) -> None:
         block = waiting.popleft()
         keys = block.column("key").to_pylist()
         worker.block = block
         try:
+            if not worker.has_job:
+                worker.connection.send(self._job)
+                worker.has_job = True
             worker.connection.send(
                 Order(
                     block=block,
@@ -119,7 +114,7 @@ class LocalWorkers:
                     limits_of_stuck=self._tracker.limits_of_stuck(keys),
                 )
             )
-        except OSError:  # it died since its last block
+        except OSError:  # it died since its start or its last block
             self._bury(worker, waiting)
 
     def _hear(self, worker: WorkerProcess, waiting: deque[pa.Table]) -> None:
@@ -163,10 +158,12 @@ class WorkerProcess:
 
     Attributes:
         connection: to it.
+        has_job: whether the run was sent to it.
         block: what it is doing.
     """
 
     def __init__(self) -> None:
+        self.has_job = False
         self.block: pa.Table | None = None
         ours, theirs = socket.socketpair()
         root = str(Path(stylemill.__file__).resolve().parents[1])

@@ -54,9 +54,9 @@ def rows_of(run: PreparedRun) -> dict[str, dict[str, Any]]:
     return {row["key"]: row for row in read_manifest(Storage(), run.layout).to_pylist()}
 
 
-def big_image(tmp_path: Path) -> None:
+def big_image(tmp_path: Path, side_px: int = 1200) -> None:
     """Add a picture that takes a second, so that a test can meet its worker while painting it."""
-    (tmp_path / "in" / "big.jpg").write_bytes(image_bytes(1200, 1200, 9))
+    (tmp_path / "in" / "big.jpg").write_bytes(image_bytes(side_px, side_px, 9))
 
 
 class Killer:
@@ -104,8 +104,8 @@ def test_a_dead_worker_is_replaced_and_an_image_that_kills_two_is_a_row(
 
 
 def test_an_image_that_is_stuck_is_a_row(prepared: Callable[..., PreparedRun], tmp_path: Path):
-    big_image(tmp_path)
-    run = prepared(paint_timeout_s=0.3)
+    big_image(tmp_path, side_px=2200)
+    run = prepared(paint_timeout_s=1.5)
     stylize(run)
     assert {key: row["error_type"] for key, row in rows_of(run).items() if row["status"] != "ok"} == {
         "big.jpg": "PaintTimeout"
