@@ -16,6 +16,7 @@ import pytest
 
 from stylemill.errors import ClusterError, ConfigError
 from stylemill.manifest.read import read_manifest
+from stylemill.painting.options import PaintOptions
 from stylemill.process import process_tree
 from stylemill.storage import Storage
 from stylemill.style_model import to_bytes
@@ -113,7 +114,7 @@ def test_an_image_that_is_stuck_is_a_row(prepared: Callable[..., PreparedRun], t
 
 
 def test_several_workers_share_the_blocks(prepared: Callable[..., PreparedRun]):
-    run = prepared(num_actors=min(2, os.cpu_count() or 1), max_memory="1GiB")
+    run = prepared(num_actors=min(2, os.cpu_count() or 1), paint=PaintOptions(max_memory="1GiB"))
     assert stylize(run).success.counts == {"ok": 6}
 
 
@@ -163,7 +164,7 @@ def test_an_error_of_a_worker_arrives_as_it_was_raised(prepared: Callable[..., P
 
 
 def test_how_many_workers_fit(prepared: Callable[..., PreparedRun]):
-    config = replace(prepared().config, max_memory="1GiB")
+    config = replace(prepared().config, paint=PaintOptions(max_memory="1GiB"))
     num_cpus = len(os.sched_getaffinity(0))
     assert choose_workers(replace(config, num_actors=None)) == (max(1, num_cpus // 4), min(4, num_cpus))
     assert choose_workers(config) == (1, 1)
@@ -171,7 +172,7 @@ def test_how_many_workers_fit(prepared: Callable[..., PreparedRun]):
     with pytest.raises(ConfigError, match="threads_per_actor"):
         choose_workers(replace(config, threads_per_actor=num_cpus + 1))
     with pytest.raises(ConfigError, match="max_memory"):
-        choose_workers(replace(config, max_memory="1000000GiB"))
+        choose_workers(replace(config, paint=PaintOptions(max_memory="1000000GiB")))
 
 
 def test_a_worker_that_died_before_its_first_block_is_replaced(prepared: Callable[..., PreparedRun]):
