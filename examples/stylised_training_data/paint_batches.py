@@ -11,6 +11,7 @@ After Geirhos et al. 2019, arXiv:1811.12231.
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections import Counter
 from importlib import resources
@@ -41,6 +42,8 @@ def main(arguments: list[str]) -> None:
         shipped = resources.files("stylemill.demo") / "models"
         arguments = ["classes", "training-data", *sorted(str(model) for model in shipped.iterdir())]
     photos, out, *models = arguments
+    if not ray.is_initialized() and "RAY_ADDRESS" not in os.environ:
+        ray.init(address="local")  # otherwise Ray joins whatever cluster runs, or ran, on this machine
     data = ray.data.read_binary_files(str(Path(photos).absolute()), include_paths=True).map(decode)
     workers = ray.data.ActorPoolStrategy(size=1)
     painted = data.map_batches(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
@@ -77,9 +77,9 @@ class StyleModel:
     """Version of the style: each training of a style gives another version."""
     architecture: Architecture
     """Architecture of the network that the weights belong to."""
-    state_dict: dict[str, Tensor]
+    state_dict: dict[str, Tensor] = field(repr=False)
     """Parameters and buffers of a ``TransformerNet``, on the CPU."""
-    metadata: dict[str, Any]
+    metadata: dict[str, Any] = field(repr=False)
     """JSON-able history and properties of the model; unknown keys survive a round trip."""
     sha256: str = ""
     """Hex digest of the file's bytes; empty until the model was saved or loaded."""
@@ -258,7 +258,7 @@ def read_header(data: bytes, *, source: str) -> StyleHeader:
         header, _ = _split(data)
         entries = header["__metadata__"]
         if entries["format"] != FORMAT:
-            raise ConfigError("model", source, f"has the unknown format {entries['format']!r}", _CURE)
+            raise _of_another_version(source, f"format {entries['format']!r}, this one reads {FORMAT!r}")
         for what in ("name", "version"):  # they name folders
             if not can_name_folder(entries[what]):
                 problem = f"has the {what} {entries[what]!r}, which cannot name a folder"
@@ -296,6 +296,8 @@ def from_bytes(data: bytes, *, source: str) -> StyleModel:
         architecture = Architecture.from_mapping(header.architecture)
         state_dict = safetensors.torch.load(data)
     except (SafetensorError, TypeError, ValueError) as error:
+        if "newer stylemill" in str(error):
+            raise _of_another_version(source, str(error).partition(";")[0]) from error
         raise ConfigError("model", source, f"is a damaged style model ({error})", _CURE) from error
     problem = _weights_problem(architecture, state_dict)
     if problem:
@@ -348,6 +350,11 @@ def _split(data: bytes) -> tuple[dict[str, Any], bytes]:
     if len(data) < end:
         raise ValueError("shorter than its header")
     return _json_object(data[_LENGTH_BYTES:end]), data[end:]
+
+
+def _of_another_version(source: str, what: str) -> ConfigError:
+    cure = "upgrade stylemill, or train the style again"
+    return ConfigError("model", source, f"was written by another version of stylemill ({what})", cure)
 
 
 def _json_object(text: str | bytes) -> dict[str, Any]:

@@ -83,7 +83,12 @@ def parse(
         elif given is not None:
             flags[positional] = given
     preset = _find_preset(presets, flags["preset"]) if presets else {}
-    config = from_flags(config_type, flags, _read_file(flags["config"]), preset)
+    try:
+        config = from_flags(config_type, flags, _read_file(flags["config"]), preset)
+    except ConfigError as error:
+        if error.field == positional and error.problem == "is required":  # --photo is not how it is given
+            raise wrong_use(f"{positional.upper()} is missing", f"{parser.usage.partition(' [')[0]}") from None
+        raise
     if flags["print_config"]:
         print(to_yaml(config), end="")
         return None
@@ -223,7 +228,7 @@ class _Once(argparse.Action):
 
 def make_parser(prog: str, description: str) -> argparse.ArgumentParser:
     """Return an argument parser that raises ConfigError and does not accept abbreviated flags."""
-    common = "flags of every command: " + "; ".join(f"{flag}: {text}" for flag, text in COMMON_FLAGS.items())
+    common = f"Flags of every command: {', '.join(COMMON_FLAGS)}; `stylemill --help` explains them."
     return _Parser(prog=prog, description=description, epilog=common, allow_abbrev=False)
 
 

@@ -17,11 +17,6 @@ from stylemill.cli.arguments import add_flags, parse
 from stylemill.cli.output import COMMON_FLAGS
 from stylemill.config import is_list, leaves, strip_optional
 
-INSTALL = {
-    "bash": "stylemill completion bash > ~/.local/share/bash-completion/completions/stylemill",
-    "zsh": "stylemill completion zsh > _stylemill, in a folder of $fpath",
-    "fish": "stylemill completion fish > ~/.config/fish/completions/stylemill.fish",
-}
 TAKES_FILES = ("paint",)
 """Commands whose words without a flag are files."""
 
@@ -36,11 +31,10 @@ class CompletionConfig:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the verb."""
-    where = "; ".join(INSTALL.values())
     config = parse(
         CompletionConfig,
         "completion",
-        f"Print the script that completes commands and flags in a shell. To install it: {where}.",
+        "Print the script that completes commands and flags in a shell; docs/output.md says where to put it.",
         arguments,
         positional="shell",
     )

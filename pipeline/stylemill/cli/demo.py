@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from stylemill.cli.arguments import parse
 from stylemill.cli.demo_pages import STYLE_NAME, DemoLayout, verification_sentence, write_pages
 from stylemill.cli.output import result
-from stylemill.cli.terminal import LiveLine, counts_text, duration
+from stylemill.cli.terminal import LiveLine, by_status, counts_text, duration
 from stylemill.config import from_mapping
 from stylemill.errors import ConfigError
 
@@ -150,7 +150,10 @@ class _Demo:
                     took_s=took_s,
                     peak_bytes=memory.peak_bytes,
                 )
-        result(paths={"page": self._layout.page, "images": self._layout.repainted}, counts=painted.success.counts)
+        result(
+            paths={"page": self._layout.page, "images": self._layout.repainted},
+            counts=by_status(painted.success.counts),
+        )
         print(f"\nDone in {duration(time.monotonic() - start_s)}. Open this page in a browser:")
         print(self._layout.page)
         print("\nThen, with pictures of your own:")

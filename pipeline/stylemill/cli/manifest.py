@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from stylemill.cli.arguments import Subcommand, run_subcommand
 from stylemill.cli.output import print_problem, result
-from stylemill.cli.terminal import LiveLine, Steps, counts_text, duration
+from stylemill.cli.terminal import LiveLine, Steps, by_status, counts_text, duration
 from stylemill.errors import ConfigError
 from stylemill.storage import StorageOptions
 
@@ -209,7 +209,7 @@ def summary(config: ManifestConfig) -> int:
         run_id=success.run_id,
         finished_at=success.finished_at,
         styles=success.styles,
-        counts=success.counts,
+        counts=by_status(success.counts),
         num_sources=success.num_sources,
         num_rows=success.num_rows,
         source_bytes=source_bytes,

@@ -22,7 +22,7 @@ from stylemill.errors import ConfigError, without_credentials
 
 COMMON_FLAGS = {
     "--quiet": "print warnings and errors only; commands that answer a question still answer it",
-    "-v, --verbose": "log what stylemill does (-v: INFO, -vv: DEBUG); replaces STYLEMILL_LOG",
+    "-v, --verbose": "log more, such as what is retried (-v: INFO, -vv: DEBUG); replaces STYLEMILL_LOG",
     "--json": "print one JSON object on stdout at the end; text goes to stderr",
     "--json-lines": "print events on stdout, one JSON object per line: start, progress, warning, result",
 }

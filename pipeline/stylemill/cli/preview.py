@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stylemill.cli.output import result
-from stylemill.cli.terminal import LiveLine, counts_text, duration, size_text
+from stylemill.cli.terminal import LiveLine, by_status, counts_text, duration, size_text
 
 if TYPE_CHECKING:
     from stylemill.stylizing.config import StylizeConfig
+    from stylemill.stylizing.preflight import PreparedRun
     from stylemill.stylizing.preview import Survey
+    from stylemill.submission.estimate import Workers
 
 MAX_SUFFIXES = 8
 """Suffixes that are printed; the rest is summed up."""
@@ -32,16 +34,18 @@ def preview(config: StylizeConfig) -> int:
     result(is_dry_run=True, run_id=run.layout.run_id, paths={"out": run.layout.out})
     if run.success is not None:
         print(f"already committed at {run.success.finished_at}: {counts_text(run.success.counts)}")
-        result(is_already_committed=True, counts=run.success.counts)
+        result(is_already_committed=True, counts=by_status(run.success.counts))
         return 0
+    workers = _workers(run)
+    threads = workers.units_each if workers.unit == "CPU" else run.config.threads_per_actor
     line = LiveLine()
     try:
-        found = survey(run, models, lambda count: line.show(f"{count:,} sources so far"))
+        found = survey(run, models, threads, lambda count: line.show(f"{count:,} sources so far"))
     finally:
         line.close()
     _print_sources(found)
     if found.num_images:
-        _print_estimate(config, found, len(models), run.layout.out)
+        _print_estimate(run, found, workers, len(models))
     return 0
 
 
@@ -62,27 +66,29 @@ def _print_sources(found: Survey) -> None:
     print(f"sample:   {found.num_sampled:,} decoded: {kinds}{f' ({reasons})' if reasons else ''}")
 
 
-def _print_estimate(config: StylizeConfig, found: Survey, num_styles: int, out: str) -> None:
-    from stylemill.submission.estimate import Rate, Workload, choose_workers, estimate
+def _print_estimate(run: PreparedRun, found: Survey, workers: Workers, num_styles: int) -> None:
+    from stylemill.submission.estimate import Rate, Workload, estimate
 
+    out = run.layout.out
     num_images = round(found.num_sources * found.image_fraction)
     megapixels = num_images * found.megapixels
     work = Workload(num_sources=found.num_sources, num_bytes=found.num_bytes, num_images=num_images)
     rate = Rate(images_per_s=1 / found.seconds_per_image, source="measured now")
-    workers = choose_workers(config, [{"CPU": os.cpu_count() or 1, "memory": _memory_bytes()}])
     time_s = estimate(work, rate, workers).wall_s
     output_bytes = round(megapixels * found.bytes_per_megapixel)
     styles = f" in each of {num_styles} styles" * (num_styles > 1)
-    print(f"images:   about {num_images:,} of {found.megapixels:.2f} megapixels, {megapixels:,.0f} in all{styles}")
-    each = f"{workers.count:,} actor{'s' * (workers.count > 1)} of {workers.units_each} {workers.unit}"
+    print(f"images:   about {num_images:,} of {found.megapixels:.2f} megapixels, {megapixels:,.1f} in all{styles}")
+    kind = "worker" if run.runner == "local" else "actor"
+    each = f"{workers.count:,} {kind}{'s' * (workers.count > 1)} of {workers.units_each} {workers.unit}"
     print(
-        f"speed:    {found.seconds_per_image:.2f} s for an image, measured on this machine with one actor "
+        f"speed:    {found.seconds_per_image:.2f} s for an image, measured on this machine with one {kind} "
         f"({found.paint_s_per_megapixel:.3f} s per megapixel in the network, {found.precision})"
     )
     if workers.unit == "GPU":
         print("time:     unknown: only the CPU is measured; a small run on the GPU prints its rate")
     else:
-        print(f"time:     about {duration(time_s)} with {each}, once Ray has started")
+        start = "plus some seconds to start" if run.runner == "local" else "once Ray has started"
+        print(f"time:     about {duration(max(time_s, 1.0))} with {each}, {start}")
     free = _free_bytes(out)
     print(f"disk:     about {size_text(output_bytes)}{'' if free is None else f', {size_text(free)} are free'}")
     result(
@@ -96,6 +102,18 @@ def _print_estimate(config: StylizeConfig, found: Survey, num_styles: int, out: 
             "free_bytes": free,
         }
     )
+
+
+def _workers(run: PreparedRun) -> Workers:
+    """Return what would paint here: the workers of a local run, or the actors of a cluster on this machine."""
+    from stylemill.submission.estimate import Workers, choose_workers
+
+    if run.runner == "local":
+        from stylemill.stylizing.local_workers import choose_workers as choose_local_workers
+
+        count, threads = choose_local_workers(run.config)
+        return Workers(count=count, unit="CPU", units_each=threads)
+    return choose_workers(run.config, [{"CPU": os.cpu_count() or 1, "memory": _memory_bytes()}])
 
 
 def _memory_bytes() -> int:

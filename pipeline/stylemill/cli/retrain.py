@@ -72,8 +72,10 @@ def print_outcome(result: RetrainResult) -> None:
         is_notified=result.is_notified,
     )
     if not result.is_new:
-        print(f"nothing new since firing {outcome.firing} of {outcome.decided_at[:16].replace('T', ' ')} UTC")
-    print(f"{outcome.style}: {outcome.decision} ({outcome.reason})")
+        decided_at = f"{outcome.decided_at[:16].replace('T', ' ')} UTC"
+        print(f"nothing new since {decided_at}, when {outcome.style} was {outcome.decision} ({outcome.reason})")
+    else:
+        print(f"{outcome.style}: {outcome.decision} ({outcome.reason})")
     print(f"champion: {outcome.champion or 'none'}")
     if not result.is_notified:
         print("note: the webhook did not accept the outcome; the next firing tries again")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from stylemill.cli.arguments import parse
 from stylemill.cli.output import result as add_result
-from stylemill.cli.terminal import LiveLine, Steps, counts_text, duration, print_report
+from stylemill.cli.terminal import LiveLine, Steps, by_status, counts_text, duration, print_report
 from stylemill.errors import NothingPainted, StylemillError
 from stylemill.stylizing.config import StylizeConfig
 
@@ -78,7 +79,7 @@ def _run(config: StylizeConfig, first_worker: WorkerProcess | None) -> int:
     paths = {"out": prepared.layout.out, "manifest": prepared.layout.manifest_uri}
     add_result(run_id=prepared.layout.run_id, paths=paths)
     if prepared.success is not None:
-        add_result(is_already_committed=True, counts=prepared.success.counts)
+        add_result(is_already_committed=True, counts=by_status(prepared.success.counts))
         print(f"already committed at {prepared.success.finished_at}: {counts_text(prepared.success.counts)}")
         _tell_of_new_sources(config, prepared)
         _check_that_images_were_found(prepared.identity, prepared.success)
@@ -94,13 +95,20 @@ def _run(config: StylizeConfig, first_worker: WorkerProcess | None) -> int:
         with ray_session():
             result = paint(config, prepared)
     if result.already_committed:
-        add_result(is_already_committed=True, run_id=result.success.run_id, counts=result.success.counts)
+        add_result(is_already_committed=True, run_id=result.success.run_id, counts=by_status(result.success.counts))
         print(f"nothing new since run {result.success.run_id}, committed at {result.success.finished_at}")
         return 0
     print_summary(result)
     write_report(config, result)
     _check_that_images_were_found(prepared.identity, result.success)
-    return 3 if result.failed_fraction > config.max_failed_fraction else 0
+    if result.failed_fraction <= config.max_failed_fraction:
+        return 0
+    print(
+        f"stylemill: {result.failed_fraction:.0%} of the images failed, more than max_failed_fraction "
+        f"{config.max_failed_fraction:.0%}; the report lists them; once they are mended, add --retry-failed",
+        file=sys.stderr,
+    )
+    return 3
 
 
 def _tell_of_new_sources(config: StylizeConfig, prepared: PreparedRun) -> None:
@@ -212,7 +220,7 @@ def print_summary(result: BulkResult) -> None:
     progress = result.progress
     add_result(
         run_id=result.layout.run_id,
-        counts=result.success.counts,
+        counts=by_status(result.success.counts),
         errors=result.errors,
         num_resumed=progress.num_resumed,
         images_per_s=round(progress.images_per_s, 4),
@@ -222,12 +230,12 @@ def print_summary(result: BulkResult) -> None:
             "manifest": result.layout.manifest_uri,
         },
     )
-    print(f"{counts_text(result.success.counts)} in {duration(result.wall_s)}", end="")
-    print(f" ({progress.images_per_s:.2f} images/s over {duration(progress.busy_s)})")
+    rate = f" ({progress.images_per_s:.2f} images/s over {duration(progress.busy_s)})" if progress.busy_s >= 1 else ""
+    print(f"{counts_text(result.success.counts)} in {duration(result.wall_s)}{rate}")
     if progress.num_resumed:
         print(f"resumed: {progress.num_resumed:,} images had been finished before")
     for error_type, count in result.errors.items():
         print(f"  {count:,} x {error_type}")
-    for tree in result.success.trees:
+    for tree in result.success.trees if result.success.counts.get("ok") else ():
         print(f"images:   {result.layout.images_uri(tree)}")
     print(f"manifest: {result.layout.manifest_uri}")

@@ -128,6 +128,11 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def by_status(counts: Mapping[str, int]) -> dict[str, int]:
+    """Return rows by status with zeros: a script can rely on all three."""
+    return {status: counts.get(status, 0) for status in ("ok", "failed", "skipped")}
+
+
 def counts_text(counts: Mapping[str, int]) -> str:
     """Return rows by status as ``120 ok, 3 failed, 2 skipped``."""
     return ", ".join(f"{counts.get(status, 0):,} {status}" for status in ("ok", "failed", "skipped"))

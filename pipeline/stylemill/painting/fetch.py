@@ -43,7 +43,7 @@ def fetch_source(storage: Storage, uri: str, size_bytes: int, max_source_bytes: 
     try:
         return _bounded_bytes(storage, uri, size_bytes, max_source_bytes)
     except ObjectNotFound as error:
-        raise ImageError("SourceVanished", f"it was planned but is gone: {error}") from error
+        raise ImageError("SourceVanished", str(error)) from error
     except RedirectLoop as error:
         raise ImageError("RedirectLoop", f"it cannot be read: {error}") from error
     except Unreachable as error:

@@ -113,8 +113,8 @@ class Results:
             elif not self._storage.create_bytes(uri, data, durable=False) and not self._holds(uri, data):
                 cure = "add --replace, or choose another --out"
                 raise ImageError("AlreadyExists", f"{uri} exists already and is not replaced; {cure}")
-        except (AccessDenied, PathConflict) as error:
-            raise ImageError("NotWritten", f"{uri} cannot be written ({error})") from error
+        except (AccessDenied, PathConflict, ObjectNotFound) as error:
+            raise ImageError("NotWritten", f"{uri} cannot be written ({error}); choose another --out") from error
         return uri
 
     def _place(self, photo: Photo, style: str, output_format: str) -> str:

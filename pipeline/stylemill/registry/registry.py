@@ -150,6 +150,8 @@ class Registry:
             champion = self.champion(style)
             if champion is None:
                 cure = f"promote one: stylemill styles promote {style}@VERSION"
+                if not self.versions(style):
+                    cure = f"the registry holds {', '.join(self.styles()) or 'no style'}; add one: stylemill styles add"
                 raise ConfigError("style", style, "has no champion", cure)
             version = champion.version
         name = f"{style}@{version}"

@@ -13,7 +13,7 @@ from typing import Any
 from stylemill.config import to_yaml
 from stylemill.errors import AccessDenied, ConfigError, ObjectNotFound, PathConflict, StorageError
 from stylemill.storage.storage import Storage
-from stylemill.storage.uri import join, resolve
+from stylemill.storage.uri import join, resolve, scheme
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def writing_output(location: str, field: str = "out", *, only: type[StorageError
         yield
     except only as error:
         cure = "give a location that these credentials may write"
-        if isinstance(error, PathConflict):
+        if isinstance(error, PathConflict) or scheme(location) == "file":
             cure = "give a folder or a prefix in which files can be created"
         raise ConfigError(field, location, f"cannot be written ({error})", cure) from error
 

@@ -76,16 +76,22 @@ class Survey:
 
     @property
     def seconds_per_image(self) -> float:
-        """Time that one actor needs for an image, in all styles."""
+        """Time that one worker needs for an image, in all styles."""
         return self.decode_s + self.megapixels * (self.paint_s_per_megapixel + self.encode_s_per_megapixel)
 
 
-def survey(run: PreparedRun, models: list[StyleModel], on_count: Callable[[int], None] = lambda count: None) -> Survey:
+def survey(
+    run: PreparedRun,
+    models: list[StyleModel],
+    num_threads: int,
+    on_count: Callable[[int], None] = lambda count: None,
+) -> Survey:
     """Return what a run would paint.
 
     Args:
         run: checked, but not opened (``preflight.check``).
         models: of the run.
+        num_threads: threads of a worker, with which the network is measured.
         on_count: called now and then with the number of sources so far.
 
     Raises:
@@ -107,7 +113,7 @@ def survey(run: PreparedRun, models: list[StyleModel], on_count: Callable[[int],
             on_count(found.num_sources)
     choose.shuffle(sample)  # the time may end before the sample does
     images = _decode(storage, run, sample, found)
-    _paint(run, models, images, found)
+    _paint(run, models, images, found, num_threads)
     return found
 
 
@@ -178,15 +184,17 @@ def _decode(storage: Storage, run: PreparedRun, rows: list[dict[str, Any]], foun
     return images
 
 
-def _paint(run: PreparedRun, models: list[StyleModel], images: list[SourceImage], found: Survey) -> None:
-    """Paint and encode the middle of some images in every style, with the threads of one actor."""
+def _paint(
+    run: PreparedRun, models: list[StyleModel], images: list[SourceImage], found: Survey, num_threads: int
+) -> None:
+    """Paint and encode the middle of some images in every style, with the threads of one worker."""
     from stylemill.nn.fast_net import FastNet
     from stylemill.nn.speed import TRIAL_SIDE_PX, measure_speed
 
     settings, paint_s, encode_s, size_bytes = run.identity.settings, 0.0, 0.0, 0.0
     if not images:
         return
-    with _threads(run.config.threads_per_actor):
+    with _threads(num_threads):
         for model in models:
             net = FastNet(model.build_network(), precision=settings["precision"])
             for source in images:
@@ -209,7 +217,7 @@ def _paint(run: PreparedRun, models: list[StyleModel], images: list[SourceImage]
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """Let torch use as many threads as an actor does, while the body runs."""
+    """Let torch use as many threads as a worker does, while the body runs."""
     import torch
 
     before = torch.get_num_threads()

@@ -316,7 +316,7 @@ def test_manifest_verbs(refused: Check, tmp_path: Path):
     line = refused("manifest", "--verify", field="unknown option --verify;")
     assert line.endswith("see stylemill manifest --help")
     for name in ("verify", "summary"):
-        refused("manifest", name, field="--uri is required")
+        refused("manifest", name, field="URI is missing")
         refused("manifest", name, tmp_path / "nothing", field="uri")
         refused("manifest", name, tmp_path / "manifests" / "x", field="uri")
 

@@ -131,7 +131,7 @@ def test_a_named_file_is_replaced_and_its_suffix_chooses_the_format(paint: Paint
         (["a.jpg", "--out", "http://host/x.jpg"], "out="),
         (["a.jpg", "--sheet", "x.doc"], "sheet='x.doc': is not the name of a picture"),
         (["a.jpg", "--strength", "2"], "strength=2.0"),
-        ([], "--photo is required"),
+        ([], "PHOTO is missing"),
         (["-", "-"], "photo='-': is given twice"),
         (["s3:/bucket/a.jpg"], "photo="),
     ],
