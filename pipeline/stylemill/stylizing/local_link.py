@@ -34,6 +34,8 @@ class Order:
 
     block: pa.Table
     """As ``blocks.make_blocks`` returns it."""
+    is_repeated: bool
+    """``RunTracker.start_block`` of this block."""
     unfinished: dict[str, int]
     """``RunTracker.unfinished`` of the block's keys."""
     limits_of_stuck: dict[str, float]
@@ -67,6 +69,14 @@ class LinkTracker:
         """
         with self._sending:
             self._connection.send((name, *arguments))
+
+    def start_block(self, key: str) -> bool:
+        """Return ``RunTracker.start_block``, which the driver calls when it sends the block."""
+        assert self._order is not None
+        return self._order.is_repeated
+
+    def end_block(self, key: str) -> None:
+        """Do nothing: ``DONE`` says it."""
 
     def begin(self, key: str, finished: Sequence[Finished]) -> None:
         """Send ``RunTracker.begin``."""

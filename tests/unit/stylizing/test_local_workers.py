@@ -22,11 +22,13 @@ from stylemill.storage import Storage
 from stylemill.style_model import to_bytes
 from stylemill.stylizing.config import StylizeConfig
 from stylemill.stylizing.identity import BulkJob
-from stylemill.stylizing.local_workers import LocalWorkers, WorkerProcess, choose_workers
+from stylemill.stylizing import local_workers
+from stylemill.stylizing.local_workers import MAX_IDLE_DEATHS, LocalWorkers, WorkerProcess, choose_workers
 from stylemill.stylizing.preflight import PreparedRun, prepare
 from stylemill.stylizing.run import stylize
 from tests.drawn import image_bytes, style_model
 from tests.processes import descendants, start_stylemill, wait_for
+from tests.web import web_server
 
 MODULE = "stylemill.stylizing.local_worker"
 
@@ -74,7 +76,6 @@ class Killer:
 
 def watch_begins(monkeypatch: pytest.MonkeyPatch, key: str, killer: Killer) -> None:
     """Kill the worker as soon as the driver hears that it has begun a picture."""
-    from stylemill.stylizing import local_workers
 
     class WatchedTracker(local_workers.RunTracker):
         def begin(self, begun: str, finished: Any = ()) -> None:
@@ -129,6 +130,54 @@ def test_workers_that_die_before_they_begin_end_the_run(
     with pytest.raises(ClusterError, match="no torch today"):
         stylize(run)
     assert workers_below(os.getpid()) == []
+
+
+def test_busy_workers_that_are_killed_together_are_replaced(
+    prepared: Callable[..., PreparedRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """All had begun a source, so nothing keeps workers from painting here."""
+    for small in (tmp_path / "in").iterdir():
+        small.unlink()
+    for number in range(MAX_IDLE_DEATHS):
+        (tmp_path / "in" / f"{number}.jpg").write_bytes(image_bytes(1600, 1600, number))
+    begun, killed = set[str](), list[int]()
+
+    class WatchedTracker(local_workers.RunTracker):
+        def begin(self, key: str, finished: Any = ()) -> None:
+            super().begin(key, finished)
+            begun.add(key)
+            if len(begun) == MAX_IDLE_DEATHS and not killed:
+                killed.extend(workers_below(os.getpid()))
+                for pid in killed:
+                    os.kill(pid, signal.SIGKILL)
+
+    monkeypatch.setattr(local_workers, "RunTracker", WatchedTracker)
+    assert stylize(prepared(), local_workers=(MAX_IDLE_DEATHS, 1)).success.counts == {"ok": MAX_IDLE_DEATHS}
+    assert len(killed) == MAX_IDLE_DEATHS
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_an_image_that_kills_its_worker_while_it_is_fetched_is_a_row_and_no_other_is_blamed(
+    prepared: Callable[..., PreparedRun], tmp_path: Path, number: int
+):
+    """Nothing is begun when the worker dies first; the block is then done one source at a time."""
+    killed = list[int]()
+
+    def kill(path: str) -> None:
+        if path == f"/{number}.jpg":
+            for pid in workers_below(os.getpid()):
+                killed.append(pid)
+                os.kill(pid, signal.SIGKILL)
+
+    with web_server() as web:
+        (tmp_path / "list.txt").write_text("\n".join(f"{web.url}/{number}.jpg" for number in range(12)))
+        run = prepared(input=str(tmp_path / "list.txt"))
+        web.on_request = kill
+        success = stylize(run).success
+    assert success.counts == {"ok": 11, "failed": 1} and len(killed) == 3
+    (row,) = [row for row in rows_of(run).values() if row["status"] != "ok"]
+    assert row["source_uri"].endswith(f"/{number}.jpg")
+    assert (row["error_type"], row["attempt"]) == ("WorkerDied", 3)
 
 
 @pytest.fixture
