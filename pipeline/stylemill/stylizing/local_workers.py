@@ -20,12 +20,11 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import TracebackType
 
-import psutil
 import pyarrow as pa
 
 import stylemill
 from stylemill.errors import ClusterError, ConfigError
-from stylemill.machines import how_many_fit
+from stylemill.machines import Resources, how_many_fit, this_machine
 from stylemill.stylizing.blocks import make_blocks
 from stylemill.stylizing.config import StylizeConfig
 from stylemill.stylizing.identity import BulkJob
@@ -218,23 +217,27 @@ class WorkerProcess:
         return f"{how} ({last})" if last else how
 
 
-def choose_workers(config: StylizeConfig) -> tuple[int, int]:
+def choose_workers(config: StylizeConfig, machine: Resources | None = None) -> tuple[int, int]:
     """Return how many workers paint on this machine, and with how many threads each.
 
     ``threads_per_actor`` counts if it, or ``num_actors``, differs from the default: neither changes results.
 
+    Args:
+        config: of the run.
+        machine: as ``this_machine`` returns it, which is called if this is None.
+
     Raises:
         ConfigError: not one worker fits this machine.
     """
-    num_cpus, free_bytes = len(psutil.Process().cpu_affinity()), psutil.virtual_memory().available
+    machine = machine or this_machine()
+    num_cpus, free_bytes = int(machine["CPU"]), int(machine["memory"])
     is_chosen = config.num_actors is not None or config.threads_per_actor > 1
     threads = config.threads_per_actor if is_chosen else min(MAX_THREADS, num_cpus)
     if threads > num_cpus:
         raise ConfigError(
             "threads_per_actor", threads, "is more CPUs than this machine has", f"give at most {num_cpus}"
         )
-    machine, memory_bytes = {"CPU": float(num_cpus), "memory": float(free_bytes)}, config.paint.max_memory_bytes
-    fits = how_many_fit([machine], {"CPU": threads, "memory": memory_bytes})
+    fits = how_many_fit([machine], {"CPU": threads, "memory": config.paint.max_memory_bytes})
     if not fits:
         cure = f"give at most {free_bytes // 2**20}MiB, or free some"
         raise ConfigError("max_memory", config.paint.max_memory, "is more than this machine has free", cure)

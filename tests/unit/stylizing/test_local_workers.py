@@ -15,14 +15,15 @@ import pyarrow as pa
 import pytest
 
 from stylemill.errors import ClusterError, ConfigError
+from stylemill.machines import this_machine
 from stylemill.manifest.read import read_manifest
 from stylemill.painting.options import PaintOptions
 from stylemill.process import process_tree
 from stylemill.storage import Storage
 from stylemill.style_model import to_bytes
+from stylemill.stylizing import local_workers
 from stylemill.stylizing.config import StylizeConfig
 from stylemill.stylizing.identity import BulkJob
-from stylemill.stylizing import local_workers
 from stylemill.stylizing.local_workers import MAX_IDLE_DEATHS, LocalWorkers, WorkerProcess, choose_workers
 from stylemill.stylizing.preflight import PreparedRun, prepare
 from stylemill.stylizing.run import stylize
@@ -222,6 +223,23 @@ def test_how_many_workers_fit(prepared: Callable[..., PreparedRun]):
         choose_workers(replace(config, threads_per_actor=num_cpus + 1))
     with pytest.raises(ConfigError, match="max_memory"):
         choose_workers(replace(config, paint=PaintOptions(max_memory="1000000GiB")))
+
+
+def test_a_container_has_as_many_workers_as_its_limits_allow(prepared: Callable[..., PreparedRun], tmp_path: Path):
+    for name, text in {
+        "cpu.max": "100000 100000",
+        "memory.max": f"{1536 * 2**20}",
+        "memory.current": f"{2**20}",
+    }.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "membership").write_text("0::/\n")
+    machine = this_machine(tmp_path, tmp_path / "membership")
+    config = replace(prepared(num_actors=None).config, paint=PaintOptions(max_memory="1GiB"))
+    assert choose_workers(config, machine) == (1, 1)
+    with pytest.raises(ConfigError, match=r"threads_per_actor.*at most 1"):
+        choose_workers(replace(config, threads_per_actor=2), machine)
+    with pytest.raises(ConfigError, match="at most 1535MiB"):
+        choose_workers(replace(config, paint=PaintOptions(max_memory="2GiB")), machine)
 
 
 def test_a_worker_that_died_before_its_first_block_is_replaced(prepared: Callable[..., PreparedRun]):
