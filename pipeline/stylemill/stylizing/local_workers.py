@@ -85,7 +85,7 @@ class LocalWorkers:
             missing: plan shard -> its rows of PLAN_SCHEMA that are to be painted.
 
         Raises:
-            StylemillError: a worker raised it.
+            StylemillError: a worker raised it. What else it raises is a defect, with the worker's traceback as cause.
             ClusterError: workers die before they begin a source.
         """
         waiting = deque(make_blocks(missing, self._num_workers))
@@ -143,7 +143,7 @@ class LocalWorkers:
                 self._tracker.end_block(worker.block.column("key")[0].as_py())
                 worker.block = None
             case str() if name == FAILED:
-                raise arguments[0]
+                raise arguments[0].exception()
 
     def _bury(self, worker: WorkerProcess, waiting: deque[pa.Table]) -> None:
         """Forget a worker that died; its block is the next to be done.

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from stylemill.style_model import to_bytes
 from stylemill.stylizing import local_workers
 from stylemill.stylizing.config import StylizeConfig
 from stylemill.stylizing.identity import BulkJob
+from stylemill.stylizing.local_link import Failure
 from stylemill.stylizing.local_workers import MAX_IDLE_DEATHS, LocalWorkers, WorkerProcess, choose_workers
 from stylemill.stylizing.preflight import PreparedRun, prepare
 from stylemill.stylizing.run import stylize
@@ -249,6 +251,37 @@ def test_a_worker_that_died_before_its_first_block_is_replaced(prepared: Callabl
     first._process.wait()
     assert stylize(run, first_worker=first).success.counts == {"ok": 6}
     first.end()
+
+
+def test_a_defect_of_a_worker_arrives_with_the_traceback_that_it_had_there(prepared: Callable[..., PreparedRun]):
+    run = prepared()
+    job = BulkJob(config=run.config, identity=run.identity, layout=run.layout, lease_token=1)
+    with LocalWorkers(job) as workers, pytest.raises(KeyError, match="attempt") as caught:
+        workers.paint({0: pa.table({"key": ["a.jpg"]})})
+    trace = "".join(traceback.format_exception(caught.value))
+    assert "fused_actor.py" in trace and "in __call__" in trace and "KeyError: 'attempt'" in trace
+
+
+class TwoParts(Exception):
+    """Cannot be read back: pickle calls it with one argument."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first}, {second}")
+
+
+@pytest.mark.parametrize("error", [TwoParts("one", "two"), ValueError("one, two", lambda: None)])
+def test_an_exception_that_cannot_travel_arrives_as_text(error: Exception):
+    try:
+        raise error
+    except (TwoParts, ValueError):
+        arrived = Failure.of(error).exception()
+    assert isinstance(arrived, RuntimeError) and type(error).__name__ in str(arrived) and "one, two" in str(arrived)
+    assert "raise error" in "".join(traceback.format_exception(arrived))
+
+
+def test_an_error_of_ours_arrives_without_a_traceback():
+    arrived = Failure.of(ConfigError("quality", 0, "is no quality", "give 1 to 100")).exception()
+    assert isinstance(arrived, ConfigError) and arrived.__cause__ is None and "give 1 to 100" in str(arrived)
 
 
 def test_no_block_needs_no_worker(prepared: Callable[..., PreparedRun]):
