@@ -1,8 +1,8 @@
 """The worker that reads, paints and writes on a CPU, so that no pixel leaves its process; on Ray it is an actor.
 
 While one image is painted, ``ReadAhead`` fetches and decodes the next ones and ``BulkActor`` writes the last ones.
-Both hold a bounded number of decoded pixels. A block in which a worker died is done one image at a time. ``Stage`` holds what this actor shares with the separate actors of
-``gpu_actors``.
+Both hold a bounded number of decoded pixels. A block in which a worker died is done one image at a time.
+``Stage`` holds what this actor shares with the separate actors of ``gpu_actors``.
 """
 
 from __future__ import annotations
@@ -78,9 +78,7 @@ class Stage:
     def _remaining_work(
         self, shard: int, planned: list[dict[str, Any]], *, is_repeated: bool = False
     ) -> tuple[list[dict[str, Any]], list[Sample]]:
-        return remaining_work(
-            self._storage, self._job.layout, shard, planned, self._tracker, is_repeated=is_repeated
-        )
+        return remaining_work(self._storage, self._job.layout, shard, planned, self._tracker, is_repeated=is_repeated)
 
     def _flusher(self, shard: int) -> Flusher:
         return Flusher(self._storage, self._job.layout, shard, self._job.lease(self._storage))

@@ -53,9 +53,7 @@ class LocalWorkers:
         ConfigError: not one worker fits this machine.
     """
 
-    def __init__(
-        self, job: BulkJob, first: WorkerProcess | None = None, chosen: tuple[int, int] | None = None
-    ) -> None:
+    def __init__(self, job: BulkJob, first: WorkerProcess | None = None, chosen: tuple[int, int] | None = None) -> None:
         self._num_workers, threads = chosen or choose_workers(job.config)
         self._job = replace(job, config=replace(job.config, threads_per_actor=threads))
         self._tracker = RunTracker()

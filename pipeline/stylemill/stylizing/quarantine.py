@@ -143,5 +143,5 @@ def count_deaths(planned: dict[str, Any], deaths: Deaths | None) -> ImageError |
         return ImageError("PaintTimeout", message)
     if deaths.count < MAX_WORKER_DEATHS:
         return None
-    message = f"the worker process died {deaths.count} times while reading or painting it; paint it alone with more memory"
+    message = f"the worker process died {deaths.count} times while processing it; paint it alone with more memory"
     return ImageError("WorkerDied", message)
