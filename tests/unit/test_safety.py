@@ -76,7 +76,7 @@ def test_a_pickle_in_storage_is_never_run(which: int, tmp_path: Path):
     assert mark.exists()
 
 
-def test_no_code_reads_pickles_but_rays_own_blocks():
+def test_no_code_reads_pickles_but_those_of_its_own_run():
     found = set()
     for path in [*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("jobs/**/*.py"), *ROOT.glob("infra/**/*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -94,8 +94,9 @@ def test_no_code_reads_pickles_but_rays_own_blocks():
                     "yaml.full_load",
                 ):
                     found.add((path.name, called))
-    # Samples between the actors of one run: never in storage, and Ray pickles all that it moves anyway.
-    assert found == {("gpu_actors.py", "pickle.loads")}
+    # Samples between the actors of one run: never in storage, and Ray pickles all that it moves anyway. An exception of
+    # a local worker: the worker itself pickled it, to see whether it can be sent.
+    assert found == {("gpu_actors.py", "pickle.loads"), ("local_link.py", "pickle.loads")}
 
 
 @given(key=st.text(alphabet=st.sampled_from("ab/.\\~%: \0ü"), min_size=1, max_size=12))

@@ -56,8 +56,8 @@ class WorkerTraceback(Exception):
 class Failure:
     """An exception on its way from a worker to the driver."""
 
-    pickled: bytes
-    """Of the exception; of a RuntimeError that names it, if it cannot be read back."""
+    error: Exception
+    """Itself, or a RuntimeError that names it, if it cannot travel."""
     traceback: str
     """Text; empty for a StylemillError, whose message says all."""
 
@@ -65,28 +65,24 @@ class Failure:
     def of(cls, error: Exception) -> Failure:
         """Pack what a worker raised."""
         text = "".join(traceback.format_exception(error))
-        pickled = _pickled(error)
-        if pickled is None:
+        if not _is_portable(error):
             last = "".join(traceback.format_exception_only(error)).strip()
-            return cls(pickled=pickle.dumps(RuntimeError(f"a worker process failed: {last}")), traceback=text)
-        return cls(pickled=pickled, traceback="" if isinstance(error, StylemillError) else text)
+            return cls(error=RuntimeError(f"a worker process failed: {last}"), traceback=text)
+        return cls(error=error, traceback="" if isinstance(error, StylemillError) else text)
 
     def exception(self) -> Exception:
         """Return the exception, to be raised in the driver; the traceback is its cause."""
-        error: Exception = pickle.loads(self.pickled)  # noqa: S301 (from this run's own worker)
         if self.traceback:
-            error.__cause__ = WorkerTraceback(self.traceback)
-        return error
+            self.error.__cause__ = WorkerTraceback(self.traceback)
+        return self.error
 
 
-def _pickled(error: Exception) -> bytes | None:
-    """Return an exception as bytes; None if it cannot be pickled or read back as what it is."""
+def _is_portable(error: Exception) -> bool:
+    """Return whether an exception can be pickled, and read back as what it is."""
     try:
-        pickled = pickle.dumps(error)
-        is_same = type(pickle.loads(pickled)) is type(error)  # noqa: S301 (our own)
-    except Exception:  # noqa: BLE001 (both run the code of whatever class it is)
-        return None
-    return pickled if is_same else None
+        return type(pickle.loads(pickle.dumps(error))) is type(error)  # noqa: S301 (pickled here)
+    except Exception:  # noqa: BLE001 (it runs the code of whatever class the exception has)
+        return False
 
 
 class LinkTracker:
