@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stylemill.errors import ClusterError, ConfigError
-from stylemill.process import attributes
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +95,8 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
     logging.getLogger("ray").setLevel(logging.ERROR)
     import ray
     from ray.data import DataContext
+
+    from stylemill.process import attributes
 
     with _quiet_stderr(), keeping_sigterm():
         if address:
