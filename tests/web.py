@@ -6,7 +6,7 @@ import socket
 import struct
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -27,6 +27,8 @@ class Web:
         """Every connection is reset."""
         self.keeps_alive = False
         """Connections are kept for the next request."""
+        self.on_request: Callable[[str], None] = lambda path: None
+        """Called with the path of a GET before it is answered, from any thread."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -39,6 +41,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = False
         path, _, query = self.path.partition("?")
         self.web.requests[self.path] += 1
+        self.web.on_request(path)
         number = path.rpartition("/")[2]
         if self.web.is_down or path == "/reset":
             self._reset()

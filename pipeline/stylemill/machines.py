@@ -1,9 +1,16 @@
-"""How many workers fit a cluster: the resources of each worker must be free on one machine, not in the sum of all."""
+"""How many workers fit a cluster: the resources of each worker must be free on one machine, not in the sum of all.
+
+``this_machine`` knows the limits of the container that this process runs in; the kernel's files of a cgroup state them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
+
+import psutil
 
 MAX_MACHINES_PER_GROUP = 10_000
 """Larger or unbounded groups of an autoscaler are counted as this many machines."""
@@ -48,3 +55,88 @@ def max_per_machine(machines: Sequence[Resources], name: str) -> float:
 def total_of(machines: Sequence[Resources], name: str) -> float:
     """Return the sum of a resource over all machines."""
     return sum(has.get(name, 0.0) for has in machines)
+
+
+def this_machine(
+    cgroups: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
+) -> dict[str, float]:
+    """Return the CPUs that this process may use, and the memory in bytes that is free for it.
+
+    Args:
+        cgroups: where the cgroups are mounted, of version 2 or 1.
+        membership: names the cgroups of this process.
+    Source: Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst and scheduler/sched-bwc.rst of the kernel.
+    """
+    cpus, free_bytes = float(_num_cpus()), float(psutil.virtual_memory().available)
+    for folder in _folders(cgroups, membership, "cpu"):
+        cpus = min(cpus, max(1, _cpu_limit(folder)))
+    for folder in _folders(cgroups, membership, "memory"):
+        free_bytes = min(free_bytes, max(0, _free_bytes(folder)))
+    return {"CPU": cpus, "memory": free_bytes}
+
+
+_NO_LIMIT = float("inf")
+
+
+def _num_cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _cpu_limit(folder: Path) -> float:
+    """Return the CPUs of a cgroup, a started one included."""
+    quota, period = [*_words(folder / "cpu.max"), "max", ""][:2]  # version 2
+    if quota == "max":  # no limit, or version 1
+        quota = next(_words(folder / "cpu.cfs_quota_us"), "-1")
+        period = next(_words(folder / "cpu.cfs_period_us"), "")
+    if not (quota.isdecimal() and period.isdecimal() and int(period)):
+        return _NO_LIMIT
+    return -(-int(quota) // int(period))
+
+
+def _free_bytes(folder: Path) -> float:
+    """Return what a cgroup's processes may still use: its file cache gives way to them."""
+    limit = next(_words(folder / "memory.max", folder / "memory.limit_in_bytes"), "max")
+    used = next(_words(folder / "memory.current", folder / "memory.usage_in_bytes"), "")
+    if not (limit.isdecimal() and used.isdecimal()):
+        return _NO_LIMIT
+    words = [*_words(folder / "memory.stat")]
+    figures = dict(zip(words[::2], words[1::2], strict=False))
+    # Version 1 has two kinds of figures; ``total_`` are those that include the groups below, as the usage does.
+    prefix = "total_" if "total_inactive_file" in figures else ""
+    cache = sum(int(figures.get(f"{prefix}{kind}_file", 0)) for kind in ("inactive", "active"))
+    return int(limit) - max(0, int(used) - cache)
+
+
+def _folders(cgroups: Path, membership: Path, controller: str) -> Iterator[Path]:
+    """Yield the folders of the cgroups that limit this process: its own and those above it.
+
+    Some may be missing: a container sees its own cgroup as the uppermost one, whatever name the machine gives it.
+    """
+    for line in _lines(membership):
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if controllers and controller not in controllers.split(","):
+            continue
+        root = cgroups
+        if controllers:  # version 1, whose folder may have the name of one or of all of its controllers
+            root = next((cgroups / name for name in (controller, controllers) if (cgroups / name).is_dir()), cgroups)
+        own = PurePosixPath(path.lstrip("/"))
+        if ".." in own.parts:  # it is not below the uppermost one that is seen here
+            own = PurePosixPath()
+        for level in (own, *own.parents):
+            yield root / level
+
+
+def _words(*files: Path) -> Iterator[str]:
+    """Yield the words of files; those that are missing have none."""
+    for file in files:
+        for line in _lines(file):
+            yield from line.split()
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text().splitlines()
+    except OSError:
+        return []

@@ -95,6 +95,25 @@ def test_an_image_that_was_being_painted_at_two_deaths_is_given_up(work: tuple[B
     assert tracker.unfinished(KEYS) == {}
 
 
+def test_after_a_death_before_anything_was_begun_a_source_is_begun_before_it_is_read(
+    work: tuple[BulkActor, Any, pa.Table],
+):
+    """An image that kills its worker while it is read ahead is blamed for the next death, and no other is."""
+    actor, tracker, block = work
+    assert not tracker.start_block(KEYS[0])
+    read, seen = actor._reader, {}
+
+    def watched(planned: Any) -> Any:
+        seen[planned["key"]] = sorted(tracker.unfinished(KEYS))
+        return read(planned)
+
+    actor._reader = watched  # type: ignore[assignment]
+    actor(block)
+    assert seen == {key: [key] for key in KEYS}
+    assert {row["attempt"] for row in rows(actor)} == {1}
+    assert not tracker.start_block(KEYS[0])  # the block was done
+
+
 @pytest.fixture
 def stages(work: tuple[BulkActor, Any, pa.Table]) -> tuple[PaintStage, Any, pa.Table, pa.Table]:
     """The painting stage's object, the tracker, a block from the reading stage, and the planned block."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from stylemill.painting.photos import Photo
     from stylemill.painting.results import Results
     from stylemill.storage import Storage
+    from stylemill.style_model import StyleModel
 
 _READ_AHEAD = 1
 """Photos that are fetched and decoded while one is painted."""
@@ -81,14 +82,21 @@ def _load_painters(config: PaintConfig, storage: Storage) -> dict[str, ImagePain
 
     models = load_models(storage, config.model, config.registry)
 
+    import torch
+
+    from stylemill.machines import this_machine
     from stylemill.nn.fast_net import FastNet
     from stylemill.painting.painter import ImagePainter
 
+    # Torch starts a thread for each processor of the machine, also in a container that may use few of them.
+    threads = min(torch.get_num_threads(), int(this_machine()["CPU"]))
     precision, device = config.paint.precision, config.paint.device
-    return {
-        model.name: ImagePainter(FastNet(model.build_network(), precision=precision, device=device), config.paint)
-        for model in models
-    }
+
+    def painter(model: StyleModel) -> ImagePainter:
+        net = FastNet(model.build_network(), precision=precision, device=device, num_threads=threads)
+        return ImagePainter(net, config.paint)
+
+    return {model.name: painter(model) for model in models}
 
 
 def _open_sheet(config: PaintConfig, storage: Storage, num_photos: int) -> ContactSheet | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,13 +112,9 @@ def _workers(run: PreparedRun) -> Workers:
 
         count, threads = choose_local_workers(run.config)
         return Workers(count=count, unit="CPU", units_each=threads)
-    return choose_workers(run.config, [{"CPU": os.cpu_count() or 1, "memory": _memory_bytes()}])
+    from stylemill.machines import this_machine
 
-
-def _memory_bytes() -> int:
-    import psutil
-
-    return int(psutil.virtual_memory().available)
+    return choose_workers(run.config, [this_machine()])
 
 
 def _free_bytes(out: str) -> int | None:

@@ -154,10 +154,11 @@ def paint(config: StylizeConfig, prepared: PreparedRun, first_worker: WorkerProc
     """Paint a prepared run and show its progress."""
     from stylemill.stylizing.run import stylize
 
+    local_workers = None
     if prepared.runner == "local":
         from stylemill.stylizing.local_workers import choose_workers
 
-        actors, threads = choose_workers(config)
+        actors, threads = local_workers = choose_workers(config)
     else:
         from stylemill.stylizing.ray_pipeline import choose_num_actors
 
@@ -178,6 +179,7 @@ def paint(config: StylizeConfig, prepared: PreparedRun, first_worker: WorkerProc
             prepared,
             lambda progress: line.show(progress_text(progress), steps_of(progress)),
             first_worker=first_worker,
+            local_workers=local_workers,
         )
     finally:
         line.close()

@@ -1,8 +1,8 @@
 """The worker that reads, paints and writes on a CPU, so that no pixel leaves its process; on Ray it is an actor.
 
 While one image is painted, ``ReadAhead`` fetches and decodes the next ones and ``BulkActor`` writes the last ones.
-Both hold a bounded number of decoded pixels. ``Stage`` holds what this actor shares with the separate actors of
-``gpu_actors``.
+Both hold a bounded number of decoded pixels. A block in which a worker died is done one image at a time.
+``Stage`` holds what this actor shares with the separate actors of ``gpu_actors``.
 """
 
 from __future__ import annotations
@@ -75,8 +75,10 @@ class Stage:
         if self._failure is not None:
             raise self._failure
 
-    def _remaining_work(self, shard: int, planned: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[Sample]]:
-        return remaining_work(self._storage, self._job.layout, shard, planned, self._tracker)
+    def _remaining_work(
+        self, shard: int, planned: list[dict[str, Any]], *, is_repeated: bool = False
+    ) -> tuple[list[dict[str, Any]], list[Sample]]:
+        return remaining_work(self._storage, self._job.layout, shard, planned, self._tracker, is_repeated=is_repeated)
 
     def _flusher(self, shard: int) -> Flusher:
         return Flusher(self._storage, self._job.layout, shard, self._job.lease(self._storage))
@@ -96,7 +98,8 @@ class BulkActor(Stage):
         self._reports = WorkerReports(tracker)
         self._watch = PaintWatch(tracker, job.config.paint_timeout_s, len(job.identity.styles))
         self._meters = meters
-        self._read_ahead = ReadAhead(Reader(self._storage, job.config.decode))
+        self._reader = Reader(self._storage, job.config.decode)
+        self._read_ahead = ReadAhead(self._reader)
         self._writer = Writer(self._storage, job.layout, job.identity, job.config.encode)
         self._writes = ThreadPoolExecutor(2, thread_name_prefix="write")
 
@@ -119,18 +122,21 @@ class BulkActor(Stage):
         """
         self._check()
         shard, planned = shard_of(block), planned_rows(block)
-        attempts = [row["attempt"] for row in planned]
-        todo, given_up = self._remaining_work(shard, planned)
-        # After a death one image at a time, so that only the image being painted is blamed for the next death.
-        write_behind = WRITE_BEHIND if attempts == [row["attempt"] for row in planned] else 0
+        attempts, first_key = [row["attempt"] for row in planned], planned[0]["key"]
+        is_repeated = self._tracker.start_block(first_key)
+        todo, given_up = self._remaining_work(shard, planned, is_repeated=is_repeated)
+        # After a death one image at a time, so that only the image being done is blamed for the next death.
+        alone = is_repeated or attempts != [row["attempt"] for row in planned]
+        write_behind = 0 if alone else WRITE_BEHIND
         flusher = self._flusher(shard)
         writes: deque[tuple[int, Future[list[dict[str, Any]]]]] = deque()
         try:
             for sample in given_up:
                 writes.append((0, self._writes.submit(self._write, sample)))
-            with closing(self._read_ahead.samples(todo)) as samples:
+            with closing(self._begin_and_read(todo) if alone else self._read_ahead.samples(todo)) as samples:
                 for sample in samples:
-                    self._reports.begin(sample.key)
+                    if not alone:
+                        self._reports.begin(sample.key)
                     with self._watch({sample.key: self._painter.num_pixels(sample)}):
                         painted = self._painter(sample)
                     writes.append((pixel_bytes(sample), self._writes.submit(self._write, painted)))
@@ -144,7 +150,15 @@ class BulkActor(Stage):
         finally:
             self._reports.flush()
             flusher.flush()
+        self._tracker.end_block(first_key)
         return pa.table({"shard": [shard], "num_done": [len(todo)]})
+
+    def _begin_and_read(self, planned: Iterable[Mapping[str, Any]]) -> Generator[Sample]:
+        """Yield decoded samples one by one; each is reported as begun before it is read, which may end this process."""
+        for row in planned:
+            self._reports.begin(row["key"])
+            self._tracker.unfinished([row["key"]])  # answered after the report has arrived
+            yield self._reader(row)
 
     def _write(self, sample: Sample) -> list[dict[str, Any]]:
         rows = self._writer(sample)

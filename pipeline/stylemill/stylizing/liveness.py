@@ -58,12 +58,23 @@ class RunTracker:
     """Counts finished sources and records which sources were started but not finished."""
 
     def __init__(self) -> None:
+        self._blocks: set[str] = set()
         self._unfinished: Counter[str] = Counter()
         self._stuck_s: dict[str, float] = {}
         self._counts: Counter[str] = Counter()
         self._num_finished = 0
         self._first_s: float | None = None
         self._last_s = 0.0
+
+    def start_block(self, key: str) -> bool:
+        """Record that a worker starts the block whose first source this is; return whether one died in it before."""
+        is_repeated = key in self._blocks
+        self._blocks.add(key)
+        return is_repeated
+
+    def end_block(self, key: str) -> None:
+        """Record that the block whose first source this is was done."""
+        self._blocks.discard(key)
 
     def begin(self, key: str, finished: Sequence[Finished] = ()) -> None:
         """Record that a worker starts a source, and what it has finished since its last call."""
@@ -104,6 +115,12 @@ class RunTracker:
 
 class Tracker(Protocol):
     """What a worker asks and tells its run's ``RunTracker``, which lives in an actor (Ray) or in the driver (local)."""
+
+    def start_block(self, key: str) -> bool:
+        """Return ``RunTracker.start_block``."""
+
+    def end_block(self, key: str) -> None:
+        """Send ``RunTracker.end_block``; the answer is not waited for."""
 
     def begin(self, key: str, finished: Sequence[Finished]) -> None:
         """Send ``RunTracker.begin``; the answer is not waited for."""

@@ -6,7 +6,9 @@ tuples whose first entry is one of the names below. Both sides import this file,
 
 from __future__ import annotations
 
+import pickle
 import threading
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -14,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from stylemill.errors import StylemillError
 from stylemill.stylizing.liveness import Finished
 
 BEGIN = "begin"
@@ -25,7 +28,7 @@ STUCK = "stuck"
 DONE = "done"
 """The block is done."""
 FAILED = "failed"
-"""The block cannot be done: the exception, which ends the run. The worker ends."""
+"""The block cannot be done: a ``Failure``, which ends the run. The worker ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +37,56 @@ class Order:
 
     block: pa.Table
     """As ``blocks.make_blocks`` returns it."""
+    is_repeated: bool
+    """``RunTracker.start_block`` of this block."""
     unfinished: dict[str, int]
     """``RunTracker.unfinished`` of the block's keys."""
     limits_of_stuck: dict[str, float]
     """``RunTracker.limits_of_stuck`` of the block's keys."""
+
+
+class WorkerTraceback(Exception):
+    """The cause of an exception that a worker raised: the text of its traceback there."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """An exception on its way from a worker to the driver."""
+
+    pickled: bytes
+    """Of the exception; of a RuntimeError that names it, if it cannot be read back."""
+    traceback: str
+    """Text; empty for a StylemillError, whose message says all."""
+
+    @classmethod
+    def of(cls, error: Exception) -> Failure:
+        """Pack what a worker raised."""
+        text = "".join(traceback.format_exception(error))
+        pickled = _pickled(error)
+        if pickled is None:
+            last = "".join(traceback.format_exception_only(error)).strip()
+            return cls(pickled=pickle.dumps(RuntimeError(f"a worker process failed: {last}")), traceback=text)
+        return cls(pickled=pickled, traceback="" if isinstance(error, StylemillError) else text)
+
+    def exception(self) -> Exception:
+        """Return the exception, to be raised in the driver; the traceback is its cause."""
+        error: Exception = pickle.loads(self.pickled)  # noqa: S301 (from this run's own worker)
+        if self.traceback:
+            error.__cause__ = WorkerTraceback(self.traceback)
+        return error
+
+
+def _pickled(error: Exception) -> bytes | None:
+    """Return an exception as bytes; None if it cannot be pickled or read back as what it is."""
+    try:
+        pickled = pickle.dumps(error)
+        is_same = type(pickle.loads(pickled)) is type(error)  # noqa: S301 (our own)
+    except Exception:  # noqa: BLE001 (both run the code of whatever class it is)
+        return None
+    return pickled if is_same else None
 
 
 class LinkTracker:
@@ -67,6 +116,14 @@ class LinkTracker:
         """
         with self._sending:
             self._connection.send((name, *arguments))
+
+    def start_block(self, key: str) -> bool:
+        """Return ``RunTracker.start_block``, which the driver calls when it sends the block."""
+        assert self._order is not None
+        return self._order.is_repeated
+
+    def end_block(self, key: str) -> None:
+        """Do nothing: ``DONE`` says it."""
 
     def begin(self, key: str, finished: Sequence[Finished]) -> None:
         """Send ``RunTracker.begin``."""

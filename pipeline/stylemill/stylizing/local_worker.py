@@ -9,17 +9,15 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-import pickle
 import signal
 import sys
 import threading
-import traceback
 import warnings
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
-from stylemill.stylizing.local_link import DONE, FAILED, LinkTracker
+from stylemill.stylizing.local_link import DONE, FAILED, Failure, LinkTracker
 
 _PR_SET_PDEATHSIG = 1
 
@@ -48,7 +46,7 @@ def main(fd: int, parent_pid: int) -> None:
             work(tracker.take(received.get()))
             tracker.send(DONE)
     except Exception as error:
-        tracker.send(FAILED, _portable(error))
+        tracker.send(FAILED, Failure.of(error))
         raise
 
 
@@ -59,15 +57,6 @@ def _receive(connection: Connection, received: SimpleQueue[Any]) -> None:
             received.put(connection.recv())
         except (EOFError, OSError):
             os._exit(0)
-
-
-def _portable(error: Exception) -> Exception:
-    """Return an exception, or its traceback as a RuntimeError if it cannot be pickled."""
-    try:
-        pickle.dumps(error)
-    except (pickle.PicklingError, TypeError, AttributeError):
-        return RuntimeError("".join(traceback.format_exception(error)))
-    return error
 
 
 def _end_with(parent_pid: int) -> None:

@@ -20,12 +20,11 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import TracebackType
 
-import psutil
 import pyarrow as pa
 
 import stylemill
 from stylemill.errors import ClusterError, ConfigError
-from stylemill.machines import how_many_fit
+from stylemill.machines import Resources, how_many_fit, this_machine
 from stylemill.stylizing.blocks import make_blocks
 from stylemill.stylizing.config import StylizeConfig
 from stylemill.stylizing.identity import BulkJob
@@ -37,7 +36,8 @@ log = logging.getLogger(__name__)
 MAX_THREADS = 4
 """CPUs that one worker uses by default: fewer workers import torch, and one image is painted sooner."""
 MAX_IDLE_DEATHS = 3
-"""The run ends when this many workers died one after another and none of them had begun a source."""
+"""The run ends when this many workers died one after another, each in a block at which one had died before, and none of
+them had begun a source: the images are not the cause."""
 _MESSAGE_CHARACTERS = 500
 
 
@@ -47,13 +47,14 @@ class LocalWorkers:
     Args:
         job: the run.
         first: a worker that was started early; this object ends it.
+        chosen: what ``choose_workers`` returned, where the caller has told the user; free memory changes meanwhile.
 
     Raises:
         ConfigError: not one worker fits this machine.
     """
 
-    def __init__(self, job: BulkJob, first: WorkerProcess | None = None) -> None:
-        self._num_workers, threads = choose_workers(job.config)
+    def __init__(self, job: BulkJob, first: WorkerProcess | None = None, chosen: tuple[int, int] | None = None) -> None:
+        self._num_workers, threads = chosen or choose_workers(job.config)
         self._job = replace(job, config=replace(job.config, threads_per_actor=threads))
         self._tracker = RunTracker()
         self._workers = [] if first is None else [first]
@@ -82,7 +83,7 @@ class LocalWorkers:
             missing: plan shard -> its rows of PLAN_SCHEMA that are to be painted.
 
         Raises:
-            StylemillError: a worker raised it.
+            StylemillError: a worker raised it. What else it raises is a defect, with the worker's traceback as cause.
             ClusterError: workers die before they begin a source.
         """
         waiting = deque(make_blocks(missing, self._num_workers))
@@ -102,7 +103,8 @@ class LocalWorkers:
     def _give(self, worker: WorkerProcess, waiting: deque[pa.Table]) -> None:
         block = waiting.popleft()
         keys = block.column("key").to_pylist()
-        worker.block = block
+        worker.block, worker.has_begun = block, False
+        worker.is_repeating = self._tracker.start_block(keys[0])
         try:
             if not worker.has_job:
                 worker.connection.send(self._job)
@@ -110,6 +112,7 @@ class LocalWorkers:
             worker.connection.send(
                 Order(
                     block=block,
+                    is_repeated=worker.is_repeating,
                     unfinished=self._tracker.unfinished(keys),
                     limits_of_stuck=self._tracker.limits_of_stuck(keys),
                 )
@@ -126,6 +129,7 @@ class LocalWorkers:
             return
         match name:
             case str() if name == BEGIN:
+                worker.has_begun = True
                 self._idle_deaths = 0
                 self._tracker.begin(*arguments)
             case str() if name == FINISH:
@@ -133,9 +137,11 @@ class LocalWorkers:
             case str() if name == STUCK:
                 self._tracker.stuck(*arguments)
             case str() if name == DONE:
+                assert worker.block is not None
+                self._tracker.end_block(worker.block.column("key")[0].as_py())
                 worker.block = None
             case str() if name == FAILED:
-                raise arguments[0]
+                raise arguments[0].exception()
 
     def _bury(self, worker: WorkerProcess, waiting: deque[pa.Table]) -> None:
         """Forget a worker that died; its block is the next to be done.
@@ -148,7 +154,10 @@ class LocalWorkers:
         waiting.appendleft(worker.block)
         how = worker.end()
         log.info("a worker %s; its block is done again", how)
-        self._idle_deaths += 1
+        if worker.has_begun:
+            self._idle_deaths = 0
+        elif worker.is_repeating:  # the first time, an image that was read ahead may be the cause
+            self._idle_deaths += 1
         if self._idle_deaths >= MAX_IDLE_DEATHS:
             raise ClusterError(f"worker processes end before they paint: the last one {how}; free memory or processes")
 
@@ -160,11 +169,14 @@ class WorkerProcess:
         connection: to it.
         has_job: whether the run was sent to it.
         block: what it is doing.
+        is_repeating: whether a worker died in this block before.
+        has_begun: whether it has begun a source of this block.
     """
 
     def __init__(self) -> None:
         self.has_job = False
         self.block: pa.Table | None = None
+        self.is_repeating = self.has_begun = False
         ours, theirs = socket.socketpair()
         root = str(Path(stylemill.__file__).resolve().parents[1])
         paths = [root, *(os.path.abspath(path) for path in sys.path)]  # noqa: PTH100 (leaves links as they are)
@@ -203,23 +215,27 @@ class WorkerProcess:
         return f"{how} ({last})" if last else how
 
 
-def choose_workers(config: StylizeConfig) -> tuple[int, int]:
+def choose_workers(config: StylizeConfig, machine: Resources | None = None) -> tuple[int, int]:
     """Return how many workers paint on this machine, and with how many threads each.
 
     ``threads_per_actor`` counts if it, or ``num_actors``, differs from the default: neither changes results.
 
+    Args:
+        config: of the run.
+        machine: as ``this_machine`` returns it, which is called if this is None.
+
     Raises:
         ConfigError: not one worker fits this machine.
     """
-    num_cpus, free_bytes = len(psutil.Process().cpu_affinity()), psutil.virtual_memory().available
+    machine = machine or this_machine()
+    num_cpus, free_bytes = int(machine["CPU"]), int(machine["memory"])
     is_chosen = config.num_actors is not None or config.threads_per_actor > 1
     threads = config.threads_per_actor if is_chosen else min(MAX_THREADS, num_cpus)
     if threads > num_cpus:
         raise ConfigError(
             "threads_per_actor", threads, "is more CPUs than this machine has", f"give at most {num_cpus}"
         )
-    machine, memory_bytes = {"CPU": float(num_cpus), "memory": float(free_bytes)}, config.paint.max_memory_bytes
-    fits = how_many_fit([machine], {"CPU": threads, "memory": memory_bytes})
+    fits = how_many_fit([machine], {"CPU": threads, "memory": config.paint.max_memory_bytes})
     if not fits:
         cure = f"give at most {free_bytes // 2**20}MiB, or free some"
         raise ConfigError("max_memory", config.paint.max_memory, "is more than this machine has free", cure)

@@ -24,7 +24,7 @@ from stylemill.stylizing.sample import Sample
 log = logging.getLogger(__name__)
 
 MAX_WORKER_DEATHS = 2
-"""An image is given up after this many deaths of the worker that was painting it."""
+"""An image is given up after this many deaths of the worker that was painting it, or reading it alone."""
 PIXELS_PER_LIMIT = 5_000_000
 """Pixels for which ``paint_timeout_s`` is granted once."""
 STUCK_EXIT_CODE = 70
@@ -72,7 +72,13 @@ class PaintWatch:
 
 
 def remaining_work(
-    storage: Storage, layout: RunLayout, shard: int, planned: list[dict[str, Any]], tracker: Tracker
+    storage: Storage,
+    layout: RunLayout,
+    shard: int,
+    planned: list[dict[str, Any]],
+    tracker: Tracker,
+    *,
+    is_repeated: bool = False,
 ) -> tuple[list[dict[str, Any]], list[Sample]]:
     """Return the rows of a block that must be painted, and the samples that are given up.
 
@@ -85,9 +91,10 @@ def remaining_work(
         shard: of the block.
         planned: the block's rows of PLAN_SCHEMA.
         tracker: the run's ``RunTracker``.
+        is_repeated: whether a worker is known to have died in this block, perhaps before it began a source.
     """
     deaths = deaths_of(tracker, [row["key"] for row in planned])
-    if not deaths:
+    if not deaths and not is_repeated:
         return planned, []
     done = set(read_pending(storage, layout, shard).column("key").to_pylist())
     todo, given_up = [], []
@@ -136,5 +143,5 @@ def count_deaths(planned: dict[str, Any], deaths: Deaths | None) -> ImageError |
         return ImageError("PaintTimeout", message)
     if deaths.count < MAX_WORKER_DEATHS:
         return None
-    message = f"the worker process died {deaths.count} times while painting it; paint it alone with more memory"
+    message = f"the worker process died {deaths.count} times while processing it; paint it alone with more memory"
     return ImageError("WorkerDied", message)

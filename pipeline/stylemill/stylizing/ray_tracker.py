@@ -36,6 +36,15 @@ class RayTracker:
     def __init__(self, actor: ray.actor.ActorHandle) -> None:
         self._actor = actor
 
+    def start_block(self, key: str) -> bool:
+        """Send ``RunTracker.start_block`` and return its answer."""
+        is_repeated: bool = ray.get(self._actor.start_block.remote(key))
+        return is_repeated
+
+    def end_block(self, key: str) -> None:
+        """Send ``RunTracker.end_block``."""
+        self._actor.end_block.remote(key)
+
     def begin(self, key: str, finished: Sequence[Finished] = ()) -> None:
         """Send ``RunTracker.begin``."""
         self._actor.begin.remote(key, finished)

@@ -101,7 +101,10 @@ class BulkResult:
 
 
 def stylize(
-    run: PreparedRun, on_progress: ProgressCallback | None = None, first_worker: WorkerProcess | None = None
+    run: PreparedRun,
+    on_progress: ProgressCallback | None = None,
+    first_worker: WorkerProcess | None = None,
+    local_workers: tuple[int, int] | None = None,
 ) -> BulkResult:
     """Paint and commit a prepared run, in processes of this machine or on the Ray cluster, as ``run.runner`` says.
 
@@ -109,6 +112,7 @@ def stylize(
         run: as ``preflight.prepare`` returns it; for ``ray``, this process is connected to a cluster.
         on_progress: called about twice a second, from another thread.
         first_worker: of a local run, started early; the caller ends it as well.
+        local_workers: of a local run, what ``local_workers.choose_workers`` returned, if it was called already.
 
     Raises:
         ConfigError: the machine or cluster lacks resources that the config requires, or there are no sources.
@@ -125,7 +129,7 @@ def stylize(
         if committed is not None:  # by the process that held the lease
             return _nothing_to_do(run.layout, committed)
         job = BulkJob(config=run.config, identity=run.identity, layout=run.layout, lease_token=lease.token)
-        with _workers(run.runner, job, first_worker) as workers:
+        with _workers(run.runner, job, first_worker, local_workers) as workers:
             bulk = _BulkRun(run, job, lease, workers)
 
             def report() -> None:
@@ -149,11 +153,13 @@ def stylize(
     )
 
 
-def _workers(runner: Runner, job: BulkJob, first_worker: WorkerProcess | None) -> Workers:
+def _workers(
+    runner: Runner, job: BulkJob, first_worker: WorkerProcess | None, local_workers: tuple[int, int] | None
+) -> Workers:
     if runner == "local":
         from stylemill.stylizing.local_workers import LocalWorkers
 
-        return LocalWorkers(job, first_worker)
+        return LocalWorkers(job, first_worker, local_workers)
     from stylemill.stylizing.ray_pipeline import RayWorkers  # a local run must not load Ray
 
     return RayWorkers(job)

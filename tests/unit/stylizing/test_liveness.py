@@ -34,6 +34,13 @@ def test_the_tracker_counts_and_remembers_what_was_in_flight():
     assert tracker.progress()[:2] == (3, {"ok": 4, "failed": 1})
 
 
+def test_the_tracker_knows_a_block_in_which_a_worker_died():
+    tracker = RunTracker()
+    assert [tracker.start_block(key) for key in ("a", "b", "a")] == [False, False, True]
+    tracker.end_block("a")
+    assert [tracker.start_block(key) for key in ("a", "b")] == [False, True]
+
+
 def test_the_tracker_remembers_which_sources_were_stuck():
     tracker = RunTracker()
     tracker.stuck("b", 30.0)

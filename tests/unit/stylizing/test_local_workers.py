@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,18 +16,22 @@ import pyarrow as pa
 import pytest
 
 from stylemill.errors import ClusterError, ConfigError
+from stylemill.machines import this_machine
 from stylemill.manifest.read import read_manifest
 from stylemill.painting.options import PaintOptions
 from stylemill.process import process_tree
 from stylemill.storage import Storage
 from stylemill.style_model import to_bytes
+from stylemill.stylizing import local_workers
 from stylemill.stylizing.config import StylizeConfig
 from stylemill.stylizing.identity import BulkJob
-from stylemill.stylizing.local_workers import LocalWorkers, WorkerProcess, choose_workers
+from stylemill.stylizing.local_link import Failure
+from stylemill.stylizing.local_workers import MAX_IDLE_DEATHS, LocalWorkers, WorkerProcess, choose_workers
 from stylemill.stylizing.preflight import PreparedRun, prepare
 from stylemill.stylizing.run import stylize
 from tests.drawn import image_bytes, style_model
 from tests.processes import descendants, start_stylemill, wait_for
+from tests.web import web_server
 
 MODULE = "stylemill.stylizing.local_worker"
 
@@ -74,7 +79,6 @@ class Killer:
 
 def watch_begins(monkeypatch: pytest.MonkeyPatch, key: str, killer: Killer) -> None:
     """Kill the worker as soon as the driver hears that it has begun a picture."""
-    from stylemill.stylizing import local_workers
 
     class WatchedTracker(local_workers.RunTracker):
         def begin(self, begun: str, finished: Any = ()) -> None:
@@ -131,6 +135,54 @@ def test_workers_that_die_before_they_begin_end_the_run(
     assert workers_below(os.getpid()) == []
 
 
+def test_busy_workers_that_are_killed_together_are_replaced(
+    prepared: Callable[..., PreparedRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """All had begun a source, so nothing keeps workers from painting here."""
+    for small in (tmp_path / "in").iterdir():
+        small.unlink()
+    for number in range(MAX_IDLE_DEATHS):
+        (tmp_path / "in" / f"{number}.jpg").write_bytes(image_bytes(1600, 1600, number))
+    begun, killed = set[str](), list[int]()
+
+    class WatchedTracker(local_workers.RunTracker):
+        def begin(self, key: str, finished: Any = ()) -> None:
+            super().begin(key, finished)
+            begun.add(key)
+            if len(begun) == MAX_IDLE_DEATHS and not killed:
+                killed.extend(workers_below(os.getpid()))
+                for pid in killed:
+                    os.kill(pid, signal.SIGKILL)
+
+    monkeypatch.setattr(local_workers, "RunTracker", WatchedTracker)
+    assert stylize(prepared(), local_workers=(MAX_IDLE_DEATHS, 1)).success.counts == {"ok": MAX_IDLE_DEATHS}
+    assert len(killed) == MAX_IDLE_DEATHS
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_an_image_that_kills_its_worker_while_it_is_fetched_is_a_row_and_no_other_is_blamed(
+    prepared: Callable[..., PreparedRun], tmp_path: Path, number: int
+):
+    """Nothing is begun when the worker dies first; the block is then done one source at a time."""
+    killed = list[int]()
+
+    def kill(path: str) -> None:
+        if path == f"/{number}.jpg":
+            for pid in workers_below(os.getpid()):
+                killed.append(pid)
+                os.kill(pid, signal.SIGKILL)
+
+    with web_server() as web:
+        (tmp_path / "list.txt").write_text("\n".join(f"{web.url}/{number}.jpg" for number in range(12)))
+        run = prepared(input=str(tmp_path / "list.txt"))
+        web.on_request = kill
+        success = stylize(run).success
+    assert success.counts == {"ok": 11, "failed": 1} and len(killed) == 3
+    (row,) = [row for row in rows_of(run).values() if row["status"] != "ok"]
+    assert row["source_uri"].endswith(f"/{number}.jpg")
+    assert (row["error_type"], row["attempt"]) == ("WorkerDied", 3)
+
+
 @pytest.fixture
 def driver(prepared: Callable[..., PreparedRun], tmp_path: Path) -> subprocess.Popen[str]:
     """The command line, about to paint."""
@@ -175,6 +227,23 @@ def test_how_many_workers_fit(prepared: Callable[..., PreparedRun]):
         choose_workers(replace(config, paint=PaintOptions(max_memory="1000000GiB")))
 
 
+def test_a_container_has_as_many_workers_as_its_limits_allow(prepared: Callable[..., PreparedRun], tmp_path: Path):
+    for name, text in {
+        "cpu.max": "100000 100000",
+        "memory.max": f"{1536 * 2**20}",
+        "memory.current": f"{2**20}",
+    }.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "membership").write_text("0::/\n")
+    machine = this_machine(tmp_path, tmp_path / "membership")
+    config = replace(prepared(num_actors=None).config, paint=PaintOptions(max_memory="1GiB"))
+    assert choose_workers(config, machine) == (1, 1)
+    with pytest.raises(ConfigError, match=r"threads_per_actor.*at most 1"):
+        choose_workers(replace(config, threads_per_actor=2), machine)
+    with pytest.raises(ConfigError, match="at most 1535MiB"):
+        choose_workers(replace(config, paint=PaintOptions(max_memory="2GiB")), machine)
+
+
 def test_a_worker_that_died_before_its_first_block_is_replaced(prepared: Callable[..., PreparedRun]):
     run = prepared()
     first = WorkerProcess()
@@ -182,6 +251,37 @@ def test_a_worker_that_died_before_its_first_block_is_replaced(prepared: Callabl
     first._process.wait()
     assert stylize(run, first_worker=first).success.counts == {"ok": 6}
     first.end()
+
+
+def test_a_defect_of_a_worker_arrives_with_the_traceback_that_it_had_there(prepared: Callable[..., PreparedRun]):
+    run = prepared()
+    job = BulkJob(config=run.config, identity=run.identity, layout=run.layout, lease_token=1)
+    with LocalWorkers(job) as workers, pytest.raises(KeyError, match="attempt") as caught:
+        workers.paint({0: pa.table({"key": ["a.jpg"]})})
+    trace = "".join(traceback.format_exception(caught.value))
+    assert "fused_actor.py" in trace and "in __call__" in trace and "KeyError: 'attempt'" in trace
+
+
+class TwoParts(Exception):
+    """Cannot be read back: pickle calls it with one argument."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first}, {second}")
+
+
+@pytest.mark.parametrize("error", [TwoParts("one", "two"), ValueError("one, two", lambda: None)])
+def test_an_exception_that_cannot_travel_arrives_as_text(error: Exception):
+    try:
+        raise error
+    except (TwoParts, ValueError):
+        arrived = Failure.of(error).exception()
+    assert isinstance(arrived, RuntimeError) and type(error).__name__ in str(arrived) and "one, two" in str(arrived)
+    assert "raise error" in "".join(traceback.format_exception(arrived))
+
+
+def test_an_error_of_ours_arrives_without_a_traceback():
+    arrived = Failure.of(ConfigError("quality", 0, "is no quality", "give 1 to 100")).exception()
+    assert isinstance(arrived, ConfigError) and arrived.__cause__ is None and "give 1 to 100" in str(arrived)
 
 
 def test_no_block_needs_no_worker(prepared: Callable[..., PreparedRun]):
