@@ -30,6 +30,8 @@ from stylemill.errors import ConfigError, without_credentials
 
 ConfigT = TypeVar("ConfigT")
 
+GIVE_IT = "give it on the command line or in the --config file"
+"""Cure for a field that is missing."""
 TRUE = {"true", "yes", "on", "1"}
 FALSE = {"false", "no", "off", "0"}
 _NONE = {"", "null", "none", "~"}
@@ -216,7 +218,7 @@ def _build(config_type: type[ConfigT], values: Mapping[tuple[str, ...], Any], pa
         elif here in values:
             arguments[field.name] = values[here]
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise ConfigError(field.name, None, "is required", "give it on the command line or in the --config file")
+            raise ConfigError(field.name, None, "is required", GIVE_IT)
     return config_type(**arguments)
 
 

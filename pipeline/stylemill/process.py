@@ -89,6 +89,19 @@ def periodically(action: Callable[[], None], period_s: float) -> Iterator[None]:
     action()
 
 
+@contextmanager
+def attributes(target: object, **values: object) -> Iterator[None]:
+    """Set attributes of an object that others share, and restore them after the block."""
+    before = {name: getattr(target, name) for name in values}
+    try:
+        for name, value in values.items():
+            setattr(target, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(target, name, value)
+
+
 class PeakMemory:
     """Context manager that samples the memory of this process and its descendants, Ray's included.
 

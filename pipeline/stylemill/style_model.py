@@ -162,7 +162,8 @@ class StyleModel:
 
         Args:
             image: a path or URI, the bytes of a file, a Pillow image, or an array: (H, W), (H, W, 1), (H, W, 3) or
-                (H, W, 4) uint8 sRGB. Of an animation the first frame is painted.
+                (H, W, 4) uint8 sRGB. Of an animation the first frame is painted. A Pillow image without an ICC profile
+                is taken as sRGB: what else its file says of colour (gAMA, cICP, nclx) is applied to paths and bytes.
             strength: from 0 (the source) to 1 (the full style).
             preserve_color: keep the source's colours.
             max_size_px: longest side of the result in pixels; larger sources are scaled down first.

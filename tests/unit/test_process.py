@@ -118,3 +118,15 @@ def test_the_peak_covers_what_ran_in_the_block(child):
 def test_importing_does_not_load_torch():
     code = "import sys; import stylemill.process; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_attributes_are_restored_also_after_an_error():
+    from types import SimpleNamespace
+
+    from stylemill.process import attributes
+
+    shared = SimpleNamespace(bars=True, limit_s=60)
+    with pytest.raises(RuntimeError), attributes(shared, bars=False, limit_s=-1):
+        assert (shared.bars, shared.limit_s) == (False, -1)
+        raise RuntimeError
+    assert (shared.bars, shared.limit_s) == (True, 60)

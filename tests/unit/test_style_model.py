@@ -157,12 +157,18 @@ def _with_architecture(text):
 @pytest.mark.parametrize(
     "change",
     [_without("name"), _without("metadata"), _with_architecture("{"), _with_architecture("[]"),
-     _with_architecture('{"width": 9}'), _with_architecture('{"depth": 9}'),
+     _with_architecture('{"width": 9}'),
      _with_architecture('{"width": 0.25}')],
 )  # fmt: skip
 def test_damaged_headers(change):
     with pytest.raises(ConfigError, match="style model"):
         from_bytes(tampered(to_bytes(make_model()), change), source="m")
+
+
+def test_a_model_of_a_newer_version_says_so():
+    newer = tampered(to_bytes(make_model()), _with_architecture('{"depth": 9}'))
+    with pytest.raises(ConfigError, match=r"another version of stylemill \(unknown depth\); upgrade stylemill"):
+        from_bytes(newer, source="m")
 
 
 def test_damaged_weights():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,9 @@ Location = str | os.PathLike[str]
 """A path or an fsspec URI."""
 
 ConfigT = TypeVar("ConfigT")
+ProgressT = TypeVar("ProgressT")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +105,7 @@ def train(
     config = _config(TrainConfig, {**(PRESETS[preset] if preset else {}), **given, **settings})
     prepared = prepare(config)
     with _session(needed=prepared.finished is None):
-        result = train_prepared(prepared, on_progress)
+        result = train_prepared(prepared, _careful(on_progress))
     if result.header is None:
         raise ClusterError("the training was stopped; the same call resumes")
     storage, layout = Storage(config.storage), result.layout
@@ -155,7 +159,7 @@ def stylize(
     config = _config(StylizeConfig, {**given, **settings})
     prepared = prepare(config)
     with _session(needed=prepared.success is None and prepared.runner != "local"):
-        result = paint(prepared, on_progress)
+        result = paint(prepared, _careful(on_progress))
     storage, layout = Storage(config.storage), result.layout
     report = None
     if not result.already_committed:
@@ -196,6 +200,25 @@ def _session(*, needed: bool) -> Iterator[None]:
         return
     with ray_session():
         yield
+
+
+def _careful(on_progress: Callable[[ProgressT], None] | None) -> Callable[[ProgressT], None] | None:
+    """Return a callback that is not called again after it raised: a job does not fail for its progress."""
+    if on_progress is None:
+        return None
+    is_broken = False
+
+    def call(progress: ProgressT) -> None:
+        nonlocal is_broken
+        if is_broken:
+            return
+        try:
+            on_progress(progress)
+        except Exception:
+            is_broken = True
+            log.exception("on_progress raised and is not called again")
+
+    return call
 
 
 def _report(write: Callable[[], str]) -> str | None:

@@ -17,6 +17,9 @@ from stylemill.manifest.read import CommittedRun, committed_runs, find_run, load
 from stylemill.manifest.schema import MANIFEST_SCHEMA
 from stylemill.storage import Storage, StorageOptions, resolve
 
+FEW_PARTS = 2
+"""Manifests with at most this many parts are verified in this process."""
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -117,12 +120,16 @@ class Manifest:
             raise ConfigError("sample", sample, "is out of range", "give a number from 0 to 1")
         from stylemill.auditing.verify import verify
 
-        found = [verify(self._storage.options, run.layout, sample=sample) for run in self._runs]
+        found = [
+            # Ray's machines may not see this one's files, and starting tasks for so few parts takes longer.
+            verify(self._storage.options, run.layout, sample=sample, with_ray=len(run.success.parts) > FEW_PARTS)
+            for run in self._runs
+        ]
         return Verified(
             num_rows=sum(one.num_rows for one in found),
             num_objects=sum(one.num_objects for one in found),
             num_bytes=sum(one.num_bytes for one in found),
-            problems=tuple(problem for one in found for problem in one.problems),
+            problems=tuple(dict.fromkeys(problem for one in found for problem in one.problems)),
         )
 
     def __repr__(self) -> str:

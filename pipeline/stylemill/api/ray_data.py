@@ -43,10 +43,10 @@ class StylizerConfig:
 class Stylizer:
     """Paints a column of a batch: ``ds.map_batches(stylemill.Stylizer, fn_constructor_kwargs={"model": ...})``.
 
-    The column holds image files as bytes or decoded images, (H, W, 3) uint8. Files are decoded and encoded as in a
-    bulk run and give files with the same bytes; arrays give arrays. Of several models each image gets one, chosen by
-    its own bytes, so that it stays the same whatever the batches, workers and order. The models are loaded once, by
-    the first batch of a worker.
+    The column holds image files as bytes, or decoded uint8 images as ``StyleModel.paint`` takes them. Files are decoded
+    and encoded as in a bulk run and give files with the same bytes; arrays give arrays. Of several models each image
+    gets one, chosen by its own bytes, so that it stays the same whatever the batches, workers and order. The models are
+    loaded once, by the first batch of a worker.
 
     Args:
         model: location of a style model, or several.
@@ -84,12 +84,11 @@ class Stylizer:
             None or why an image could not be painted.
 
         Raises:
-            ConfigError: the column is missing, or holds neither files nor images; a model is missing.
+            ConfigError: the column is missing, or holds neither files nor images; a new column exists already; a model
+                is missing.
             ClusterError: this machine cannot start a decoder.
         """
-        if self._column not in batch:
-            cure = f"name one of {', '.join(batch)}"
-            raise ConfigError("column", self._column, "is not in the batch", cure)
+        self._check_columns(batch)
         if self._engine is None:
             self._engine = _Engine(self._config)
         images = batch[self._column]
@@ -98,19 +97,32 @@ class Stylizer:
             pictures[index], styles[index], errors[index] = self._paint(self._engine, image)
         return {**batch, self._painted: _stacked(pictures), "style": styles, "error": errors}
 
-    def _paint(self, engine: _Engine, image: object) -> tuple[object, str, str | None]:
+    def _check_columns(self, batch: Mapping[str, NDArray[Any]]) -> None:
+        if self._column not in batch:
+            raise ConfigError("column", self._column, "is not in the batch", f"name one of {', '.join(batch)}")
+        if self._painted in batch:
+            raise ConfigError("painted", self._painted, "is a column of the batch already", "give another name")
+        for name in ("style", "error"):
+            if name in batch:
+                raise ConfigError("column", name, "is a column of the batch already", "rename it before this stage")
+
+    def _paint(self, engine: _Engine, image: object) -> tuple[object, str | None, str | None]:
+        if image is None:
+            return None, None, "Missing: the row has no image"
+        is_file = isinstance(image, bytes | bytearray | memoryview)
+        if not is_file and not (isinstance(image, np.ndarray) and image.dtype == np.uint8):
+            what = f"arrays of {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
+            problem = f"holds {what}, neither files nor uint8 images"
+            raise ConfigError("column", self._column, problem, "name the column with bytes or images")
+        data = bytes(image) if is_file else image.tobytes()  # type: ignore[call-overload, attr-defined]
+        style = self._choose_style(engine, data)
         try:
-            if isinstance(image, bytes | bytearray | memoryview):
-                style = self._choose_style(engine, bytes(image))
-                return engine.paint_file(bytes(image), style), style, None
-            if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
-                image_HWC = np.ascontiguousarray(image)
-                style = self._choose_style(engine, image_HWC.tobytes())
-                return engine.paint_array(image_HWC, style), style, None
+            picture = engine.paint_file(data, style) if is_file else engine.paint_array(image, style)
         except ImageError as failure:
             return None, style, f"{failure.error_type}: {failure.message}"
-        problem = f"holds {type(image).__name__}, neither a file nor an (H, W, 3) uint8 image"
-        raise ConfigError("column", self._column, problem, "name the column with bytes or images")
+        except ValueError as failure:  # another shape, or no pixels
+            return None, style, f"UnsupportedFormat: {failure}"
+        return picture, style, None
 
     def _choose_style(self, engine: _Engine, data: bytes) -> str:
         digest = hashlib.sha256(f"{self._seed}:".encode() + data).digest()
@@ -147,10 +159,13 @@ class _Engine:
         frames_HWC, _ = self._painters[style].paint(frames_of(source))
         return encode_painted(frames_HWC, source, self._encode).data
 
-    def paint_array(self, image_HWC: NDArray[np.uint8], style: str) -> NDArray[np.uint8]:
-        """Return an image painted; raise an ImageError if it cannot be."""
-        frames_HWC, _ = self._painters[style].paint([image_HWC])
-        return frames_HWC[0]
+    def paint_array(self, image: Any, style: str) -> NDArray[np.uint8]:
+        """Return an image painted; raise an ImageError if it cannot be, and ValueError if its shape is no image's."""
+        from stylemill.painting.pictures import to_array, to_source
+
+        source = to_source(image)
+        frames_HWC, _ = self._painters[style].paint([source.image_HWC])
+        return to_array(frames_HWC[0], source)
 
 
 def _stacked(pictures: NDArray[Any]) -> NDArray[Any]:

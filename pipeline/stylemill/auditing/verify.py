@@ -58,6 +58,7 @@ def verify(
     *,
     sample: float = 1.0,
     on_part: Callable[[int, int], None] | None = None,
+    with_ray: bool = True,
 ) -> Verification:
     """Check every part, row and object of a committed run, and list objects that no committed run owns.
 
@@ -68,6 +69,7 @@ def verify(
         layout: of the run.
         sample: fraction of the objects whose content is read.
         on_part: called with the number of parts checked and the number of all parts.
+        with_ray: False checks in this process in any case.
 
     Raises:
         ConfigError: the run is not committed.
@@ -81,7 +83,7 @@ def verify(
     superseded = superseding_hashes(storage, later)
     result = Verification(layout=layout, success=success)
     hashes = [owned_hashes(storage, [run for run in history if run.layout.run_id != layout.run_id])]
-    for done, check in enumerate(_checks(options, layout, success, superseded, sample), 1):
+    for done, check in enumerate(_checks(options, layout, success, superseded, sample, with_ray=with_ray), 1):
         result.num_rows += check.num_rows
         result.num_objects += check.num_objects
         result.num_bytes += check.num_bytes
@@ -110,10 +112,16 @@ def verify(
 
 
 def _checks(
-    options: StorageOptions, layout: RunLayout, success: Success, superseded: NDArray[np.uint64], sample: float
+    options: StorageOptions,
+    layout: RunLayout,
+    success: Success,
+    superseded: NDArray[np.uint64],
+    sample: float,
+    *,
+    with_ray: bool,
 ) -> Iterator[PartCheck]:
     styles = [style["name"] for style in success.styles]
-    if not ray.is_initialized():
+    if not with_ray or not ray.is_initialized():
         for part in success.parts:
             yield check_part(options, layout, _shard_of(part), part, styles, superseded, sample)
         return

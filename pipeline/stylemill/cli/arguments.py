@@ -15,7 +15,18 @@ from pathlib import Path
 from typing import Any, Generic, Literal, NoReturn, TypeVar, get_args, get_origin
 
 from stylemill.cli.output import COMMON_FLAGS, current
-from stylemill.config import FALSE, TRUE, Leaf, from_flags, is_list, leaves, parse_yaml, strip_optional, to_yaml
+from stylemill.config import (
+    FALSE,
+    GIVE_IT,
+    TRUE,
+    Leaf,
+    from_flags,
+    is_list,
+    leaves,
+    parse_yaml,
+    strip_optional,
+    to_yaml,
+)
 from stylemill.errors import ConfigError
 
 ConfigT = TypeVar("ConfigT")
@@ -86,7 +97,7 @@ def parse(
     try:
         config = from_flags(config_type, flags, _read_file(flags["config"]), preset)
     except ConfigError as error:
-        if error.field == positional and error.problem == "is required":  # --photo is not how it is given
+        if error.field == positional and error.cure == GIVE_IT:  # --photo is not how it is given
             raise wrong_use(f"{positional.upper()} is missing", f"{parser.usage.partition(' [')[0]}") from None
         raise
     if flags["print_config"]:

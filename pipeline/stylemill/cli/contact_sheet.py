@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from stylemill.errors import ConfigError, config_errors_for
+from stylemill.errors import AccessDenied, ConfigError, StorageError, config_errors_for
 from stylemill.images.controls import resize
 from stylemill.images.options import SUFFIXES
 from stylemill.images.short_side import on_white
 from stylemill.images.source_image import SourceImage
 from stylemill.report.pictures import draw_grid, square
 from stylemill.storage import Storage, resolve
+from stylemill.storage.uri import scheme, shown
 from stylemill.storage.user_errors import writing_output
 
 _FORMATS = ("jpeg", "png", "webp")
@@ -36,7 +39,7 @@ class ContactSheet:
         num_styles: columns, after that of the photos.
 
     Raises:
-        ConfigError: the suffix is of no format of a sheet, or there are too many photos.
+        ConfigError: the suffix is of no format of a sheet, there are too many photos, or nothing can be written there.
     """
 
     def __init__(self, storage: Storage, location: str, num_photos: int, num_styles: int) -> None:
@@ -48,11 +51,30 @@ class ContactSheet:
             problem = f"would have {num_photos:,} rows"
             raise ConfigError("sheet", location, problem, f"name at most {_MAX_PHOTOS} photos")
         with config_errors_for("sheet"):
-            self._uri = resolve(location)
+            self.uri = resolve(location)
+            """Where it will be."""
         self._storage = storage
+        self._check_writable(location)
         self._format = found
         self._num_styles = num_styles
         self._rows: list[list[Image.Image | None]] = []
+
+    def _check_writable(self, location: str) -> None:
+        """Refuse what certainly cannot be written now, before minutes of painting."""
+        if scheme(self.uri) in ("http", "https"):
+            raise ConfigError("sheet", shown(self.uri), "cannot be written over http", "give a file")
+        if scheme(self.uri) != "file":
+            # Names a bucket that does not exist or an unknown scheme. A bucket may be writable without being readable.
+            with writing_output(location, "sheet"), config_errors_for("sheet"), contextlib.suppress(AccessDenied):
+                self._storage.exists(self.uri)
+            return
+        path = Path(self.uri)
+        if path.is_dir():
+            raise ConfigError("sheet", location, "is a folder", "give the name of a file")
+        folder = next(parent for parent in path.parents if parent.exists())
+        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+            problem = f"cannot be written: no file can be created in {folder}"
+            raise ConfigError("sheet", location, problem, "give a file in a folder that you may write")
 
     def add_photo(self, source: SourceImage) -> int:
         """Add a photo and return the number of its row."""
@@ -70,11 +92,14 @@ class ContactSheet:
         """Write the sheet, with the names of the styles above its columns, and return its location.
 
         Raises:
-            ConfigError: it cannot be written.
+            StorageError: it cannot be written.
         """
         sheet = draw_grid(self._rows, _CELL_PX, ["photo", *styles])
         buffer = io.BytesIO()
         sheet.save(buffer, self._format, quality=88)
-        with writing_output(self._uri, "sheet"):
-            self._storage.write_bytes(self._uri, buffer.getvalue())
-        return self._uri
+        try:
+            self._storage.write_bytes(self.uri, buffer.getvalue())
+        except StorageError as error:
+            problem = f"the contact sheet {self.uri} cannot be written ({error})"
+            raise StorageError(f"{problem}; the results are complete, choose another --sheet") from error
+        return self.uri

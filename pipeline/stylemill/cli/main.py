@@ -57,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: list[str]) -> int:
+    _occupy_standard_descriptors()
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of styles and sources may hold what a terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
     code = DONE
@@ -69,6 +70,18 @@ def _main(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return code or FAILED
     return code
+
+
+def _occupy_standard_descriptors() -> None:
+    """Open the null device in the place of standard streams that were closed when the process started (``<&-``).
+
+    Otherwise the next file that is opened gets such a number, and a child process takes it for its own stream.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
 
 
 def _run_and_report(arguments: list[str]) -> int:

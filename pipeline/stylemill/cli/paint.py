@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from queue import SimpleQueue
+from threading import Thread
 from typing import TYPE_CHECKING, TextIO
 
 from stylemill.cli.arguments import parse
@@ -49,7 +51,7 @@ def run(config: PaintConfig) -> int:
         ClusterError: this machine cannot start a decoder.
     """
     from stylemill.images.isolation.client import IsolatedDecoder
-    from stylemill.painting.photos import find_photos
+    from stylemill.painting.photos import check_outside, find_photos
     from stylemill.painting.results import STANDARD_OUTPUT, Results
     from stylemill.storage import Storage
     from stylemill.storage.options import preflight_options
@@ -58,30 +60,48 @@ def run(config: PaintConfig) -> int:
     uris: list[str] = []
     storage = Storage(preflight_options(config.storage), web_witnesses=lambda: uris)
     photos = find_photos(storage, config.photo)
+    models = None
+    if config.out is None and not all(photo.is_named for photo in photos):
+        models = _load_models(config, storage)  # torch is loaded before the first photo is read: the names are needed
+        photos = _leave_out_results(photos, [model.name for model in models])
     uris += [photo.uri for photo in photos if scheme(photo.uri) in ("http", "https")]
     num_styles = len(config.model)
     if config.out == STANDARD_OUTPUT and current().options.form != "text":
         raise ConfigError("out", config.out, "and JSON both need standard output", "give a file, or leave --json out")
     results = Results(storage, config.out, photos, num_styles, config.encode, may_replace=config.replace)
-    sheet = _open_sheet(config, storage, len(photos))
-    with ExitStack() as stack:
-        # Its process starts, and the first photos are decoded, while this one loads torch.
-        decoder = stack.enter_context(IsolatedDecoder(config.decode))
-        sources = _read_ahead(photos, storage, decoder, stack)
+    if config.out is not None and results.folder is not None:
+        check_outside(storage, config.photo, "out", config.out, results.folder)
+    sheet = _open_sheet(config, storage, results, len(photos))
+    # Its process starts, and the first photos are decoded, while this one loads torch.
+    with IsolatedDecoder(config.decode) as decoder:
+        sources = _read_ahead(photos, storage, decoder)
         first = next(sources)
-        command = _Command(_load_painters(config, storage), results, sheet)
+        command = _Command(_painters(config, models or _load_models(config, storage)), results, sheet)
         command.paint(*first)
         for photo, decoded in sources:
             command.paint(photo, decoded)
         return command.finish()
 
 
-def _load_painters(config: PaintConfig, storage: Storage) -> dict[str, ImagePainter]:
-    """Return a painter for each style by its name."""
+def _load_models(config: PaintConfig, storage: Storage) -> list[StyleModel]:
     from stylemill.registry import load_models
 
-    models = load_models(storage, config.model, config.registry)
+    return load_models(storage, config.model, config.registry)
 
+
+def _leave_out_results(photos: list[Photo], styles: Sequence[str]) -> list[Photo]:
+    from stylemill.painting.results import without_earlier_results
+
+    kept = without_earlier_results(photos, styles)
+    num_results = len(photos) - len(kept)
+    if num_results:
+        are = "file is a result" if num_results == 1 else "files are results"
+        print(f"stylemill: {num_results:,} {are} of earlier runs and not painted", file=sys.stderr, flush=True)
+    return kept
+
+
+def _painters(config: PaintConfig, models: Sequence[StyleModel]) -> dict[str, ImagePainter]:
+    """Return a painter for each style by its name."""
     import torch
 
     from stylemill.machines import this_machine
@@ -99,24 +119,55 @@ def _load_painters(config: PaintConfig, storage: Storage) -> dict[str, ImagePain
     return {model.name: painter(model) for model in models}
 
 
-def _open_sheet(config: PaintConfig, storage: Storage, num_photos: int) -> ContactSheet | None:
+def _open_sheet(config: PaintConfig, storage: Storage, results: Results, num_photos: int) -> ContactSheet | None:
     if config.sheet is None:
         return None
     from stylemill.cli.contact_sheet import ContactSheet
+    from stylemill.painting.photos import check_outside
+    from stylemill.storage.uri import parent
 
-    return ContactSheet(storage, config.sheet, num_photos, len(config.model))
+    sheet = ContactSheet(storage, config.sheet, num_photos, len(config.model))
+    results.reserve_for_sheet(sheet.uri, config.sheet)
+    check_outside(storage, config.photo, "sheet", config.sheet, parent(sheet.uri))
+    return sheet
 
 
 Decoded = tuple["Photo", "Future[SourceImage]"]
 """A photo, and its pixels when they are decoded."""
 
 
-def _read_ahead(
-    photos: Sequence[Photo], storage: Storage, decoder: IsolatedDecoder, stack: ExitStack
-) -> Iterator[Decoded]:
+class _Reader:
+    """Makes calls one after another in a thread that does not keep an interrupted process from ending.
+
+    The threads of an executor would: Python waits for them when it exits, and a slow host may take minutes.
+    """
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[tuple[Future[SourceImage], Callable[[], SourceImage]] | None] = SimpleQueue()
+        Thread(target=self._make_calls, name="fetch", daemon=True).start()
+
+    def submit(self, call: Callable[[], SourceImage]) -> Future[SourceImage]:
+        future: Future[SourceImage] = Future()
+        self._calls.put((future, call))
+        return future
+
+    def close(self) -> None:
+        """End the thread after the calls that were submitted, without waiting for it."""
+        self._calls.put(None)
+
+    def _make_calls(self) -> None:
+        while submitted := self._calls.get():
+            future, call = submitted
+            try:
+                future.set_result(call())
+            except BaseException as error:  # noqa: BLE001 (it is raised where the result is asked for)
+                future.set_exception(error)
+            del submitted, future, call  # or an image would be kept until the next one is wanted
+
+
+def _read_ahead(photos: Sequence[Photo], storage: Storage, decoder: IsolatedDecoder) -> Iterator[Decoded]:
     """Yield the photos in order; the next ones are fetched and decoded meanwhile."""
-    pool = ThreadPoolExecutor(1, thread_name_prefix="fetch")
-    stack.callback(pool.shutdown, cancel_futures=True)
+    reader = _Reader()
 
     def fetch(photo: Photo) -> bytes:
         return photo.fetch(storage, decoder.options.max_source_bytes)
@@ -125,13 +176,17 @@ def _read_ahead(
         return decoder.decode(fetch(photo))
 
     waiting: list[Decoded] = []
-    for photo in photos:
-        # Standard input is read in this thread, which Ctrl-C can interrupt.
-        decoded = pool.submit(read, photo) if photo.found else decoder.submit(fetch(photo))
-        waiting.append((photo, decoded))
-        if len(waiting) > _READ_AHEAD:
-            yield waiting.pop(0)
-    yield from waiting
+    try:
+        for photo in photos:
+            # Standard input is read in this thread, which Ctrl-C can interrupt.
+            is_stdin = photo.found is None
+            decoded = decoder.submit(fetch(photo)) if is_stdin else reader.submit(functools.partial(read, photo))
+            waiting.append((photo, decoded))
+            if len(waiting) > _READ_AHEAD:
+                yield waiting.pop(0)
+        yield from waiting
+    finally:
+        reader.close()
 
 
 @dataclass

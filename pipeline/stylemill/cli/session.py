@@ -91,9 +91,12 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
     os.environ.setdefault("RAY_DEDUP_LOGS", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    levels = {name: logging.getLogger(name).level for name in ("ray", "ray.data")}
     logging.getLogger("ray").setLevel(logging.ERROR)
     import ray
     from ray.data import DataContext
+
+    from stylemill.process import attributes
 
     with _quiet_stderr(), keeping_sigterm():
         if address:
@@ -108,14 +111,14 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
         else:
             _start_here(num_cpus)
             _tighten_token()
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # an error that ends a run is raised, and printed once
     try:
-        yield
+        with attributes(DataContext.get_current(), enable_progress_bars=False, print_on_execution_start=False):
+            yield
     finally:
         ray.shutdown()
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def _start_here(num_cpus: int | None) -> None:

@@ -28,14 +28,16 @@ class PaintConfig:
     out: str | None = None
     """For one picture a file, whose suffix chooses the format and which is replaced, or - for standard output; else a
     folder that mirrors the photos' folders, with one folder for each style if there are several. Defaults to
-    PHOTO-STYLE.SUFFIX in the current folder. A photo is never replaced; in a folder, other files only with
-    --replace."""
+    PHOTO-STYLE.SUFFIX in the current folder; files of these names are taken for results of earlier runs: where they
+    lie among the photos of a folder or a glob, they are not painted. A photo is never replaced; in a folder, other
+    files only with --replace."""
 
     replace: bool = False
     """Replace files in the output folder that have the name of a result."""
 
     sheet: str | None = None
-    """Also draw a contact sheet of all photos and their results into this file (.jpg, .png or .webp)."""
+    """Also draw a contact sheet of all photos and their results into this file (.jpg, .png or .webp), outside of the
+    folders of photos. Like a file for --out it is replaced if it exists; a photo or a result never is."""
 
     registry: str | None = None
     """Location of the registry for registry:STYLE; defaults to the environment variable STYLEMILL_REGISTRY."""

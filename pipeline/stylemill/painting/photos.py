@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from stylemill.errors import ConfigError, config_errors_for
 from stylemill.painting.fetch import fetch_source, listed_problem
 from stylemill.storage import Storage, resolve
-from stylemill.storage.sources import find_sources
+from stylemill.storage.sources import find_sources, input_covers, sources_root
 from stylemill.storage.store import ObjectStat
 from stylemill.storage.uri import name, scheme, shown
 from stylemill.storage.user_errors import listing_input
@@ -75,6 +76,8 @@ def find_photos(storage: Storage, locations: Sequence[str]) -> list[Photo]:
 
 def _photos_at(storage: Storage, location: str) -> Iterator[Photo]:
     if location == STANDARD_INPUT:
+        if sys.stdin is None:  # Python's value for a descriptor that was closed when the process started
+            raise ConfigError("photo", location, "means standard input, which is closed", "send a photo: < photo.jpg")
         yield Photo(key="stdin", is_named=True, found=None)
         return
     with config_errors_for("photo"):
@@ -93,3 +96,32 @@ def _photos_at(storage: Storage, location: str) -> Iterator[Photo]:
         is_there = scheme(root) == "file" and Path(root).is_dir()
         problem = "contains no files" if is_there else "does not exist"
         raise ConfigError("photo", location, problem, "name a photo, a folder or a glob in quotes")
+
+
+def check_outside(storage: Storage, locations: Sequence[str], field: str, value: str, folder: str) -> None:
+    """Refuse a folder of results in which the same command would find photos when it is run again.
+
+    Args:
+        storage: where the photos are.
+        locations: of the photos, as the user gave them.
+        field: that the folder comes from.
+        value: of this field, as the user gave it.
+        folder: resolved location.
+
+    Raises:
+        ConfigError: the folder is inside one of the locations.
+    """
+    for location in locations:
+        uri = STANDARD_INPUT if location == STANDARD_INPUT else resolve(location)
+        if uri == STANDARD_INPUT or scheme(uri) in ("http", "https"):
+            continue
+        root = sources_root(storage, uri)
+        real = real_location(root)
+        if input_covers(real, real + uri.removeprefix(root), real_location(folder)):
+            cure = f"choose one outside of {location}; the next run would paint it"
+            raise ConfigError(field, value, "is inside the photos", cure)
+
+
+def real_location(uri: str) -> str:
+    """Return a location with the symbolic links of a local path resolved."""
+    return os.path.realpath(uri) if scheme(uri) == "file" else uri

@@ -26,7 +26,8 @@ def to_source(picture: Picture) -> SourceImage:
     """Return the pixels that the network gets, as the bulk flow decodes them: upright 8-bit sRGB, alpha apart.
 
     Files are decoded in a child process that this process keeps. Of an animation the first frame is taken. Arrays are
-    sRGB already, gray if they have one channel.
+    sRGB already, gray if they have one channel. So are Pillow images without an ICC profile: Pillow does not keep all
+    that a file says of its colour (cICP, nclx), and a program may have converted the pixels without changing the rest.
 
     Raises:
         ImageError: it cannot be read or decoded.

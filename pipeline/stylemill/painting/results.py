@@ -6,17 +6,17 @@ and gives no name twice.
 
 from __future__ import annotations
 
-import os
+import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from stylemill.errors import AccessDenied, ConfigError, ImageError, ObjectNotFound, PathConflict, config_errors_for
 from stylemill.images.options import SUFFIXES, EncodeOptions, OutputFormat, output_key
-from stylemill.painting.photos import Photo
+from stylemill.painting.photos import Photo, real_location
 from stylemill.storage import Storage, join, resolve
-from stylemill.storage.uri import name, scheme, shown
+from stylemill.storage.uri import key_problem, name, parent, scheme, shown
 
 STANDARD_OUTPUT = "-"
 _CHOSEN_FORMATS: tuple[OutputFormat, ...] = ("jpeg", "png", "webp")
@@ -51,10 +51,12 @@ class Results:
         self._storage = storage
         self._may_replace = may_replace
         self._num_styles = num_styles
-        self._photos = {_real(photo.uri) for photo in photos}
+        self._photos = {real_location(photo.uri) for photo in photos}
+        self._here = resolve(".")
         self._taken: dict[str, str] = {}
         self._file: str | None = None
-        self._folder: str | None = None
+        self.folder: str | None = None
+        """That of ``out``; None if that is no folder."""
         self.options = options
         """Format and quality; the suffix of a file has chosen the format."""
         self.is_standard_output = out == STANDARD_OUTPUT
@@ -73,13 +75,13 @@ class Results:
         suffix = PurePosixPath(name(location)).suffix.lower()
         named_format = next((one for one, suffixes in SUFFIXES.items() if suffix in suffixes), None)
         if is_folder or not suffix:
-            self._folder = location
+            self.folder = location
             return
         if not is_one:
             if named_format is not None:
                 problem = f"names one file, and there are up to {num_pictures:,} results"
                 raise ConfigError("out", out, problem, "give a folder")
-            self._folder = location
+            self.folder = location
             return
         if named_format is None:
             cure = "use .jpg, .png or .webp, or end the name of a folder with /"
@@ -92,6 +94,23 @@ class Results:
         for chosen in _CHOSEN_FORMATS:
             if chosen == named_format:
                 self.options = replace(self.options, format=chosen)
+
+    def reserve_for_sheet(self, uri: str, location: str) -> None:
+        """Keep a name for the contact sheet: no result gets it, and it is none that is spoken for.
+
+        Args:
+            uri: where the sheet will be.
+            location: the same, as the user gave it.
+
+        Raises:
+            ConfigError: there is a photo, or ``out`` is the same file.
+        """
+        real = real_location(uri)
+        if real in self._photos:
+            raise ConfigError("sheet", location, "is one of the photos, which are never replaced", "give another name")
+        if self._file and real == real_location(self._file):
+            raise ConfigError("sheet", location, "is the file of --out too", "give another name")
+        self._taken[real] = "the contact sheet"
 
     def store(self, photo: Photo, style: str, data: bytes, output_format: str) -> str:
         """Store one result and return its location.
@@ -123,21 +142,24 @@ class Results:
                 problem = f"the result is a {output_format.upper()}, which {name(self._file)} does not say"
                 raise ImageError("WrongSuffix", f"{problem}; name it .jpg, .png or .webp")
             return self._file
-        if self._folder:
-            folder = join(self._folder, style) if self._num_styles > 1 else self._folder
+        bad_key = key_problem(photo.key)  # of a URL or in a list of locations: no folder holds such names
+        if bad_key:
+            raise ImageError("BadKey", f"{bad_key}; choose a file for --out")
+        if self.folder:
+            folder = join(self.folder, style) if self._num_styles > 1 else self.folder
             return join(folder, output_key(photo.key, output_format))
-        path = PurePosixPath(photo.key)
-        fits = path.suffix.lower() in SUFFIXES[output_format]
-        stem, suffix = (path.stem, path.suffix) if fits else (path.stem, SUFFIXES[output_format][0])
-        return resolve(str(path.with_name(f"{stem}-{style}{suffix}")))
+        suffix = PurePosixPath(photo.key).suffix
+        fits = suffix.lower() in SUFFIXES[output_format]
+        return _beside(self._here, photo.key, style, suffix if fits else SUFFIXES[output_format][0])
 
     def _claim(self, uri: str, photo: Photo) -> None:
-        if _real(uri) in self._photos:
+        real = real_location(uri)
+        if real in self._photos:
             raise ImageError("WouldReplacePhoto", f"the result would replace the photo {uri}; choose another --out")
-        if uri in self._taken:
+        if real in self._taken:
             cure = "paint them into different folders"
-            raise ImageError("KeyCollision", f"the result of {self._taken[uri]} has the name {uri} too; {cure}")
-        self._taken[uri] = photo.shown
+            raise ImageError("KeyCollision", f"{self._taken[real]} has the name {uri} too; {cure}")
+        self._taken[real] = f"the result of {photo.shown}"
 
     def _holds(self, uri: str, data: bytes) -> bool:
         try:
@@ -149,10 +171,40 @@ class Results:
 def _check_standard_output(is_one: bool) -> None:
     if not is_one:
         raise ConfigError("out", "-", "takes one picture", "name one photo and one model, or give a folder")
+    if sys.stdout is None:  # Python's value for a descriptor that was closed when the process started
+        raise ConfigError("out", "-", "means standard output, which is closed", "redirect it: > result.jpg")
     if sys.stdout.isatty():
         raise ConfigError("out", "-", "would fill the terminal with bytes", "redirect it: > result.jpg")
 
 
-def _real(uri: str) -> str:
-    """Return a location with the symbolic links of a local path resolved."""
-    return os.path.realpath(uri) if scheme(uri) == "file" else uri
+def without_earlier_results(photos: Sequence[Photo], styles: Iterable[str]) -> list[Photo]:
+    """Return the photos without those that a run without ``out`` has put among them: it would paint its paintings.
+
+    Args:
+        photos: all photos. One that was named itself always stays.
+        styles: names of the styles.
+    """
+    here = resolve(".")
+    real_folder = functools.cache(real_location)  # each folder is looked at once, however many photos it holds
+
+    def file(uri: str) -> str:
+        return join(real_folder(parent(uri)), name(uri))
+
+    defaults = [suffixes[0] for suffixes in SUFFIXES.values()]
+    results = {
+        file(_beside(here, photo.key, style, suffix))
+        for photo in photos
+        if not key_problem(photo.key)
+        for style in styles
+        for suffix in (PurePosixPath(photo.key).suffix, *defaults)
+    }
+    return [photo for photo in photos if photo.is_named or file(photo.uri) not in results]
+
+
+def _beside(here: str, key: str, style: str, suffix: str) -> str:
+    """Return where the result of a photo goes without ``out``.
+
+    A key is joined, not resolved like what a user types: a folder may be named ``~root`` or ``img:``.
+    """
+    path = PurePosixPath(key)
+    return join(here, str(path.with_name(f"{path.stem}-{style}{suffix}")))

@@ -17,6 +17,7 @@ import ray.util.metrics
 
 from stylemill.errors import ConfigError
 from stylemill.machines import how_many_fit, max_per_machine
+from stylemill.process import attributes
 from stylemill.ray_internals import cluster_machines, release_actors, unwrap
 from stylemill.stylizing.blocks import make_blocks
 from stylemill.stylizing.config import StylizeConfig
@@ -86,13 +87,17 @@ class RayWorkers:
             StylemillError: an actor raised it.
         """
         blocks = make_blocks(missing, self._num_actors)
-        context = ray.data.DataContext.get_current()
-        # Otherwise Ray Data wraps the error of an actor, and pickling loses it.
-        context.raise_original_map_exception = True
-        # Waiting for CPUs is no fault, and a block of large images may take an hour; PaintWatch finds what is stuck.
-        context.execution_no_progress_timeout_s = -1
+        # The session may be a notebook's, whose own pipelines follow: its context is restored.
+        own_context = attributes(
+            ray.data.DataContext.get_current(),
+            # Otherwise Ray Data wraps the error of an actor, and pickling loses it.
+            raise_original_map_exception=True,
+            # Waiting for CPUs is no fault, and a block of large images may take an hour: PaintWatch sees what is stuck.
+            execution_no_progress_timeout_s=-1,
+        )
         try:
-            _run(blocks, self._job, min(self._num_actors, len(blocks)), self._tracker)
+            with own_context:
+                _run(blocks, self._job, min(self._num_actors, len(blocks)), self._tracker)
         except Exception as error:
             own = unwrap(error, doing="painting")
             log.debug("painting failed", exc_info=error)  # before its frames are cleared

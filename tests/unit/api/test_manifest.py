@@ -75,3 +75,8 @@ def test_a_location_without_a_committed_run_is_refused(tmp_path: Path, place: st
 
 def test_its_text_names_counts_and_place(out: str):
     assert repr(Manifest.open(out)) == f"Manifest(3 ok, 0 failed, 0 skipped; 2 runs in {out})"
+
+
+def test_what_several_runs_find_is_one_problem(out: str):
+    (Path(out) / "images" / "waves" / "junk.jpg").write_bytes(b"junk")
+    assert [problem.kind for problem in Manifest.open(out).verify().problems] == ["UnknownObject"]

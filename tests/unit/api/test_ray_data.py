@@ -93,9 +93,9 @@ def test_a_wrong_setting_is_refused_at_once(models: list[str], settings: dict[st
     assert refusal.value.field == field
 
 
-@pytest.mark.parametrize("column", ["image", "label", "gray"])
+@pytest.mark.parametrize("column", ["image", "label", "real"])
 def test_a_column_without_images_is_refused(models: list[str], column: str):
-    batch = {"bytes": files(FILES[0])["bytes"], "label": np.arange(1), "gray": np.zeros((1, 8, 8), np.uint8)}
+    batch = {"bytes": files(FILES[0])["bytes"], "label": np.arange(1), "real": np.zeros((1, 8, 8, 3))}
     with pytest.raises(ConfigError, match="column"):
         Stylizer(models[0], column=column)(batch)
 
@@ -103,3 +103,22 @@ def test_a_column_without_images_is_refused(models: list[str], column: str):
 def test_a_missing_model_is_refused_by_the_first_batch(tmp_path: Path):
     with pytest.raises(ConfigError, match="does not exist"):
         Stylizer(str(tmp_path / "none"), column="bytes")(files(FILES[0]))
+
+
+def test_gray_and_transparent_images_are_painted_and_what_is_no_image_is_a_row(models: list[str]):
+    column = np.empty(5, dtype=object)
+    rgba = np.dstack([drawn_image(20, 30), np.full((20, 30), 128, np.uint8)])
+    column[:] = [drawn_image(20, 30)[..., 0], rgba, None, np.zeros((3, 4, 5), np.uint8), np.zeros((0, 9, 3), np.uint8)]
+    batch = Stylizer(models[0])({"image": column})
+    assert [getattr(one, "shape", None) for one in batch["painted"]] == [(20, 30, 3), (20, 30, 4), None, None, None]
+    assert [str(error).partition(":")[0] for error in batch["error"]] == [
+        *["None"] * 2,
+        "Missing",
+        *["UnsupportedFormat"] * 2,
+    ]
+
+
+@pytest.mark.parametrize("taken", ["painted", "style", "error"])
+def test_a_column_of_the_user_is_not_replaced(models: list[str], taken: str):
+    with pytest.raises(ConfigError, match="already"):
+        Stylizer(models[0], column="bytes")({**files(FILES[0]), taken: np.arange(1)})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import itertools
+import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,9 +26,13 @@ from stylemill.stylizing.preflight import prepare
 from stylemill.stylizing.read import Reader
 from stylemill.stylizing.write import Writer
 from tests.drawn import image_bytes
-from tests.processes import environment
+from tests.processes import environment, kill_group, start_stylemill, wait_for
+from tests.web import web_server
 
 Paint = Callable[..., int]
+
+FETCH_PATIENCE_S = 60.0
+"""Less than the time after which a fetch that drips is given up; not a measurement."""
 
 
 @pytest.fixture
@@ -236,3 +242,173 @@ def test_it_needs_no_ray_and_nothing_for_tables(photos: Path, style_file: Path, 
     command = [sys.executable, "-c", code, *arguments]
     answer = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     assert (answer.returncode, answer.stderr) == (DONE, "")
+
+
+@pytest.fixture
+def two_photos(tmp_path: Path) -> Path:
+    """A folder with two photos, and the current folder beside it."""
+    folder = tmp_path / "p1"
+    folder.mkdir()
+    for seed, name in enumerate(("a.jpg", "b.jpg")):
+        (folder / name).write_bytes(image_bytes(20, 30, seed))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["p1/a.jpg", "p1/b.jpg", "--out", "o1", "--sheet", "p1/a.jpg"], "is one of the photos"),
+        (["p1/a.jpg", "--sheet", "link/a.jpg"], "is one of the photos"),
+        (["p1/a.jpg", "--out", "r.png", "--sheet", "r.png"], "is the file of --out too"),
+        (["p1", "--out", "o1", "--sheet", "p1/new.png"], "is inside the photos"),
+        (["p1/a.jpg", "--sheet", "mine/s.png"], "cannot be written"),
+        (["p1/a.jpg", "--sheet", "folder.png"], "is a folder"),
+        (["p1/a.jpg", "--sheet", "http://host/s.png"], "cannot be written over http"),
+        (["p1/a.jpg", "--sheet", "nowhere://s/s.png"], ""),
+    ],
+)
+def test_a_sheet_that_cannot_be_is_refused_before_anything_is_painted(
+    paint: Paint,
+    two_photos: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    problem: str,
+):
+    monkeypatch.chdir(two_photos.parent)
+    Path("link").symlink_to("p1")
+    Path("mine").write_bytes(b"mine")
+    Path("folder.png").mkdir()
+    before = files(Path.cwd())
+    assert paint(*arguments) == WRONG_USE
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    assert line.startswith("stylemill: sheet=") and problem in line
+    assert files(Path.cwd()) == before and captured.out == ""
+
+
+def test_no_result_gets_the_name_of_the_sheet_and_an_older_sheet_is_replaced(
+    paint: Paint, two_photos: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert paint(two_photos, "--out", "out", "--sheet", "out/a.jpg", "--replace") == FAILED
+    assert "the contact sheet has the name" in capsys.readouterr().err
+    assert files(Path("out")).keys() == {"a.jpg", "b.jpg"}
+    for _ in range(2):
+        assert paint(two_photos, "--out", "out2", "--sheet", "sheet.png") == DONE
+
+
+def test_a_sheet_that_fails_at_the_end_is_no_wrong_use(
+    paint: Paint, two_photos: Path, capsys: pytest.CaptureFixture[str]
+):
+    # The folder of the results takes the place of the file.
+    assert paint(two_photos, "--out", "s.png/", "--sheet", "s.png") == FAILED
+    assert "the results are complete" in capsys.readouterr().err
+    assert files(Path("s.png")).keys() == {"a.jpg", "b.jpg"}
+
+
+@pytest.mark.parametrize("folder", ["~root", "~", "img:", "$HOME"])
+def test_the_folder_of_a_photo_is_not_taken_for_a_home_or_a_scheme(
+    paint: Paint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    photo = tmp_path / "q" / folder / "zz.jpg"
+    photo.parent.mkdir(parents=True)
+    photo.write_bytes(image_bytes(20, 30))
+    (Path.cwd() / folder).mkdir()
+    assert paint(tmp_path / "q") == DONE
+    assert files(Path.cwd()).keys() == {f"{folder}/zz-waves.jpg"}
+
+
+def test_a_url_whose_name_is_none_fails_alone(paint: Paint, two_photos: Path, capsys: pytest.CaptureFixture[str]):
+    with web_server() as web:
+        assert paint(f"{web.url}/a/..", two_photos / "a.jpg", "--out", "out") == FAILED
+    assert "'.' or '..' component" in capsys.readouterr().err
+    assert files(Path("out")).keys() == {"a.jpg"}
+
+
+def test_the_same_command_does_not_paint_its_own_results(
+    paint: Paint, two_photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    (two_photos / "deep").mkdir()
+    (two_photos / "deep" / "c.png").write_bytes(image_bytes(20, 30, 3, "PNG"))
+    monkeypatch.chdir(two_photos)
+    assert paint(".") == DONE
+    assert "earlier" not in capsys.readouterr().err
+    once = files(two_photos)
+    assert len(once) == 6
+    for source in (".", "*.jpg", two_photos):
+        assert paint(source) == DONE
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split(" are ")[0] for line in told] == [f"stylemill: {number} files" for number in (3, 2, 3)]
+    assert files(two_photos) == once
+    assert paint("a-waves.jpg") == DONE, "what is named is painted"
+    assert files(two_photos).keys() - once.keys() == {"a-waves-waves.jpg"}
+
+
+@pytest.mark.parametrize(
+    ("source", "out"),
+    [("p1", "p1/painted"), ("p1", "p1"), ("p1", "link/painted"), ("p1/*.jpg", "p1"), (".", "painted/")],
+)
+def test_a_folder_of_results_among_the_photos_is_refused(
+    paint: Paint,
+    two_photos: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    source: str,
+    out: str,
+):
+    monkeypatch.chdir(two_photos.parent)
+    Path("link").symlink_to("p1")
+    before = files(Path.cwd())
+    assert paint(source, "--out", out) == WRONG_USE
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"stylemill: out={out!r}: is inside the photos")
+    assert files(Path.cwd()) == before
+
+
+def test_a_glob_that_does_not_reach_the_folder_of_results_is_fine(
+    paint: Paint, two_photos: Path, capsys: pytest.CaptureFixture[str]
+):
+    for _ in range(2):
+        assert paint(two_photos / "*.jpg", "--out", two_photos / "painted") == DONE
+    assert files(two_photos).keys() == {"a.jpg", "b.jpg", "painted/a.jpg", "painted/b.jpg"}
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_slow_fetch(two_photos: Path, style_file: Path, tmp_path: Path, number: int, code: int):
+    # The fetch gives up after 120 s: a process that waits for it does not end in time.
+    settings = ("--model", style_file, "--storage.timeout-s", "600")
+    with web_server() as web:
+        command = ("paint", two_photos / "a.jpg", f"{web.url}/drip", *settings)
+        job = start_stylemill(*command, cwd=tmp_path, stderr=subprocess.PIPE)
+        try:
+            assert job.stdout is not None
+            assert "a-waves.jpg" in job.stdout.readline(), "then all modules are loaded"
+            wait_for("the request", job, lambda: web.requests["/drip"])
+            job.send_signal(number)
+            out, err = job.communicate(timeout=FETCH_PATIENCE_S)
+        finally:
+            kill_group(job)
+    assert (job.returncode, out, err) == (code, "", "stylemill: interrupted\n")
+    assert files(tmp_path).keys() == {"a-waves.jpg", "p1/a.jpg", "p1/b.jpg"}
+
+
+@pytest.mark.parametrize(
+    ("command", "problem"),
+    [("- --out r.jpg <&-", "photo='-': means standard input"), ("a.jpg --out - >&-", "out='-': means standard output")],
+)
+def test_a_closed_descriptor_is_one_line(photos: Path, style_file: Path, command: str, problem: str):
+    words = shlex.join([sys.executable, "-m", "stylemill", "paint", "--model", str(style_file)])
+    answer = subprocess.run(
+        ["sh", "-c", f"{words} {command}"], cwd=photos, env=environment(), capture_output=True, text=True, check=False
+    )
+    (line,) = answer.stderr.splitlines()
+    assert answer.returncode == WRONG_USE and line.startswith(f"stylemill: {problem}")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&- 2>&-"])
+def test_a_photo_is_painted_without_standard_streams(photos: Path, style_file: Path, closed: str):
+    words = shlex.join([sys.executable, "-m", "stylemill", "paint", "a.jpg", "--model", str(style_file)])
+    answer = subprocess.run(["sh", "-c", f"{words} {closed}"], cwd=photos, env=environment(), check=False)
+    assert answer.returncode == DONE
+    assert Image.open(photos / "a-waves.jpg").size == (60, 40)

@@ -79,6 +79,7 @@ class IsolatedDecoder:
         # started it ends.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decoder")
         self._child: _Child | None = None
+        self._is_aborted = False
         if options.isolate_decoding:
             self._thread.submit(self._living_child)
 
@@ -101,13 +102,24 @@ class IsolatedDecoder:
         self._thread.submit(self._drop_child)
         self._thread.shutdown(wait=True)
 
+    def abort(self) -> None:
+        """End the child at once, as after Ctrl-C: images that are being decoded or wait for it fail."""
+        self._is_aborted = True
+        child = self._child
+        if child is not None:
+            child.kill()
+        self.close()
+
     def __enter__(self) -> IsolatedDecoder:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if kind is None:
+            self.close()
+        else:  # nobody waits for the images any more
+            self.abort()
 
     def __reduce__(self) -> tuple[type[IsolatedDecoder], tuple[DecodeOptions, int | None]]:
         return IsolatedDecoder, (self.options, self._short_side_px)
@@ -120,7 +132,10 @@ class IsolatedDecoder:
         recognise(data, self.options)
         num_killed = num_damaged = 0
         while True:
-            child = self._living_child()
+            # A child that started during an abort was not there to be killed.
+            child = None if self._is_aborted else self._living_child()
+            if child is None or self._is_aborted:
+                raise ImageError("DecoderCrash", "the decoding process was ended")
             is_fresh = child.num_served == 0
             try:
                 return child.decode(data)
@@ -238,6 +253,10 @@ class _Child:
     def is_alive(self) -> bool:
         """Return whether the process is running."""
         return self._process.poll() is None
+
+    def kill(self) -> None:
+        """Kill the process; safe while another thread waits for it, which gets ``_ChildDied``."""
+        self._process.kill()
 
     def end(self) -> None:
         """Kill the process; close the socket and the shared memory files."""

@@ -64,6 +64,30 @@ def kill_inside_a_request(decoder: IsolatedDecoder, data: bytes, number: int) ->
     return future
 
 
+def test_an_error_in_the_block_ends_a_decode_that_runs_and_those_that_wait() -> None:
+    with pytest.raises(KeyboardInterrupt), IsolatedDecoder(DecodeOptions(decode_timeout_s=30)) as decoder:
+        pid = child_pid(decoder)
+        os.kill(pid, signal.SIGSTOP)
+        wait_for_sleep(pid)
+        futures = [decoder.submit(jpeg(seed=seed)) for seed in range(3)]
+        raise KeyboardInterrupt
+    for future in futures:
+        with pytest.raises(ImageError) as failure:
+            future.result()
+        assert failure.value.error_type == "DecoderCrash", "not DecodeTimeout: nothing has waited for that"
+    assert not Path(f"/proc/{pid}").exists(), "and no other child was started for them"
+    assert decoder._child is None
+
+
+def test_an_error_in_the_block_ends_a_child_that_has_just_been_started() -> None:
+    with pytest.raises(KeyboardInterrupt), IsolatedDecoder(DecodeOptions()) as decoder:
+        future = decoder.submit(jpeg())
+        raise KeyboardInterrupt
+    with pytest.raises(ImageError):
+        future.result()
+    assert decoder._child is None
+
+
 def test_the_result_equals_that_of_the_decoder_in_this_process(decoder: IsolatedDecoder) -> None:
     for size in ((1, 1), (31, 17), (640, 480), (1500, 1100), (3, 4)):
         data = jpeg(*size)
