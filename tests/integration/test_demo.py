@@ -28,10 +28,16 @@ def first(tmp_path_factory):
     return out, done
 
 
-def test_the_path_of_the_page_comes_last(first):
+def test_the_page_and_what_to_try_next_come_last(first):
     out, done = first
-    page = Path(done.stdout.splitlines()[-1])
-    assert page == out / "report" / "index.html"
+    before, after = done.stdout.split("Open this page in a browser:\n")
+    page = Path(after.splitlines()[0])
+    assert "Done in" in before and page == out / "report" / "index.html"
+    assert [line.split()[1] for line in after.splitlines() if line.startswith("  stylemill")] == [
+        "paint",
+        "stylize",
+        "train",
+    ]
     text = page.read_text("utf-8")
     assert "81 paintings" in text and "The same photographs in 3 styles" in text
     for key in ("inbox/upload cut off.jpg", "inbox/saved by mistake.jpg", "table/café/notes.txt"):
@@ -57,6 +63,6 @@ def test_the_second_run_finds_nothing_to_do(first):
     assert done.returncode == 0, done.stderr
     assert "already trained" in done.stdout
     assert "already repainted" in done.stdout
-    assert done.stdout.splitlines()[-1] == str(out / "report" / "index.html")
+    assert f"{out / 'report' / 'index.html'}\n" in done.stdout
     assert before == {path: path.stat().st_mtime_ns for path in before}
     assert (out / "report" / "index.html").stat().st_mtime_ns == page

@@ -24,7 +24,7 @@ def interrupt(job: Job) -> None:
 
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
-    return fill(tmp_path / "in", {f"{number}.jpg": image_bytes(200, 300, number) for number in range(40)})
+    return fill(tmp_path / "in", {f"{number}.jpg": image_bytes(200, 300, number % 8) for number in range(400)})
 
 
 def check_interrupted(job: Job, is_under_way: Callable[[], bool], log: Path) -> None:

@@ -105,12 +105,12 @@ def _run_live(storage: Storage, config: CompareConfig) -> int:
 
 def _live_rows(storage: Storage, uri: str) -> list[dict[str, Any]]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
+    from stylemill.manifest.schema import read_parquet
     from stylemill.storage import resolve
 
     try:
-        table = pq.read_table(pa.BufferReader(storage.read_bytes(resolve(uri))))
+        table = read_parquet(storage.read_bytes(resolve(uri)))
         return list(table.select(["unit", "variant", "success"]).to_pylist())
     except (ObjectNotFound, PathConflict):
         raise ConfigError("live", uri, "does not exist", "give a Parquet file") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -87,13 +87,26 @@ def to_parquet(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
+def read_parquet(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return the table in the bytes of a Parquet file, read in this thread alone.
+
+    A process that ends soon after Arrow's pools have worked may abort in its exit ("terminate called without an active
+    exception"), and its exit code is lost.
+
+    Raises:
+        ValueError: the bytes are not Parquet (``pyarrow.ArrowInvalid``).
+    """
+    names = None if columns is None else list(columns)
+    return pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(names, use_threads=False)
+
+
 def from_parquet(data: bytes, schema: pa.Schema) -> pa.Table:
     """Return the table in the bytes of a Parquet file, after checking its columns against ``schema``.
 
     Raises:
         ValueError: the bytes are not Parquet (``pyarrow.ArrowInvalid``), or the columns differ.
     """
-    table = pq.read_table(pa.BufferReader(data))
+    table = read_parquet(data)
     if not table.schema.equals(schema, check_metadata=False):
         raise ValueError(f"columns differ from this version's schema: {table.schema.names}")
     return table

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
 from stylemill.errors import ConfigError, ImageError, StorageError
 from stylemill.manifest.layout import RunLayout
 from stylemill.manifest.read import iter_parts, load_success
+from stylemill.manifest.schema import read_parquet
 from stylemill.report.pictures import Pair, Picture, embed, palette
 from stylemill.report.run_pages import (
     BulkReport,
@@ -69,7 +69,7 @@ def load_training_report(
     return training_report(
         style_name=header.name,
         style_image=_style_image(storage, header),
-        metrics=pq.read_table(pa.BufferReader(storage.read_bytes(join(out, "metrics.parquet")))),
+        metrics=read_parquet(storage.read_bytes(join(out, "metrics.parquet"))),
         samples=[(f"step {step:,}", storage.read_bytes(uri)) for uri, step in samples],
         events=events,
         facts={**known, **(facts or {})},

@@ -5,18 +5,17 @@ The rate is what the user states, or what an earlier run into the same output me
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from stylemill.config import from_mapping, parse_yaml
 from stylemill.errors import ConfigError, StorageError
 from stylemill.machines import Resources, how_many_fit, total_of
 from stylemill.manifest.read import iter_parts, load_history
+from stylemill.manifest.schema import read_parquet
 from stylemill.storage import Storage
 from stylemill.storage.options import preflight_options
 from stylemill.storage.sources import find_sources
@@ -154,7 +153,7 @@ def _rate_of_bulk(storage: Storage, config: StylizeConfig) -> Rate | None:
 def _rate_of_training(storage: Storage, config: TrainConfig) -> Rate | None:
     """Return the median rate of the steps in OUT/metrics.parquet, divided by the workers of that run."""
     layout = TrainLayout(config.out)
-    table = pq.read_table(io.BytesIO(storage.read_bytes(layout.metrics_uri)), columns=["images_per_s"])
+    table = read_parquet(storage.read_bytes(layout.metrics_uri), ["images_per_s"])
     median = pc.quantile(table.column("images_per_s").cast(pa.float64()), 0.5)[0].as_py()
     if not median:
         return None

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stylemill.errors import CheckpointError, ImageError, NotAnImage, ObjectNotFound
+from stylemill.manifest.schema import read_parquet
 from stylemill.storage import Storage, join
 
 
@@ -127,7 +128,7 @@ def metrics_from_parquet(data: bytes) -> list[dict[str, Any]]:
         CheckpointError: the bytes are not a Parquet file, or a required column is missing.
     """
     try:
-        table = pq.read_table(pa.BufferReader(data))
+        table = read_parquet(data)
     except (OSError, pa.ArrowException) as error:
         raise CheckpointError(f"its metrics cannot be read ({error})") from error
     lacking = [column for column in METRICS_SCHEMA if column.name not in table.column_names]

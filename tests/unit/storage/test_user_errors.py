@@ -20,8 +20,8 @@ def test_an_output_that_cannot_be_written(tmp_path: Path):
 
 
 def test_an_output_that_the_store_refuses():
-    message = r"^out='OUT': cannot be written \(no\); give a location that these credentials may write$"
-    with pytest.raises(ConfigError, match=message), writing_output("OUT"):
+    message = r"^out='s3://OUT': cannot be written \(no\); give a location that these credentials may write$"
+    with pytest.raises(ConfigError, match=message), writing_output("s3://OUT"):
         raise AccessDenied("no")
 
 
