@@ -49,9 +49,12 @@ def webhook() -> Iterator[tuple[str, list[bytes]]]:
 
 
 def readable(data: bytes) -> bytes:
-    """Return the bytes of a file, of a Parquet file also what its compressed pages and its metadata say."""
+    """Return the bytes of a file, of a Parquet file also what its compressed pages and its metadata say.
+
+    Pages mark where a long word may be broken; without the marks it is whole.
+    """
     if data[:4] != b"PAR1":
-        return data
+        return data.replace(b"<wbr>", b"")
     table = pq.read_table(pa.BufferReader(data))
     return data + repr((table.schema.metadata, table.to_pylist())).encode()
 
