@@ -232,7 +232,11 @@ def print_summary(result: BulkResult) -> None:
             "manifest": result.layout.manifest_uri,
         },
     )
-    rate = f" ({progress.images_per_s:.2f} images/s over {duration(progress.busy_s)})" if result.success.counts.get("ok") else ""
+    rate = (
+        f" ({progress.images_per_s:.2f} images/s over {duration(progress.busy_s)})"
+        if result.success.counts.get("ok")
+        else ""
+    )
     print(f"{counts_text(result.success.counts)} in {duration(result.wall_s)}{rate}")
     if progress.num_resumed:
         print(f"resumed: {progress.num_resumed:,} images had been finished before")
