@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from stylemill.nn.architecture import Architecture
     from stylemill.nn.fast_net import FastNet
     from stylemill.nn.transformer_net import TransformerNet
+    from stylemill.painting.options import PaintOptions
+    from stylemill.painting.painter import ImagePainter
     from stylemill.storage.options import StorageOptions
 
 FORMAT = "stylemill/1"
@@ -182,7 +184,6 @@ class StyleModel:
         from PIL import Image
 
         from stylemill.painting.options import PaintOptions
-        from stylemill.painting.painter import ImagePainter
         from stylemill.painting.pictures import to_array, to_source
 
         options = PaintOptions(
@@ -195,15 +196,31 @@ class StyleModel:
             max_memory=max_memory,
         )
         source = to_source(image)
-        (painted_HWC,), _ = ImagePainter(self._net(precision, device), options).paint([source.image_HWC])
+        (painted_HWC,), _ = self.painter(options).paint([source.image_HWC])
         result = to_array(painted_HWC, source)
         return result if isinstance(image, np.ndarray) else Image.fromarray(result)
 
+    def painter(self, options: PaintOptions) -> ImagePainter:
+        """Return what paints in this style with these options; the network is prepared once and kept.
+
+        Raises:
+            ConfigError: this machine does not have the precision or the device.
+        """
+        from stylemill.painting.painter import ImagePainter
+
+        return ImagePainter(self._net(options.precision, options.device), options)
+
     def _net(self, precision: str, device: str) -> FastNet:
         if (precision, device) not in self._nets:
+            import torch
+
+            from stylemill.machines import this_machine
             from stylemill.nn.fast_net import FastNet
 
-            self._nets[precision, device] = FastNet(self.build_network(), precision=precision, device=device)
+            # Torch starts a thread for each processor of the machine, also in a container that may use few of them.
+            threads = min(torch.get_num_threads(), int(this_machine()["CPU"]))
+            net = FastNet(self.build_network(), precision=precision, device=device, num_threads=threads)
+            self._nets[precision, device] = net
         return self._nets[precision, device]
 
     @cached_property

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from stylemill.cli.terminal import by_status
 from stylemill.config import from_mapping
 from stylemill.errors import ClusterError, ConfigError, StorageError
 from stylemill.storage import Storage
@@ -168,7 +169,7 @@ def stylize(
     return StylizeResult(
         run_id=layout.run_id,
         out=layout.out,
-        counts={status: result.success.counts.get(status, 0) for status in ("ok", "failed", "skipped")},
+        counts=by_status(result.success.counts),
         errors=result.errors,
         images={name: layout.images_uri(tree) for name, tree in styles},
         manifest=layout.manifest_uri,

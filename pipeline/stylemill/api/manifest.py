@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from stylemill.cli.terminal import by_status
 from stylemill.errors import ConfigError
 from stylemill.manifest.layout import RunLayout
 from stylemill.manifest.read import CommittedRun, committed_runs, find_run, load_history, load_success, read_manifest
 from stylemill.manifest.schema import MANIFEST_SCHEMA
 from stylemill.storage import Storage, StorageOptions, resolve
-
-FEW_PARTS = 2
-"""Manifests with at most this many parts are verified in this process."""
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,8 +81,7 @@ class Manifest:
     @property
     def counts(self) -> dict[str, int]:
         """Rows by status: ``ok``, ``failed``, ``skipped``."""
-        found = Counter(self.to_arrow().column("status").to_pylist())
-        return {status: found[status] for status in ("ok", "failed", "skipped")}
+        return by_status(Counter(self.to_arrow().column("status").to_pylist()))
 
     def to_arrow(self) -> pa.Table:
         """Return all rows (columns: docs/manifest.md), in order of runs, then of keys.
@@ -118,13 +115,13 @@ class Manifest:
         """
         if not 0 <= sample <= 1:
             raise ConfigError("sample", sample, "is out of range", "give a number from 0 to 1")
-        from stylemill.auditing.verify import verify
+        from stylemill.auditing.verify import MAX_PARTS_WITHOUT_RAY, verify
 
-        found = [
-            # Ray's machines may not see this one's files, and starting tasks for so few parts takes longer.
-            verify(self._storage.options, run.layout, sample=sample, with_ray=len(run.success.parts) > FEW_PARTS)
-            for run in self._runs
-        ]
+        found = []
+        for run in self._runs:
+            # Ray's machines may not see this one's files, and the outputs on one machine are mostly small.
+            with_ray = len(run.success.parts) > MAX_PARTS_WITHOUT_RAY
+            found.append(verify(self._storage.options, run.layout, sample=sample, with_ray=with_ray))
         return Verified(
             num_rows=sum(one.num_rows for one in found),
             num_objects=sum(one.num_objects for one in found),

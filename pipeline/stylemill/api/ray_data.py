@@ -134,20 +134,13 @@ class _Engine:
 
     def __init__(self, config: StylizerConfig) -> None:
         from stylemill.images.isolation.client import IsolatedDecoder
-        from stylemill.nn.fast_net import FastNet
-        from stylemill.painting.painter import ImagePainter
         from stylemill.registry import load_models
         from stylemill.storage import Storage
 
         self._encode = config.encode
         self._decoder = IsolatedDecoder(config.decode)
-        options = config.paint
-        self._painters = {
-            model.name: ImagePainter(
-                FastNet(model.build_network(), precision=options.precision, device=options.device), options
-            )
-            for model in load_models(Storage(config.storage), config.model, config.registry)
-        }
+        models = load_models(Storage(config.storage), config.model, config.registry)
+        self._painters = {model.name: model.painter(config.paint) for model in models}
         self.styles = list(self._painters)
 
     def paint_file(self, data: bytes, style: str) -> bytes:

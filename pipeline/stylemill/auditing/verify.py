@@ -22,6 +22,8 @@ from stylemill.manifest.layout import RunLayout
 from stylemill.manifest.read import load_history, load_success
 from stylemill.storage import Storage, StorageOptions
 
+MAX_PARTS_WITHOUT_RAY = 2
+"""Manifests with at most this many parts are verified in this process: tasks on Ray would take longer to start."""
 PARTS_IN_FLIGHT_PER_CPU = 2
 """Ray tasks per CPU of the cluster; each checks one part."""
 

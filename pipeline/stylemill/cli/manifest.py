@@ -22,8 +22,6 @@ MAX_PROBLEMS_SHOWN = 20
 MAX_PROBLEMS_IN_JSON = 1000
 LEFTOVERS_S = 3600.0
 """Age from which half-written files are removed: the processes that wrote them have ended."""
-MAX_PARTS_WITHOUT_RAY = 2
-"""Manifests with at most this many parts are verified in this process: starting Ray would take longer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +79,7 @@ def _verify(config: ManifestConfig, sample: float = 1.0) -> Verification:
     from stylemill.auditing import verify as auditing
     from stylemill.cli.session import ray_session
 
-    is_small = len(load_success(storage, layout).parts) <= MAX_PARTS_WITHOUT_RAY
+    is_small = len(load_success(storage, layout).parts) <= auditing.MAX_PARTS_WITHOUT_RAY
     line = LiveLine()
 
     def show(done: int, total: int) -> None:

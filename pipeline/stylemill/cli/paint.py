@@ -76,7 +76,8 @@ def run(config: PaintConfig) -> int:
     with IsolatedDecoder(config.decode) as decoder:
         sources = _read_ahead(photos, storage, decoder)
         first = next(sources)
-        command = _Command(_painters(config, models or _load_models(config, storage)), results, sheet)
+        models = models or _load_models(config, storage)
+        command = _Command({model.name: model.painter(config.paint) for model in models}, results, sheet)
         command.paint(*first)
         for photo, decoded in sources:
             command.paint(photo, decoded)
@@ -98,25 +99,6 @@ def _leave_out_results(photos: list[Photo], styles: Sequence[str]) -> list[Photo
         are = "file is a result" if num_results == 1 else "files are results"
         print(f"stylemill: {num_results:,} {are} of earlier runs and not painted", file=sys.stderr, flush=True)
     return kept
-
-
-def _painters(config: PaintConfig, models: Sequence[StyleModel]) -> dict[str, ImagePainter]:
-    """Return a painter for each style by its name."""
-    import torch
-
-    from stylemill.machines import this_machine
-    from stylemill.nn.fast_net import FastNet
-    from stylemill.painting.painter import ImagePainter
-
-    # Torch starts a thread for each processor of the machine, also in a container that may use few of them.
-    threads = min(torch.get_num_threads(), int(this_machine()["CPU"]))
-    precision, device = config.paint.precision, config.paint.device
-
-    def painter(model: StyleModel) -> ImagePainter:
-        net = FastNet(model.build_network(), precision=precision, device=device, num_threads=threads)
-        return ImagePainter(net, config.paint)
-
-    return {model.name: painter(model) for model in models}
 
 
 def _open_sheet(config: PaintConfig, storage: Storage, results: Results, num_photos: int) -> ContactSheet | None:

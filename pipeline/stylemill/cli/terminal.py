@@ -135,7 +135,7 @@ def by_status(counts: Mapping[str, int]) -> dict[str, int]:
 
 def counts_text(counts: Mapping[str, int]) -> str:
     """Return rows by status as ``120 ok, 3 failed, 2 skipped``."""
-    return ", ".join(f"{counts.get(status, 0):,} {status}" for status in ("ok", "failed", "skipped"))
+    return ", ".join(f"{count:,} {status}" for status, count in by_status(counts).items())
 
 
 def size_text(num_bytes: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from stylemill.painting.fetch import fetch_source, listed_problem
 from stylemill.storage import Storage, resolve
 from stylemill.storage.sources import find_sources, input_covers, sources_root
 from stylemill.storage.store import ObjectStat
-from stylemill.storage.uri import name, scheme, shown
+from stylemill.storage.uri import name, real_location, scheme, shown
 from stylemill.storage.user_errors import listing_input
 
 STANDARD_INPUT = "-"
@@ -120,8 +119,3 @@ def check_outside(storage: Storage, locations: Sequence[str], field: str, value:
         if input_covers(real, real + uri.removeprefix(root), real_location(folder)):
             cure = f"choose one outside of {location}; the next run would paint it"
             raise ConfigError(field, value, "is inside the photos", cure)
-
-
-def real_location(uri: str) -> str:
-    """Return a location with the symbolic links of a local path resolved."""
-    return os.path.realpath(uri) if scheme(uri) == "file" else uri

@@ -14,9 +14,9 @@ from pathlib import Path, PurePosixPath
 
 from stylemill.errors import AccessDenied, ConfigError, ImageError, ObjectNotFound, PathConflict, config_errors_for
 from stylemill.images.options import SUFFIXES, EncodeOptions, OutputFormat, output_key
-from stylemill.painting.photos import Photo, real_location
+from stylemill.painting.photos import Photo
 from stylemill.storage import Storage, join, resolve
-from stylemill.storage.uri import key_problem, name, parent, scheme, shown
+from stylemill.storage.uri import key_problem, name, parent, real_location, scheme, shown
 
 STANDARD_OUTPUT = "-"
 _CHOSEN_FORMATS: tuple[OutputFormat, ...] = ("jpeg", "png", "webp")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import posixpath
 import re
 from pathlib import Path
@@ -15,6 +16,11 @@ TEXT_SUFFIXES = (".txt", ".lst")
 LIST_SUFFIXES = (".parquet", ".csv", *TEXT_SUFFIXES)
 """Suffixes of lists of locations (``source_lists.py``); a text file has one location per line."""
 _LIKE_A_URI = re.compile(r"\s*[A-Za-z][\w.+:-]+:/")
+
+
+def real_location(uri: str) -> str:
+    """Return a location with the symbolic links of a local path resolved."""
+    return os.path.realpath(uri) if scheme(uri) == "file" else uri
 
 
 def scheme(uri: str) -> str:

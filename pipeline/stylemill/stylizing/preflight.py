@@ -7,7 +7,6 @@ that can be found without Ray is found here, as a ConfigError.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -23,7 +22,7 @@ from stylemill.registry import load_models
 from stylemill.storage import ObjectStat, Storage, resolve
 from stylemill.storage.options import preflight_options
 from stylemill.storage.sources import find_sources, input_covers, sources_root
-from stylemill.storage.uri import is_glob, is_inside, scheme, shown
+from stylemill.storage.uri import is_glob, is_inside, real_location, scheme, shown
 from stylemill.storage.user_errors import listing_input, writing_output
 from stylemill.style_model import StyleModel, load_style_model, to_bytes
 from stylemill.stylizing.config import StylizeConfig
@@ -165,7 +164,7 @@ def _history(storage: Storage, config: StylizeConfig, identity: RunIdentity, out
 
 
 def _check_apart(root: str, source_root: str, out: str, identity: RunIdentity) -> None:
-    real, layout = _real(root), RunLayout(out=_real(out), run_id=identity.run_id)
+    real, layout = real_location(root), RunLayout(out=real_location(out), run_id=identity.run_id)
     if input_covers(real, real + source_root.removeprefix(root), layout.out):
         raise ConfigError("out", out, "is inside the input", "choose a location outside the sources")
     for style in identity.styles:
@@ -173,11 +172,6 @@ def _check_apart(root: str, source_root: str, out: str, identity: RunIdentity) -
         if is_inside(real, tree) or real.startswith(f"{tree}~"):
             problem = f"is inside the folder of the results of style {style.name!r}"
             raise ConfigError("input", source_root, problem, "choose another output location")
-
-
-def _real(uri: str) -> str:
-    """Return a location with the symbolic links of a local path resolved."""
-    return os.path.realpath(uri) if scheme(uri) == "file" else uri
 
 
 def _choose_runner(storage: Storage, config: StylizeConfig, source_root: str) -> Runner:
