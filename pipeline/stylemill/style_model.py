@@ -1,20 +1,17 @@
-"""The file of a trained style: weights, architecture and history in one safetensors file, without pickle.
+"""``StyleModel``: the trained weights of one style, and the network to paint with them.
 
-The safetensors header holds the format, the name and version of the style, the architecture and the metadata as JSON.
-Reading it (``read_header``) needs neither torch nor the weights. Equal models give equal bytes, and the SHA-256 of the
-bytes identifies a model in manifests and registries.
+``style_file.py`` has the format of the file.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-from stylemill.errors import ConfigError, ObjectNotFound, PathConflict
-from stylemill.storage.uri import can_name_folder
+from stylemill.errors import ConfigError
+from stylemill.style_file import CURE, ByteStore, encode, of_another_version, read_header, read_style
 
 if TYPE_CHECKING:
     import os
@@ -31,39 +28,6 @@ if TYPE_CHECKING:
     from stylemill.painting.options import PaintOptions
     from stylemill.painting.painter import ImagePainter
     from stylemill.storage.options import StorageOptions
-
-FORMAT = "stylemill/1"
-_LENGTH_BYTES = 8
-_ALIGNMENT_BYTES = 8
-_CURE = "give a style.safetensors that `stylemill train` wrote"
-_FOREIGN = (".pth", ".pt", ".ckpt", ".bin", ".model", ".t7", ".onnx")
-"""Suffixes of checkpoints of other implementations."""
-
-
-class ByteStore(Protocol):
-    """The two operations of ``stylemill.storage.Storage`` that a style model needs."""
-
-    def read_bytes(self, uri: str) -> bytes:
-        """Return the whole object; raise ObjectNotFound where there is none."""
-
-    def write_bytes(self, uri: str, data: bytes) -> object:
-        """Write the whole object atomically."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StyleHeader:
-    """Header of a style file; read without importing torch."""
-
-    name: str
-    """Name of the style."""
-    version: str
-    """Version of the style: each training of a style gives another version."""
-    architecture: dict[str, Any]
-    """Fields of ``stylemill.nn.architecture.Architecture``."""
-    metadata: dict[str, Any]
-    """JSON-able history and properties of the model; unknown keys survive a round trip."""
-    sha256: str
-    """Hex digest of the file's bytes."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -249,50 +213,13 @@ def to_bytes(model: StyleModel) -> bytes:
     import safetensors.torch
 
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict.items()}
-    header, payload = _split(safetensors.torch.save(tensors))
-    header["__metadata__"] = {
-        "format": FORMAT,
-        "name": model.name,
-        "version": model.version,
-        "architecture": json.dumps(model.architecture.to_mapping(), sort_keys=True),
-        "metadata": json.dumps(model.metadata, sort_keys=True, ensure_ascii=False, allow_nan=False),
-    }
-    # safetensors itself writes metadata in the order of a randomly seeded hash map.
-    text = json.dumps(header, sort_keys=True, ensure_ascii=False).encode()
-    text += b" " * (-len(text) % _ALIGNMENT_BYTES)
-    return len(text).to_bytes(_LENGTH_BYTES, "little") + text + payload
-
-
-def read_header(data: bytes, *, source: str) -> StyleHeader:
-    """Read the header of a style file without importing torch.
-
-    Args:
-        data: the whole file, which is also hashed.
-        source: where the bytes came from, for messages.
-    Raises:
-        ConfigError: the bytes are not a style model, or its name or version cannot name a folder.
-    """
-    try:
-        header, _ = _split(data)
-        entries = header["__metadata__"]
-        if entries["format"] != FORMAT:
-            raise _of_another_version(source, f"format {entries['format']!r}, this one reads {FORMAT!r}")
-        for what in ("name", "version"):  # they name folders
-            if not can_name_folder(entries[what]):
-                problem = f"has the {what} {entries[what]!r}, which cannot name a folder"
-                raise ConfigError("model", source, problem, "train or import it with another --name")
-        return StyleHeader(
-            name=entries["name"],
-            version=entries["version"],
-            architecture=_json_object(entries["architecture"]),
-            metadata=_json_object(entries["metadata"]),
-            sha256=hashlib.sha256(data).hexdigest(),
-        )
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        cure = _CURE
-        if source.lower().endswith(_FOREIGN):
-            cure = f"import it first: stylemill models import --from {source} --out FOLDER --name NAME"
-        raise ConfigError("model", source, "is not a style model", cure) from error
+    return encode(
+        safetensors.torch.save(tensors),
+        name=model.name,
+        version=model.version,
+        architecture=model.architecture.to_mapping(),
+        metadata=model.metadata,
+    )
 
 
 def from_bytes(data: bytes, *, source: str) -> StyleModel:
@@ -315,11 +242,11 @@ def from_bytes(data: bytes, *, source: str) -> StyleModel:
         state_dict = safetensors.torch.load(data)
     except (SafetensorError, TypeError, ValueError) as error:
         if "newer stylemill" in str(error):
-            raise _of_another_version(source, str(error).partition(";")[0]) from error
-        raise ConfigError("model", source, f"is a damaged style model ({error})", _CURE) from error
+            raise of_another_version(source, str(error).partition(";")[0]) from error
+        raise ConfigError("model", source, f"is a damaged style model ({error})", CURE) from error
     problem = _weights_problem(architecture, state_dict)
     if problem:
-        raise ConfigError("model", source, f"is a damaged style model ({problem})", _CURE)
+        raise ConfigError("model", source, f"is a damaged style model ({problem})", CURE)
     return StyleModel(
         name=header.name,
         version=header.version,
@@ -338,48 +265,13 @@ def save_style_model(storage: ByteStore, uri: str, model: StyleModel) -> StyleMo
 
 
 def load_style_model(storage: ByteStore, uri: str) -> StyleModel:
-    """Read a model from any location.
+    """Read a model from any location, or one style of a file of several (``FILE#STYLE``).
 
     Raises:
-        ConfigError: there is no object at the location, or it is not a style model.
+        ConfigError: there is no object at the location, or it is not a style model, or holds several.
         StorageError: the storage failed beyond its retries.
     """
-    return from_bytes(_read(storage, uri), source=uri)
-
-
-def load_style_header(storage: ByteStore, uri: str) -> StyleHeader:
-    """Read a model's header and digest from any location without importing torch; raises as ``load_style_model``."""
-    return read_header(_read(storage, uri), source=uri)
-
-
-def _read(storage: ByteStore, uri: str) -> bytes:
-    try:
-        return storage.read_bytes(uri)
-    except ObjectNotFound as error:
-        raise ConfigError("model", uri, "does not exist", _CURE) from error
-    except PathConflict as error:
-        raise ConfigError("model", uri, f"is not a file ({error})", _CURE) from error
-
-
-def _split(data: bytes) -> tuple[dict[str, Any], bytes]:
-    """Return the JSON header and the payload of safetensors bytes; raise ValueError if there is no header."""
-    length = int.from_bytes(data[:_LENGTH_BYTES], "little")
-    end = _LENGTH_BYTES + length
-    if len(data) < end:
-        raise ValueError("shorter than its header")
-    return _json_object(data[_LENGTH_BYTES:end]), data[end:]
-
-
-def _of_another_version(source: str, what: str) -> ConfigError:
-    cure = "upgrade stylemill, or train the style again"
-    return ConfigError("model", source, f"was written by another version of stylemill ({what})", cure)
-
-
-def _json_object(text: str | bytes) -> dict[str, Any]:
-    value = json.loads(text)
-    if not isinstance(value, dict):
-        raise ValueError("not a JSON object")
-    return value
+    return from_bytes(read_style(storage, uri), source=uri)
 
 
 def _weights_problem(architecture: Architecture, state_dict: Mapping[str, Tensor]) -> str | None:

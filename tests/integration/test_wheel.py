@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from stylemill.storage import Storage
-from stylemill.style_model import load_style_header
+from stylemill.style_file import load_style_header
 from tests.drawn import image_bytes
 from tests.integration.conftest import fill
 from tests.processes import ROOT

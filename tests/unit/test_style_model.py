@@ -11,16 +11,8 @@ import torch
 
 from stylemill.errors import ConfigError, ObjectNotFound
 from stylemill.nn.transformer_net import Architecture, TransformerNet
-from stylemill.style_model import (
-    FORMAT,
-    StyleModel,
-    from_bytes,
-    load_style_header,
-    load_style_model,
-    read_header,
-    save_style_model,
-    to_bytes,
-)
+from stylemill.style_file import FORMAT, load_style_header, read_header
+from stylemill.style_model import StyleModel, from_bytes, load_style_model, save_style_model, to_bytes
 from tests.unit.nn.nets import VARIANTS, variant_net
 
 
@@ -111,7 +103,7 @@ def test_network_is_rebuilt_with_its_own_weights_and_no_random_draw():
 def test_header_is_read_without_torch(tmp_path):
     (tmp_path / "m").write_bytes(to_bytes(make_model()))
     code = (
-        "import sys, pathlib; from stylemill.style_model import read_header;"
+        "import sys, pathlib; from stylemill.style_file import read_header;"
         "h = read_header(pathlib.Path(sys.argv[1]).read_bytes(), source='m');"
         "assert 'torch' not in sys.modules; print(h.name, h.architecture['width'])"
     )

@@ -194,7 +194,7 @@ def _bulk_job_id(config: StylizeConfig, hashed: str) -> tuple[str, bool]:
     from stylemill.registry import locate_model
     from stylemill.storage import Storage
     from stylemill.storage.options import preflight_options
-    from stylemill.style_model import load_style_header
+    from stylemill.style_file import load_style_header
     from stylemill.stylizing.identity import identify
 
     storage = Storage(preflight_options(config.storage, MODEL_DEADLINE_S))

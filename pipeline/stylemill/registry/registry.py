@@ -27,7 +27,7 @@ from stylemill.registry.records import Promotion, PromotionKind, Version
 from stylemill.storage import Storage, join, resolve
 from stylemill.storage.json_records import RecordT, record_from_json, record_to_json
 from stylemill.storage.user_errors import writing_output
-from stylemill.style_model import read_header
+from stylemill.style_file import read_header
 
 SCHEMA_VERSION = 1
 

@@ -31,7 +31,7 @@ from stylemill.report.run_pages import (
 )
 from stylemill.report.summary import choose_candidates, summarize
 from stylemill.storage import Storage, join, resolve
-from stylemill.style_model import StyleHeader, load_style_header
+from stylemill.style_file import StyleHeader, load_style_header
 
 log = logging.getLogger(__name__)
 

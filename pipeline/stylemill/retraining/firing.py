@@ -20,7 +20,7 @@ from stylemill.retraining.outcome import Evidence, Outcome, load_outcomes
 from stylemill.storage import Storage, join, resolve
 from stylemill.storage.json_records import record_from_json, record_to_json
 from stylemill.storage.sources import find_sources
-from stylemill.style_model import load_style_header
+from stylemill.style_file import load_style_header
 from stylemill.training.config import BUILTIN, SCRATCH, SETTINGS_THAT_MAY_CHANGE, TrainConfig, settings_of
 
 _NOT_IN_DIGEST = {*SETTINGS_THAT_MAY_CHANGE, "style_image", "content"} - {"steps"}

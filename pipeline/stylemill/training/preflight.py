@@ -20,7 +20,8 @@ from stylemill.storage import Storage, resolve
 from stylemill.storage.options import preflight_options
 from stylemill.storage.uri import can_name_folder, is_inside
 from stylemill.storage.user_errors import listing_input, reading_input, writing_output
-from stylemill.style_model import StyleHeader, from_bytes, load_style_header, read_header
+from stylemill.style_file import StyleHeader, load_style_header, read_header
+from stylemill.style_model import from_bytes
 from stylemill.training.config import (
     BUILTIN,
     OMITTED_AT_DEFAULT,

@@ -23,7 +23,7 @@ from stylemill.process import periodically, scratch_folder
 from stylemill.ray_internals import cluster_machines, keep_interrupts, ray_failure, unwrap
 from stylemill.storage import Storage
 from stylemill.storage.lease import acquire
-from stylemill.style_model import StyleHeader, load_style_header
+from stylemill.style_file import StyleHeader, load_style_header
 from stylemill.training.config import TrainConfig
 from stylemill.training.layout import TrainLayout, load_left_out, save_left_out
 from stylemill.training.preflight import PreparedTraining
