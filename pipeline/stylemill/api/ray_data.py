@@ -27,7 +27,9 @@ class StylizerConfig:
     """
 
     model: tuple[str, ...]
-    """Style models: locations, or registry:STYLE[@VERSION]."""
+    """Style models: locations, FILE#STYLE, or registry:STYLE[@VERSION]."""
+    style: tuple[str, ...] = ()
+    """Styles of the models, or mixtures such as wave:0.7,ink:0.3; empty takes all styles."""
     registry: str | None = None
     """Location of the registry for registry:STYLE; defaults to the environment variable STYLEMILL_REGISTRY."""
     paint: PaintOptions = inline(PaintOptions)  # noqa: RUF009 (a field)
@@ -53,7 +55,8 @@ class Stylizer:
         column: name of the column to paint.
         painted: name of the new column: bytes or arrays; None where an image could not be painted.
         seed: another seed chooses other styles.
-        **settings: fields of ``stylemill stylize`` that change pictures, as ``strength=0.8`` or ``format="png"``.
+        **settings: fields of ``stylemill stylize`` that change pictures, as ``strength=0.8`` or ``format="png"``, and ``style``,
+            which chooses or mixes styles of the models.
 
     Raises:
         ConfigError: a setting that is unknown or wrong.
@@ -134,12 +137,12 @@ class _Engine:
 
     def __init__(self, config: StylizerConfig) -> None:
         from stylemill.images.isolation.client import IsolatedDecoder
-        from stylemill.registry import load_models
         from stylemill.storage import Storage
+        from stylemill.style_choice import load_styles
 
         self._encode = config.encode
         self._decoder = IsolatedDecoder(config.decode)
-        models = load_models(Storage(config.storage), config.model, config.registry)
+        models = load_styles(Storage(config.storage), config.model, config.registry, config.style)
         self._painters = {model.name: model.painter(config.paint) for model in models}
         self.styles = list(self._painters)
 

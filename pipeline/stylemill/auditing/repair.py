@@ -13,8 +13,8 @@ from stylemill.errors import ConfigError, ObjectNotFound
 from stylemill.manifest.layout import RunLayout
 from stylemill.manifest.output import cleaning_lease_uri
 from stylemill.manifest.read import CommittedRun, iter_parts, load_history
-from stylemill.registry import load_models
 from stylemill.storage import Storage, StorageOptions
+from stylemill.style_choice import load_styles
 from stylemill.storage.lease import Lease, acquire
 from stylemill.stylizing.config import StylizeConfig
 from stylemill.stylizing.identity import RunIdentity
@@ -40,7 +40,7 @@ def prepare_repair(options: StorageOptions, found: Verification) -> PreparedRun:
         cure = "restore the run's folder, or run `stylemill stylize` with another --run-id"
         raise ConfigError("uri", parent.run_uri, f"lacks files that a repair needs ({error})", cure) from None
     config = from_flags(StylizeConfig, {}, parse_yaml(text, source=parent.config_uri))
-    models = load_models(storage, [parent.model_uri(style.name) for style in identity.styles])
+    models = load_styles(storage, [parent.model_uri(style.name) for style in identity.styles])
     history = load_history(storage, parent.out, identity.input)
     broken = found.broken_keys
     identity = incremental_identity("repair", identity, history, extra=digest({"keys": sorted(broken)}))

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from stylemill.painting.photos import Photo
     from stylemill.painting.results import Results
     from stylemill.storage import Storage
-    from stylemill.style_model import StyleModel
 
 _READ_AHEAD = 1
 """Photos that are fetched and decoded while one is painted."""
@@ -56,38 +55,31 @@ def run(config: PaintConfig) -> int:
     from stylemill.storage import Storage
     from stylemill.storage.options import preflight_options
     from stylemill.storage.uri import scheme
+    from stylemill.style_choice import choose_styles
 
     uris: list[str] = []
     storage = Storage(preflight_options(config.storage), web_witnesses=lambda: uris)
     photos = find_photos(storage, config.photo)
-    models = None
+    styles = choose_styles(storage, config.model, config.registry, config.style)
     if config.out is None and not all(photo.is_named for photo in photos):
-        models = _load_models(config, storage)  # torch is loaded before the first photo is read: the names are needed
-        photos = _leave_out_results(photos, [model.name for model in models])
+        photos = _leave_out_results(photos, [style.name for style in styles])
     uris += [photo.uri for photo in photos if scheme(photo.uri) in ("http", "https")]
-    num_styles = len(config.model)
     if config.out == STANDARD_OUTPUT and current().options.form != "text":
         raise ConfigError("out", config.out, "and JSON both need standard output", "give a file, or leave --json out")
-    results = Results(storage, config.out, photos, num_styles, config.encode, may_replace=config.replace)
+    results = Results(storage, config.out, photos, len(styles), config.encode, may_replace=config.replace)
     if config.out is not None and results.folder is not None:
         check_outside(storage, config.photo, "out", config.out, results.folder)
-    sheet = _open_sheet(config, storage, results, len(photos))
+    sheet = _open_sheet(config, storage, results, len(photos), len(styles))
     # Its process starts, and the first photos are decoded, while this one loads torch.
     with IsolatedDecoder(config.decode) as decoder:
         sources = _read_ahead(photos, storage, decoder)
         first = next(sources)
-        models = models or _load_models(config, storage)
-        command = _Command({model.name: model.painter(config.paint) for model in models}, results, sheet)
+        painters = {style.name: style.load().painter(config.paint) for style in styles}
+        command = _Command(painters, results, sheet)
         command.paint(*first)
         for photo, decoded in sources:
             command.paint(photo, decoded)
         return command.finish()
-
-
-def _load_models(config: PaintConfig, storage: Storage) -> list[StyleModel]:
-    from stylemill.registry import load_models
-
-    return load_models(storage, config.model, config.registry)
 
 
 def _leave_out_results(photos: list[Photo], styles: Sequence[str]) -> list[Photo]:
@@ -101,14 +93,16 @@ def _leave_out_results(photos: list[Photo], styles: Sequence[str]) -> list[Photo
     return kept
 
 
-def _open_sheet(config: PaintConfig, storage: Storage, results: Results, num_photos: int) -> ContactSheet | None:
+def _open_sheet(
+    config: PaintConfig, storage: Storage, results: Results, num_photos: int, num_styles: int
+) -> ContactSheet | None:
     if config.sheet is None:
         return None
     from stylemill.cli.contact_sheet import ContactSheet
     from stylemill.painting.photos import check_outside
     from stylemill.storage.uri import parent
 
-    sheet = ContactSheet(storage, config.sheet, num_photos, len(config.model))
+    sheet = ContactSheet(storage, config.sheet, num_photos, num_styles)
     results.reserve_for_sheet(sheet.uri, config.sheet)
     check_outside(storage, config.photo, "sheet", config.sheet, parent(sheet.uri))
     return sheet

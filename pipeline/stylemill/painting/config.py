@@ -23,7 +23,10 @@ class PaintConfig:
     """Photos: files, folders (with all below them), globs in quotes, URIs, URLs, or - for standard input."""
 
     model: tuple[str, ...]
-    """Style model: a location, or registry:STYLE[@VERSION]; repeat to paint several styles."""
+    """Style model: a location, FILE#STYLE, or registry:STYLE[@VERSION]; repeat to paint several styles."""
+
+    style: tuple[str, ...] = ()
+    """Style of the models, or a mixture such as wave:0.7,ink:0.3; may be repeated. By default all styles."""
 
     out: str | None = None
     """For one picture a file, whose suffix chooses the format and which is replaced, or - for standard output; else a

@@ -6,7 +6,6 @@ from stylemill.registry.reference import (
     StyleReference,
     find_version,
     is_reference,
-    load_models,
     locate_model,
     registry_uri,
 )
@@ -21,7 +20,6 @@ __all__ = [
     "can_name_a_version",
     "find_version",
     "is_reference",
-    "load_models",
     "locate_model",
     "registry_uri",
 ]

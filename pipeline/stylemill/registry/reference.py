@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from stylemill.errors import ConfigError, config_errors_for
+from stylemill.errors import ConfigError
 from stylemill.registry.records import Version
 from stylemill.registry.registry import Registry
 from stylemill.storage import Storage, resolve
-from stylemill.storage.user_errors import reading_input
-from stylemill.style_model import StyleModel, load_style_model
 
 PREFIX = "registry:"
 REGISTRY_VARIABLE = "STYLEMILL_REGISTRY"
@@ -98,25 +95,3 @@ def registry_uri(registry: str | None, needed_for: str) -> str:
         cure = f"give --registry URI or set {REGISTRY_VARIABLE}"
         raise ConfigError("registry", None, f"is needed for {needed_for}", cure)
     return found
-
-
-def load_models(storage: Storage, uris: Sequence[str], registry: str | None = None) -> list[StyleModel]:
-    """Return the style models at these locations or in the registry.
-
-    Raises:
-        ConfigError: one is missing, is not a style model or has a name that cannot be a folder, or two have the same
-            name.
-    """
-    models: list[StyleModel] = []
-    for uri in uris:
-        with (
-            reading_input("model", uri, expected="a style model"),
-            config_errors_for("model", keep=("registry", "style")),
-        ):
-            model = load_style_model(storage, locate_model(storage, uri, registry))
-        if any(model.name == other.name for other in models):
-            raise ConfigError(
-                "model", uri, f"is a second model of style {model.name!r}", "give one model for each style"
-            )
-        models.append(model)
-    return models

@@ -28,7 +28,10 @@ class StylizeConfig:
     """
 
     model: tuple[str, ...]
-    """Style model: a location, or registry:STYLE[@VERSION]; repeat to paint several styles in one pass."""
+    """Style model: a location, FILE#STYLE, or registry:STYLE[@VERSION]; repeat to paint several styles in one pass."""
+
+    style: tuple[str, ...] = ()
+    """Style of the models, or a mixture such as wave:0.7,ink:0.3; may be repeated. By default all styles."""
 
     input: str
     """Sources: a prefix or directory, a glob, one file, or a list of locations: a Parquet or CSV file with a uri (and

@@ -18,12 +18,12 @@ from stylemill.manifest.commit import Success, read_success, remove_pending
 from stylemill.manifest.layout import RunLayout
 from stylemill.manifest.output import check_conditional_create
 from stylemill.manifest.read import CommittedRun, load_history
-from stylemill.registry import load_models
 from stylemill.storage import ObjectStat, Storage, resolve
 from stylemill.storage.options import preflight_options
 from stylemill.storage.sources import find_sources, input_covers, sources_root
 from stylemill.storage.uri import is_glob, is_inside, real_location, scheme, shown
 from stylemill.storage.user_errors import listing_input, writing_output
+from stylemill.style_choice import load_styles
 from stylemill.style_model import StyleModel, load_style_model, to_bytes
 from stylemill.stylizing.config import StylizeConfig
 from stylemill.stylizing.identity import IncrementalKind, RunIdentity, claim_trees, differences, identify
@@ -83,7 +83,7 @@ def check(config: StylizeConfig) -> tuple[PreparedRun, list[StyleModel]]:
         source_root = resolve(config.input)
     with config_errors_for("out"):
         out = resolve(config.out)
-    models = load_models(storage, config.model, config.registry)
+    models = load_styles(storage, config.model, config.registry, config.style)
     named = [(model.name, model.version, model.sha256) for model in models]
     identity = identify(config, source_root, out, named)
     _check_sources(storage, source_root)

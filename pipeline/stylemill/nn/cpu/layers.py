@@ -22,7 +22,7 @@ from stylemill.nn.cpu.folding import (
     fold_head,
     output_tanh,
 )
-from stylemill.nn.cpu.packed_conv import PackedConv, SeparableConv
+from stylemill.nn.cpu.packed_conv import PackedConv, SeparableConv, packed_conv
 from stylemill.nn.transformer_net import NUM_RESIDUAL_BLOCKS, ResidualBlock, TransformerNet
 
 _UPSAMPLING = {
@@ -151,7 +151,7 @@ def _layer(block: FoldedBlock, dtype: torch.dtype) -> Layer:
 
 def _pack(kernel: Kernel, stride: tuple[int, int], dtype: torch.dtype) -> PackedConv | SeparableConv:
     if kernel.depthwise_I1HW is None:
-        return PackedConv(kernel.weight_OIHW, kernel.bias_O, stride=stride, dtype=dtype)
+        return packed_conv(kernel.weight_OIHW, kernel.bias_O, stride=stride, dtype=dtype)
     return SeparableConv(kernel.depthwise_I1HW, kernel.weight_OIHW, stride=stride, dtype=dtype)
 
 
@@ -164,7 +164,7 @@ def _residual_layers(block: torch.nn.Module, dtype: torch.dtype) -> tuple[Layer,
 def _head_layer(net: TransformerNet, dtype: torch.dtype) -> Layer:
     architecture, pad = net.architecture, net.head.padding_px
     for columns in HEAD_COLUMNS:
-        conv = PackedConv(*fold_head(net.head, architecture, columns), stride=(1, columns), dtype=dtype)
+        conv = packed_conv(*fold_head(net.head, architecture, columns), stride=(1, columns), dtype=dtype)
         if conv.trusted:
             break
     tanh = output_tanh(architecture.pixels) if architecture.output == "tanh" else None

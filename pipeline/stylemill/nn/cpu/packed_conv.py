@@ -1,12 +1,15 @@
 """Convolutions on a CPU whose weights are reordered once, at construction, for the kernels of this machine.
 
 oneDNN computes wrong results for a few shapes and is slow for others. ``PackedConv`` tests its kernel against float32
-before it uses it, and splits very wide results into column ranges.
+before it uses it, and splits very wide results into column ranges. ``packed_conv`` returns the one that exists already
+if another network of this process has the same weights, as the styles of one network have.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
+from weakref import WeakValueDictionary
 
 import torch
 import torch.nn.functional as F
@@ -152,6 +155,24 @@ class PackedConv:
         return out_NCHW
 
 
+_Key = tuple[bytes, tuple[int, ...], tuple[int, int], torch.dtype]
+_SHARED: WeakValueDictionary[_Key, PackedConv] = WeakValueDictionary()
+
+
+def packed_conv(
+    weight_OIHW: Tensor, bias_O: Tensor | None, *, stride: tuple[int, int] = (1, 1), dtype: torch.dtype
+) -> PackedConv:
+    """Return a ``PackedConv`` of these arguments, shared by all that ask for the same weights."""
+    digest = hashlib.sha256(weight_OIHW.detach().contiguous().numpy().tobytes())
+    if bias_O is not None:
+        digest.update(bias_O.detach().contiguous().numpy().tobytes())
+    key = (digest.digest(), tuple(weight_OIHW.shape), stride, dtype)
+    shared = _SHARED.get(key)
+    if shared is None:
+        shared = _SHARED[key] = PackedConv(weight_OIHW, bias_O, stride=stride, dtype=dtype)
+    return shared
+
+
 class SeparableConv:
     """A depthwise convolution, then a packed 1x1 one; the same interface as ``PackedConv``.
 
@@ -169,7 +190,7 @@ class SeparableConv:
         self.out_channels = len(weight_OIHW)
         self.stride = stride
         self._depthwise = depthwise_I1HW.detach().to(dtype).contiguous(memory_format=torch.channels_last)
-        self._mix = PackedConv(weight_OIHW, None, dtype=dtype)
+        self._mix = packed_conv(weight_OIHW, None, dtype=dtype)
 
     def describe(self) -> str:
         """Return the description of the packed 1x1 convolution."""
