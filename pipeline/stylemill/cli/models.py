@@ -1,4 +1,7 @@
-"""``stylemill models import|export|show``: convert models from and to other implementations, and describe one."""
+"""``stylemill models import|export|show``: convert models from and to other implementations, and describe one.
+
+``model_files.py`` has the verbs that put styles together and take them apart.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from stylemill.cli.arguments import Subcommand, run_subcommand
+from stylemill.cli.model_files import SUBCOMMANDS as FILE_SUBCOMMANDS
 from stylemill.config import check_within
 from stylemill.errors import ConfigError, StorageError
 from stylemill.nn.architecture import Architecture, PixelConvention
@@ -68,7 +72,7 @@ class ExportConfig:
     """Settings of ``models export``."""
 
     from_: str = ""
-    """Location of a style model, or registry:STYLE[@VERSION]."""
+    """Location of a style model, FILE#STYLE, or registry:STYLE[@VERSION]."""
 
     to: Literal["onnx", "torchscript", "safetensors", "pt-examples"] = "onnx"
     """Format. onnx needs `pip install 'stylemill[onnx]'`; pt-examples is a checkpoint for pytorch/examples."""
@@ -98,7 +102,7 @@ class ShowConfig:
     """Settings of ``models show``."""
 
     uri: str = ""
-    """Location of a style model, or registry:STYLE[@VERSION]."""
+    """Location of a style model, FILE#STYLE, or registry:STYLE[@VERSION]."""
 
     registry: str | None = None
     """Registry that registry:STYLE refers to; by default STYLEMILL_REGISTRY of the environment."""
@@ -152,7 +156,19 @@ def export_model(config: ExportConfig) -> int:
 
 def show_model(config: ShowConfig) -> int:
     """Print what a style model is, how it was trained and what it costs on this machine."""
+    from stylemill.registry import locate_model
+    from stylemill.style_file import read_file, read_header, split_location, split_styles
+
     storage = Storage(config.storage)
+    location, style = split_location(locate_model(storage, config.uri, config.registry))
+    files = split_styles(read_file(storage, location), source=location) if style is None else []
+    if len(files) > 1:
+        headers = [read_header(file, source=location) for file in files]
+        print(f"{'file':<12}{location}")
+        print(f"{'styles':<12}{len(headers)}, each shown by: stylemill models show {config.uri}#STYLE")
+        for header in headers:
+            print(f"  {header.name}@{header.version}, sha256 {header.sha256[:DIGITS]}")
+        return 0
     uri, model = _load(storage, config.uri, config.registry)
     for heading, text in model_card(storage, uri, model):
         print(f"{heading:<12}{text}")
@@ -289,4 +305,5 @@ SUBCOMMANDS: dict[str, Subcommand[Any]] = {
         run=show_model,
         positional="uri",
     ),
+    **FILE_SUBCOMMANDS,
 }
