@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from stylemill import __version__
 from stylemill.nn.pixels import MIN_SIDE_PX
-from stylemill.nn.transformer_net import SIZE_MULTIPLE_PX, AnyNorm, BatchNorm, ConvBlock, ResidualBlock, TransformerNet
+from stylemill.nn.norms import AnyNorm, BatchNorm
+from stylemill.nn.transformer_net import SIZE_MULTIPLE_PX, ConvBlock, ResidualBlock, TransformerNet
 
 OPSET = 18
 IR_VERSION = 9
@@ -170,6 +171,8 @@ def _norm(graph: _Graph, features: str, name: str, norm: AnyNorm) -> str:
             graph.parameter(f"{name}.{part}", getattr(norm, f"running_{part}")) for part in ("mean", "var")
         )
         return graph.add("BatchNormalization", [features, weight, bias, mean, variance], name, epsilon=norm.eps)
+    if not isinstance(norm, nn.GroupNorm):
+        raise TypeError("the graph has one style")
     # A group norm is an instance norm whose channels are groups: ONNX's own operator differs between its versions.
     groups = norm.num_groups
     ones, zeros = (graph.constant(f"{word}{groups}", np.full(groups, value, np.float32)) for word, value in _FILLS)

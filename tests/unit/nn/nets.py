@@ -9,8 +9,9 @@ import torch
 
 from stylemill.nn.architecture import RAW, PixelConvention
 from stylemill.nn.fast_net import FastNet
+from stylemill.nn.norms import BatchNorm
 from stylemill.nn.pixels import IMAGENET_MEAN, IMAGENET_STD, normalize, pad_to_network
-from stylemill.nn.transformer_net import Architecture, BatchNorm, TransformerNet
+from stylemill.nn.transformer_net import Architecture, TransformerNet
 
 
 def seeded_net(width=0.25, upsampling="nearest", seed=0):

@@ -7,14 +7,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from stylemill.nn.architecture import PixelConvention
+from stylemill.nn.norms import BatchNorm, build_norm
 from stylemill.nn.transformer_net import (
     Architecture,
-    BatchNorm,
     ConvBlock,
     ResidualBlock,
     TransformerNet,
-    build_norm,
-    instance_norm,
 )
 from tests.unit.nn.nets import plain_values, smooth_image, variant_net
 
@@ -133,63 +131,28 @@ def test_groups_divide_the_channels_of_any_width():
     assert build_norm("layer", 32).num_groups == 1
 
 
-def drawn_norm(dtype: torch.dtype = torch.float32) -> nn.InstanceNorm2d:
+def test_each_image_of_a_batch_is_painted_in_its_own_style():
+    net = TransformerNet(Architecture(width=0.25), num_styles=3).eval()
+    net.init_weights(seed=0)
     generator = torch.Generator().manual_seed(1)
-    norm = nn.InstanceNorm2d(12, affine=True).to(dtype)
     with torch.no_grad():
-        norm.weight.copy_(torch.randn(12, generator=generator))
-        norm.bias.copy_(torch.randn(12, generator=generator))
-    return norm
-
-
-def drawn_features(dtype: torch.dtype, memory_format: torch.memory_format = torch.channels_last) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(2)
-    # Images of different brightness and contrast: a mean over the batch would not do.
-    values = torch.randn(3, 12, 10, 14, generator=generator) * torch.tensor([1.0, 3.0, 0.2]).view(3, 1, 1, 1) + 2
-    return values.to(dtype).contiguous(memory_format=memory_format).requires_grad_()
-
-
-@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 0.02)]
-)
-def test_result_and_derivatives_are_those_of_torch(dtype, tolerance, memory_format):
-    found_in, exact_in = drawn_features(dtype, memory_format), drawn_features(dtype).detach().double().requires_grad_()
-    norm, exact = drawn_norm(torch.float64 if dtype == torch.float64 else torch.float32), drawn_norm(torch.float64)
-    found = instance_norm(found_in, norm)
-    expected = F.instance_norm(exact_in, weight=exact.weight, bias=exact.bias, eps=exact.eps)
-    direction = torch.randn(expected.shape, generator=torch.Generator().manual_seed(3)).to(dtype)
-    found.backward(direction)
-    expected.backward(direction.double())
-    assert found.dtype == dtype
-    for one, other in (
-        (found, expected), (found_in.grad, exact_in.grad), (norm.weight.grad, exact.weight.grad),
-        (norm.bias.grad, exact.bias.grad),
-    ):  # fmt: skip
-        torch.testing.assert_close(one.double(), other, rtol=0, atol=tolerance * other.abs().max().item())
-
-
-def test_channels_last_memory_stays_as_it_is():
-    values = drawn_features(torch.bfloat16)
-    result = instance_norm(values, drawn_norm())
-    assert result.is_contiguous(memory_format=torch.channels_last)
-    # The gradient may come in any layout; its own follows the features.
-    result.backward(torch.ones(result.shape, dtype=torch.bfloat16))
-    assert values.grad.is_contiguous(memory_format=torch.channels_last)
-
-
-def test_values_that_are_not_finite_remain_so_and_affect_only_their_image():
-    values = drawn_features(torch.float32).detach().clone(memory_format=torch.channels_last)
-    values[1, 4, 2, 2] = float("nan")
-    result = instance_norm(values, drawn_norm())
-    assert result[1, 4].isnan().all()
-    assert result[[0, 2]].isfinite().all()
-
-
-def test_parameters_without_gradients_and_no_grad_are_fine():
-    norm = drawn_norm().requires_grad_(False)
-    values = drawn_features(torch.float32)
-    instance_norm(values, norm).sum().backward()
-    assert norm.weight.grad is None
+        for name, parameter in net.named_parameters():
+            if "norm" in name:
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    alone = []
+    for style in range(3):
+        single = TransformerNet(Architecture(width=0.25)).eval()
+        single.load_state_dict(
+            {key: tensor[style] if "norm" in key else tensor for key, tensor in net.state_dict().items()}
+        )
+        alone.append(single)
+    batch_NCHW = torch.randn(4, 3, 32, 40, generator=generator)
+    styles = [2, 0, 1, 2]
     with torch.no_grad():
-        assert not instance_norm(values, norm).requires_grad
+        painted_NCHW = net(batch_NCHW, torch.tensor(styles))
+        expected_NCHW = torch.cat([alone[style](batch_NCHW[n : n + 1]) for n, style in enumerate(styles)])
+    torch.testing.assert_close(painted_NCHW, expected_NCHW)
+    with pytest.raises(ValueError, match="needs the style of each image"):
+        net(batch_NCHW)
+    with pytest.raises(ValueError, match="has instance norms, not batch"):
+        TransformerNet(Architecture(norm="batch"), num_styles=2)

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from stylemill.nn.transformer_net import AnyNorm, BatchNorm
+from stylemill.nn.norms import AnyNorm, BatchNorm
 
 _Rows = NDArray[np.float64]
 
