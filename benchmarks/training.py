@@ -93,7 +93,7 @@ def make_ours(content: Path, style_image: Path, *, precision: str, width: float)
     style_HWC = resize_short_side(Image.open(style_image).convert("RGB"), CROP_PX)
     target = style_target(network, normalize(torch.from_numpy(np.array(Image.fromarray(style_HWC)))[None]))
     setup = StepSetup(
-        loss_network=network.to(memory_format=torch.channels_last).to(dtype), target=target, weights=LossWeights(),
+        loss_network=network.to(memory_format=torch.channels_last).to(dtype), targets=[target], weights=LossWeights(),
         dtype=dtype, max_gradient_norm=10.0, batch_size=BATCH, num_workers=1, micro_batch_size=BATCH,
     )  # fmt: skip
     storage = Storage()

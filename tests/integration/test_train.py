@@ -76,7 +76,7 @@ def whole_run(undisturbed: dict[str, Any], train: Train) -> Path:
 def test_a_run_writes_all_its_outputs(whole_run: Path, undisturbed: dict[str, Any], pictures: Path):
     result = undisturbed["result"]
     model = load_style_model(Storage(), str(whole_run / "style.safetensors"))
-    assert (result.header.sha256, result.progress.step, result.already_finished) == (model.sha256, 12, False)
+    assert (result.headers[0].sha256, result.progress.step, result.already_finished) == (model.sha256, 12, False)
     assert model.name == "style"
     assert model.metadata["samples_seen"] == 48
     assert model.metadata["loss_network"] == "pyramid"
@@ -217,7 +217,7 @@ def test_a_run_does_not_end_with_weights_that_are_not_finite(whole_run: Path, tr
     assert result.progress.events[-1] == "rolled back to step 3, the rate is now x0.5"
     assert [row["step"] for row in rows_of(out)] == list(range(1, 9))
     assert all(weights.isfinite().all() for weights in weights_of(out).values())
-    assert result.header is not None and train(out, steps=8).already_finished
+    assert result.headers and train(out, steps=8).already_finished
 
 
 @pytest.mark.slow
@@ -245,7 +245,7 @@ def test_training_stops_at_a_plateau_wherever_it_was_interrupted(train: Train, t
     stopped_at = result.progress.step
     assert stopped_at < 60 and stopped_at % 3 == 0
     assert "stopped early" in result.progress.events[-1]
-    assert result.header is not None and result.header.metadata["steps"] == stopped_at
+    assert result.headers and result.headers[0].metadata["steps"] == stopped_at
     assert train(tmp_path / "whole", **settings).already_finished
 
     stop = threading.Event()

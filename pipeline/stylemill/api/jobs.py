@@ -71,7 +71,7 @@ class StylizeResult:
 
 
 def train(
-    style_image: Location,
+    style_image: Location | Sequence[Location],
     content: Location | Sequence[Location],
     out: Location,
     *,
@@ -79,12 +79,12 @@ def train(
     on_progress: Callable[[TrainProgress], None] | None = None,
     **settings: Any,
 ) -> TrainResult:
-    """Train one style; the same call, made again, resumes.
+    """Train a style, or one network of several; the same call, made again, resumes.
 
     Runs on the Ray session of this process, or on one that is started for the call.
 
     Args:
-        style_image: location of the style image.
+        style_image: location of the style image, or several for one network of several styles.
         content: photographs to train on: a folder, glob, file or list of locations, or several.
         out: output location.
         preset: ``quick``, ``fine``, ``calm`` or ``bold``.
@@ -102,12 +102,12 @@ def train(
 
     if preset is not None and preset not in PRESETS:
         raise ConfigError("preset", preset, "is not a preset", "use one of " + ", ".join(PRESETS))
-    given = {"style_image": os.fspath(style_image), "content": _locations(content), "out": os.fspath(out)}
+    given = {"style_image": _locations(style_image), "content": _locations(content), "out": os.fspath(out)}
     config = _config(TrainConfig, {**(PRESETS[preset] if preset else {}), **given, **settings})
     prepared = prepare(config)
-    with _session(needed=prepared.finished is None):
+    with _session(needed=not prepared.finished):
         result = train_prepared(prepared, _careful(on_progress))
-    if result.header is None:
+    if not result.headers:
         raise ClusterError("the training was stopped; the same call resumes")
     storage, layout = Storage(config.storage), result.layout
     report = None
@@ -117,8 +117,8 @@ def train(
             lambda: write_training_report(storage, layout.out, load_training_report(storage, layout.out, events=events))
         )
     return TrainResult(
-        name=result.header.name,
-        version=result.header.version,
+        name=config.style_name,
+        version=result.headers[0].version,
         model=layout.style_uri,
         out=layout.out,
         report=report,

@@ -213,10 +213,10 @@ class _Demo:
         )
 
     def _is_done(self, training: PreparedTraining) -> bool:
-        return training.finished is not None and self._prepare_painting().success is not None
+        return bool(training.finished) and self._prepare_painting().success is not None
 
     def _train(self, training: PreparedTraining) -> None:
-        if training.finished is not None:
+        if training.finished:
             _print_result("already trained")
             return
         from stylemill.cli.train import learn

@@ -48,12 +48,12 @@ def train_candidate(config: TrainConfig) -> bool:
     from stylemill.training.preflight import prepare
 
     prepared = prepare(config)
-    if prepared.finished is not None:
+    if prepared.finished:
         return True
     with ray_session():
         result = learn(prepared)
     print_summary(result)
-    if result.header is None:
+    if not result.headers:
         return False
     write_report(config, result)
     return True

@@ -1,4 +1,4 @@
-"""``stylemill train``: train one style.
+"""``stylemill train``: train one network, of one style or several.
 
 ``learn``, ``print_summary`` and ``write_report`` also serve ``retrain`` and the demos.
 """
@@ -18,6 +18,7 @@ from stylemill.cli.terminal import LiveLine, Steps, duration, print_report
 from stylemill.training.config import PRESETS, TrainConfig
 
 if TYPE_CHECKING:
+    from stylemill.style_file import StyleHeader
     from stylemill.training.preflight import PreparedTraining
     from stylemill.training.tracker import TrainProgress
     from stylemill.training.train import TrainResult
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the verb."""
-    description = "Train one style; running the same command again resumes."
+    description = "Train one network, of one style or several; running the same command again resumes."
     config = parse(TrainConfig, "train", description, arguments, presets=PRESETS)
     return 0 if config is None else run(config)
 
@@ -37,26 +38,27 @@ def run(config: TrainConfig) -> int:
     prepared = prepare(config)
     add_result(style=config.style_name)
     num = len(prepared.content)
-    print(f"style {config.style_name!r}: {num:,} content image{'s' * (num != 1)} -> {prepared.layout.out}", flush=True)
+    several = "s" * (len(prepared.styles) > 1)
+    print(f"style{several} {config.style_name!r}: {num:,} content image{'s' * (num != 1)} -> {prepared.layout.out}", flush=True)
     if prepared.loss_origin is not None:
         origin = prepared.loss_origin
         print(f"loss: {config.loss_network}, weights {origin['source']}, sha256 {origin['sha256'][:12]}", flush=True)
     for warning in prepared.warnings:
         print(f"note: {warning}", flush=True)
-    if prepared.finished is not None:
+    if prepared.finished:
         add_result(
             is_already_finished=True,
-            version=prepared.finished.version,
+            version=prepared.finished[0].version,
             paths={"style": prepared.layout.style_uri, "metrics": prepared.layout.metrics_uri},
         )
-        print(f"already finished: {prepared.layout.style_uri} version {prepared.finished.version}")
+        print(f"already finished: {prepared.layout.style_uri} {_versions(prepared.finished)}")
         return 0
     from stylemill.cli.session import ray_session
 
     with ray_session():
         result = learn(prepared)
     print_summary(result)
-    if result.header is None:
+    if not result.headers:
         return TERMINATED  # after a checkpoint; the same command resumes
     write_report(config, result)
     return 0
@@ -154,7 +156,7 @@ def print_summary(result: TrainResult) -> None:
     """Print the result of a training run."""
     progress = result.progress
     add_result(step=progress.step, steps=progress.steps, loss=progress.loss, paths={"out": result.layout.out})
-    if result.header is None:
+    if not result.headers:
         print(f"stopped at step {progress.step:,} of {progress.steps:,}; the same command resumes")
         return
     num_steps, all_steps = progress.step - progress.began_at, f", {progress.step:,} in all" * progress.is_resumed
@@ -164,7 +166,13 @@ def print_summary(result: TrainResult) -> None:
         images = "content image" + "s" * (progress.num_left_out != 1)
         print(f"left out: {progress.num_left_out:,} {images}, listed in {result.layout.left_out_uri}")
     add_result(
-        version=result.header.version, paths={"style": result.layout.style_uri, "metrics": result.layout.metrics_uri}
+        version=result.headers[0].version, paths={"style": result.layout.style_uri, "metrics": result.layout.metrics_uri}
     )
-    print(f"style:    {result.layout.style_uri} (version {result.header.version})")
+    print(f"style:    {result.layout.style_uri} ({_versions(result.headers)})")
     print(f"metrics:  {result.layout.metrics_uri}")
+
+
+def _versions(headers: Sequence[StyleHeader]) -> str:
+    if len(headers) == 1:
+        return f"version {headers[0].version}"
+    return ", ".join(f"{header.name} version {header.version}" for header in headers)

@@ -7,6 +7,7 @@ A ``Palette`` describes how often a style image has which colours, and ``palette
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +35,15 @@ class Palette:
     """(N, D, 3) directions in which colours are compared, after whitening by the style's covariance."""
     colours_NDP: Tensor
     """(N, D, P) quantiles of the style's colours in every direction."""
+
+    @classmethod
+    def joined(cls, palettes: Sequence[Palette]) -> Palette:
+        """Return one palette per image from those of single images."""
+        return cls(
+            mean_NC=torch.cat([palette.mean_NC for palette in palettes]),
+            axes_NDC=torch.cat([palette.axes_NDC for palette in palettes]),
+            colours_NDP=torch.cat([palette.colours_NDP for palette in palettes]),
+        )
 
 
 def palette_of(style_NCHW: Tensor) -> Palette:

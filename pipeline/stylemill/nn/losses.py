@@ -8,7 +8,7 @@ features.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,6 +145,24 @@ class StyleTarget:
     """Distribution of colours; None leaves colours to the Gram matrices."""
     spectrum: Tensor | None = None
     """``spectrum_shape``, one or N; None for a style image that is smaller than its windows: no lattice term."""
+
+    @classmethod
+    def joined(cls, targets: Sequence[StyleTarget]) -> StyleTarget:
+        """Return one target per image from those of single images.
+
+        Of layers for which one of the style images is too small, and of spectra, all go without.
+        """
+        first, *others = targets
+        if not others:
+            return first
+        shared = [name for name in first.grams if all(name in other.grams for other in others)]
+        palettes = [target.palette for target in targets if target.palette is not None]
+        spectra = [target.spectrum for target in targets if target.spectrum is not None]
+        return cls(
+            {name: torch.cat([target.grams[name] for target in targets]) for name in shared},
+            Palette.joined(palettes) if palettes else None,
+            torch.cat(spectra) if len(spectra) == len(targets) else None,
+        )
 
 
 def style_target(network: LossNetwork, style_NCHW: Tensor) -> StyleTarget:

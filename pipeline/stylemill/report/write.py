@@ -31,7 +31,7 @@ from stylemill.report.run_pages import (
 )
 from stylemill.report.summary import choose_candidates, summarize
 from stylemill.storage import Storage, join, resolve
-from stylemill.style_file import StyleHeader, load_style_header
+from stylemill.style_file import StyleHeader, load_style_header, load_style_headers
 
 log = logging.getLogger(__name__)
 
@@ -55,19 +55,20 @@ def load_training_report(
         ConfigError: the style model does not exist.
         StorageError: storage failed beyond its retries.
     """
-    header = load_style_header(storage, join(out, "style.safetensors"))
+    headers = _trained_headers(storage, out)
+    header = headers[0]
     found = sorted(item.uri for item in storage.list_objects(join(out, "samples")))
     samples = [(uri, _step(uri)) for uri in found if _step(uri) is not None]
     known: dict[str, object] = {
-        "style": f"{header.name}, version {header.version}",
-        "SHA-256": header.sha256,
+        "style": "; ".join(f"{each.name}, version {each.version}" for each in headers),
+        "SHA-256": "; ".join(each.sha256 for each in headers),
         "style image's SHA-256": header.metadata.get("style_image_sha256", "–"),
         "loss network": header.metadata.get("loss_network", "–"),
         "loss network's SHA-256": header.metadata.get("loss_network_sha256", "–"),
         "trained at": header.metadata.get("trained_at", "–"),
     }
     return training_report(
-        style_name=header.name,
+        style_name=", ".join(each.name for each in headers),
         style_image=_style_image(storage, header),
         metrics=read_parquet(storage.read_bytes(join(out, "metrics.parquet"))),
         samples=[(f"step {step:,}", storage.read_bytes(uri)) for uri, step in samples],
@@ -75,6 +76,13 @@ def load_training_report(
         facts={**known, **(facts or {})},
         config=_config(storage, join(out, "config.yaml")),
     )
+
+
+def _trained_headers(storage: Storage, out: str) -> list[StyleHeader]:
+    """Return the headers of the styles that a run trained: of those in its file, the ones of the newest training."""
+    headers = load_style_headers(storage, join(out, "style.safetensors"))
+    together = headers[-1].metadata.get("trained_together", [headers[-1].name])
+    return [header for header in headers if header.name in together] or headers[-1:]
 
 
 def training_report(

@@ -96,7 +96,7 @@ def digest_of_inputs(storage: Storage, config: RetrainConfig) -> str:
         ConfigError: the style image does not exist, or there is no content.
         StorageError: storage failed beyond its retries.
     """
-    style_image = resolve(config.style_image)
+    style_image = resolve(config.style_image[0])
     try:
         style_sha256 = hashlib.sha256(storage.read_bytes(style_image)).hexdigest()
     except ObjectNotFound:

@@ -46,7 +46,7 @@ def write_retraining_page(storage: Storage, config: RetrainConfig, registry: str
     out, style = resolve(config.out), config.style_name
     outcomes = [outcome for outcome in load_outcomes(storage, out) if outcome.style == style]
     report = RetrainingReport(
-        style=style_card(style, storage.read_bytes(resolve(config.style_image))),
+        style=style_card(style, storage.read_bytes(resolve(config.style_image[0]))),
         champion=outcomes[-1].champion if outcomes else None,
         decisions=[_card(storage, out, outcome) for outcome in outcomes[-MAX_DECISIONS:]],
         num_decisions=len(outcomes),

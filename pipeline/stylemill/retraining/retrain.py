@@ -241,7 +241,7 @@ class _Retraining:
             content=config.holdout,
             out=self._layout.evaluation_uri,
             judge=JudgeConfig(
-                style_image=config.style_image,
+                style_image=config.style_image[0],
                 loss_network=config.loss_network,
                 loss_weights=config.loss_weights,
                 content_layers=config.content_layers,

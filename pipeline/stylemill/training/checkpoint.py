@@ -70,7 +70,7 @@ class TrainState:
     @classmethod
     def fresh(cls, net: TransformerNet) -> TrainState:
         """Return the state before the first step."""
-        optimizer = torch.optim.Adam(net.parameters(), betas=(0.9, 0.99))
+        optimizer = torch.optim.Adam([parameter for _, parameter in _learned(net)], betas=(0.9, 0.99))
         average = {name: tensor.detach().clone() for name, tensor in net.state_dict(keep_vars=True).items()}
         return cls(net=net, optimizer=optimizer, average=average)
 
@@ -114,7 +114,7 @@ class TrainState:
         """Return CPU copies of all tensors, and the state of torch's generator, by name."""
         tensors = {_MODEL + name: tensor for name, tensor in self.net.state_dict().items()}
         tensors |= {_AVERAGE + name: tensor for name, tensor in self.average.items()}
-        names = [name for name, _ in self.net.named_parameters()]
+        names = [name for name, _ in _learned(self.net)]
         for index, slots in self.optimizer.state_dict()["state"].items():
             tensors |= {f"{_OPTIMIZER}{names[index]}.{slot}": tensor for slot, tensor in slots.items()}
         tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
@@ -148,11 +148,16 @@ class TrainState:
         saved = self.optimizer.state_dict()
         saved["state"] = {
             index: {slot: _laid_out_like(parameter, slots[f"{name}.{slot}"]) for slot in _SLOTS}
-            for index, (name, parameter) in enumerate(self.net.named_parameters())
+            for index, (name, parameter) in enumerate(_learned(self.net))
             if f"{name}.step" in slots
         }
         self.optimizer.load_state_dict(saved)
         torch.set_rng_state(tensors["generator"])
+
+
+def _learned(net: TransformerNet) -> list[tuple[str, torch.nn.Parameter]]:
+    """Return the parameters that training changes, in order, with their names."""
+    return [(name, parameter) for name, parameter in net.named_parameters() if parameter.requires_grad]
 
 
 def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from stylemill.errors import ConfigError
 from stylemill.nn.loss_weights import LayerWeights, LossWeights, chosen_layers
 from stylemill.storage import StorageOptions
 from stylemill.storage.uri import name as last_component
+from stylemill.style_file import FORBIDDEN_IN_NAMES
 
 MIN_STYLE_PX = 32
 """Shorter side of the smallest style image: four pixels at the deepest layer."""
@@ -48,6 +49,7 @@ OMITTED_AT_DEFAULT = (
     "teacher",
     "teacher_weight",
     "style_colors",
+    "add_to",
 )
 """Fields that ``run.json`` and style models record only if they differ from the default.
 
@@ -57,14 +59,14 @@ A field that is added here changes neither the identity nor the version of train
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Train one style.
+    """Train one network, of one style or several.
 
     Raises:
         ConfigError: a value out of range.
     """
 
-    style_image: str
-    """Location of the style image."""
+    style_image: tuple[str, ...]
+    """Location of the style image; repeat it to train one network of several styles, named after their images."""
 
     content: tuple[str, ...]
     """Content images to train on: prefix, glob, file, or list of locations (see stylize --input); may be repeated."""
@@ -73,11 +75,15 @@ class TrainConfig:
     """Output location; running the same command again resumes."""
 
     name: str | None = None
-    """Name of the style; by default the stem of the style image."""
+    """Name of the style, if it is one; by default the stem of the style image."""
 
     start: str = BUILTIN
     """Initial weights: builtin (a trained network that stylemill contains), scratch (random numbers), or a style model:
     a location or registry:STYLE[@VERSION]."""
+
+    add_to: str | None = None
+    """Style model to whose styles the new ones are added: only the scales and shifts of its norms are learned, from the
+    nearest of its styles on, and its convolutions and other styles stay as they are."""
 
     registry: str | None = None
     """Registry that registry:STYLE refers to; by default the environment variable STYLEMILL_REGISTRY."""
@@ -201,9 +207,12 @@ class TrainConfig:
     storage: StorageOptions = field(default_factory=StorageOptions)
 
     def __post_init__(self) -> None:
+        if isinstance(self.style_image, str):  # a caller in Python may give one
+            object.__setattr__(self, "style_image", (self.style_image,))
         for name in ("style_image", "out"):
-            if not getattr(self, name):
+            if not getattr(self, name) or not all(getattr(self, name)):
                 raise ConfigError(name, "", "is empty", "write a path or a URI")
+        self._check_styles()
         if not self.content:
             raise ConfigError("content", self.content, "names no images", "give --content URI")
         for name in ("steps", "batch_size", "checkpoint_every", "keep_checkpoints", "sample_every"):
@@ -227,6 +236,22 @@ class TrainConfig:
         self._check_loss()
         self._check_workers()
 
+    def _check_styles(self) -> None:
+        names = self.style_names
+        if len(names) > 1 and self.name:
+            cure = "leave it out; stylemill models rename gives a style another name"
+            raise ConfigError("name", self.name, "names one style, and several take the names of their images", cure)
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError("style_image", name, "is the name of two images", "rename one of them")
+            if len(names) > 1 and any(character in name for character in FORBIDDEN_IN_NAMES):
+                problem = f"is the name of an image; among several styles, names have no {' '.join(FORBIDDEN_IN_NAMES)}"
+                raise ConfigError("style_image", name, problem, "rename it")
+        if len(names) > 1 and self.norm != "instance":
+            raise ConfigError("norm", self.norm, "does not go with several styles", "leave it out: instance")
+        if self.add_to is not None and self.start not in (BUILTIN, "champion"):
+            raise ConfigError("start", self.start, "and add_to both say where to start", "leave one of them out")
+
     def _check_loss(self) -> None:
         for name in ("content_weight", "style_weight", "tv_weight", "grid_weight", "lattice_weight", "teacher_weight"):
             check_within(name, getattr(self, name), 0.0, 1e9)
@@ -247,9 +272,17 @@ class TrainConfig:
             raise ConfigError("num_workers", self.num_workers, f"is more than batch_size {self.batch_size}", cure)
 
     @property
+    def style_names(self) -> tuple[str, ...]:
+        """Names of the styles that are trained, in the order of their images."""
+        if self.name and len(self.style_image) == 1:
+            return (self.name,)
+        files = [last_component(uri) for uri in self.style_image]
+        return tuple(file.rpartition(".")[0] or file for file in files)
+
+    @property
     def style_name(self) -> str:
-        """Name of the style."""
-        return self.name or last_component(self.style_image).rpartition(".")[0] or last_component(self.style_image)
+        """Name of the style, or of all, for people."""
+        return ", ".join(self.style_names)
 
     @property
     def layer_weights(self) -> LayerWeights:
@@ -269,11 +302,14 @@ class TrainConfig:
 def settings_of(config: TrainConfig) -> dict[str, Any]:
     """Return all fields except those of OMITTED_AT_DEFAULT that have their default."""
     defaults = {field.name: field.default for field in fields(TrainConfig)}
-    return {
+    settings = {
         name: value
         for name, value in to_mapping(config).items()
         if name not in OMITTED_AT_DEFAULT or getattr(config, name) != defaults[name]
     }
+    if len(config.style_image) == 1:  # as it was before there could be several
+        settings["style_image"] = config.style_image[0]
+    return settings
 
 
 PRESETS: Mapping[str, Mapping[str, int | float | str]] = {

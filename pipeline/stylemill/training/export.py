@@ -1,4 +1,7 @@
-"""Exports a finished training run as a style model: averaged weights, and metadata with the run's history."""
+"""Exports a finished training run as a style model: averaged weights, and metadata with the run's history.
+
+A run over several styles gives one file of all, a run that adds styles a file of the old ones and the new ones.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,12 @@ import torch
 from stylemill import __version__
 from stylemill.config import digest
 from stylemill.storage import Storage
-from stylemill.style_model import StyleModel, save_style_model
+from stylemill.style_file import OWN_PARTS, merge_styles, split_styles
+from stylemill.style_model import StyleModel, from_bytes, to_bytes
 from stylemill.training.checkpoint import TrainState
 from stylemill.training.config import TrainConfig, settings_of
 from stylemill.training.layout import LeftOutImage, Row, TrainLayout
+from stylemill.training.style_input import StyleInput
 
 LOSS_TAIL = 50
 """Number of last losses in the model's metadata."""
@@ -33,12 +38,13 @@ def export_style(
     *,
     loss_digest: str,
     loss_weights: Mapping[str, str] | None,
-    style_sha256: str,
+    styles: Sequence[StyleInput],
+    added_to: bytes | None,
     start_sha256: str | None,
     teacher_sha256: str | None,
     num_content: int,
     left_out: Sequence[LeftOutImage],
-) -> StyleModel:
+) -> None:
     """Write the averaged weights as a style model.
 
     Args:
@@ -49,16 +55,13 @@ def export_style(
         metrics: rows of all steps.
         loss_digest: digest of the loss network.
         loss_weights: source, digest and licence of the loss network's weights; None for the pyramid.
-        style_sha256: digest of the style image's file.
+        styles: the style images, in the order of the network's styles.
+        added_to: file of the style model to which the styles are added; None for a file of these styles alone.
         start_sha256: digest of the style model that training started from; None after a start from random numbers.
         teacher_sha256: digest of the teacher's file; None without a teacher.
         num_content: length of the content listing.
         left_out: content images that could not be decoded.
-
-    Returns:
-        The model, with the digest of its file.
     """
-    weights = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in state.average.items()}
     settings = {name: value for name, value in settings_of(config).items() if name not in ("storage", "out")}
     layers = config.layer_weights
     metadata: dict[str, Any] = {
@@ -72,7 +75,6 @@ def export_style(
         "loss_network": config.loss_network,
         "loss_network_sha256": loss_digest,
         "loss_layers": {"content": dict(layers.content), "style": dict(layers.style)},
-        "style_image_sha256": style_sha256,
         "stylemill": __version__,
         "torch": torch.__version__,
         "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -83,14 +85,37 @@ def export_style(
         metadata["start_sha256"] = start_sha256
     if teacher_sha256 is not None:
         metadata["teacher_sha256"] = teacher_sha256
-    model = StyleModel(
-        name=config.style_name,
-        version=_version(weights, settings),
-        architecture=state.net.architecture,
-        state_dict=weights,
-        metadata=metadata,
-    )
-    return save_style_model(storage, layout.style_uri, model)
+    if len(styles) > 1:
+        metadata["trained_together"] = [style.name for style in styles]
+    files = {} if added_to is None else {str(config.add_to): added_to}
+    dtype = None if added_to is None else _dtype_of(added_to)
+    for number, style in enumerate(styles):
+        weights = _weights_of(number, len(styles), state, dtype)
+        own_settings = {**settings, "style_image": style.uri}
+        model = StyleModel(
+            name=style.name,
+            version=_version(weights, own_settings),
+            architecture=state.net.architecture,
+            state_dict=weights,
+            metadata={**metadata, "config": own_settings, "style_image_sha256": style.sha256},
+        )
+        files[style.uri] = to_bytes(model)
+    storage.write_bytes(layout.style_uri, merge_styles(files))
+
+
+def _weights_of(number: int, num_styles: int, state: TrainState, dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
+    """Return the averaged weights of one style of the network; in float32 unless a dtype is given."""
+    weights = {}
+    for name, tensor in state.average.items():
+        own = tensor[number] if num_styles > 1 and OWN_PARTS in name else tensor
+        weights[name] = own.detach().to("cpu", dtype or torch.float32)
+    return weights
+
+
+def _dtype_of(file: bytes) -> torch.dtype:
+    """Return the dtype in which a file stores its weights: convolutions must come back to the last bit."""
+    (first, *_) = split_styles(file, source="")
+    return next(iter(from_bytes(first, source="").state_dict.values())).dtype
 
 
 def _for_json(loss: float) -> float | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,15 @@ from stylemill.storage import Storage, resolve
 from stylemill.storage.options import preflight_options
 from stylemill.storage.uri import can_name_folder, is_inside
 from stylemill.storage.user_errors import listing_input, reading_input, writing_output
-from stylemill.style_file import StyleHeader, load_style_header, read_header
+from stylemill.style_file import (
+    FORBIDDEN_IN_NAMES,
+    StyleHeader,
+    load_style_header,
+    load_style_headers,
+    read_file,
+    read_header,
+    split_styles,
+)
 from stylemill.style_model import from_bytes
 from stylemill.training.config import (
     BUILTIN,
@@ -30,18 +39,18 @@ from stylemill.training.config import (
     TrainConfig,
     settings_of,
 )
+from stylemill.training.finished import BY_DIGEST, finished_styles
+from stylemill.training.start_models import read_model, read_start
 from stylemill.training.data import ContentImage, content_from_json, list_content
 from stylemill.training.layout import TrainLayout
 from stylemill.training.start_network import builtin_start
-from stylemill.training.style_input import StyleInput, read_style
+from stylemill.training.style_input import StyleInput, read_styles
 from stylemill.training.tensorboard import check_tensorboard
 
 if TYPE_CHECKING:
     from stylemill.nn.loss_networks.features import LossNetwork
     from stylemill.nn.loss_networks.weights import VggWeights
 
-_BY_DIGEST = ("style_image", "start", "teacher", "loss_weights")
-"""Fields whose files are compared, not their locations."""
 FEW_IMAGES = 8
 """A warning is shown for fewer content images."""
 LOSS_REVISIONS = {"pyramid": "pyramid, halved without aliasing"}
@@ -56,22 +65,20 @@ class PreparedTraining:
 
     config: TrainConfig
     layout: TrainLayout
-    style_png: bytes
-    """The style image as the loss sees it: upright, RGB, resized, PNG."""
-    style_sha256: str
-    """Digest of the style image's file."""
+    styles: tuple[StyleInput, ...]
+    """The style images, in the order of the network's styles."""
     content: tuple[ContentImage, ...]
     """The frozen listing of content images."""
     start: bytes | None
-    """File of the style model to start from; None for random numbers."""
+    """File of the style model to start from, or to add styles to; None for random numbers."""
     teacher: bytes | None
     """File of the style model whose outputs are learned."""
     loss_weights: bytes | None
     """Parameters of the loss network; None for the pyramid."""
     loss_origin: dict[str, str] | None
     """Source, digest and licence of ``loss_weights``."""
-    finished: StyleHeader | None
-    """Header of the final style model if the run is already finished: there is nothing to do."""
+    finished: tuple[StyleHeader, ...]
+    """Headers of the trained styles if the run is already finished and there is nothing to do; else empty."""
     warnings: tuple[str, ...] = ()
 
 
@@ -85,36 +92,36 @@ def prepare(config: TrainConfig) -> PreparedTraining:
     storage, layout = Storage(preflight_options(config.storage)), TrainLayout(_resolved("out", config.out))
     if config.tensorboard:
         check_tensorboard()
-    if not can_name_folder(config.style_name):
-        raise ConfigError("name", config.style_name, "is not a folder name", "give another --name")
-    style = read_style(storage, config)
-    start, adopted = _read_start(storage, config)
-    teacher = _read_model(storage, "teacher", config.teacher, config.registry)
+    for name in config.style_names:
+        if not can_name_folder(name):
+            raise ConfigError("name", name, "is not a folder name", "give another --name")
+    styles = read_styles(storage, config)
+    start, adopted = read_start(storage, config)
+    teacher = read_model(storage, "teacher", config.teacher, config.registry)
     with writing_output(config.out):
-        finished = _finished_style(storage, layout, config, style.sha256, start=start, teacher=teacher)
+        finished = finished_styles(storage, layout, config, styles, start=start, teacher=teacher)
         choice = _weights_choice(storage, layout, config)
     # A finished run needs them no more, and a machine that only looks at it may lack them.
-    is_needless = finished is not None and config.loss_weights == "auto"
+    is_needless = bool(finished) and config.loss_weights == "auto"
     weights = None if is_needless else _find_loss_weights(storage, config, choice)
     origin = _recorded_origin(finished) if weights is None else weights.origin.as_mapping()
     content, unreadable = _list_content(storage, config)
     if any(is_inside(layout.out, resolve(location)) for location in config.content):
         raise ConfigError("out", config.out, "is inside the content images", "choose a location outside them")
     with writing_output(config.out):
-        _record_identity(storage, layout, config, _identity(config, style, start, teacher, origin))
+        _record_identity(storage, layout, config, _identity(config, styles, start, teacher, origin))
         if origin is not None:
             storage.create_bytes(layout.loss_weights_uri, json.dumps(origin, indent=1).encode())
         before = _config_before(storage, layout)
         # An equal file is kept: it may have been written by hand, with comments.
-        if finished is None and before != config:
+        if not finished and before != config:
             storage.write_bytes(layout.config_uri, to_yaml(config).encode())
         storage.create_bytes(layout.content_uri, json.dumps(content, indent=0).encode())
         frozen = content_from_json(storage.read_bytes(layout.content_uri))
     return PreparedTraining(
         config=config,
         layout=layout,
-        style_png=style.png,
-        style_sha256=style.sha256,
+        styles=styles,
         content=frozen,
         start=start,
         teacher=teacher,
@@ -123,9 +130,9 @@ def prepare(config: TrainConfig) -> PreparedTraining:
         finished=finished,
         warnings=(
             *adopted,
-            *style.warnings,
+            *(warning for style in styles for warning in style.warnings),
             *unreadable,
-            *_warnings(config, frozen, before if finished is None else None),
+            *_warnings(config, frozen, None if finished else before),
         ),
     )
 
@@ -133,49 +140,6 @@ def prepare(config: TrainConfig) -> PreparedTraining:
 def _resolved(field: str, uri: str) -> str:
     with config_errors_for(field):
         return resolve(uri)
-
-
-def _read_model(storage: Storage, field: str, uri: str | None, registry: str | None) -> bytes | None:
-    if uri is None:
-        return None
-    with config_errors_for(field, value=uri, keep=("registry",)):
-        located = locate_model(storage, uri, registry)
-        load_style_header(storage, located)
-        data = storage.read_bytes(located)
-        from_bytes(data, source=uri)
-    return data
-
-
-def _read_start(storage: Storage, config: TrainConfig) -> tuple[bytes | None, tuple[str, ...]]:
-    """Return the file of the model to start from, None for random numbers, and warnings about the architecture.
-
-    Raises:
-        ConfigError: the model cannot be read, or the config asks for another architecture than it has.
-    """
-    if config.start == SCRATCH:
-        return None, ()
-    is_builtin = config.start == BUILTIN
-    try:
-        start = builtin_start() if is_builtin else _read_model(storage, "start", config.start, config.registry)
-    except ConfigError as error:
-        cure = f"{error.cure}, or write {BUILTIN} or {SCRATCH}"
-        raise ConfigError(error.field, error.value, error.problem, cure) from error
-    assert start is not None
-    model = Architecture.from_mapping(read_header(start, source=config.start).architecture)
-    adopted = []
-    for name in ("width", "upsampling", "norm", "residual"):
-        asked, has = getattr(config, name), getattr(model, name)
-        if asked == has:
-            continue
-        if is_builtin:
-            problem = f"the built-in start network has {name} {has}, not {asked}"
-            return None, (f"{problem}: training starts from random numbers and needs several times the steps",)
-        if asked != getattr(TrainConfig, name):
-            cure = f"leave it out to take {has}, or start without those weights"
-            raise ConfigError(name, asked, f"differs from the style model to start from, which has {has}", cure)
-        adopted.append(f"{name} {has}")
-    note = f"the network adopts {', '.join(adopted)} from the style model that it starts from"
-    return start, (note,) * bool(adopted)
 
 
 def _find_loss_weights(storage: Storage, config: TrainConfig, choice: str) -> VggWeights | None:
@@ -219,9 +183,9 @@ def _weights_choice(storage: Storage, layout: TrainLayout, config: TrainConfig) 
         return config.loss_weights  # run.json holds their digest, so another choice is noticed
 
 
-def _recorded_origin(finished: StyleHeader | None) -> dict[str, str] | None:
+def _recorded_origin(finished: Sequence[StyleHeader]) -> dict[str, str] | None:
     """Return the origin of the loss weights according to a finished model; None for the pyramid."""
-    origin = None if finished is None else finished.metadata.get("loss_weights")
+    origin = finished[0].metadata.get("loss_weights") if finished else None
     return {str(key): str(value) for key, value in origin.items()} if isinstance(origin, dict) else None
 
 
@@ -244,7 +208,7 @@ def _list_content(storage: Storage, config: TrainConfig) -> tuple[list[ContentIm
 
 def _identity(
     config: TrainConfig,
-    style: StyleInput,
+    styles: Sequence[StyleInput],
     start: bytes | None,
     teacher: bytes | None,
     origin: dict[str, str] | None,
@@ -254,7 +218,11 @@ def _identity(
     Of the content, only the given locations are part of the identity: the listing of the first start stays in use.
     """
     settings = {name: value for name, value in settings_of(config).items() if name not in SETTINGS_THAT_MAY_CHANGE}
-    settings |= {"style_image": style.sha256, "content": [resolve(location) for location in config.content]}
+    digests = [style.sha256 for style in styles]
+    settings |= {
+        "style_image": digests[0] if len(digests) == 1 else digests,
+        "content": [resolve(location) for location in config.content],
+    }
     settings["loss_network"] = LOSS_REVISIONS.get(config.loss_network, config.loss_network)
     # The defaults of a later version must not change a run that is under way.
     settings["content_layers"] = dict(config.layer_weights.content)
@@ -263,6 +231,8 @@ def _identity(
     # Last: another architecture also means another start, and the architecture is what the user has changed.
     settings.pop("start")
     settings["start"] = SCRATCH if start is None else hashlib.sha256(start).hexdigest()
+    if config.add_to is not None:
+        settings["add_to"] = settings["start"]
     if teacher is not None:
         settings["teacher"] = hashlib.sha256(teacher).hexdigest()
     return settings
@@ -284,10 +254,10 @@ def _record_identity(storage: Storage, layout: TrainLayout, config: TrainConfig,
     dropped = {name: None for name in OMITTED_AT_DEFAULT if name in recorded}
     for name, value in {**dropped, **identity}.items():
         if recorded.get(name) != value:
-            by_digest = name in _BY_DIGEST
+            by_digest = name in BY_DIGEST
             before = "is not the file" if by_digest else f"differs from {recorded.get(name)!r},"
             problem = f"{before} with which the run in {layout.out} was started"
-            shown = getattr(config, name) if by_digest else value
+            shown = settings_of(config).get(name, getattr(config, name)) if by_digest else value
             raise ConfigError(name, shown, problem, "use the same to resume, or another --out for a new run")
 
 
@@ -298,78 +268,6 @@ def _config_before(storage: Storage, layout: TrainLayout) -> TrainConfig | None:
         return from_mapping(TrainConfig, parse_yaml(text, source=layout.config_uri))
     except (ObjectNotFound, UnicodeDecodeError, ConfigError):
         return None  # only a warning depends on this
-
-
-def _finished_style(
-    storage: Storage,
-    layout: TrainLayout,
-    config: TrainConfig,
-    style_sha256: str,
-    *,
-    start: bytes | None,
-    teacher: bytes | None,
-) -> StyleHeader | None:
-    """Return the header of the run's final style model, or None if training must continue.
-
-    Raises:
-        ConfigError: ``style.safetensors`` is not a style model, or was trained with other settings.
-        StorageError: storage failed beyond its retries.
-    """
-    if not storage.exists(layout.style_uri):
-        return None
-    try:
-        header = load_style_header(storage, layout.style_uri)
-    except ConfigError as error:
-        problem, cure = f"holds a style.safetensors that {error.problem}", "remove it, or choose another --out"
-        raise ConfigError("out", config.out, problem, cure) from None
-    found = header.metadata.get("config")
-    trained: dict[str, Any] = found if isinstance(found, dict) else {}
-    _check_is_own(layout, config, trained, header.metadata.get("style_image_sha256"), style_sha256)
-    _check_files_are_own(layout, config, header.metadata, start, teacher)
-    asked = trained.get("steps", 0)
-    if header.metadata.get("steps", asked) >= config.steps:
-        return header
-    # The run stopped early, or was started with fewer steps.
-    is_as_patient = 0 < config.patience <= trained.get("patience", 0)
-    return header if asked >= config.steps and is_as_patient else None
-
-
-def _check_is_own(
-    layout: TrainLayout, config: TrainConfig, trained: dict[str, Any], trained_on: str | None, style_sha256: str
-) -> None:
-    """Raise ConfigError unless the model was trained with these settings.
-
-    Needed because ``run.json`` is absent if the user has removed the checkpoints to save space.
-    """
-    cure = "use the same value, or choose another --out for a new style"
-    if trained_on != style_sha256:
-        problem = f"is not the one that {layout.style_uri} was trained for"
-        raise ConfigError("style_image", config.style_image, problem, cure)
-    settings = settings_of(config)
-    locations = {"content": [resolve(location) for location in config.content]}
-    for name in settings.keys() & trained.keys() - {*SETTINGS_THAT_MAY_CHANGE, *_BY_DIGEST}:
-        before = [resolve(location) for location in trained[name]] if name == "content" else trained[name]
-        if locations.get(name, settings[name]) != before:
-            problem = f"differs from {trained[name]!r}, with which {layout.style_uri} was trained"
-            raise ConfigError(name, getattr(config, name), problem, cure)
-
-
-def _check_files_are_own(
-    layout: TrainLayout, config: TrainConfig, metadata: dict[str, Any], start: bytes | None, teacher: bytes | None
-) -> None:
-    """Raise ConfigError unless the model was trained from this start, with this teacher and these layers."""
-    if "loss_layers" not in metadata:
-        return  # a model of a version that recorded none of them
-    cure = "use the same, or choose another --out for a new style"
-    for field, data in (("start", start), ("teacher", teacher)):
-        if metadata.get(f"{field}_sha256") != (None if data is None else hashlib.sha256(data).hexdigest()):
-            problem = f"is not the one that {layout.style_uri} was trained with"
-            raise ConfigError(field, getattr(config, field), problem, cure)
-    for term, layers in metadata["loss_layers"].items():
-        asked = dict(getattr(config.layer_weights, term))
-        if layers != asked:
-            problem = f"differs from {layers}, with which {layout.style_uri} was trained"
-            raise ConfigError(f"{term}_layers", asked, problem, cure)
 
 
 def _warnings(config: TrainConfig, content: tuple[ContentImage, ...], before: TrainConfig | None) -> tuple[str, ...]:

@@ -17,9 +17,10 @@ import numpy as np
 import ray
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from stylemill.nn.pixels import deprocess, normalize
+from stylemill.nn.transformer_net import TransformerNet
 from stylemill.process import peak_memory_bytes
 from stylemill.storage import Storage
 from stylemill.training.checkpoint import Checkpoint, CheckpointWriter, TrainState
@@ -31,6 +32,8 @@ from stylemill.training.tracker import TrainMeters, TrainProgress
 from stylemill.training.train_step import StepResult
 
 NUM_SAMPLES = 4
+MAX_SAMPLE_STYLES = 8
+"""Styles of the network that a sample grid shows."""
 JPEG_QUALITY = 88
 PROGRESS_PERIOD_S = 0.5
 WINDOW_STEPS = 20
@@ -38,8 +41,8 @@ WINDOW_STEPS = 20
 
 
 @torch.no_grad()
-def sample_grid(net: nn.Module, weights: dict[str, Tensor], crops_NHWC: Tensor) -> bytes:
-    """Return a JPEG with the crops in the upper row and the network's outputs for them below.
+def sample_grid(net: TransformerNet, weights: dict[str, Tensor], crops_NHWC: Tensor) -> bytes:
+    """Return a JPEG with the crops in the upper row and, below them, what the network paints of them in each style.
 
     Args:
         net: the network in training; not changed.
@@ -49,10 +52,14 @@ def sample_grid(net: nn.Module, weights: dict[str, Tensor], crops_NHWC: Tensor) 
     device = next(iter(weights.values())).device
     was_training = net.training
     net.eval()  # batch norm must neither use nor record the statistics of these crops
-    painted_NCHW = torch.func.functional_call(net, weights, (normalize(crops_NHWC.to(device)),))
+    batch_NCHW = normalize(crops_NHWC.to(device))
+    painted = [crops_NHWC]
+    for style in range(min(net.num_styles, MAX_SAMPLE_STYLES)):
+        styles_N = None if net.num_styles == 1 else torch.full((len(batch_NCHW),), style, device=device)
+        painted_NCHW = torch.func.functional_call(net, weights, (batch_NCHW, styles_N))
+        painted.append(deprocess(painted_NCHW)[:, : crops_NHWC.shape[1], : crops_NHWC.shape[2]].cpu())
     net.train(was_training)
-    painted_NHWC = deprocess(painted_NCHW)[:, : crops_NHWC.shape[1], : crops_NHWC.shape[2]].cpu()
-    rows = [np.concatenate(list(images.numpy()), axis=1) for images in (crops_NHWC, painted_NHWC)]
+    rows = [np.concatenate(list(images_NHWC.numpy()), axis=1) for images_NHWC in painted]
     buffer = io.BytesIO()
     Image.fromarray(np.concatenate(rows, axis=0)).save(buffer, "JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue()

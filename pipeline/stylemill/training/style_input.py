@@ -27,20 +27,28 @@ GREY_CHROMA = 3.0
 class StyleInput:
     """A style image that was read and checked."""
 
+    name: str
+    """Of the style."""
+    uri: str
+    """Location of the image."""
     png: bytes
-    """As the loss sees it."""
+    """As the loss sees it: upright, RGB, resized."""
     sha256: str
     """Digest of its file."""
     warnings: tuple[str, ...]
 
 
-def read_style(storage: Storage, config: TrainConfig) -> StyleInput:
-    """Read the style image of a config, and scale it to the size at which the loss uses it.
+def read_styles(storage: Storage, config: TrainConfig) -> tuple[StyleInput, ...]:
+    """Read the style images of a config, and scale them to the size at which the loss uses them.
 
     Raises:
-        ConfigError: it does not exist or cannot be decoded.
+        ConfigError: one does not exist or cannot be decoded.
     """
-    uri = config.style_image
+    pairs = zip(config.style_names, config.style_image, strict=True)
+    return tuple(_read_style(storage, config, name, uri) for name, uri in pairs)
+
+
+def _read_style(storage: Storage, config: TrainConfig, name: str, uri: str) -> StyleInput:
     try:
         with config_errors_for("style_image"), reading_input("style_image", uri, expected="an image"):
             data = storage.read_bytes(resolve(uri))
@@ -52,6 +60,8 @@ def read_style(storage: Storage, config: TrainConfig) -> StyleInput:
     buffer = io.BytesIO()
     Image.fromarray(image_HWC).save(buffer, "PNG")
     return StyleInput(
+        name=name,
+        uri=uri,
         png=buffer.getvalue(),
         sha256=hashlib.sha256(data).hexdigest(),
         warnings=tuple(f"{uri} {problem}" for problem in _style_problems(image_HWC, min(image.size))),

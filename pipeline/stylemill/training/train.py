@@ -23,7 +23,7 @@ from stylemill.process import periodically, scratch_folder
 from stylemill.ray_internals import cluster_machines, keep_interrupts, ray_failure, unwrap
 from stylemill.storage import Storage
 from stylemill.storage.lease import acquire
-from stylemill.style_file import StyleHeader, load_style_header
+from stylemill.style_file import StyleHeader, load_style_headers
 from stylemill.training.config import TrainConfig
 from stylemill.training.layout import TrainLayout, load_left_out, save_left_out
 from stylemill.training.preflight import PreparedTraining
@@ -47,8 +47,8 @@ class TrainResult:
     """The outcome of a training run."""
 
     layout: TrainLayout
-    header: StyleHeader | None
-    """Of the final style model; None if the run was stopped early."""
+    headers: tuple[StyleHeader, ...]
+    """Of the trained styles; none if the run was stopped early."""
     progress: TrainProgress
     already_finished: bool
     wall_s: float
@@ -72,9 +72,9 @@ def train(
         ClusterError: workers failed repeatedly, or the cluster never had room for them; the same command resumes.
     """
     start_s = time.monotonic()
-    if run.finished is not None:
+    if run.finished:
         progress = TrainProgress(step=run.config.steps, steps=run.config.steps)
-        return TrainResult(layout=run.layout, header=run.finished, progress=progress, already_finished=True, wall_s=0.0)
+        return TrainResult(layout=run.layout, headers=run.finished, progress=progress, already_finished=True, wall_s=0.0)
     storage = Storage(run.config.storage)
     with acquire(storage, run.layout.lease_uri, on_wait=log.warning):
         monitor = _Monitor(run, storage, on_progress, stop)
@@ -85,9 +85,13 @@ def train(
         if failure is not None:
             raise failure
         progress = ray.get(tracker.progress.remote())
+    headers: tuple[StyleHeader, ...] = ()
+    if progress.is_finished:
+        found = {header.name: header for header in load_style_headers(storage, run.layout.style_uri)}
+        headers = tuple(found[style.name] for style in run.styles)
     return TrainResult(
         layout=run.layout,
-        header=load_style_header(storage, run.layout.style_uri) if progress.is_finished else None,
+        headers=headers,
         progress=progress,
         already_finished=False,
         wall_s=time.monotonic() - start_s,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,27 +21,8 @@ from stylemill.nn.colors import with_colors_of
 from stylemill.nn.loss_networks.features import LossNetwork
 from stylemill.nn.loss_weights import LossWeights
 from stylemill.nn.losses import FULL_VIEW, LossView, StyleTarget, perceptual_loss, style_target
-from stylemill.nn.transformer_net import Architecture, TransformerNet
+from stylemill.nn.transformer_net import TransformerNet
 from stylemill.style_model import from_bytes
-from stylemill.training.config import TrainConfig
-
-
-def initial_net(config: TrainConfig, start: bytes | None, device: torch.device) -> TransformerNet:
-    """Return the network before the first step: a style model's, or one with random weights of the config's seed.
-
-    Args:
-        config: of the run.
-        start: file of the style model to start from, or None.
-        device: of the network.
-    """
-    if start is not None:
-        net = from_bytes(start, source=config.start).build_network()
-    else:
-        net = TransformerNet(
-            Architecture(width=config.width, upsampling=config.upsampling, norm=config.norm, residual=config.residual)
-        )
-        net.init_weights(config.seed)
-    return net.train().to(device).to(memory_format=torch.channels_last)
 
 
 def frozen_teacher(model: bytes, source: str, dtype: torch.dtype) -> ReducedPrecisionNet:
@@ -71,13 +53,13 @@ class ReducedPrecisionNet(nn.Module):
         self.net = net
         self._dtype = dtype
 
-    def forward(self, batch_NCHW: Tensor) -> Tensor:
-        """Map (N, 3, H, W) of any float dtype to (N, 3, H', W') in ``dtype``."""
+    def forward(self, batch_NCHW: Tensor, styles_N: Tensor | None = None) -> Tensor:
+        """Map (N, 3, H, W) of any float dtype to (N, 3, H', W') in ``dtype``, each image in its style."""
         weights = {
             name: parameter.to(self._dtype) if ".conv." in name or ".depthwise." in name else parameter
             for name, parameter in self.net.named_parameters()
         }
-        result_NCHW: Tensor = functional_call(self.net, weights, (batch_NCHW.to(self._dtype),))
+        result_NCHW: Tensor = functional_call(self.net, weights, (batch_NCHW.to(self._dtype), styles_N))
         return result_NCHW
 
 
@@ -97,9 +79,11 @@ class StepSetup:
 
     loss_network: LossNetwork
     """In ``dtype``."""
-    target: StyleTarget
-    recoloured_NCHW: Tensor | None = None
-    """The style image, (1, 3, H, W) float32, if it gets the colours of each content image; replaces ``target`` then."""
+    targets: Sequence[StyleTarget]
+    """One for each style."""
+    recoloured: Sequence[Tensor] = ()
+    """The style images, (1, 3, H, W) float32 each, if they get the colours of each content image; they replace
+    ``targets`` then."""
     weights: LossWeights
     dtype: torch.dtype
     """Of activations; losses are always float32."""
@@ -112,11 +96,20 @@ class StepSetup:
     """Frozen network whose outputs are learned too, in ``dtype``."""
     teacher_weight: float = 0.0
 
-    def target_for(self, content_NCHW: Tensor) -> StyleTarget:
-        """Return the target for content images, (N, 3, H, W)."""
-        if self.recoloured_NCHW is None:
-            return self.target
-        style_NCHW = with_colors_of(self.recoloured_NCHW, content_NCHW)
+    def target_for(self, content_NCHW: Tensor, styles_N: Tensor | None) -> StyleTarget:
+        """Return the target for content images, (N, 3, H, W), in the styles of these numbers."""
+        if styles_N is None and not self.recoloured:
+            return self.targets[0]
+        if styles_N is None:
+            return self._recoloured_target(0, content_NCHW)
+        styles = styles_N.tolist()
+        if not self.recoloured:
+            return StyleTarget.joined([self.targets[style] for style in styles])
+        images = content_NCHW.split(1)
+        return StyleTarget.joined([self._recoloured_target(*pair) for pair in zip(styles, images, strict=True)])
+
+    def _recoloured_target(self, style: int, content_NCHW: Tensor) -> StyleTarget:
+        style_NCHW = with_colors_of(self.recoloured[style], content_NCHW)
         return style_target(self.loss_network, style_NCHW.to(self.dtype).contiguous(memory_format=torch.channels_last))
 
 
@@ -146,6 +139,7 @@ def train_step(
     batch_NCHW: Tensor,
     setup: StepSetup,
     *,
+    styles_N: Tensor | None = None,
     view: LossView = FULL_VIEW,
     request: Request = Request.NOTHING,
 ) -> StepResult:
@@ -159,17 +153,19 @@ def train_step(
         optimizer: of its parameters, with the learning rate of this step.
         batch_NCHW: (n, 3, H, W) this worker's samples, ImageNet-normalised float32.
         setup: loss, weights and sizes.
+        styles_N: (n,) int64, the style of each sample; None in a network of one style.
         view: the part of the results that the loss sees in this step, the same on all workers.
         request: of the first worker; the others pass NOTHING and find the request in the result.
     """
     optimizer.zero_grad(set_to_none=True)
     sums = torch.zeros(7, dtype=torch.float64, device=batch_NCHW.device)
     portions = batch_NCHW.split(setup.micro_batch_size)
-    for number, portion_NCHW in enumerate(portions, 1):
+    styles = [None] * len(portions) if styles_N is None else styles_N.split(setup.micro_batch_size)
+    for number, (portion_NCHW, portion_styles_N) in enumerate(zip(portions, styles, strict=True), 1):
         is_last = number == len(portions)
         # Workers exchange gradients only at the last portion.
         with contextlib.nullcontext() if is_last or setup.num_workers == 1 else model.no_sync():  # type: ignore[operator]
-            sums += _accumulate(model, portion_NCHW, setup, view)
+            sums += _accumulate(model, portion_NCHW, portion_styles_N, setup, view)
     gradient_norm = nn.utils.clip_grad_norm_(model.parameters(), setup.max_gradient_norm)
     summary = torch.cat((sums, gradient_norm.double()[None] / setup.num_workers, sums.new_tensor([float(request)])))
     if setup.num_workers > 1:
@@ -192,12 +188,14 @@ def train_step(
     )
 
 
-def _accumulate(model: nn.Module, portion_NCHW: Tensor, setup: StepSetup, view: LossView) -> Tensor:
+def _accumulate(
+    model: nn.Module, portion_NCHW: Tensor, styles_N: Tensor | None, setup: StepSetup, view: LossView
+) -> Tensor:
     """Accumulate the gradient of one portion; return its share of the batch's total loss and terms, (6,) float64."""
     share = len(portion_NCHW) / setup.batch_size
     portion_NCHW = portion_NCHW.to(setup.dtype)
-    painted_NCHW = model(portion_NCHW)
-    target = setup.target_for(portion_NCHW)
+    painted_NCHW = model(portion_NCHW, styles_N)
+    target = setup.target_for(portion_NCHW, styles_N)
     terms = perceptual_loss(setup.loss_network, painted_NCHW, portion_NCHW, target, setup.weights, view)
     total, teacher = terms.total, torch.zeros_like(terms.total)
     if setup.teacher is not None:

@@ -23,6 +23,7 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from stylemill.config import parse_size
 from stylemill.errors import CheckpointError, StylemillError, TrainingError
@@ -36,6 +37,7 @@ from stylemill.storage import Storage
 from stylemill.training.checkpoint import Checkpoint, Checkpoints, CheckpointWriter, Superseded, TrainState
 from stylemill.training.data import Batches, Content
 from stylemill.training.export import export_style
+from stylemill.training.initial_net import begin_at_nearest, initial_net
 from stylemill.training.layout import LeftOutImage
 from stylemill.training.preflight import PreparedTraining
 from stylemill.training.ray_backend import PreemptionNotice
@@ -46,7 +48,6 @@ from stylemill.training.train_step import (
     Request,
     StepSetup,
     frozen_teacher,
-    initial_net,
     train_step,
 )
 
@@ -128,8 +129,9 @@ class Worker:
         """
         torch.set_num_threads(threads)
         torch.manual_seed(self._config.seed)
-        self._state = TrainState.fresh(self._initial_net())
+        net = initial_net(self._config, self._run.start, self._device)
         self._setup = self._build_setup()
+        self._state = TrainState.fresh(self._begun(net))
         damaged: list[str] = []
         writer: CheckpointWriter | None = None
         if self._rank == 0:
@@ -192,7 +194,15 @@ class Worker:
             rate = state.rate_scale * one_cycle(state.step, self._config.steps, self._config.learning_rate)
             state.set_rate(rate)
             view = self._sampler.view(state.step, self._config.crop_px, self._config.least_view)
-            result = train_step(model, state.optimizer, batch_NCHW, self._setup, view=view, request=self._request())
+            result = train_step(
+                model,
+                state.optimizer,
+                batch_NCHW,
+                self._setup,
+                styles_N=self._styles(state.step),
+                view=view,
+                request=self._request(),
+            )
             state.count_step(result.is_finite, self._config.ema_decay)
             recorder.add(state.step, result, rate, seconds=time.perf_counter() - start_s, wait_s=wait_s)
             recorder.report(state.step)
@@ -316,7 +326,7 @@ class Worker:
             self._state.load(newest.step, newest.tensors, newest.numbers)
             self._recorder.restore(newest)
         else:
-            fresh = TrainState.fresh(self._initial_net())
+            fresh = TrainState.fresh(self._begun(initial_net(self._config, self._run.start, self._device)))
             self._state.load(0, fresh.to_tensors(), fresh.to_numbers())
             self._recorder.reset()
         self._state.rate_scale, self._state.num_skipped = rate_scale, num_skipped
@@ -337,15 +347,33 @@ class Worker:
             self._recorder.rows,
             loss_digest=self._loss_digest,
             loss_weights=self._run.loss_origin,
-            style_sha256=self._run.style_sha256,
+            styles=self._run.styles,
+            added_to=None if self._config.add_to is None else self._run.start,
             start_sha256=None if self._run.start is None else hashlib.sha256(self._run.start).hexdigest(),
             teacher_sha256=None if self._run.teacher is None else hashlib.sha256(self._run.teacher).hexdigest(),
             num_content=len(self._run.content),
             left_out=ray.get(self._tracker.left_out.remote()),
         )
 
-    def _initial_net(self) -> TransformerNet:
-        return initial_net(self._config, self._run.start, self._device)
+    def _begun(self, net: TransformerNet) -> TransformerNet:
+        """Return the network as ``initial_net`` made it, begun at the nearest of its styles if it learns further ones.
+
+        All workers compare the same crops, so they choose the same styles.
+        """
+        if self._config.add_to is not None and self._run.start is not None:
+            begin_at_nearest(net, self._run.start, self._config.add_to, self._setup, self._sample_batch)
+        return net
+
+    def _sample_batch(self) -> Tensor:
+        crops_NHWC = torch.from_numpy(self._draw_samples())
+        return normalize(crops_NHWC.to(self._device)).contiguous(memory_format=torch.channels_last)
+
+    def _styles(self, step: int) -> Tensor | None:
+        """Return the style of each of this worker's samples of a step, in turn over all samples of the run."""
+        num_styles = len(self._run.styles)
+        if num_styles == 1:
+            return None
+        return torch.tensor([index % num_styles for index in self._share(step)], device=self._device)
 
     def _build_setup(self) -> StepSetup:
         config = self._config
@@ -357,17 +385,17 @@ class Worker:
             device=self._device,
         )
         self._loss_digest = network.digest()
-        style_HWC = np.asarray(Image.open(io.BytesIO(self._run.style_png)))
-        style_NCHW = normalize(torch.from_numpy(style_HWC.copy())[None].to(self._device))
-        target = style_target(network, style_NCHW)
+        images = [np.asarray(Image.open(io.BytesIO(style.png))) for style in self._run.styles]
+        styles = [normalize(torch.from_numpy(style_HWC.copy())[None].to(self._device)) for style_HWC in images]
+        targets = [style_target(network, style_NCHW) for style_NCHW in styles]
         dtype = DTYPES[resolve_precision(config.precision, self._device)]
         teacher = None
         if self._run.teacher is not None:
             teacher = frozen_teacher(self._run.teacher, str(config.teacher), dtype).to(self._device)
         return StepSetup(
             loss_network=network.to(dtype),
-            target=target,
-            recoloured_NCHW=style_NCHW if config.style_colors == "content" else None,
+            targets=targets,
+            recoloured=styles if config.style_colors == "content" else (),
             weights=LossWeights(
                 content=config.content_weight,
                 style=config.style_weight,

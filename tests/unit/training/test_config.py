@@ -8,7 +8,7 @@ import pytest
 from stylemill.cli.main import DONE, WRONG_USE, main
 from stylemill.config import from_mapping, parse_yaml, to_yaml
 from stylemill.errors import ConfigError
-from stylemill.training.config import PRESETS, SETTINGS_THAT_MAY_CHANGE, TrainConfig
+from stylemill.training.config import PRESETS, SETTINGS_THAT_MAY_CHANGE, TrainConfig, settings_of
 
 NEEDED = ("--style-image", "a.jpg", "--content", "photos", "--out", "out")
 
@@ -127,3 +127,29 @@ def test_presets_set_no_locations_and_no_resources():
     fields = {field for values in PRESETS.values() for field in values}
     assert not fields & {"style_image", "content", "out", "name", "seed", "num_workers", "device"}
     assert fields & set(SETTINGS_THAT_MAY_CHANGE) <= {"steps", "sample_every"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"name": "x"}, "names one style, and several take the names of their images"),
+        ({"style_image": ("a/wave.png", "b/wave.jpg")}, "is the name of two images"),
+        ({"style_image": ("a:b.png", "c.png")}, "names have no # : ,"),
+        ({"norm": "batch"}, "does not go with several styles"),
+        ({"style_image": ("a.png", "")}, "is empty"),
+        ({"add_to": "m.safetensors", "start": "scratch"}, "both say where to start"),
+    ],
+)
+def test_what_does_not_go_with_several_styles(fields, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        TrainConfig(**{"style_image": ("a.png", "b.png"), "content": ("c",), "out": "o"} | fields)
+
+
+def test_styles_have_the_names_of_their_images():
+    assert TrainConfig(style_image=("x/wave.png", "ink.v2.jpg"), content=("c",), out="o").style_names == (
+        "wave",
+        "ink.v2",
+    )
+    one = TrainConfig(style_image="x/wave.png", content=("c",), out="o", name="sea")
+    assert (one.style_names, one.style_image) == (("sea",), ("x/wave.png",))
+    assert settings_of(one)["style_image"] == "x/wave.png" and "add_to" not in settings_of(one)

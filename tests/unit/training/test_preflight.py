@@ -51,7 +51,7 @@ def refused(folder, **changes) -> ConfigError:
 def test_a_valid_config_is_prepared_and_can_be_prepared_again(folder):
     first = prepare(config(folder))
     assert [image.uri.rsplit("/", 1)[1] for image in first.content] == [f"{seed}.jpg" for seed in range(9)]
-    assert first.finished is None and first.warnings == ()
+    assert not first.finished and first.warnings == ()
     assert prepare(config(folder)) == first
 
 
@@ -273,7 +273,7 @@ def test_a_finished_run_does_not_need_the_weights_of_its_loss(folder, monkeypatc
     model.metadata["config"]["loss_weights"] = "auto"
     save_style_model(Storage(), str(style), model)
     again = prepare(config(folder, loss_network="vgg16"))
-    assert again.finished is not None and again.loss_origin == {"source": "hed", "sha256": "ab"}
+    assert again.finished and again.loss_origin == {"source": "hed", "sha256": "ab"}
 
 
 @pytest.mark.parametrize(
@@ -299,14 +299,14 @@ def test_a_typo_in_the_start_is_told_the_other_choices(folder):
 )  # fmt: skip
 def test_a_run_that_stopped_early_continues_with_more_patience(folder, trained, asked, is_finished):
     finish(folder, **trained)
-    assert (prepare(config(folder, **asked)).finished is not None) == is_finished
+    assert bool(prepare(config(folder, **asked)).finished) == is_finished
 
 
 def test_a_finished_run_asked_for_fewer_steps_stays_as_it_is(folder):
     finish(folder)
     before = (folder / "out" / "config.yaml").read_text()
     again = prepare(config(folder, steps=100))
-    assert again.finished is not None and again.warnings == ()
+    assert again.finished and again.warnings == ()
     assert (folder / "out" / "config.yaml").read_text() == before
 
 
@@ -319,7 +319,7 @@ def test_a_style_that_another_run_left_is_not_taken_for_this_one_s(folder, field
     (folder / "a" / "1.jpg").write_bytes(image_bytes(20, 30))
     value = (str(folder / value[0]),) if field == "content" else value
     assert refused(folder, **{field: value}).field == field
-    assert prepare(config(folder)).finished is not None
+    assert prepare(config(folder)).finished
     (folder / "style.jpg").write_bytes(image_bytes(200, 100, seed=7))
     shutil.rmtree(folder / "out" / "checkpoints")
     assert refused(folder).field == "style_image"

@@ -60,7 +60,7 @@ def fresh_state() -> TrainState:
 def make_setup(dtype: torch.dtype = torch.float32, micro_batch_size: int = 4, clip: float = 10.0) -> StepSetup:
     network, target = pyramid(dtype)
     return StepSetup(
-        loss_network=network, target=target, weights=LossWeights(), dtype=dtype, max_gradient_norm=clip,
+        loss_network=network, targets=[target], weights=LossWeights(), dtype=dtype, max_gradient_norm=clip,
         batch_size=4, num_workers=1, micro_batch_size=micro_batch_size,
     )  # fmt: skip
 
@@ -75,19 +75,76 @@ def parameters_of(state: TrainState) -> torch.Tensor:
 
 def test_a_style_with_the_colours_of_the_content_has_a_target_for_each_image():
     style_NCHW, content_NCHW = batch(1, seed=9), batch(4) * 0.2 + 0.5
-    setup = replace(make_setup(), recoloured_NCHW=style_NCHW)
-    target = setup.target_for(content_NCHW)
+    setup = replace(make_setup(), recoloured=[style_NCHW])
+    target = setup.target_for(content_NCHW, None)
     assert {len(gram) for gram in target.grams.values()} == {4}
     for number in range(4):
         alone = style_target(setup.loss_network, with_colors_of(style_NCHW, content_NCHW[number : number + 1]))
         for name, gram in alone.grams.items():
             torch.testing.assert_close(target.grams[name][number : number + 1], gram, rtol=1e-4, atol=1e-6)
-    assert make_setup().target_for(content_NCHW) is make_setup().target
+    assert make_setup().target_for(content_NCHW, None) is make_setup().targets[0]
     # Micro-batches give the same loss and gradient as the whole batch.
     whole = run(fresh_state(), setup, content_NCHW)
     parts = run(fresh_state(), replace(setup, micro_batch_size=2), content_NCHW)
     assert parts.style_loss == pytest.approx(whole.style_loss, rel=1e-5)
     assert parts.gradient_norm == pytest.approx(whole.gradient_norm, rel=1e-3)
+
+
+def several_state(num_styles: int = 3) -> TrainState:
+    net = TransformerNet(Architecture(width=0.1), num_styles=num_styles)
+    net.init_weights(0)
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            if "norm" in name:
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    state = TrainState.fresh(net.train().to(memory_format=torch.channels_last))
+    state.set_rate(1e-3)
+    return state
+
+
+def alone(state: TrainState, style: int) -> TrainState:
+    """Return the state of a network of one of the styles."""
+    net = TransformerNet(state.net.architecture)
+    weights = state.net.state_dict()
+    net.load_state_dict({key: tensor[style] if "norm" in key else tensor for key, tensor in weights.items()})
+    return TrainState.fresh(net.train().to(memory_format=torch.channels_last))
+
+
+@pytest.mark.parametrize("colours", ["own", "content"])
+def test_a_step_over_several_styles_is_the_mean_of_steps_of_each(colours: str):
+    images = [batch(1, seed=9), batch(1, seed=8) * 0.5, batch(1, seed=7) + 0.3]
+    network, _ = pyramid()
+    targets = [style_target(network, image_NCHW) for image_NCHW in images]
+    recoloured = images if colours == "content" else ()
+    setup = replace(make_setup(), targets=targets, recoloured=recoloured)
+    state, styles = several_state(), [2, 0, 1, 2]
+    terms = []
+    for index, style in enumerate(styles):
+        own = replace(setup, targets=[targets[style]], recoloured=[images[style]] if recoloured else (), batch_size=1)
+        terms.append(run(alone(state, style), own, batch()[index : index + 1]))
+    for micro_batch_size in (4, 1):
+        together = several_state()
+        model = ReducedPrecisionNet(together.net, torch.float32)
+        found = train_step(
+            model, together.optimizer, batch(), replace(setup, micro_batch_size=micro_batch_size),
+            styles_N=torch.tensor(styles),
+        )  # fmt: skip
+        for term in ("loss", "content_loss", "style_loss", "lattice_loss"):
+            assert getattr(found, term) == pytest.approx(np.mean([getattr(one, term) for one in terms]), rel=1e-4)
+
+
+def test_a_step_changes_only_the_norms_of_the_styles_in_its_batch():
+    state, (_, target) = several_state(), pyramid()
+    before = {name: parameter.detach().clone() for name, parameter in state.net.named_parameters()}
+    setup = replace(make_setup(), targets=[target] * 3)
+    model = ReducedPrecisionNet(state.net, torch.float32)
+    setup = replace(setup, batch_size=2)
+    assert train_step(model, state.optimizer, batch(2), setup, styles_N=torch.tensor([0, 2])).is_finite
+    after = dict(state.net.named_parameters())
+    assert torch.equal(after["stem.norm.weight"][1], before["stem.norm.weight"][1])
+    for style in (0, 2):
+        assert not torch.equal(after["stem.norm.weight"][style], before["stem.norm.weight"][style])
 
 
 def test_repeated_steps_lower_the_loss():
@@ -266,7 +323,7 @@ def trained() -> ReducedPrecisionNet:
     network = PyramidLossNetwork()
     target = style_target(network, normalize(torch.from_numpy(drawn_image(96, 96, seed=77))[None]))
     setup = StepSetup(
-        loss_network=network, target=target, weights=LossWeights(), dtype=torch.float32,
+        loss_network=network, targets=[target], weights=LossWeights(), dtype=torch.float32,
         max_gradient_norm=5.0, batch_size=2, num_workers=1, micro_batch_size=2,
     )  # fmt: skip
     net = TransformerNet(Architecture(width=0.25))
