@@ -107,28 +107,36 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def add(config: AddConfig) -> int:
-    """Add a version; create the registry if it does not exist."""
+    """Add a version of each style of a model; create the registry if it does not exist."""
     storage = Storage(config.storage)
-    source = resolve(config.model)
-    data = _read_model(storage, source)
+    files = _read_styles(storage, resolve(config.model))
     registry = Registry.create(storage, config.location)
-    version = registry.add(data, source_uri=source, note=config.note)
-    print(f"{version.style}@{version.version}: {version.size_bytes:,} bytes, sha256 {version.sha256[:DIGITS]}")
-    if config.promote:
-        champion = registry.champion(version.style)
-        over = champion.number if champion else None
-        _print_change(registry.promote(version.style, version.version, reason="added as champion", over=over))
+    for source, data in files.items():
+        version = registry.add(data, source_uri=source, note=config.note)
+        print(f"{version.style}@{version.version}: {version.size_bytes:,} bytes, sha256 {version.sha256[:DIGITS]}")
+        if config.promote:
+            champion = registry.champion(version.style)
+            over = champion.number if champion else None
+            _print_change(registry.promote(version.style, version.version, reason="added as champion", over=over))
     return 0
 
 
-def _read_model(storage: Storage, uri: str) -> bytes:
+def _read_styles(storage: Storage, uri: str) -> dict[str, bytes]:
+    """Return the file of each style at a location, by where it was found."""
+    from stylemill.style_file import one_style, read_file, read_header, split_location, split_styles
     from stylemill.style_model import from_bytes
 
-    if not storage.exists(uri):
-        raise ConfigError("model", uri, "does not exist", "give the location of a style model")
-    data = storage.read_bytes(uri)
-    from_bytes(data, source=uri)  # fails if the weights do not fit the network
-    return data
+    location, style = split_location(uri)
+    data = read_file(storage, location)
+    if style is not None:
+        found = {uri: one_style(data, style, source=location)}
+    else:
+        files = split_styles(data, source=uri)
+        several = len(files) > 1
+        found = {f"{uri}#{read_header(file, source=uri).name}" if several else uri: file for file in files}
+    for source, file in found.items():
+        from_bytes(file, source=source)  # fails if the weights do not fit the network
+    return found
 
 
 def list_styles(config: RegistryConfig) -> int:
