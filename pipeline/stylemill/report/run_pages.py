@@ -19,14 +19,15 @@ from stylemill.report.rendering import render
 from stylemill.report.summary import STAGES, BulkSummary
 
 _LOSS_COLUMNS = (
-    ("loss", "total"),
-    ("content_loss", "content"),
-    ("style_loss", "style"),
-    ("tv_loss", "total variation"),
-    ("grid_loss", "grid"),
-    ("lattice_loss", "lattice"),
-    ("teacher_loss", "teacher"),
+    ("loss", "total", None),
+    ("content_loss", "content", "content_weight"),
+    ("style_loss", "style", "style_weight"),
+    ("tv_loss", "total variation", "tv_weight"),
+    ("grid_loss", "grid", "grid_weight"),
+    ("lattice_loss", "lattice", "lattice_weight"),
+    ("teacher_loss", "teacher", "teacher_weight"),
 )
+"""Column, name, and the setting with its weight in the total."""
 _MIN_PACE_POINTS = 20
 """Shorter runs get no chart of their pace."""
 _STAGE_NAMES = {"decode_ms": "decode", "stylize_ms": "network", "encode_ms": "encode"}
@@ -131,7 +132,7 @@ def _training_view(report: TrainingReport) -> dict[str, Any]:
         "wait_percent": _wait_percent(metrics, report.details.config),
         "num_skipped": int(np.nansum(_column(metrics, "skipped"))),
         "peak_memory_bytes": _largest(_column(metrics, "peak_memory_bytes")),
-        "loss_chart": _loss_chart(metrics, steps),
+        "loss_chart": _loss_chart(metrics, steps, report.details.config),
         "gradient_chart": _single(
             steps, _column(metrics, "gradient_norm"), "gradient norm", "Gradient norm by step", log_y=True
         ),
@@ -143,11 +144,13 @@ def _training_view(report: TrainingReport) -> dict[str, Any]:
     }
 
 
-def _loss_chart(metrics: pa.Table, steps: np.ndarray) -> Chart | None:
-    series = [
-        Series(name=name, x=steps, y=_column(metrics, column), emphasis=column == "loss")
-        for column, name in _LOSS_COLUMNS
-    ]
+def _loss_chart(metrics: pa.Table, steps: np.ndarray, config: Mapping[str, Any]) -> Chart | None:
+    """Draw what each term adds to the total; a term whose weight the settings lack is drawn as it is."""
+    series = []
+    for column, name, setting in _LOSS_COLUMNS:
+        weight = config.get(setting, 1.0) if setting else 1.0
+        factor = float(weight) if isinstance(weight, int | float) else 1.0
+        series.append(Series(name=name, x=steps, y=factor * _column(metrics, column), emphasis=column == "loss"))
     return line_chart(series, title="Loss by step, logarithmic", x_label="step", log_y=True, height_px=360)
 
 

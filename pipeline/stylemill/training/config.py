@@ -101,7 +101,7 @@ class TrainConfig:
     style_layers: str | None = None
     """Layers of the style loss with their shares, as relu1_2=4,relu2_2=1; by default the loss network's own."""
 
-    steps: int = 2000
+    steps: int = 1000
     """Number of updates of the weights."""
 
     num_workers: str = "1"
@@ -320,7 +320,7 @@ PRESETS: Mapping[str, Mapping[str, int | float | str]] = {
         "sample_every": 100,
         "learning_rate": 2e-3,
     },
-    "fine": {"steps": 8000, "learning_rate": 1e-3, "sample_every": 1000},
+    "fine": {"steps": 4000, "learning_rate": 1e-3, "sample_every": 1000},
     "calm": {"style_weight": 0.4},
     "bold": {"style_weight": 3.0},
 }

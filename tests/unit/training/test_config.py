@@ -19,7 +19,7 @@ def config(**changes) -> TrainConfig:
 
 def test_defaults_are_those_of_the_design():
     made = config()
-    assert (made.loss_network, made.width, made.crop_px, made.batch_size, made.steps) == ("vgg16", 0.5, 256, 4, 2000)
+    assert (made.loss_network, made.width, made.crop_px, made.batch_size, made.steps) == ("vgg16", 0.5, 256, 4, 1000)
     assert made.oversize == 1.5
 
 

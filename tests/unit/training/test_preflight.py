@@ -238,7 +238,7 @@ def test_the_teacher_is_part_of_the_identity_by_its_digest(folder):
 
 def finish(folder, **changes) -> TrainConfig:
     """Record a run's identity and write a style model, as a finished run has."""
-    made, done = config(folder, **changes), changes.get("steps", 2000)
+    made, done = config(folder, **changes), changes.get("steps", 1000)
     prepare(made)
     metadata = {
         "config": {name: value for name, value in settings_of(made).items() if name not in ("storage", "out")},
