@@ -20,6 +20,7 @@ REPRODUCIBLE = [
     "grid_loss",
     "lattice_loss",
     "teacher_loss",
+    "steady_loss",
     "gradient_norm",
     "learning_rate",
     "skipped",

@@ -26,6 +26,7 @@ _LOSS_COLUMNS = (
     ("grid_loss", "grid", "grid_weight"),
     ("lattice_loss", "lattice", "lattice_weight"),
     ("teacher_loss", "teacher", "teacher_weight"),
+    ("steady_loss", "steady", "steady_weight"),
 )
 """Column, name, and the setting with its weight in the total."""
 _MIN_PACE_POINTS = 20

@@ -150,6 +150,7 @@ class Recorder:
                 "grid_loss": result.grid_loss,
                 "lattice_loss": result.lattice_loss,
                 "teacher_loss": None if self._config.teacher is None else result.teacher_loss,
+                "steady_loss": result.steady_loss if self._config.steady_weight else None,
                 "gradient_norm": result.gradient_norm,
                 "learning_rate": rate,
                 "skipped": not result.is_finite,

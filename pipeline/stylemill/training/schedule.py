@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stylemill.nn.losses import FULL_VIEW, LossView
+from stylemill.training.small_change import SHIFT_PX, SmallChange
 
-_ORDER, _CROP, _VIEW = 1, 2, 3
-"""Random streams of the seed: the order of each epoch, the position of each crop, the loss view of each step."""
+_ORDER, _CROP, _VIEW, _CHANGE = 1, 2, 3, 4
+"""Random streams of the seed: the order of each epoch, the position of each crop, the loss view and the small change
+of each step."""
 _MARGIN = 16
 """A loss view omits a sixteenth of the crop's rows and columns."""
 WARM_UP = 0.2
@@ -89,6 +91,12 @@ class Sampler:
             top_px=int(down * (margin_px + 1)),
             left_px=int(across * (margin_px + 1)),
         )
+
+    def change(self, step: int) -> SmallChange:
+        """Return the small change of a step, the same for all its samples, for ``--steady-weight``."""
+        generator = np.random.Generator(np.random.PCG64([self._seed, _CHANGE, step]))
+        down_px, across_px = (int(shift) for shift in generator.integers(0, SHIFT_PX + 1, 2))
+        return SmallChange(down_px=down_px, across_px=across_px, seed=int(generator.integers(2**31)))
 
     def share(self, step: int, batch_size: int, rank: int, num_workers: int) -> list[int]:
         """Return the global sample indices of one worker's part of a step's batch.

@@ -29,6 +29,7 @@ _TAGS = {
     "grid_loss": "loss/grid",
     "lattice_loss": "loss/lattice",
     "teacher_loss": "loss/teacher",
+    "steady_loss": "loss/steady",
     "gradient_norm": "training/gradient norm",
     "learning_rate": "training/learning rate",
     "images_per_s": "pace/images per s",

@@ -23,6 +23,7 @@ from stylemill.nn.loss_weights import LossWeights
 from stylemill.nn.losses import FULL_VIEW, LossView, StyleTarget, perceptual_loss, style_target
 from stylemill.nn.transformer_net import TransformerNet
 from stylemill.style_model import from_bytes
+from stylemill.training.small_change import NO_CHANGE, SmallChange
 
 
 def frozen_teacher(model: bytes, source: str, dtype: torch.dtype) -> ReducedPrecisionNet:
@@ -92,6 +93,8 @@ class StepSetup:
     """Samples of a step over all workers."""
     num_workers: int
     micro_batch_size: int
+    steady_weight: float = 0.0
+    """Weight of the term that keeps results the same under small changes of the image; 0 leaves it out."""
     teacher: nn.Module | None = None
     """Frozen network whose outputs are learned too, in ``dtype``."""
     teacher_weight: float = 0.0
@@ -125,6 +128,8 @@ class StepResult:
     lattice_loss: float
     teacher_loss: float
     """Mean squared difference from the teacher's ImageNet-normalised outputs; 0 without a teacher."""
+    steady_loss: float
+    """Mean squared change of ImageNet-normalised outputs under small changes of the images; 0 without its weight."""
     gradient_norm: float
     """Before clipping."""
     is_finite: bool
@@ -141,6 +146,7 @@ def train_step(
     *,
     styles_N: Tensor | None = None,
     view: LossView = FULL_VIEW,
+    change: SmallChange = NO_CHANGE,
     request: Request = Request.NOTHING,
 ) -> StepResult:
     """Update the model by one batch; skip the update on all workers if the loss or gradient of any is not finite.
@@ -155,22 +161,23 @@ def train_step(
         setup: loss, weights and sizes.
         styles_N: (n,) int64, the style of each sample; None in a network of one style.
         view: the part of the results that the loss sees in this step, the same on all workers.
+        change: of the images, under which results should stay the same, if ``setup`` gives that a weight.
         request: of the first worker; the others pass NOTHING and find the request in the result.
     """
     optimizer.zero_grad(set_to_none=True)
-    sums = torch.zeros(7, dtype=torch.float64, device=batch_NCHW.device)
+    sums = torch.zeros(8, dtype=torch.float64, device=batch_NCHW.device)
     portions = batch_NCHW.split(setup.micro_batch_size)
     styles = [None] * len(portions) if styles_N is None else styles_N.split(setup.micro_batch_size)
     for number, (portion_NCHW, portion_styles_N) in enumerate(zip(portions, styles, strict=True), 1):
         is_last = number == len(portions)
         # Workers exchange gradients only at the last portion.
         with contextlib.nullcontext() if is_last or setup.num_workers == 1 else model.no_sync():  # type: ignore[operator]
-            sums += _accumulate(model, portion_NCHW, portion_styles_N, setup, view)
+            sums += _accumulate(model, portion_NCHW, portion_styles_N, setup, view, change)
     gradient_norm = nn.utils.clip_grad_norm_(model.parameters(), setup.max_gradient_norm)
     summary = torch.cat((sums, gradient_norm.double()[None] / setup.num_workers, sums.new_tensor([float(request)])))
     if setup.num_workers > 1:
         dist.all_reduce(summary)
-    loss, content, style, variation, grid, lattice, teacher, norm, asked = summary.tolist()
+    loss, content, style, variation, grid, lattice, teacher, steady, norm, asked = summary.tolist()
     is_finite = math.isfinite(loss) and math.isfinite(norm)
     if is_finite:
         optimizer.step()
@@ -182,6 +189,7 @@ def train_step(
         grid_loss=grid,
         lattice_loss=lattice,
         teacher_loss=teacher,
+        steady_loss=steady,
         gradient_norm=norm,
         is_finite=is_finite,
         request=Request(int(asked)),
@@ -189,21 +197,31 @@ def train_step(
 
 
 def _accumulate(
-    model: nn.Module, portion_NCHW: Tensor, styles_N: Tensor | None, setup: StepSetup, view: LossView
+    model: nn.Module,
+    portion_NCHW: Tensor,
+    styles_N: Tensor | None,
+    setup: StepSetup,
+    view: LossView,
+    change: SmallChange,
 ) -> Tensor:
-    """Accumulate the gradient of one portion; return its share of the batch's total loss and terms, (6,) float64."""
+    """Accumulate the gradient of one portion; return its share of the batch's total loss and terms, (8,) float64."""
     share = len(portion_NCHW) / setup.batch_size
     portion_NCHW = portion_NCHW.to(setup.dtype)
     painted_NCHW = model(portion_NCHW, styles_N)
     target = setup.target_for(portion_NCHW, styles_N)
     terms = perceptual_loss(setup.loss_network, painted_NCHW, portion_NCHW, target, setup.weights, view)
-    total, teacher = terms.total, torch.zeros_like(terms.total)
+    total, teacher, steady = terms.total, torch.zeros_like(terms.total), torch.zeros_like(terms.total)
     if setup.teacher is not None:
         with torch.no_grad():
             wanted_NCHW = setup.teacher(portion_NCHW)
         teacher = (painted_NCHW.float() - wanted_NCHW.float()).square().mean()
         total = total + setup.teacher_weight * teacher
+    if setup.steady_weight:
+        changed_NCHW = model(change.applied(portion_NCHW), styles_N)
+        steady = change.difference(painted_NCHW, changed_NCHW)
+        total = total + setup.steady_weight * steady
     # DistributedDataParallel averages gradients over workers; this factor turns the mean into the sum of the shares.
     (total * (share * setup.num_workers)).backward()
-    values = torch.stack((total, terms.content, terms.style, terms.total_variation, terms.grid, terms.lattice, teacher))
+    parts = (terms.content, terms.style, terms.total_variation, terms.grid, terms.lattice, teacher, steady)
+    values = torch.stack((total, *parts))
     return share * values.detach().double()

@@ -201,6 +201,7 @@ class Worker:
                 self._setup,
                 styles_N=self._styles(state.step),
                 view=view,
+                change=self._sampler.change(state.step),
                 request=self._request(),
             )
             state.count_step(result.is_finite, self._config.ema_decay)
@@ -408,6 +409,7 @@ class Worker:
             batch_size=config.batch_size,
             num_workers=self._num_workers,
             micro_batch_size=config.micro_batch_size or config.batch_size,
+            steady_weight=config.steady_weight,
             teacher=teacher,
             teacher_weight=config.teacher_weight,
         )
