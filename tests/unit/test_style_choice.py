@@ -62,6 +62,12 @@ def test_a_mixture_is_the_mean_of_the_norms(files: Path):
     assert mixed.version != load(files, "wave:0.6,ink:0.4")[0].version
 
 
+def test_the_identity_is_that_of_the_loaded_model(files: Path):
+    for style in choose_styles(Storage(), [str(files / "many.safetensors")], None, ("ink", "wave:0.7,ink:0.3")):
+        model = style.load()
+        assert style.identity() == (model.name, model.version, model.sha256)
+
+
 def test_weights_are_made_to_sum_to_one_with_a_note(files: Path, caplog):
     (mixed,) = load(files, "wave:3, ink:1")
     assert mixed.name == "wave-0.75-ink-0.25"

@@ -51,6 +51,7 @@ _TRAINED_FROM = (
     "content",
     "out",
     "start",
+    "add_to",
     "teacher",
     "registry",
     "loss_weights",
@@ -191,20 +192,18 @@ def _bulk_job_id(config: StylizeConfig, hashed: str) -> tuple[str, bool]:
     The id contains the digests of the run's models. If they cannot be read from this machine, the id is ``hashed``, and
     only the job itself can find out whether an equal run is committed; it then does nothing.
     """
-    from stylemill.registry import locate_model
     from stylemill.storage import Storage
     from stylemill.storage.options import preflight_options
-    from stylemill.style_file import load_style_header
+    from stylemill.style_choice import choose_styles
     from stylemill.stylizing.identity import identify
 
     storage = Storage(preflight_options(config.storage, MODEL_DEADLINE_S))
     try:
-        located = [locate_model(storage, uri, config.registry) for uri in config.model]
-        headers = [load_style_header(storage, uri) for uri in located]
+        styles = choose_styles(storage, config.model, config.registry, config.style, may_be_unreadable=True)
+        models = [style.identity() for style in styles]
     except StorageError as error:
         print(f"note: the model cannot be read from this machine; only the job itself will check it ({error})")
         return hashed, True
-    models = [(header.name, header.version, header.sha256) for header in headers]
     run_id = identify(replace(config, run_id=None), config.input, config.out, models).run_id
     follows = "-incremental" * config.incremental + "-retry-failed" * config.retry_failed
     name = f"{config.run_id[:40]}-{run_id[:8]}" if config.run_id else run_id
@@ -255,7 +254,7 @@ def print_plan(request: JobRequest, config: SubmitConfig) -> int:
     workers = estimate.choose_workers(request.config, machines)
     print(f"sources:  {work.num_sources:,}, {size_text(work.num_bytes)}")
     if request.verb == "stylize":
-        print(f"images:   {work.num_images:,} to paint ({len(request.config.model)} style(s))")
+        print(f"images:   {work.num_images:,} to paint ({work.num_styles} style(s))")
         if request.config.incremental or request.config.retry_failed:
             print("          at most: images that earlier runs finished are left out")
     else:

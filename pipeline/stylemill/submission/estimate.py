@@ -12,13 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stylemill.config import from_mapping, parse_yaml
-from stylemill.errors import ConfigError, StorageError
+from stylemill.errors import ConfigError, StorageError, StylemillError
 from stylemill.machines import Resources, how_many_fit, total_of
 from stylemill.manifest.read import iter_parts, load_history
 from stylemill.manifest.schema import read_parquet
 from stylemill.storage import Storage
 from stylemill.storage.options import preflight_options
 from stylemill.storage.sources import find_sources
+from stylemill.style_choice import choose_styles
 from stylemill.stylizing.config import StylizeConfig
 from stylemill.training.config import TrainConfig
 from stylemill.training.layout import TrainLayout
@@ -45,6 +46,8 @@ class Workload:
     num_bytes: int
     num_images: int
     """Images through the network: sources times styles, or steps times batch."""
+    num_styles: int = 1
+    """Of a bulk run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +102,21 @@ def count_sources(
     if not num_sources:
         raise ConfigError(field, locations[0], "holds no sources", "give a prefix, glob or file that holds some")
     if isinstance(config, StylizeConfig):
-        return Workload(num_sources=num_sources, num_bytes=num_bytes, num_images=num_sources * len(config.model))
+        styles = _count_styles(storage, config)
+        return Workload(
+            num_sources=num_sources, num_bytes=num_bytes, num_images=num_sources * styles, num_styles=styles
+        )
     return Workload(num_sources=num_sources, num_bytes=num_bytes, num_images=config.steps * config.batch_size)
+
+
+def _count_styles(storage: Storage, config: StylizeConfig) -> int:
+    """Return the number of styles that a run paints; one for each model that only the cluster can read."""
+    if config.style:
+        return len(config.style)
+    try:
+        return len(choose_styles(storage, config.model, config.registry))
+    except StylemillError:  # the job itself checks its models
+        return len(config.model)
 
 
 def choose_workers(config: StylizeConfig | TrainConfig, machines: Sequence[Resources]) -> Workers:

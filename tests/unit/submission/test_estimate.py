@@ -46,7 +46,8 @@ def library(tmp_path: Path) -> Path:
 
 
 def test_counting(tmp_path: Path, library: Path):
-    assert count_sources(bulk(tmp_path, model=("a", "b"))) == Workload(num_sources=7, num_bytes=7000, num_images=14)
+    found = count_sources(bulk(tmp_path, model=("a", "b")))
+    assert found == Workload(num_sources=7, num_bytes=7000, num_images=14, num_styles=2)
     work = count_sources(training(tmp_path, steps=10, batch_size=3))
     assert work == Workload(num_sources=7, num_bytes=7000, num_images=30)
 
