@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -15,13 +16,16 @@ from PIL import Image
 from stylemill.config import to_yaml
 from stylemill.errors import ConfigError
 from stylemill.nn.loss_networks import build_loss_network
+from stylemill.nn.transformer_net import Architecture, TransformerNet
 from stylemill.storage import Storage, resolve
-from stylemill.style_model import load_style_model, save_style_model
+from stylemill.style_file import split_styles
+from stylemill.style_model import from_bytes, load_style_model, save_style_model, to_bytes
 from stylemill.training.config import OMITTED_AT_DEFAULT, TrainConfig, settings_of
 from stylemill.training.layout import TrainLayout
 from stylemill.training.preflight import prepare
 from stylemill.training.start_network import builtin_start
 from tests.drawn import image_bytes, style_model
+from tests.unit.test_style_file import merged, relatives
 
 
 @pytest.fixture
@@ -389,3 +393,62 @@ def test_an_equal_config_file_is_not_rewritten(folder):
     assert (folder / "out" / "config.yaml").read_text() == written
     prepare(replace(made, steps=20))
     assert (folder / "out" / "config.yaml").read_text() == to_yaml(replace(made, steps=20))
+
+
+@pytest.fixture
+def two(folder) -> str:
+    """The file of a network of two styles."""
+    path = folder / "two.safetensors"
+    path.write_bytes(merged(*relatives("wave", "ink")))
+    return str(path)
+
+
+def test_several_styles_are_prepared_and_any_other_image_or_order_is_another_run(folder):
+    (folder / "ink.png").write_bytes(image_bytes(120, 90, seed=5, format="PNG"))
+    images = (str(folder / "style.jpg"), str(folder / "ink.png"))
+    run = prepare(config(folder, style_image=images))
+    assert [style.name for style in run.styles] == ["style", "ink"]
+    assert prepare(config(folder, style_image=images)) == run
+    for other in (images[::-1], images[:1]):
+        assert refused(folder, style_image=other).field == "style_image"
+
+
+def test_a_style_of_a_file_of_several_is_a_start(folder, two):
+    run = prepare(config(folder, start=f"{two}#ink"))
+    assert from_bytes(run.start, source="start").name == "ink"
+    assert "holds 2 styles: wave, ink" in refused(folder, start=two, out=str(folder / "other")).problem
+
+
+def test_a_style_is_added_to_the_file_that_it_was_added_to(folder, two):
+    run = prepare(config(folder, add_to=two))
+    assert run.start is not None and split_styles(run.start, source="two")[0] == to_bytes(relatives("wave", "ink")[0])
+    (folder / "three.safetensors").write_bytes(merged(*relatives("wave", "ink", "gold")))
+    assert refused(folder, add_to=str(folder / "three.safetensors")).field == "add_to"
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "complaint"),
+    [
+        ({"name": "ink"}, "name", "is a style of .*two.safetensors already"),
+        ({"name": "a:b"}, "name", "cannot be one of several"),
+        ({"width": 0.25}, "width", "differs from the network in add_to, which has 0.1"),
+        ({"add_to": "absent.safetensors"}, "add_to", "does not exist"),
+        ({"add_to": "style.jpg"}, "add_to", "is not a style model"),
+    ],
+)
+def test_what_cannot_be_added(folder, two, monkeypatch, changes, field, complaint):
+    monkeypatch.chdir(folder)
+    error = refused(folder, **{"add_to": two} | changes)
+    assert error.field == field
+    assert re.search(complaint, error.problem)
+
+
+def test_networks_of_other_norms_are_not_shared(folder):
+    net = TransformerNet(Architecture(width=0.1, norm="group"))
+    net.init_weights(0)
+    model = replace(style_model("old"), architecture=net.architecture, state_dict=net.state_dict())
+    save_style_model(Storage(), str(folder / "group.safetensors"), model)
+    assert "has group norms" in refused(folder, add_to=str(folder / "group.safetensors")).problem
+    (folder / "ink.png").write_bytes(image_bytes(120, 90, seed=5, format="PNG"))
+    images = (str(folder / "style.jpg"), str(folder / "ink.png"))
+    assert refused(folder, style_image=images, start=str(folder / "group.safetensors")).field == "start"
