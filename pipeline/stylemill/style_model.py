@@ -11,11 +11,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from stylemill.errors import ConfigError
-from stylemill.style_file import CURE, ByteStore, encode, of_another_version, read_header, read_style
+from stylemill.style_file import CURE, OWN_PARTS, ByteStore, encode, of_another_version, read_header, read_style
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -206,6 +206,28 @@ class StyleModel:
         weights = {key: tensor.detach().to(torch.float32, copy=True) for key, tensor in self.state_dict.items()}
         network.load_state_dict(weights, assign=True)
         return network.eval()
+
+
+def shared_network(models: Sequence[StyleModel]) -> TransformerNet:
+    """Return one network of several styles, in their order, in eval mode with its own float32 copy of the weights.
+
+    Args:
+        models: at least two, with equal convolutions.
+    """
+    import torch
+
+    from stylemill.nn.transformer_net import TransformerNet
+
+    with torch.device("meta"):
+        network = TransformerNet(models[0].architecture, num_styles=len(models))
+    weights = {
+        key: torch.stack([model.state_dict[key] for model in models]).float()
+        if OWN_PARTS in key
+        else tensor.detach().to(torch.float32, copy=True)
+        for key, tensor in models[0].state_dict.items()
+    }
+    network.load_state_dict(weights, assign=True)
+    return network.eval()
 
 
 def to_bytes(model: StyleModel) -> bytes:

@@ -138,7 +138,7 @@ def with_raw_pixels(net: TransformerNet) -> TransformerNet:
     if not is_linear and pixels.normalisation != "none":
         raise ValueError("the network ends in a tanh on ImageNet's scale")
     raw = RAW if is_linear else replace(RAW, output_scale=pixels.output_scale)
-    folded = TransformerNet(replace(net.architecture, pixels=raw))
+    folded = TransformerNet(replace(net.architecture, pixels=raw), num_styles=net.num_styles)
     state_dict = {key: tensor.detach().cpu().to(torch.float32, copy=True) for key, tensor in net.state_dict().items()}
     mean, std = (torch.tensor(values, dtype=torch.float64) for values in (pixels.mean, pixels.std))
     order = list(pixels.channels)

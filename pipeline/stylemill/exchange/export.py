@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
@@ -22,7 +22,7 @@ from stylemill.exchange.foreign import PYTORCH_EXAMPLES
 from stylemill.nn.architecture import IMAGENET_MEAN, IMAGENET_STD, RAW, Architecture
 from stylemill.nn.pixels import normalize, pad_to_network
 from stylemill.nn.transformer_net import TransformerNet
-from stylemill.style_model import StyleModel, from_bytes, to_bytes
+from stylemill.style_model import StyleModel, from_bytes, shared_network, to_bytes
 
 Format = Literal["onnx", "torchscript", "safetensors", "pt-examples"]
 
@@ -79,13 +79,53 @@ def export(model: StyleModel, to: Format) -> Exported:
         ) from error
     data, description = _WRITERS[to](model, net)
     trial_HWC = _trial_picture()
-    difference = float(np.abs(_READERS[to](data, trial_HWC) - _paint(plain, trial_HWC)).max())
+    difference = _checked(float(np.abs(_READERS[to](data, trial_HWC) - _paint(plain, trial_HWC)).max()))
+    return Exported(data=data, description=description, difference=difference)
+
+
+def export_together(models: Sequence[StyleModel]) -> Exported:
+    """Convert the styles of one network to one ONNX file, whose second input gives the weight of each style.
+
+    Args:
+        models: at least two, with equal convolutions.
+    Raises:
+        ConfigError: ONNX cannot represent this network, or a package is not installed.
+        StylemillError: the exported model does not paint what the network paints.
+    """
+    from stylemill.exchange.onnx_graph import OPSET, STYLE_WEIGHTS, to_onnx
+
+    check_format("onnx")
+    try:
+        net = with_raw_pixels(shared_network(models))
+    except ValueError as error:
+        problem = f"cannot represent this network: {error}"
+        raise ConfigError("to", "onnx", problem, "use the style models as they are") from error
+    names = [model.name for model in models]
+    metadata = _metadata(models[0]) | {
+        "opset": str(OPSET),
+        "style": ",".join(names),
+        "version": ",".join(model.version for model in models),
+        "style_model_sha256": ",".join(model.sha256 for model in models),
+        STYLE_WEIGHTS: "(S,) float32, the share of each style in the order of `style`; they should sum to 1",
+    }
+    data = to_onnx(net, metadata)
+    trial_HWC, weights_SS = _trial_picture(), np.eye(len(models), dtype=np.float32)
+    differences = [
+        np.abs(_read_onnx(data, trial_HWC, weights_S) - _paint(model.build_network(), trial_HWC)).max()
+        for model, weights_S in zip(models, weights_SS, strict=True)
+    ]
+    difference = _checked(float(max(differences)))
+    description = f"opset {OPSET}; {_INTERFACE}; {STYLE_WEIGHTS} ({len(models)},) float32: {', '.join(names)}"
+    return Exported(data=data, description=description, difference=difference)
+
+
+def _checked(difference: float) -> float:
     if not difference <= TOLERANCE:
         raise StylemillError(
             f"the exported model differs from the network by up to {difference:.2f} of 255 levels and is not written;"
             " please report it, with the style model"
         )
-    return Exported(data=data, description=description, difference=difference)
+    return difference
 
 
 def _onnx(model: StyleModel, net: TransformerNet) -> tuple[bytes, str]:
@@ -152,14 +192,15 @@ def _paint(net: TransformerNet, image_HWC: _Picture) -> _Levels:
     return levels_CHW.permute(1, 2, 0)[:height, :width].numpy()
 
 
-def _read_onnx(data: bytes, image_HWC: _Picture) -> _Levels:
+def _read_onnx(data: bytes, image_HWC: _Picture, weights_S: _Levels | None = None) -> _Levels:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # more threads spin while they wait for each other
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     pixels_NCHW = image_HWC.transpose(2, 0, 1)[None].astype(np.float32)
-    painted_NCHW: _Levels = session.run(["painted"], {"pixels": pixels_NCHW})[0]
+    inputs = {"pixels": pixels_NCHW} if weights_S is None else {"pixels": pixels_NCHW, "style_weights": weights_S}
+    painted_NCHW: _Levels = session.run(["painted"], inputs)[0]
     return painted_NCHW[0].transpose(1, 2, 0)
 
 

@@ -15,12 +15,15 @@ from torch import Tensor, nn
 
 from stylemill import __version__
 from stylemill.nn.pixels import MIN_SIDE_PX
-from stylemill.nn.norms import AnyNorm, BatchNorm
+from stylemill.nn.norms import AnyNorm, BatchNorm, StyleNorm
 from stylemill.nn.transformer_net import SIZE_MULTIPLE_PX, ConvBlock, ResidualBlock, TransformerNet
 
 OPSET = 18
 IR_VERSION = 9
 """Both are of 2023, so runtimes since then read the graph."""
+
+STYLE_WEIGHTS = "style_weights"
+"""Name of the second input of a network of several styles."""
 
 _BICUBIC = -0.75
 """Coefficient of torch; it equals the default of ONNX and is written explicitly."""
@@ -30,6 +33,8 @@ _MODES = {"nearest": "nearest", "bilinear": "linear", "bicubic": "cubic"}
 
 def to_onnx(net: TransformerNet, metadata: Mapping[str, str]) -> bytes:
     """Return a model with the input ``pixels`` and the output ``painted``.
+
+    A network of several styles has a second input, ``style_weights``: (S,) float32, the share of each style.
 
     Both are (N, 3, H, W) float32 levels of 0 to 255, red first. Sides that are not multiples of 4 are padded by
     reflection at the bottom and right, and cropped at the end; the result is clamped, not rounded.
@@ -48,8 +53,13 @@ def to_onnx(net: TransformerNet, metadata: Mapping[str, str]) -> bytes:
         features = graph.add("Mul", [graph.add("Tanh", [features], "tanh"), scale], "scaled")
     graph.crop_and_clamp(features, "painted")
     sides = ["batch", 3, "height", "width"]
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, sides) for name in ("pixels", "painted")]
-    made = helper.make_graph(graph.nodes, "stylemill", ends[:1], ends[1:], graph.initializers)
+    pixels_in, painted_out = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, sides) for name in ("pixels", "painted")
+    )
+    inputs = [pixels_in]
+    if net.num_styles > 1:
+        inputs.append(helper.make_tensor_value_info(STYLE_WEIGHTS, TensorProto.FLOAT, [net.num_styles]))
+    made = helper.make_graph(graph.nodes, "stylemill", inputs, [painted_out], graph.initializers)
     model = helper.make_model(
         made,
         opset_imports=[helper.make_opsetid("", OPSET)],
@@ -164,15 +174,15 @@ def _interpolation(graph: _Graph, features: str, name: str, mode: str) -> str:
 
 def _norm(graph: _Graph, features: str, name: str, norm: AnyNorm) -> str:
     weight, bias = (graph.parameter(f"{name}.{part}", getattr(norm, part)) for part in ("weight", "bias"))
-    if isinstance(norm, nn.InstanceNorm2d):
+    if isinstance(norm, StyleNorm):  # the mean of the styles' scales and shifts, by their weights
+        weight, bias = (graph.add("MatMul", [STYLE_WEIGHTS, part], f"{part}.mixed") for part in (weight, bias))
+    if isinstance(norm, nn.InstanceNorm2d | StyleNorm):
         return graph.add("InstanceNormalization", [features, weight, bias], name, epsilon=norm.eps)
     if isinstance(norm, BatchNorm):
         mean, variance = (
             graph.parameter(f"{name}.{part}", getattr(norm, f"running_{part}")) for part in ("mean", "var")
         )
         return graph.add("BatchNormalization", [features, weight, bias, mean, variance], name, epsilon=norm.eps)
-    if not isinstance(norm, nn.GroupNorm):
-        raise TypeError("the graph has one style")
     # A group norm is an instance norm whose channels are groups: ONNX's own operator differs between its versions.
     groups = norm.num_groups
     ones, zeros = (graph.constant(f"{word}{groups}", np.full(groups, value, np.float32)) for word, value in _FILLS)

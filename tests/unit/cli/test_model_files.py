@@ -113,3 +113,12 @@ def test_mistakes_are_one_line_and_change_nothing(arguments, complaint: str, man
     assert captured.out == "" and captured.err.count("\n") == 1
     assert complaint.format(**names) in captured.err
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_all_styles_are_exported_as_one_graph_or_one_of_them(many: Path, tmp_path: Path, capfd):
+    assert main(["models", "export", str(many), "--to", "onnx", "--out", str(tmp_path / "all.onnx")]) == DONE
+    assert "3 styles as onnx" in capfd.readouterr().out
+    assert main(["models", "export", f"{many}#ink", "--to", "onnx", "--out", str(tmp_path / "ink.onnx")]) == DONE
+    assert "ink@v1 as onnx" in capfd.readouterr().out
+    assert main(["models", "export", str(many), "--to", "torchscript", "--out", str(tmp_path / "a.pt")]) == WRONG_USE
+    assert "holds 3 styles: wave, ink, gold; choose one" in capfd.readouterr().err

@@ -15,12 +15,15 @@ from PIL import Image
 from stylemill.errors import ConfigError
 from stylemill.exchange import export as export_module
 from stylemill.exchange.convert import convert, with_raw_pixels
-from stylemill.exchange.export import TOLERANCE, export
+from stylemill.exchange.export import TOLERANCE, export, export_together
 from stylemill.exchange.onnx_graph import OPSET
 from stylemill.exchange.torchscript import METADATA_FILE, load_torchscript
+from stylemill.storage import Storage
+from stylemill.style_choice import load_styles
 from stylemill.style_model import StyleModel, from_bytes
 from tests.unit.exchange import checkpoints
 from tests.unit.nn.nets import VARIANTS, plain_values, seeded_net, smooth_image, variant_net
+from tests.unit.test_style_file import merged, relatives
 
 PHOTOS = Path(__file__).resolve().parents[4] / "shared" / "data" / "photos"
 FOLDABLE = [name for name in VARIANTS if name != "imagenet tanh"]
@@ -183,3 +186,21 @@ def test_what_would_paint_something_else_is_not_written(monkeypatch):
     monkeypatch.setattr(export_module, "with_raw_pixels", lambda _: with_raw_pixels(wrong))
     with pytest.raises(Exception, match="differs from the network by up to"):
         export(replace(style(seeded_net(0.1))), "onnx")
+
+
+def test_the_styles_of_one_network_are_one_graph_with_their_weights_as_input(tmp_path):
+    path = tmp_path / "many.safetensors"
+    like = style(variant_net(width=0.1, upsampling="shuffle"))
+    path.write_bytes(merged(*relatives("wave", "ink", "gold", like=like)))
+    models = load_styles(Storage(), [str(path)])
+    exported = export_together(models)
+    assert "style_weights (3,) float32: wave, ink, gold" in exported.description
+    assert export_together(models).data == exported.data
+    (mixed,) = load_styles(Storage(), [str(path)], None, ["wave:0.25,gold:0.75"])
+    image_HWC = smooth_image(25, 38)
+    for model, weights in ((models[1], [0, 1, 0]), (mixed, [0.25, 0, 0.75])):
+        painted_HWC = export_module._read_onnx(exported.data, image_HWC, np.array(weights, np.float32))
+        wanted_HWC = np.clip(plain_values(model.build_network(), image_HWC), 0, 255)
+        assert np.abs(painted_HWC - wanted_HWC).max() < TOLERANCE
+    properties = {entry.key: entry.value for entry in onnx.load_from_string(exported.data).metadata_props}
+    assert properties["style"] == "wave,ink,gold"
