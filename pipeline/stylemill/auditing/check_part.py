@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from stylemill.auditing.ownership import hash_row, hash_uri, is_in
 from stylemill.errors import ObjectNotFound, StorageError
-from stylemill.manifest.commit import Part, read_shard
+from stylemill.manifest.commit import Part, planned_pairs, read_shard
 from stylemill.manifest.layout import RunLayout
 from stylemill.manifest.schema import MANIFEST_SCHEMA, from_parquet
 from stylemill.storage import Storage, StorageOptions, join
@@ -114,12 +114,11 @@ def _compare_with_plan(
 ) -> list[Problem]:
     uri = layout.plan_shard_uri(shard)
     try:
-        keys = read_shard(storage, layout, shard).column("key").to_pylist()
+        planned = planned_pairs(read_shard(storage, layout, shard), styles)
     except ObjectNotFound:
         return [Problem(kind="PlanMissing", uri=uri, detail="the plan shard of this part does not exist")]
     except ValueError as error:
         return [Problem(kind="PlanDamaged", uri=uri, detail=f"the plan shard of this part is damaged ({error})")]
-    planned = {(key, style) for key in keys for style in styles}
     found = Counter((row["key"], row["style"]) for row in rows)
     problems = [
         Problem(kind="RowMissing", uri=uri, detail="it is planned but has no row", key=key, style=style)

@@ -75,7 +75,8 @@ def _print_estimate(run: PreparedRun, found: Survey, workers: Workers, num_style
     rate = Rate(images_per_s=1 / found.seconds_per_image, source="measured now")
     time_s = estimate(work, rate, workers).wall_s
     output_bytes = round(megapixels * found.bytes_per_megapixel)
-    styles = f" in each of {num_styles} styles" * (num_styles > 1)
+    each_in = "one of" if run.config.style_by else "each of"
+    styles = f" in {each_in} {num_styles} styles" * (num_styles > 1)
     print(f"images:   about {num_images:,} of {found.megapixels:.2f} megapixels, {megapixels:,.1f} in all{styles}")
     kind = "worker" if run.runner == "local" else "actor"
     each = f"{workers.count:,} {kind}{'s' * (workers.count > 1)} of {workers.units_each} {workers.unit}"

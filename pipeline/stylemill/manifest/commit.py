@@ -59,7 +59,7 @@ def write_shard(storage: Storage, layout: RunLayout, shard: int, table: pa.Table
 
 def read_shard(storage: Storage, layout: RunLayout, shard: int) -> pa.Table:
     """Return one shard of the plan as a table of PLAN_SCHEMA."""
-    return from_parquet(storage.read_bytes(layout.plan_shard_uri(shard)), PLAN_SCHEMA)
+    return from_parquet(storage.read_bytes(layout.plan_shard_uri(shard)), PLAN_SCHEMA, later="style")
 
 
 def iter_shards(storage: Storage, layout: RunLayout) -> Iterator[int]:
@@ -150,15 +150,27 @@ def commit_part(storage: Storage, layout: RunLayout, shard: int, styles: Sequenc
     """
     plan = read_shard(storage, layout, shard)
     rows = _one_row_each(storage, read_pending(storage, layout, shard))
-    if not (_all_in(rows, "key", plan.column("key")) and _all_in(rows, "style", pa.array(styles, pa.string()))):
+    planned = planned_pairs(plan, styles)
+    if not planned.issuperset(zip(rows.column("key").to_pylist(), rows.column("style").to_pylist(), strict=True)):
         raise StorageError(
             f"{layout.pending_shard_uri(shard)} holds rows that are not in the plan; restore the run folder"
         )
-    if rows.num_rows != plan.num_rows * len(styles):
+    if rows.num_rows != len(planned):
         return None
     data = to_parquet(rows.sort_by([("key", "ascending"), ("style", "ascending")]))
     storage.create_bytes(layout.part_uri(shard), data)
     return committed_part(storage, layout, shard)
+
+
+def planned_pairs(plan: pa.Table, styles: Sequence[str]) -> set[tuple[str, str]]:
+    """Return key and style of each row that the manifest has for a shard of the plan.
+
+    Args:
+        plan: a table of PLAN_SCHEMA.
+        styles: of the run.
+    """
+    pairs = zip(plan.column("key").to_pylist(), plan.column("style").to_pylist(), strict=True)
+    return {(key, style) for key, chosen in pairs for style in ([chosen] if chosen else styles)}
 
 
 def committed_part(storage: Storage, layout: RunLayout, shard: int) -> Part | None:
@@ -178,10 +190,6 @@ def committed_part(storage: Storage, layout: RunLayout, shard: int) -> Part | No
     if part is not None:
         storage.write_bytes(uri, record_to_json(part, indent=None, ensure_ascii=True), durable=True)
     return part
-
-
-def _all_in(rows: pa.Table, column_name: str, allowed: pa.Array) -> bool:
-    return pc.all(pc.is_in(rows.column(column_name), value_set=allowed), min_count=0).as_py() is True
 
 
 def _one_row_each(storage: Storage, rows: pa.Table) -> pa.Table:

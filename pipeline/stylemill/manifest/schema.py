@@ -60,9 +60,10 @@ PLAN_SCHEMA = pa.schema(
         pa.field("attempt", pa.int32(), nullable=False),
         pa.field("problem_type", pa.string()),
         pa.field("problem", pa.string()),
+        pa.field("style", pa.string()),
     ]
 )
-"""One row per source. ``twins`` are earlier sources whose output could have the same key (``stylizing/plan.py``)."""
+"""One row per source. ``style`` is the one that it is painted in; null means all of the run's. ``twins`` are earlier sources whose output could have the same key (``stylizing/plan.py``)."""
 
 
 def make_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
@@ -100,13 +101,20 @@ def read_parquet(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     return pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(names, use_threads=False)
 
 
-def from_parquet(data: bytes, schema: pa.Schema) -> pa.Table:
+def from_parquet(data: bytes, schema: pa.Schema, *, later: str | None = None) -> pa.Table:
     """Return the table in the bytes of a Parquet file, after checking its columns against ``schema``.
+
+    Args:
+        data: the file.
+        schema: that it must have.
+        later: last column, which files of early versions lack; there it is null.
 
     Raises:
         ValueError: the bytes are not Parquet (``pyarrow.ArrowInvalid``), or the columns differ.
     """
     table = read_parquet(data)
+    if later is not None and later not in table.column_names:
+        table = table.append_column(schema.field(later), pa.nulls(table.num_rows, schema.field(later).type))
     if not table.schema.equals(schema, check_metadata=False):
         raise ValueError(f"columns differ from this version's schema: {table.schema.names}")
     return table

@@ -29,7 +29,7 @@ ROWS_PER_READ = 1_000
 LONGEST_LINE = 1_000_000
 """Characters; a longer line is no location, and would fill memory."""
 
-_COLUMNS = ("key", "uri", "problem")
+_COLUMNS = ("key", "uri", "problem", "label")
 
 
 class _Entry(NamedTuple):
@@ -39,6 +39,7 @@ class _Entry(NamedTuple):
     """Where it stands, for messages: ``line 3``."""
     uri: str | None
     key: str | None
+    label: str = ""
 
 
 class _Source(NamedTuple):
@@ -48,9 +49,11 @@ class _Source(NamedTuple):
     uri: str
     problem: str
     """Why the location cannot be read; empty if it may be."""
+    label: str
+    """Value of the column that was asked for; empty without one."""
 
 
-def listed_sources(storage: Storage, uri: str) -> Iterator[ObjectStat]:
+def listed_sources(storage: Storage, uri: str, column: str | None = None) -> Iterator[ObjectStat]:
     """Yield the sources that a list names in order of key.
 
     A location that no store could have (a mistyped URI, one with a credential) is yielded as a problem.
@@ -58,9 +61,10 @@ def listed_sources(storage: Storage, uri: str) -> Iterator[ObjectStat]:
     Args:
         storage: where the list is.
         uri: resolved location of the list.
+        column: column whose values become labels.
 
     Raises:
-        ConfigError: the list is not what its suffix says, has no column ``uri``, has an empty or a doubled entry, or
+        ConfigError: the list is not what its suffix says, has no column ``uri`` or none of that name, has an empty or a doubled entry, or
             not one location of it can be read.
         StorageError: it cannot be read, or there is no room to sort it.
     """
@@ -72,17 +76,17 @@ def listed_sources(storage: Storage, uri: str) -> Iterator[ObjectStat]:
                 storage.copy_to(uri, path)
             else:
                 storage.read_head(uri, 1)  # raises what a file that may not be read should raise
-            yield from _merged(_sorted_portions(_entries(path, uri), uri, folder), uri)
+            yield from _merged(_sorted_portions(_entries(path, uri, column), uri, folder), uri)
     except OSError as error:
         cure = "make room, or set TMPDIR to a larger disk"
         raise StorageError(f"sorting {uri} in {tempfile.gettempdir()} failed: {error}; {cure}") from error
 
 
-def _entries(path: Path, uri: str) -> Iterator[_Entry]:
+def _entries(path: Path, uri: str, column: str | None) -> Iterator[_Entry]:
     suffix = Path(name(uri).lower()).suffix
     if suffix == ".parquet":
-        return _parquet_entries(path, uri)
-    return _text_entries(path, uri) if suffix in TEXT_SUFFIXES else _csv_entries(path, uri)
+        return _parquet_entries(path, uri, column)
+    return _text_entries(path, uri) if suffix in TEXT_SUFFIXES else _csv_entries(path, uri, column)
 
 
 def _sorted_portions(entries: Iterable[_Entry], uri: str, folder: Path) -> list[Path]:
@@ -105,12 +109,12 @@ def _sorted_portions(entries: Iterable[_Entry], uri: str, folder: Path) -> list[
             raise ConfigError("input", uri, f"has an empty uri in {entry.place}", "remove it")
         try:
             text = resolve(entry.uri)
-            waiting.append(_Source(entry.key or _default_key(text), text, ""))
+            waiting.append(_Source(entry.key or _default_key(text), text, "", entry.label))
             has_usable = True
         except ConfigError as error:
             shown = without_credentials(entry.uri).encode(errors="backslashreplace").decode()
             problem = f"the location {error.problem}; {error.cure}"
-            waiting.append(_Source(entry.key or _default_key(shown), shown, problem))
+            waiting.append(_Source(entry.key or _default_key(shown), shown, problem, entry.label))
             refused = refused or ConfigError("input", uri, f"in {entry.place} {problem}", "")
         if len(waiting) == ROWS_PER_PORTION:
             write()
@@ -129,7 +133,7 @@ def _merged(portions: list[Path], uri: str) -> Iterator[ObjectStat]:
             raise ConfigError("input", uri, f"contains the key {source.key!r} twice", cure)
         previous = source.key
         problem_type = "AccessDenied" if source.problem else None
-        yield ObjectStat(source.uri, source.key, 0, "", problem_type, source.problem or None)
+        yield ObjectStat(source.uri, source.key, 0, "", problem_type, source.problem or None, source.label or None)
 
 
 def _sources_in(portion: Path) -> Iterator[_Source]:
@@ -153,25 +157,33 @@ def _default_key(uri: str) -> str:
 # Parquet
 
 
-def _parquet_entries(path: Path, uri: str) -> Iterator[_Entry]:
+def _parquet_entries(path: Path, uri: str, label: str | None) -> Iterator[_Entry]:
     try:
         file = pq.ParquetFile(path)
         names = file.schema_arrow.names
         if "uri" not in names:
             raise ConfigError("input", uri, f"has no uri column, only {names}", "name the column uri")
-        columns = [name for name in ("uri", "key") if name in names]
+        if label is not None and label not in names:
+            raise _lacks(label, names, uri)
+        columns = [name for name in dict.fromkeys(("uri", "key", label)) if name in names]
         for column in columns:
             _check_text(file.schema_arrow.field(column), uri)
         number = 0
         for batch in file.iter_batches(ROWS_PER_PORTION, columns=columns):
-            keys = batch.column("key").to_pylist() if "key" in columns else [None] * batch.num_rows
-            for text, key in zip(batch.column("uri").to_pylist(), keys, strict=True):
+            absent = [None] * batch.num_rows
+            keys = batch.column("key").to_pylist() if "key" in columns else absent
+            labels = absent if label is None else batch.column(label).to_pylist()
+            for text, key, value in zip(batch.column("uri").to_pylist(), keys, labels, strict=True):
                 number += 1
-                yield _Entry(f"row {number:,}", text, key)
+                yield _Entry(f"row {number:,}", text, key, value or "")
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         if isinstance(error, OSError) and error.errno:  # of the disk; Arrow's own about damaged files have none
             raise
         raise ConfigError("input", uri, f"is not a Parquet file ({error})", "give one with a uri column") from None
+
+
+def _lacks(column: str, names: list[str], uri: str) -> ConfigError:
+    return ConfigError("input", uri, f"has no column {column}, only {', '.join(names)}", "name one of its columns")
 
 
 def _check_text(field: pa.Field, uri: str) -> None:
@@ -191,7 +203,7 @@ def _text_entries(path: Path, uri: str) -> Iterator[_Entry]:
             yield _Entry(f"line {number:,}", text, None)
 
 
-def _csv_entries(path: Path, uri: str) -> Iterator[_Entry]:
+def _csv_entries(path: Path, uri: str, label: str | None) -> Iterator[_Entry]:
     """Yield one entry per record after the header; blank lines and comments are skipped.
 
     A record of another length than the header is refused: a comma in a location without quotes would cut it.
@@ -205,13 +217,15 @@ def _csv_entries(path: Path, uri: str) -> Iterator[_Entry]:
                 continue
             if not header:
                 header = _checked_header([column.strip() for column in record], uri)
+                if label is not None and label not in header:
+                    raise _lacks(label, header, uri)
                 continue
             place = f"line {reader.line_num:,}"
             if len(record) != len(header):
                 problem = f"has {len(record)} values for {len(header)} columns in {place}"
                 raise ConfigError("input", uri, problem, "put values with a comma into double quotes")
             row = dict(zip(header, record, strict=True))
-            yield _Entry(place, row["uri"].strip(), row.get("key") or None)
+            yield _Entry(place, row["uri"].strip(), row.get("key") or None, row[label].strip() if label else "")
     except csv.Error as error:
         problem = f"is not a CSV file (line {reader.line_num:,}: {error})"
         raise ConfigError("input", uri, problem, "give one with a uri column") from None

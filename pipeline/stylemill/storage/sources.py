@@ -13,29 +13,36 @@ from collections.abc import Iterator, Sequence
 
 from fsspec.utils import glob_translate
 
-from stylemill.errors import ObjectNotFound
+from stylemill.errors import ConfigError, ObjectNotFound
 from stylemill.storage.storage import Storage
 from stylemill.storage.store import ObjectStat
-from stylemill.storage.uri import is_glob, is_inside, is_list, parent, scheme
+from stylemill.storage.uri import has_columns, is_glob, is_inside, is_list, parent, scheme
 
 
-def find_sources(storage: Storage, input_uri: str, after: str = "") -> Iterator[ObjectStat]:
+def find_sources(
+    storage: Storage, input_uri: str, after: str = "", *, column: str | None = None
+) -> Iterator[ObjectStat]:
     """Yield the sources at a location in order of key.
 
     Args:
         storage: where to look.
         input_uri: resolved location.
         after: yield only keys greater than this one.
+        column: column of a list whose values become labels.
 
     Raises:
-        ConfigError: a list that names no locations (see ``source_lists``).
+        ConfigError: a list that names no locations (see ``source_lists``), or has no such column; or a column is asked
+            for, and the input is no Parquet or CSV list.
         StorageError: the listing failed beyond its retries.
     """
     single = _single_object(storage, input_uri)
+    if column is not None and (single is None or not has_columns(input_uri)):
+        cure = "give a Parquet or CSV list of the sources with that column"
+        raise ConfigError("input", input_uri, f"is no list with a column {column}", cure)
     if single is not None and is_list(input_uri):
         from stylemill.storage.source_lists import listed_sources  # loads pyarrow
 
-        yield from (item for item in listed_sources(storage, input_uri) if item.key > after)
+        yield from (item for item in listed_sources(storage, input_uri, column) if item.key > after)
     elif single is not None:
         if single.key > after:
             yield single

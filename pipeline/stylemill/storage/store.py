@@ -24,6 +24,7 @@ class ObjectStat:
         problem_type: why it cannot be read as an object (``SpecialFile``), or None. ``AccessDenied`` with a key that
             ends with a slash is a folder that may not be listed.
         problem: the same as a sentence.
+        label: value of the column that the caller of ``find_sources`` asked a list for.
     """
 
     uri: str
@@ -32,6 +33,7 @@ class ObjectStat:
     etag: str
     problem_type: str | None = None
     problem: str | None = None
+    label: str | None = None
 
 
 def denied_folder(uri: str, key: str, after: str, error: Exception) -> Iterator[ObjectStat]:

@@ -88,6 +88,11 @@ def is_list(uri: str) -> bool:
     return name(uri).lower().endswith(LIST_SUFFIXES)
 
 
+def has_columns(uri: str) -> bool:
+    """Return whether the name of a file is that of a list of locations with columns: Parquet or CSV."""
+    return is_list(uri) and not name(uri).lower().endswith(TEXT_SUFFIXES)
+
+
 def is_inside(uri: str, root: str) -> bool:
     """Return whether ``uri`` is ``root`` or below it (both resolved)."""
     return uri == root or uri.startswith(root.rstrip("/") + "/")

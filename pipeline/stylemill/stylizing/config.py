@@ -12,6 +12,7 @@ from stylemill.errors import ConfigError
 from stylemill.images.options import DecodeOptions, EncodeOptions
 from stylemill.painting.options import PaintOptions
 from stylemill.storage import StorageOptions
+from stylemill.stylizing.style_rule import StyleRule
 
 MAX_PAINT_TIMEOUT_S = 1e6
 """For each style and 5 megapixels: eleven days."""
@@ -32,6 +33,13 @@ class StylizeConfig:
 
     style: tuple[str, ...] = ()
     """Style of the models, or a mixture such as wave:0.7,ink:0.3; may be repeated. By default all styles."""
+
+    style_by: str | None = None
+    """Paint each source in one style: key (a seeded hash of its key decides), folder (the first folder of its key has
+    the style's name), or column:NAME (of the list given as --input). By default each is painted in all styles."""
+
+    style_seed: int = 0
+    """Seed of --style-by key."""
 
     input: str
     """Sources: a prefix or directory, a glob, one file, or a list of locations: a Parquet or CSV file with a uri (and
@@ -94,6 +102,8 @@ class StylizeConfig:
         if self.run_id is not None and not _RUN_ID.fullmatch(self.run_id):
             cure = "use letters, digits, '.', '_' and '-', at most 128"
             raise ConfigError("run_id", self.run_id, "is not a portable folder name", cure)
+        _ = StyleRule(by=self.style_by, seed=self.style_seed)  # its constructor checks them
+        check_within("style_seed", self.style_seed, 0, 2**63 - 1)
         check_within("max_failed_fraction", self.max_failed_fraction, 0.0, 1.0)
         check_within("paint_timeout_s", self.paint_timeout_s, 0.001, MAX_PAINT_TIMEOUT_S)
         for name in ("num_actors", "threads_per_actor", "batch_size"):

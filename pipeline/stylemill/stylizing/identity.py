@@ -19,6 +19,7 @@ from stylemill.storage import Storage
 from stylemill.storage.json_records import record_to_json
 from stylemill.storage.lease import Lease
 from stylemill.stylizing.config import StylizeConfig
+from stylemill.stylizing.style_rule import StyleRule
 
 IncrementalKind = Literal["incremental", "retry_failed", "repair"]
 """Why a run has a parent: it paints new and changed sources, failed ones, or broken results (``manifest repair``)."""
@@ -75,6 +76,11 @@ class RunIdentity:
     follow_up: IncrementalKind | None = None
     """Kind of an incremental run; None for a run over all sources."""
 
+    @property
+    def style_rule(self) -> StyleRule:
+        """How the style of each source is chosen."""
+        return StyleRule(by=self.settings.get("style_by"), seed=self.settings.get("style_seed", 0))
+
     def to_json(self) -> bytes:
         """Return the content of ``run.json``."""
         return record_to_json(self)
@@ -106,6 +112,7 @@ def identify(config: StylizeConfig, source_root: str, out: str, models: Sequence
         models: name, version and SHA-256 of each style model.
     """
     settings = byte_settings(config)
+    rule = {} if config.style_by is None else {"style_by": config.style_by, "style_seed": config.style_seed}
     styles = tuple(
         StyleRef(name=name, version=version, model_sha256=sha256, fingerprint=digest({**settings, "model": sha256}))
         for name, version, sha256 in sorted(models)
@@ -119,10 +126,13 @@ def identify(config: StylizeConfig, source_root: str, out: str, models: Sequence
                 "out": out,
                 "fingerprint": fingerprint,
                 "styles": [style.name for style in styles],
+                **rule,
             }
         )[:16]
     )
-    return RunIdentity(run_id=run_id, input=source_root, fingerprint=fingerprint, styles=styles, settings=settings)
+    return RunIdentity(
+        run_id=run_id, input=source_root, fingerprint=fingerprint, styles=styles, settings={**settings, **rule}
+    )
 
 
 def claim_trees(storage: Storage, out: str, identity: RunIdentity) -> RunIdentity:

@@ -72,14 +72,19 @@ def make_finder(
         broken_keys: sources that a ``repair`` run paints again.
     """
 
+    rule, styles = identity.style_rule, [style.name for style in identity.styles]
+
     def find_all(after: str, twins: TwinFinder) -> Iterator[Source]:
-        return (twins.add(found) for found in find_sources(storage, identity.input, after))
+        for found in find_sources(storage, identity.input, after, column=rule.column):
+            source = twins.add(found)
+            source.style, source.style_problem = rule.choose(found, styles)
+            yield source
 
     def find_some(after: str, twins: TwinFinder) -> Iterator[Source]:
         del twins  # each function below passes every key to its own TwinFinder
         if identity.follow_up == "incremental":
             deleted = _Deleted()
-            listing = find_sources(storage, identity.input)
+            listing = find_sources(storage, identity.input, column=rule.column)
             yield from _after_key(after, changed_sources(storage, identity, runs, listing, deleted.add))
             deleted.report(storage, layout)
         elif identity.follow_up == "retry_failed":
@@ -135,13 +140,15 @@ def changed_sources(
         on_deleted: called with each key that was painted before and no longer exists.
     """
     fingerprints = {style.name: style.fingerprint for style in identity.styles}
-    twins = TwinFinder()
+    rule, styles, twins = identity.style_rule, list(fingerprints), TwinFinder()
     for found, rows in _outer_join(listing, newest_rows(storage, runs, list(fingerprints))):
         if found is None:
             on_deleted(rows[0]["key"])
             continue
         source = twins.add(found)
-        source.is_planned = any(twin.is_planned for twin in source.twins) or not _is_done(found, rows, fingerprints)
+        source.style, source.style_problem = rule.choose(found, styles)
+        wanted = fingerprints if source.style is None else {source.style: fingerprints[source.style]}
+        source.is_planned = any(twin.is_planned for twin in source.twins) or not _is_done(found, rows, wanted)
         if source.is_planned:
             yield source
 
@@ -173,7 +180,7 @@ def find_unpainted(storage: Storage, out: str, identity: RunIdentity, *, within_
     deadline_s = time.monotonic() + within_s
 
     def listing() -> Iterator[ObjectStat]:
-        for found in find_sources(storage, identity.input):
+        for found in find_sources(storage, identity.input, column=identity.style_rule.column):
             if time.monotonic() > deadline_s:
                 raise TimeoutError
             yield found
@@ -193,11 +200,14 @@ def known_sources(
     storage: Storage, identity: RunIdentity, runs: Sequence[CommittedRun], wanted: Callable[[list[Row]], bool]
 ) -> Iterator[Source]:
     """Yield the sources of committed runs whose newest rows are ``wanted``; their attempts continue to count."""
-    twins = TwinFinder()
-    for key, rows in newest_rows(storage, runs, [style.name for style in identity.styles]):
+    rule, styles, twins = identity.style_rule, [style.name for style in identity.styles], TwinFinder()
+    for key, rows in newest_rows(storage, runs, styles):
         row = max(rows, key=lambda row: row["attempt"])
-        found = ObjectStat(row["source_uri"], key, row["source_bytes"] or 0, row["source_etag"] or "")
+        found = ObjectStat(
+            row["source_uri"], key, row["source_bytes"] or 0, row["source_etag"] or "", label=row["style"]
+        )
         source = twins.add(found)
+        source.style, source.style_problem = rule.choose(found, styles)
         source.attempt = row["attempt"] + 1
         if wanted(rows):
             yield source

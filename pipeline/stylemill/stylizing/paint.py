@@ -44,7 +44,7 @@ class _RunningBatch:
 
 
 class BatchPainter:
-    """Paints many samples in every style of the run.
+    """Paints many samples in their styles.
 
     A batch that does not fit the device's memory is tried once more with no other in flight, then in halves; later
     batches are no larger than the half.
@@ -83,10 +83,10 @@ class BatchPainter:
                 self._max_pixels = half * self._pixels(batch[0])
 
     def _batches(self, samples: Sequence[Sample]) -> Iterator[list[Sample]]:
-        by_shape: dict[tuple[int, ...], list[Sample]] = defaultdict(list)
+        by_shape: dict[tuple[tuple[int, ...], str | None], list[Sample]] = defaultdict(list)
         for sample in samples:
             if sample.failure is None and sample.source is not None and not sample.source.frames:
-                by_shape[sample.source.image_HWC.shape].append(sample)
+                by_shape[sample.source.image_HWC.shape, sample.planned["style"]].append(sample)
         for equal in by_shape.values():
             size = self._batch_size
             if self._max_pixels is not None:
@@ -110,6 +110,8 @@ class BatchPainter:
         results: dict[str, PendingBatch] = {}
         try:
             for style, net in self._nets.items():
+                if not samples[0].is_in(style):  # a batch has one style, or all
+                    continue
                 results[style] = net.submit_batch(inputs_NHWC)
         except torch.OutOfMemoryError:
             for pending in results.values():
@@ -122,7 +124,7 @@ class BatchPainter:
         painted_by_style = {style: pending.result() for style, pending in batch.results.items()}
         now_s = time.perf_counter()
         # The time from the start of a batch includes earlier batches: count from the end of the previous one.
-        each_ms = 1000 * (now_s - max(batch.start_s, self._last_s)) / len(batch.samples) / len(self._nets)
+        each_ms = 1000 * (now_s - max(batch.start_s, self._last_s)) / len(batch.samples) / len(batch.results)
         self._last_s = now_s
         forward = "batch" if len(batch.samples) > 1 else "whole"
         for style, painted_NHWC in painted_by_style.items():
@@ -172,11 +174,13 @@ class Painter:
         return sum(height_px * width_px for height_px, width_px in sizes)
 
     def __call__(self, sample: Sample) -> Sample:
-        """Fill in ``sample.painted`` for every style, with an ImageError if it failed."""
+        """Fill in ``sample.painted`` for every style of the sample, with an ImageError if it failed."""
         if sample.failure is None:
             assert sample.source is not None
             frames = frames_of(sample.source)
             for style, painter in self.painters.items():
+                if not sample.is_in(style):
+                    continue
                 try:
                     sample.painted[style] = _timed(painter, frames)
                 except ImageError as failure:

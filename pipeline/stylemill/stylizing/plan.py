@@ -49,6 +49,10 @@ class Source:
     """Earlier sources whose results may collide with this one's."""
     attempt: int = 1
     is_planned: bool = True
+    style: str | None = None
+    """The style that it is painted in; None means all of the run's."""
+    style_problem: str | None = None
+    """Why the run has no style for it."""
 
 
 Finder = Callable[[str, "TwinFinder"], Iterable[Source]]
@@ -86,15 +90,22 @@ def plan_row(source: Source) -> dict[str, Any]:
     """Return a source as a row of PLAN_SCHEMA."""
     found = source.found
     bad_key = key_problem(found.key)
+    problem_type, problem = found.problem_type, found.problem
+    if problem is None and bad_key:
+        problem_type, problem = "BadKey", f"{bad_key}; rename the source"
+    elif problem is None and source.style_problem:
+        problem_type, problem = "UnknownStyle", source.style_problem
+    twins = [twin for twin in source.twins if twin.style == source.style]  # of other styles, in other folders
     return {
         "key": found.key,
         "uri": found.uri,
         "size_bytes": found.size_bytes,
         "etag": found.etag,
-        "twins": [{"key": twin.found.key, "uri": twin.found.uri} for twin in source.twins] or None,
+        "twins": [{"key": twin.found.key, "uri": twin.found.uri} for twin in twins] or None,
         "attempt": source.attempt,
-        "problem_type": found.problem_type or ("BadKey" if bad_key else None),
-        "problem": found.problem or (f"{bad_key}; rename the source" if bad_key else None),
+        "problem_type": problem_type,
+        "problem": problem,
+        "style": source.style,
     }
 
 
@@ -111,8 +122,9 @@ def plan_sources(storage: Storage, layout: RunLayout, find: Finder) -> Iterator[
     twins, totals = TwinFinder(), _Totals()
     for shard in iter_shards(storage, layout):
         table = read_shard(storage, layout, shard)
-        for row in table.select(["key", "uri", "size_bytes", "etag"]).to_pylist():
-            twins.add(ObjectStat(row["uri"], row["key"], row["size_bytes"], row["etag"]))
+        for row in table.select(["key", "uri", "size_bytes", "etag", "style"]).to_pylist():
+            earlier = twins.add(ObjectStat(row["uri"], row["key"], row["size_bytes"], row["etag"]))
+            earlier.style = row["style"]
         totals.add(table)
         yield shard, table.num_rows
     if read_plan_summary(storage, layout) is not None:

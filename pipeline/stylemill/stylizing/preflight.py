@@ -86,7 +86,7 @@ def check(config: StylizeConfig) -> tuple[PreparedRun, list[StyleModel]]:
     models = load_styles(storage, config.model, config.registry, config.style)
     named = [(model.name, model.version, model.sha256) for model in models]
     identity = identify(config, source_root, out, named)
-    _check_sources(storage, source_root)
+    _check_sources(storage, source_root, identity.style_rule.column)
     _check_apart(sources_root(storage, source_root), source_root, out, identity)
     _check_output(storage, out)
     history = _history(storage, config, identity, out)
@@ -189,9 +189,9 @@ def _has_more(found: Iterator[ObjectStat], limit: int) -> bool:
     return next(islice(found, limit, None), None) is not None
 
 
-def _check_sources(storage: Storage, source_root: str) -> None:
+def _check_sources(storage: Storage, source_root: str, column: str | None) -> None:
     with listing_input("input", source_root), config_errors_for("input"):
-        first = next(iter(find_sources(storage, source_root)), None)
+        first = next(iter(find_sources(storage, source_root, column=column)), None)
     if first is None:
         cure = "give a prefix, glob, file or list of locations that contains some"
         raise ConfigError("input", source_root, "contains no sources", cure)

@@ -137,9 +137,13 @@ def _sources(storage: Storage, run: PreparedRun, found: Survey) -> Iterator[Sour
     if identity.follow_up == "retry_failed":
         yield from known_sources(storage, identity, run.history, has_failed)
         return
-    listing = find_sources(storage, identity.input)
+    rule, styles = identity.style_rule, [style.name for style in identity.styles]
+    listing = find_sources(storage, identity.input, column=rule.column)
     if identity.follow_up is None:
-        yield from map(twins.add, listing)
+        for listed in listing:
+            source = twins.add(listed)
+            source.style, source.style_problem = rule.choose(listed, styles)
+            yield source
         return
     num_listed = num_changed = 0
 
@@ -210,9 +214,12 @@ def _paint(
                 paint_s += speed.seconds_per_megapixel
                 encode_s += (time.perf_counter() - start_s) / megapixels
                 size_bytes += len(encoded.data) / megapixels
-    found.paint_s_per_megapixel = paint_s / len(images) / settings["texture_scale"] ** 2
-    found.encode_s_per_megapixel = encode_s / len(images)
-    found.bytes_per_megapixel = size_bytes / len(images)
+    num_paintings = len(images)
+    if run.identity.style_rule.by is not None:  # each image in one of the styles
+        num_paintings *= len(models)
+    found.paint_s_per_megapixel = paint_s / num_paintings / settings["texture_scale"] ** 2
+    found.encode_s_per_megapixel = encode_s / num_paintings
+    found.bytes_per_megapixel = size_bytes / num_paintings
 
 
 @contextmanager

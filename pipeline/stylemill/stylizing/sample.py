@@ -51,6 +51,11 @@ class Sample:
     painted: dict[str, Painted | ImageError] = field(default_factory=dict)
     """By style."""
 
+    def is_in(self, style: str) -> bool:
+        """Return whether the source is painted in a style of the run."""
+        chosen = self.planned["style"]
+        return chosen is None or chosen == style
+
     @property
     def key(self) -> str:
         """Identity of the source."""

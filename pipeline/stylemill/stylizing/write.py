@@ -36,7 +36,7 @@ from stylemill.stylizing.sample import Sample, failure_columns, manifest_row
 
 
 class Writer:
-    """Writes the images of a painted sample and returns its rows, one per style.
+    """Writes the images of a painted sample and returns its rows, one per style that it is painted in.
 
     Args:
         storage: where the results go.
@@ -58,7 +58,7 @@ class Writer:
         Raises:
             StorageError: storage failed beyond its retries.
         """
-        return [self._row(sample, style) for style in self._identity.styles]
+        return [self._row(sample, style) for style in self._identity.styles if sample.is_in(style.name)]
 
     def _row(self, sample: Sample, style: StyleRef) -> dict[str, Any]:
         try:

@@ -111,6 +111,8 @@ def count_sources(
 
 def _count_styles(storage: Storage, config: StylizeConfig) -> int:
     """Return the number of styles that a run paints; one for each model that only the cluster can read."""
+    if config.style_by:
+        return 1
     if config.style:
         return len(config.style)
     try:
