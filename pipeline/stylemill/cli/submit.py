@@ -197,6 +197,8 @@ def _bulk_job_id(config: StylizeConfig, hashed: str) -> tuple[str, bool]:
     from stylemill.style_choice import choose_styles
     from stylemill.stylizing.identity import identify
 
+    if config.look == "library":
+        return hashed, True  # its models are made by the job
     storage = Storage(preflight_options(config.storage, MODEL_DEADLINE_S))
     try:
         styles = choose_styles(storage, config.model, config.registry, config.style, may_be_unreadable=True)

@@ -91,12 +91,13 @@ class ConvBlock(nn.Module):
 
     def forward(self, features_NCHW: Tensor, styles_N: Tensor | None = None) -> Tensor:
         """Map (N, in_channels, H, W) to (N, out_channels, H', W') of the same float dtype."""
-        out_NCHW = self._convolve(features_NCHW)
+        out_NCHW = self.convolve(features_NCHW)
         if self.norm is not None:
             out_NCHW = apply_norm(out_NCHW, self.norm, styles_N)
         return out_NCHW.relu_() if self.relu else out_NCHW
 
-    def _convolve(self, features_NCHW: Tensor) -> Tensor:
+    def convolve(self, features_NCHW: Tensor) -> Tensor:
+        """Upsample, pad and convolve (N, in_channels, H, W); the norm and the ReLU are left out."""
         if self.upsampling == "transposed":
             transposed_NCHW: Tensor = self.conv(features_NCHW)
             return transposed_NCHW
@@ -188,7 +189,7 @@ class TransformerNet(nn.Module):
         Returns:
             (N, 3, H', W') ImageNet-normalised, H and W rounded up to a multiple of 4.
         """
-        return self._to_imagenet(self.repaint(self._from_imagenet(batch_NCHW), styles_N))
+        return self._to_imagenet(self.repaint(self.to_own_pixels(batch_NCHW), styles_N))
 
     def repaint(self, batch_NCHW: Tensor, styles_N: Tensor | None = None) -> Tensor:
         """Repaint a batch in the network's own channel order and scale (``architecture.pixels``)."""
@@ -196,7 +197,8 @@ class TransformerNet(nn.Module):
             batch_NCHW = block(batch_NCHW, styles_N)
         return batch_NCHW.tanh() if self.architecture.output == "tanh" else batch_NCHW
 
-    def _from_imagenet(self, batch_NCHW: Tensor) -> Tensor:
+    def to_own_pixels(self, batch_NCHW: Tensor) -> Tensor:
+        """Convert (N, 3, H, W) from ImageNet-normalised levels to the network's own order and scale."""
         pixels = self.architecture.pixels
         if pixels == IMAGENET:
             return batch_NCHW

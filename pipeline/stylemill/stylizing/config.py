@@ -34,6 +34,10 @@ class StylizeConfig:
     style: tuple[str, ...] = ()
     """Style of the models, or a mixture such as wave:0.7,ink:0.3; may be repeated. By default all styles."""
 
+    look: Literal["image", "library"] = "image"
+    """Paint each picture by its own light and contrast (image), or all alike, by those of a sample of the sources
+    (library), which stays the same for all runs over them into this output."""
+
     style_by: str | None = None
     """Paint each source in one style: key (a seeded hash of its key decides), folder (the first folder of its key has
     the style's name), or column:NAME (of the list given as --input). By default each is painted in all styles."""

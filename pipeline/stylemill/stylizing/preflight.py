@@ -28,6 +28,7 @@ from stylemill.style_model import StyleModel, load_style_model, to_bytes
 from stylemill.stylizing.config import StylizeConfig
 from stylemill.stylizing.identity import IncrementalKind, RunIdentity, claim_trees, differences, identify
 from stylemill.stylizing.incremental import incremental_identity
+from stylemill.stylizing.looks import library_looks
 
 Runner = Literal["ray", "local"]
 """What runs the workers: see ``StylizeConfig.runner``."""
@@ -64,12 +65,16 @@ def prepare(config: StylizeConfig) -> PreparedRun:
     Raises:
         ConfigError: as ``check``, or the output cannot be written.
     """
-    run, models = check(config)
+    run, models = check(config, may_write=True)
     return open_run(Storage(preflight_options(config.storage)), run, models)
 
 
-def check(config: StylizeConfig) -> tuple[PreparedRun, list[StyleModel]]:
-    """Check a config against storage; write nothing.
+def check(config: StylizeConfig, *, may_write: bool = False) -> tuple[PreparedRun, list[StyleModel]]:
+    """Check a config against storage.
+
+    Args:
+        config: of the run.
+        may_write: keep the look of the library in the output (``--look library``); otherwise nothing is written.
 
     Returns:
         the run, committed or not, whose folder may not exist yet, and its models.
@@ -84,6 +89,9 @@ def check(config: StylizeConfig) -> tuple[PreparedRun, list[StyleModel]]:
     with config_errors_for("out"):
         out = resolve(config.out)
     models = load_styles(storage, config.model, config.registry, config.style)
+    if config.look == "library":
+        _check_output(storage, out)
+        models = library_looks(storage, config, source_root, out, models, may_write=may_write)
     named = [(model.name, model.version, model.sha256) for model in models]
     identity = identify(config, source_root, out, named)
     _check_sources(storage, source_root, identity.style_rule.column)

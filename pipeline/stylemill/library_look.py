@@ -1,0 +1,126 @@
+"""One look for a library: a style model whose norms have the statistics of the library instead of each image's own.
+
+``draw_photos`` takes a sample of the library, ``with_look`` returns the model. It is a style model like any other, with
+batch norms, so every form of the network runs it, and large images need fewer passes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stylemill.errors import ConfigError, ImageError
+from stylemill.images.isolation.client import IsolatedDecoder
+from stylemill.images.options import DecodeOptions
+from stylemill.painting.fetch import fetch_source
+from stylemill.painting.options import PaintOptions
+from stylemill.painting.painter import Controls
+from stylemill.storage import Storage
+from stylemill.storage.sources import find_sources
+from stylemill.storage.store import ObjectStat
+
+if TYPE_CHECKING:
+    from stylemill.style_model import StyleModel
+
+log = logging.getLogger(__name__)
+
+NUM_PHOTOS = 32
+"""Photographs of a sample."""
+WINDOW_PX = 512
+"""Largest side of the part of each photograph, its middle, that counts."""
+MAX_LISTED = 1_000_000
+"""Sources of a library among which the sample is drawn."""
+_SPARE = 4
+"""Sources are drawn this many times over, for those that are no images."""
+_DIGITS = 12
+
+
+def draw_photos(
+    storage: Storage, input_uri: str, paint: PaintOptions, decode: DecodeOptions, num: int = NUM_PHOTOS
+) -> list[NDArray[np.uint8]]:
+    """Return the middles of some photographs of a library, at the size at which the network paints them.
+
+    The choice depends on the keys alone.
+
+    Args:
+        storage: where the library is.
+        input_uri: resolved location: a prefix, a glob, one file, or a list of locations.
+        paint: size and texture scale of the results.
+        decode: how photographs are decoded.
+        num: of photographs.
+    Returns:
+        (H, W, 3) uint8 each, sides of at most WINDOW_PX.
+    Raises:
+        ConfigError: there is no image among those that were drawn.
+    """
+    photos: list[NDArray[np.uint8]] = []
+    controls = Controls(paint)
+    with IsolatedDecoder(decode) as decoder:
+        for found in _drawn(find_sources(storage, input_uri), _SPARE * num):
+            if len(photos) == num:
+                break
+            try:
+                data = fetch_source(storage, found.uri, found.size_bytes, decode.max_source_bytes)
+                image_HWC = decoder.decode(data).image_HWC
+            except ImageError as failure:
+                log.info("%s is not part of the look: %s", found.uri, failure)
+                continue
+            photos.append(_middle(controls.scale_to_network(controls.limit_size(image_HWC))))
+    if not photos:
+        cure = "leave --look out, or give a library with images"
+        raise ConfigError("input", input_uri, "has no image from which a look can be taken", cure)
+    return photos
+
+
+def _drawn(sources: Iterable[ObjectStat], num: int) -> list[ObjectStat]:
+    """Return the sources whose keys have the smallest digests, in their order."""
+    usable = (found for found in islice(sources, MAX_LISTED) if found.problem_type is None)
+    ranked = ((hashlib.sha256(found.key.encode()).digest(), found.uri, found) for found in usable)
+    return [found for _, _, found in heapq.nsmallest(num, ranked, key=lambda item: item[:2])]
+
+
+def _middle(image_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    top, left = (max(0, (side_px - WINDOW_PX) // 2) for side_px in image_HWC.shape[:2])
+    return image_HWC[top : top + WINDOW_PX, left : left + WINDOW_PX]
+
+
+def with_look(model: StyleModel, photos: Sequence[NDArray[np.uint8]]) -> StyleModel:
+    """Return a style model that paints all pictures of a library alike, with the digest of its file.
+
+    Args:
+        model: with instance norms.
+        photos: a sample of the library, (H, W, 3) uint8 each.
+    Raises:
+        ConfigError: the model has other norms.
+    """
+    import torch
+
+    from stylemill.nn.library_norm import library_statistics
+    from stylemill.nn.pixels import normalize, pad_to_network
+    from stylemill.style_model import to_bytes
+
+    if model.architecture.norm != "instance":
+        problem = f"has {model.architecture.norm} norms, whose statistics are not each image's own"
+        raise ConfigError("look", model.name, problem, "leave --look out for this model")
+    batches = [normalize(torch.from_numpy(pad_to_network(photo_HWC).copy())[None]) for photo_HWC in photos]
+    statistics = library_statistics(model.build_network(), batches)
+    sha256 = hashlib.sha256(model.sha256.encode())
+    for key in sorted(statistics):
+        sha256.update(statistics[key].numpy().tobytes())
+    look = replace(
+        model,
+        version=sha256.hexdigest()[:_DIGITS],
+        architecture=replace(model.architecture, norm="batch"),
+        state_dict={**model.state_dict, **statistics},
+        metadata={**model.metadata, "look": {"model_sha256": model.sha256, "num_photos": len(photos)}},
+        sha256="",
+    )
+    return replace(look, sha256=hashlib.sha256(to_bytes(look)).hexdigest())
