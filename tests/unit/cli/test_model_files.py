@@ -122,3 +122,21 @@ def test_all_styles_are_exported_as_one_graph_or_one_of_them(many: Path, tmp_pat
     assert "ink@v1 as onnx" in capfd.readouterr().out
     assert main(["models", "export", str(many), "--to", "torchscript", "--out", str(tmp_path / "a.pt")]) == WRONG_USE
     assert "holds 3 styles: wave, ink, gold; choose one" in capfd.readouterr().err
+
+
+def test_all_styles_of_a_file_get_the_look_of_a_library(many: Path, tmp_path: Path, capfd):
+    (tmp_path / "photos").mkdir()
+    for seed in range(3):
+        (tmp_path / "photos" / f"{seed}.jpg").write_bytes(image_bytes(40, 60, seed))
+    out = tmp_path / "look.safetensors"
+    look = ["models", "look", str(many), "--content", str(tmp_path / "photos"), "--out", str(out)]
+    assert main(look) == DONE
+    assert "the look of 3 photographs" in capfd.readouterr().out
+    assert styles_of(out) == ["wave", "ink", "gold"]
+    before = out.read_bytes()
+    assert main(look) == DONE and out.read_bytes() == before
+    assert main(["models", "look", str(out), "--content", str(tmp_path / "photos"), "--out", str(out)]) == WRONG_USE
+    assert "has batch norms" in capfd.readouterr().err
+    (tmp_path / "words").mkdir()
+    assert main([*look[:4], str(tmp_path / "words"), *look[5:]]) == WRONG_USE
+    assert capfd.readouterr().err.startswith("stylemill: content=")
