@@ -55,8 +55,8 @@ class Stylizer:
         column: name of the column to paint.
         painted: name of the new column: bytes or arrays; None where an image could not be painted.
         seed: another seed chooses other styles.
-        **settings: fields of ``stylemill stylize`` that change pictures, as ``strength=0.8`` or ``format="png"``, and ``style``,
-            which chooses or mixes styles of the models.
+        **settings: fields of ``stylemill stylize`` that change pictures, as ``strength=0.8`` or ``format="png"``, and
+            ``style``, which chooses or mixes styles of the models.
 
     Raises:
         ConfigError: a setting that is unknown or wrong.

@@ -14,8 +14,8 @@ from stylemill.manifest.layout import RunLayout
 from stylemill.manifest.output import cleaning_lease_uri
 from stylemill.manifest.read import CommittedRun, iter_parts, load_history
 from stylemill.storage import Storage, StorageOptions
-from stylemill.style_choice import load_styles
 from stylemill.storage.lease import Lease, acquire
+from stylemill.style_choice import load_styles
 from stylemill.stylizing.config import StylizeConfig
 from stylemill.stylizing.identity import RunIdentity
 from stylemill.stylizing.incremental import incremental_identity

@@ -39,7 +39,10 @@ def run(config: TrainConfig) -> int:
     add_result(style=config.style_name)
     num = len(prepared.content)
     several = "s" * (len(prepared.styles) > 1)
-    print(f"style{several} {config.style_name!r}: {num:,} content image{'s' * (num != 1)} -> {prepared.layout.out}", flush=True)
+    print(
+        f"style{several} {config.style_name!r}: {num:,} content image{'s' * (num != 1)} -> {prepared.layout.out}",
+        flush=True,
+    )
     if prepared.loss_origin is not None:
         origin = prepared.loss_origin
         print(f"loss: {config.loss_network}, weights {origin['source']}, sha256 {origin['sha256'][:12]}", flush=True)
@@ -166,7 +169,8 @@ def print_summary(result: TrainResult) -> None:
         images = "content image" + "s" * (progress.num_left_out != 1)
         print(f"left out: {progress.num_left_out:,} {images}, listed in {result.layout.left_out_uri}")
     add_result(
-        version=result.headers[0].version, paths={"style": result.layout.style_uri, "metrics": result.layout.metrics_uri}
+        version=result.headers[0].version,
+        paths={"style": result.layout.style_uri, "metrics": result.layout.metrics_uri},
     )
     print(f"style:    {result.layout.style_uri} ({_versions(result.headers)})")
     print(f"metrics:  {result.layout.metrics_uri}")

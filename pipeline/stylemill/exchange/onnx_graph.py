@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from stylemill import __version__
-from stylemill.nn.pixels import MIN_SIDE_PX
 from stylemill.nn.norms import AnyNorm, BatchNorm, StyleNorm
+from stylemill.nn.pixels import MIN_SIDE_PX
 from stylemill.nn.transformer_net import SIZE_MULTIPLE_PX, ConvBlock, ResidualBlock, TransformerNet
 
 OPSET = 18

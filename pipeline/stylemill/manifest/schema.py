@@ -63,7 +63,8 @@ PLAN_SCHEMA = pa.schema(
         pa.field("style", pa.string()),
     ]
 )
-"""One row per source. ``style`` is the one that it is painted in; null means all of the run's. ``twins`` are earlier sources whose output could have the same key (``stylizing/plan.py``)."""
+"""One row per source. ``style`` is the one that it is painted in; null means all of the run's. ``twins`` are earlier
+sources whose output could have the same key (``stylizing/plan.py``)."""
 
 
 def make_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:

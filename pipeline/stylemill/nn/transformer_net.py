@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,7 @@ SIZE_MULTIPLE_PX = 4
 """Input sides are rounded up to this multiple: the network halves the resolution twice."""
 
 _MAX_LEVEL = 255
+
 
 class ConvBlock(nn.Module):
     """Optional x2 upsampling, reflection padding, convolution, optional norm and ReLU.
@@ -133,9 +134,7 @@ class ConvBlock(nn.Module):
 class ResidualBlock(nn.Module):
     """Two 3x3 blocks, the second without ReLU, plus the input."""
 
-    def __init__(
-        self, channels: int, norm: Norm = "instance", separable: bool = False, num_styles: int = 1
-    ) -> None:
+    def __init__(self, channels: int, norm: Norm = "instance", separable: bool = False, num_styles: int = 1) -> None:
         super().__init__()
         self.block1 = ConvBlock(channels, channels, 3, norm=norm, separable=separable, num_styles=num_styles)
         self.block2 = ConvBlock(

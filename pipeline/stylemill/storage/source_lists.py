@@ -64,8 +64,8 @@ def listed_sources(storage: Storage, uri: str, column: str | None = None) -> Ite
         column: column whose values become labels.
 
     Raises:
-        ConfigError: the list is not what its suffix says, has no column ``uri`` or none of that name, has an empty or a doubled entry, or
-            not one location of it can be read.
+        ConfigError: the list is not what its suffix says, has no column ``uri`` or none of that name, has an empty or a
+            doubled entry, or not one location of it can be read.
         StorageError: it cannot be read, or there is no room to sort it.
     """
     try:

@@ -71,7 +71,6 @@ def make_finder(
         runs: committed runs over the same sources, oldest first.
         broken_keys: sources that a ``repair`` run paints again.
     """
-
     rule, styles = identity.style_rule, [style.name for style in identity.styles]
 
     def find_all(after: str, twins: TwinFinder) -> Iterator[Source]:

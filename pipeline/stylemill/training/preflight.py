@@ -15,35 +15,24 @@ from typing import TYPE_CHECKING, Any
 
 from stylemill.config import from_mapping, parse_yaml, to_yaml
 from stylemill.errors import ConfigError, ObjectNotFound, config_errors_for
-from stylemill.nn.architecture import Architecture
-from stylemill.registry import locate_model
 from stylemill.storage import Storage, resolve
 from stylemill.storage.options import preflight_options
 from stylemill.storage.uri import can_name_folder, is_inside
 from stylemill.storage.user_errors import listing_input, reading_input, writing_output
 from stylemill.style_file import (
-    FORBIDDEN_IN_NAMES,
     StyleHeader,
-    load_style_header,
-    load_style_headers,
-    read_file,
-    read_header,
-    split_styles,
 )
-from stylemill.style_model import from_bytes
 from stylemill.training.config import (
-    BUILTIN,
     OMITTED_AT_DEFAULT,
     SCRATCH,
     SETTINGS_THAT_MAY_CHANGE,
     TrainConfig,
     settings_of,
 )
-from stylemill.training.finished import BY_DIGEST, finished_styles
-from stylemill.training.start_models import read_model, read_start
 from stylemill.training.data import ContentImage, content_from_json, list_content
+from stylemill.training.finished import BY_DIGEST, finished_styles
 from stylemill.training.layout import TrainLayout
-from stylemill.training.start_network import builtin_start
+from stylemill.training.start_models import read_model, read_start
 from stylemill.training.style_input import StyleInput, read_styles
 from stylemill.training.tensorboard import check_tensorboard
 

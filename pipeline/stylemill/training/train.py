@@ -74,7 +74,9 @@ def train(
     start_s = time.monotonic()
     if run.finished:
         progress = TrainProgress(step=run.config.steps, steps=run.config.steps)
-        return TrainResult(layout=run.layout, headers=run.finished, progress=progress, already_finished=True, wall_s=0.0)
+        return TrainResult(
+            layout=run.layout, headers=run.finished, progress=progress, already_finished=True, wall_s=0.0
+        )
     storage = Storage(run.config.storage)
     with acquire(storage, run.layout.lease_uri, on_wait=log.warning):
         monitor = _Monitor(run, storage, on_progress, stop)
