@@ -86,7 +86,7 @@ class BatchPainter:
         by_shape: dict[tuple[tuple[int, ...], str | None], list[Sample]] = defaultdict(list)
         for sample in samples:
             if sample.failure is None and sample.source is not None and not sample.source.frames:
-                by_shape[sample.source.image_HWC.shape, sample.planned["style"]].append(sample)
+                by_shape[sample.source.image_HWC.shape, sample.planned.get("style")].append(sample)
         for equal in by_shape.values():
             size = self._batch_size
             if self._max_pixels is not None:

@@ -53,7 +53,7 @@ class Sample:
 
     def is_in(self, style: str) -> bool:
         """Return whether the source is painted in a style of the run."""
-        chosen = self.planned["style"]
+        chosen = self.planned.get("style")
         return chosen is None or chosen == style
 
     @property

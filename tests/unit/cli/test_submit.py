@@ -18,7 +18,7 @@ from stylemill.submission.config import SubmitConfig
 REMOTE = {"model": "s3://b/m.safetensors", "input": "s3://b/in/", "out": "s3://b/out"}
 TEXT_FIELDS_WITHOUT_LOCATION = {
     *("name", "run_id", "num_workers", "content_cache", "max_memory", "loss_network", "device", "precision"),
-    *("upsampling", "stages", "style", "firing", "metric", "webhook", "content_layers", "style_layers"),
+    *("upsampling", "stages", "style", "style_by", "firing", "metric", "webhook", "content_layers", "style_layers"),
     *("judge.content_layers", "judge.style_layers"),
 }
 

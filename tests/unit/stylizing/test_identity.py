@@ -58,7 +58,19 @@ def identity(config: StylizeConfig, models: list = MODELS, source: str = "/in", 
 
 def test_every_field_is_on_one_of_the_lists():
     fields = set(to_mapping(config()))
-    assert fields == set(CHANGES_BYTES) | set(CHANGES_NO_BYTES) | {"input", "out", "gpu_decode"}
+    decided_by_models = {"style", "look"}
+    known = set(CHANGES_BYTES) | set(CHANGES_NO_BYTES) | decided_by_models | {"style_by", "style_seed"}
+    assert fields == known | {"input", "out", "gpu_decode"}
+
+
+def test_another_choice_of_styles_is_another_run_with_the_same_bytes():
+    plain, one = identity(config()), identity(config(style_by="key"))
+    other = identity(config(style_by="key", style_seed=1))
+    assert plain.fingerprint == one.fingerprint == other.fingerprint
+    assert len({plain.run_id, one.run_id, other.run_id}) == 3
+    assert identity(config(style_seed=1)).run_id == plain.run_id
+    assert differences(one, other) == ["style_seed 0 -> 1"]
+    assert RunIdentity.from_json(one.to_json()).style_rule.by == "key" and plain.style_rule.by is None
 
 
 @pytest.mark.parametrize("name", CHANGES_BYTES)
