@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 _DIGITS = 4
 """Significant digits of a weight in a mixture's name."""
 _VERSION_DIGITS = 12
+_LONGEST_NAME = 120
+"""Bytes of a mixture's name, which names folders and files; longer ones are replaced by a digest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +148,10 @@ def _chosen(text: str, found: Mapping[str, Part]) -> ChosenStyle:
     if not math.isclose(total, 1.0, rel_tol=1e-6):
         taken = ", ".join(f"{name}:{share}" for name, share in shares.items())
         log.warning("the weights of %s sum to %.4g and are taken as %s", text, total, taken)
-    return ChosenStyle(name="-".join(f"{name}-{share}" for name, share in shares.items()), parts=parts)
+    name = "-".join(f"{name}-{share}" for name, share in shares.items())
+    if len(name.encode()) > _LONGEST_NAME:
+        name = f"mixture-{hashlib.sha256(name.encode()).hexdigest()[:_VERSION_DIGITS]}"
+    return ChosenStyle(name=name, parts=parts)
 
 
 def _parse(text: str, found: Mapping[str, Part]) -> dict[str, float]:

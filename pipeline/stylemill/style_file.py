@@ -125,12 +125,12 @@ def split_styles(data: bytes, *, source: str) -> list[bytes]:
         ConfigError: the bytes are not a style model, or are damaged.
     """
     entries, names = _entries(data, source)
+    tensors = _tensors_of(data, source)
     if names is None:
         return [data]
     try:
-        _, tensors = unpack(data)
         return [_file_of(index, tensors, entries) for index in range(len(names))]
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, ArithmeticError) as error:
         raise ConfigError("model", source, f"is a damaged style model ({error})", CURE) from error
 
 
@@ -168,7 +168,7 @@ def merge_styles(files: Mapping[str, bytes]) -> bytes:
     stacked: dict[str, list[StoredTensor]] = {}
     first_source, architecture, shared = "", "", {}
     for source, single in singles:
-        header, (_, tensors) = read_header(single, source=source), unpack(single)
+        header, tensors = read_header(single, source=source), _tensors_of(single, source)
         _check_joins(header.name, [style["name"] for style in styles], source)
         convolutions = {key: tensor for key, tensor in tensors.items() if OWN_PARTS not in key}
         if not styles:
@@ -177,11 +177,18 @@ def merge_styles(files: Mapping[str, bytes]) -> bytes:
             problem = f"has other convolutions than {first_source}, so they cannot share a network"
             raise ConfigError("model", source, problem, "train its style with --add-to, or keep the files apart")
         styles.append({"name": header.name, "version": header.version, "metadata": header.metadata})
-        for key in tensors.keys() - convolutions.keys():
-            stacked.setdefault(key, []).append(tensors[key])
-    own = {key: _stack(parts) for key, parts in stacked.items()}
+        own = {key: tensor for key, tensor in tensors.items() if OWN_PARTS in key}
+        for key, tensor in own.items():
+            first = stacked.setdefault(key, [tensor])[0]
+            if len(styles) == 1:
+                continue
+            if (tensor.dtype, tensor.shape) != (first.dtype, first.shape) or len(own) != len(stacked):
+                problem = f"stores its norms in another way than {first_source} ({key}: {tensor.dtype}, {first.dtype})"
+                raise ConfigError("model", source, problem, "keep the files apart")
+            stacked[key].append(tensor)
+    together = {key: _stack(parts) for key, parts in stacked.items()}
     entries = {"format": FORMAT_OF_SEVERAL, "architecture": architecture, "styles": _to_json(styles)}
-    return pack({**shared, **own}, entries)
+    return pack({**shared, **together}, entries)
 
 
 def renamed(single: bytes, name: str, *, source: str) -> bytes:
@@ -196,18 +203,23 @@ def renamed(single: bytes, name: str, *, source: str) -> bytes:
 
 
 def have_one_network(first: bytes, second: bytes) -> bool:
-    """Return whether the files of two styles have the same architecture and convolutions, to the last bit."""
+    """Return whether the files of two styles have the same architecture and convolutions, to the last bit.
+
+    Raises:
+        ConfigError: one is damaged.
+    """
     networks = []
     for single in (first, second):
-        entries, tensors = unpack(single)
-        networks.append((entries["architecture"], {key: t for key, t in tensors.items() if OWN_PARTS not in key}))
+        tensors = _tensors_of(single, "the file of a style")
+        architecture = _entries(single, "the file of a style")[0]["architecture"]
+        networks.append((architecture, {key: tensor for key, tensor in tensors.items() if OWN_PARTS not in key}))
     return networks[0] == networks[1]
 
 
 def split_location(uri: str) -> tuple[str, str | None]:
     """Return the location of a file and the style that ``FILE.safetensors#STYLE`` chooses, None without one."""
     location, mark, style = uri.rpartition("#")
-    if mark and style and "/" not in style and location.lower().endswith(SUFFIX):
+    if mark and style and "/" not in style and location.partition("?")[0].lower().endswith(SUFFIX):
         return location, style
     return uri, None
 
@@ -308,6 +320,14 @@ def _is_no_model(source: str) -> ConfigError:
     if source.lower().endswith(_FOREIGN):
         cure = f"import it first: stylemill models import --from {source} --out FOLDER --name NAME"
     return ConfigError("model", source, "is not a style model", cure)
+
+
+def _tensors_of(data: bytes, source: str) -> dict[str, StoredTensor]:
+    """Return the tensors of a file; raise ConfigError if they are damaged."""
+    try:
+        return unpack(data)[1]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError("model", source, f"is a damaged style model ({error})", CURE) from error
 
 
 def _file_of(index: int, tensors: Mapping[str, StoredTensor], entries: Mapping[str, Any]) -> bytes:

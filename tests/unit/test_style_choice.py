@@ -129,3 +129,10 @@ def test_styles_of_one_network_share_its_packed_convolutions_and_nothing_else(fi
     painted = [net.stylize(image_HWC) for net in nets]
     assert all(np.array_equal(one, other) for one, other in zip(painted, alone, strict=True))
     assert not np.array_equal(painted[0], painted[1])
+
+
+def test_long_mixtures_have_a_name_that_every_file_system_holds(tmp_path: Path):
+    styles = [f"a rather long name {number}" for number in range(9)]
+    (tmp_path / "m.safetensors").write_bytes(merged(*relatives(*styles)))
+    (name,) = names(tmp_path, "m.safetensors", styles=(",".join(f"{style}:1" for style in styles),))
+    assert name.startswith("mixture-") and len(name) == 20

@@ -14,6 +14,7 @@ from stylemill.errors import ConfigError
 from stylemill.nn.transformer_net import Architecture, TransformerNet
 from stylemill.style_file import (
     OWN_PARTS,
+    have_one_network,
     load_style_header,
     merge_styles,
     one_style,
@@ -105,6 +106,7 @@ def test_a_style_is_chosen_by_its_name(tmp_path):
         ("a.safetensors#x/b.safetensors", ("a.safetensors#x/b.safetensors", None)),
         ("a/b.safetensors#", ("a/b.safetensors#", None)),
         ("registry:wave", ("registry:wave", None)),
+        ("https://h/a.safetensors?sig=1#ink", ("https://h/a.safetensors?sig=1", "ink")),
     ],
 )
 def test_only_a_style_file_has_a_fragment(uri, parts):
@@ -171,3 +173,29 @@ def test_styles_are_taken_apart_without_torch(tmp_path):
         "assert not {'torch', 'numpy', 'safetensors'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "m")], check=True)
+
+
+def test_norms_of_another_type_or_of_other_parts_are_not_stacked():
+    wave, ink = relatives("wave", "ink")
+    half = {key: tensor.half() if OWN_PARTS in key else tensor for key, tensor in ink.state_dict.items()}
+    lacking = {key: tensor for key, tensor in ink.state_dict.items() if key != "up2.norm.bias"}
+    for tensors in (half, lacking):
+        with pytest.raises(ConfigError, match="'ink': stores its norms in another way than wave"):
+            merged(wave, replace(ink, state_dict=tensors))
+
+
+def test_damaged_files_are_refused_wherever_they_are_taken_apart():
+    single, pair = to_bytes(relatives("wave")[0]), merged(*relatives("wave", "ink"))
+    for data in (single[:-40], pair[:-40]):
+        with pytest.raises(ConfigError, match="is a damaged style model"):
+            split_styles(data, source="m")
+        with pytest.raises(ConfigError, match="is a damaged style model"):
+            merge_styles({"m": data})
+    with pytest.raises(ConfigError, match="is a damaged style model"):
+        have_one_network(single, single[:-40])
+
+    def empty(header):
+        header["up2.norm.bias"]["shape"][0] = 0
+
+    with pytest.raises(ConfigError, match="is a damaged style model"):
+        split_styles(tampered(pair, empty), source="m")

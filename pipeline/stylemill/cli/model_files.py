@@ -229,6 +229,8 @@ def _styles(storage: Storage, uri: str) -> dict[str, bytes]:
     """Return the file of each style in a file, by name."""
     if is_reference(uri):
         raise ConfigError("from", uri, "is a version in a registry, which never changes", "give the location of a file")
+    if split_location(uri)[1] is not None:
+        raise ConfigError("from", uri, "names one style of a file", "give the location of the file")
     with reading_input("from", uri, expected="a style model"):
         data = read_file(storage, resolve(uri))
     return {read_header(single, source=uri).name: single for single in split_styles(data, source=uri)}

@@ -99,7 +99,7 @@ def export_together(models: Sequence[StyleModel]) -> Exported:
         net = with_raw_pixels(shared_network(models))
     except ValueError as error:
         problem = f"cannot represent this network: {error}"
-        raise ConfigError("to", "onnx", problem, "use the style models as they are") from error
+        raise ConfigError("to", "onnx", problem, "export one style: FILE#STYLE") from error
     names = [model.name for model in models]
     metadata = _metadata(models[0]) | {
         "opset": str(OPSET),

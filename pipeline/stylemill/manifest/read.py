@@ -101,6 +101,7 @@ _HISTORY_COLUMNS = (
     "key",
     "style",
     "status",
+    "error_type",
     "fingerprint",
     "source_etag",
     "source_bytes",
@@ -134,7 +135,7 @@ def load_history(storage: Storage, out: str, input_uri: str | None = None) -> li
 
 
 def newest_rows(
-    storage: Storage, runs: Sequence[CommittedRun], styles: Sequence[str]
+    storage: Storage, runs: Sequence[CommittedRun], styles: Sequence[str], *, of_newest_run: bool = False
 ) -> Iterator[tuple[str, list[Row]]]:
     """Yield each key with its newest row per style, in order of key.
 
@@ -144,6 +145,7 @@ def newest_rows(
         storage: gives access to the runs.
         runs: oldest first.
         styles: rows of other styles are left out.
+        of_newest_run: yield only rows of the newest run that has the key, where each source has one style.
     """
     streams = [_rows(storage, run, age) for age, run in enumerate(runs)]
     merged = heapq.merge(*streams, key=lambda item: item[0])
@@ -153,8 +155,9 @@ def newest_rows(
             style = row["style"]
             if style in styles and (style not in newest or newest[style][0] < age):
                 newest[style] = (age, row)
+        last = max((age for age, _ in newest.values()), default=0)
         if newest:
-            yield key, [row for _, row in newest.values()]
+            yield key, [row for age, row in newest.values() if age == last or not of_newest_run]
 
 
 def _rows(storage: Storage, run: CommittedRun, age: int) -> Iterator[tuple[str, int, Row]]:

@@ -165,6 +165,9 @@ def _parquet_entries(path: Path, uri: str, label: str | None) -> Iterator[_Entry
             raise ConfigError("input", uri, f"has no uri column, only {names}", "name the column uri")
         if label is not None and label not in names:
             raise _lacks(label, names, uri)
+        twice = [name for name in ("uri", "key", label) if names.count(name) > 1]
+        if twice:
+            raise ConfigError("input", uri, f"has the column {twice[0]} twice", "remove one of them")
         columns = [name for name in dict.fromkeys(("uri", "key", label)) if name in names]
         for column in columns:
             _check_text(file.schema_arrow.field(column), uri)
@@ -175,7 +178,7 @@ def _parquet_entries(path: Path, uri: str, label: str | None) -> Iterator[_Entry
             labels = absent if label is None else batch.column(label).to_pylist()
             for text, key, value in zip(batch.column("uri").to_pylist(), keys, labels, strict=True):
                 number += 1
-                yield _Entry(f"row {number:,}", text, key, value or "")
+                yield _Entry(f"row {number:,}", text, key, (value or "").strip())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         if isinstance(error, OSError) and error.errno:  # of the disk; Arrow's own about damaged files have none
             raise
@@ -219,6 +222,8 @@ def _csv_entries(path: Path, uri: str, label: str | None) -> Iterator[_Entry]:
                 header = _checked_header([column.strip() for column in record], uri)
                 if label is not None and label not in header:
                     raise _lacks(label, header, uri)
+                if label is not None and header.count(label) > 1:
+                    raise ConfigError("input", uri, f"has the column {label} twice", "remove one of them")
                 continue
             place = f"line {reader.line_num:,}"
             if len(record) != len(header):

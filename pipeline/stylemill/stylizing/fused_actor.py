@@ -96,7 +96,7 @@ class BulkActor(Stage):
     def __init__(self, job: BulkJob, tracker: Tracker, meters: WorkerMeters | None = None) -> None:
         super().__init__(job, tracker)
         self._reports = WorkerReports(tracker)
-        self._watch = PaintWatch(tracker, job.config.paint_timeout_s, len(job.identity.styles))
+        self._watch = PaintWatch(tracker, job.config.paint_timeout_s, job.identity.styles_per_source)
         self._meters = meters
         self._reader = Reader(self._storage, job.config.decode)
         self._read_ahead = ReadAhead(self._reader)

@@ -70,7 +70,7 @@ class PaintStage(Stage):
         super().__init__(job, tracker)
         self._ray_tracker = tracker
         self._decode = DeviceJpegDecoder(job.config.paint.device, self._storage, job.config.decode)
-        self._watch = PaintWatch(tracker, job.config.paint_timeout_s, len(job.identity.styles))
+        self._watch = PaintWatch(tracker, job.config.paint_timeout_s, job.identity.styles_per_source)
 
     def _open(self) -> None:
         self._painter = Painter(self._storage, self._job.layout, self._job.identity.styles, self._job.config)

@@ -81,6 +81,11 @@ class RunIdentity:
         """How the style of each source is chosen."""
         return StyleRule(by=self.settings.get("style_by"), seed=self.settings.get("style_seed", 0))
 
+    @property
+    def styles_per_source(self) -> int:
+        """Number of styles in which each source is painted."""
+        return len(self.styles) if self.style_rule.by is None else 1
+
     def to_json(self) -> bytes:
         """Return the content of ``run.json``."""
         return record_to_json(self)

@@ -20,7 +20,7 @@ from stylemill.manifest.read import CommittedRun, Row, load_history, newest_rows
 from stylemill.storage import ObjectStat, Storage
 from stylemill.storage.sources import find_sources
 from stylemill.stylizing.identity import IncrementalKind, RunIdentity
-from stylemill.stylizing.plan import Finder, Source, TwinFinder
+from stylemill.stylizing.plan import UNKNOWN_STYLE, Finder, Source, TwinFinder
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def make_finder(
             yield from _after_key(after, changed_sources(storage, identity, runs, listing, deleted.add))
             deleted.report(storage, layout)
         elif identity.follow_up == "retry_failed":
-            yield from _after_key(after, known_sources(storage, identity, runs, has_failed))
+            yield from _after_key(after, failed_sources(storage, identity, runs))
         else:
             yield from _after_key(
                 after, known_sources(storage, identity, runs, lambda rows: rows[0]["key"] in broken_keys)
@@ -140,14 +140,17 @@ def changed_sources(
     """
     fingerprints = {style.name: style.fingerprint for style in identity.styles}
     rule, styles, twins = identity.style_rule, list(fingerprints), TwinFinder()
-    for found, rows in _outer_join(listing, newest_rows(storage, runs, list(fingerprints))):
+    known = newest_rows(storage, runs, list(fingerprints), of_newest_run=rule.by is not None)
+    for found, rows in _outer_join(listing, known):
         if found is None:
             on_deleted(rows[0]["key"])
             continue
         source = twins.add(found)
         source.style, source.style_problem = rule.choose(found, styles)
         wanted = fingerprints if source.style is None else {source.style: fingerprints[source.style]}
-        source.is_planned = any(twin.is_planned for twin in source.twins) or not _is_done(found, rows, wanted)
+        is_refused = any(row["error_type"] == UNKNOWN_STYLE for row in rows)
+        is_done = _is_done(found, rows, wanted) and is_refused == (source.style_problem is not None)
+        source.is_planned = any(twin.is_planned for twin in source.twins) or not is_done
         if source.is_planned:
             yield source
 
@@ -198,17 +201,36 @@ def find_unpainted(storage: Storage, out: str, identity: RunIdentity, *, within_
 def known_sources(
     storage: Storage, identity: RunIdentity, runs: Sequence[CommittedRun], wanted: Callable[[list[Row]], bool]
 ) -> Iterator[Source]:
-    """Yield the sources of committed runs whose newest rows are ``wanted``; their attempts continue to count."""
+    """Yield the sources of committed runs whose newest rows are ``wanted``; their attempts continue to count.
+
+    Each is painted in the style that it had.
+    """
     rule, styles, twins = identity.style_rule, [style.name for style in identity.styles], TwinFinder()
-    for key, rows in newest_rows(storage, runs, styles):
+    for key, rows in newest_rows(storage, runs, styles, of_newest_run=rule.by is not None):
         row = max(rows, key=lambda row: row["attempt"])
-        found = ObjectStat(
-            row["source_uri"], key, row["source_bytes"] or 0, row["source_etag"] or "", label=row["style"]
-        )
+        label = None if row["error_type"] == UNKNOWN_STYLE else row["style"]
+        found = ObjectStat(row["source_uri"], key, row["source_bytes"] or 0, row["source_etag"] or "", label=label)
         source = twins.add(found)
         source.style, source.style_problem = rule.choose(found, styles)
         source.attempt = row["attempt"] + 1
         if wanted(rows):
+            yield source
+
+
+def failed_sources(storage: Storage, identity: RunIdentity, runs: Sequence[CommittedRun]) -> Iterator[Source]:
+    """Yield the sources that failed in committed runs, each in the style that its list names now, if that decides."""
+    failed = known_sources(storage, identity, runs, has_failed)
+    rule, styles = identity.style_rule, [style.name for style in identity.styles]
+    if rule.column is None:
+        yield from failed
+        return
+    listing = find_sources(storage, identity.input, column=rule.column)
+    waiting = next(listing, None)
+    for source in failed:
+        while waiting is not None and waiting.key < source.found.key:
+            waiting = next(listing, None)
+        if waiting is not None and waiting.key == source.found.key:  # else it is no longer listed
+            source.style, source.style_problem = rule.choose(waiting, styles)
             yield source
 
 

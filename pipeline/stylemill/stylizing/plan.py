@@ -34,6 +34,9 @@ from stylemill.storage.uri import key_problem, scheme
 
 _KNOWN_SUFFIXES = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 
+UNKNOWN_STYLE = "UnknownStyle"
+"""Type of the problem of a source for which the run has no style."""
+
 MAX_WITNESS_SHARDS = 8
 """Shards in which ``web_locations`` looks."""
 WITNESSES_PER_SHARD = 4
@@ -94,8 +97,9 @@ def plan_row(source: Source) -> dict[str, Any]:
     if problem is None and bad_key:
         problem_type, problem = "BadKey", f"{bad_key}; rename the source"
     elif problem is None and source.style_problem:
-        problem_type, problem = "UnknownStyle", source.style_problem
-    twins = [twin for twin in source.twins if twin.style == source.style]  # of other styles, in other folders
+        problem_type, problem = UNKNOWN_STYLE, source.style_problem
+    # Results in another style are in another folder, and those of a source without a style do not exist.
+    twins = [twin for twin in source.twins if twin.style == source.style and twin.style_problem is None]
     return {
         "key": found.key,
         "uri": found.uri,
@@ -122,9 +126,10 @@ def plan_sources(storage: Storage, layout: RunLayout, find: Finder) -> Iterator[
     twins, totals = TwinFinder(), _Totals()
     for shard in iter_shards(storage, layout):
         table = read_shard(storage, layout, shard)
-        for row in table.select(["key", "uri", "size_bytes", "etag", "style"]).to_pylist():
+        for row in table.drop_columns(["twins", "attempt"]).to_pylist():
             earlier = twins.add(ObjectStat(row["uri"], row["key"], row["size_bytes"], row["etag"]))
             earlier.style = row["style"]
+            earlier.style_problem = row["problem"] if row["problem_type"] == UNKNOWN_STYLE else None
         totals.add(table)
         yield shard, table.num_rows
     if read_plan_summary(storage, layout) is not None:

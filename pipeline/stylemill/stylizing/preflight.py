@@ -89,14 +89,13 @@ def check(config: StylizeConfig, *, may_write: bool = False) -> tuple[PreparedRu
     with config_errors_for("out"):
         out = resolve(config.out)
     models = load_styles(storage, config.model, config.registry, config.style)
-    if config.look == "library":
-        _check_output(storage, out)
-        models = library_looks(storage, config, source_root, out, models, may_write=may_write)
-    named = [(model.name, model.version, model.sha256) for model in models]
-    identity = identify(config, source_root, out, named)
+    identity = identify(config, source_root, out, _identities(models))
     _check_sources(storage, source_root, identity.style_rule.column)
     _check_apart(sources_root(storage, source_root), source_root, out, identity)
     _check_output(storage, out)
+    if config.look == "library":
+        models = library_looks(storage, config, source_root, out, models, may_write=may_write)
+        identity = identify(config, source_root, out, _identities(models))
     history = _history(storage, config, identity, out)
     if history:
         kind: IncrementalKind = "retry_failed" if config.retry_failed else "incremental"
@@ -115,6 +114,10 @@ def check(config: StylizeConfig, *, may_write: bool = False) -> tuple[PreparedRu
         runner=_choose_runner(storage, config, source_root),
     )
     return run, models
+
+
+def _identities(models: Sequence[StyleModel]) -> list[tuple[str, str, str]]:
+    return [(model.name, model.version, model.sha256) for model in models]
 
 
 def open_run(storage: Storage, run: PreparedRun, models: Sequence[StyleModel]) -> PreparedRun:

@@ -23,7 +23,7 @@ from stylemill.storage.options import preflight_options
 from stylemill.storage.sources import find_sources
 from stylemill.storage.uri import name as last_component
 from stylemill.style_model import StyleModel
-from stylemill.stylizing.incremental import changed_sources, has_failed, known_sources
+from stylemill.stylizing.incremental import changed_sources, failed_sources
 from stylemill.stylizing.plan import Source, TwinFinder, plan_row
 from stylemill.stylizing.preflight import PreparedRun
 from stylemill.stylizing.read import Reader
@@ -135,7 +135,7 @@ def _sources(storage: Storage, run: PreparedRun, found: Survey) -> Iterator[Sour
     """Yield the sources of the run, in order of key."""
     identity, twins = run.identity, TwinFinder()
     if identity.follow_up == "retry_failed":
-        yield from known_sources(storage, identity, run.history, has_failed)
+        yield from failed_sources(storage, identity, run.history)
         return
     rule, styles = identity.style_rule, [style.name for style in identity.styles]
     listing = find_sources(storage, identity.input, column=rule.column)

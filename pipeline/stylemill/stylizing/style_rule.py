@@ -39,7 +39,7 @@ class StyleRule:
     @property
     def column(self) -> str | None:
         """Name of the list's column, if that decides."""
-        return self.by.removeprefix(COLUMN) if self.by and self.by.startswith(COLUMN) else None
+        return self.by.removeprefix(COLUMN).strip() if self.by and self.by.startswith(COLUMN) else None
 
     def choose(self, found: ObjectStat, styles: Sequence[str]) -> tuple[str | None, str | None]:
         """Return the style of a source, None for all, and why it cannot be painted in one that the run has.

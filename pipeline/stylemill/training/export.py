@@ -88,9 +88,9 @@ def export_style(
     if len(styles) > 1:
         metadata["trained_together"] = [style.name for style in styles]
     files = {} if added_to is None else {str(config.add_to): added_to}
-    dtype = None if added_to is None else _dtype_of(added_to)
+    dtypes = {} if added_to is None else _dtypes_of(added_to)
     for number, style in enumerate(styles):
-        weights = _weights_of(number, len(styles), state, dtype)
+        weights = _weights_of(number, len(styles), state, dtypes)
         own_settings = {**settings, "style_image": style.uri}
         model = StyleModel(
             name=style.name,
@@ -103,19 +103,21 @@ def export_style(
     storage.write_bytes(layout.style_uri, merge_styles(files))
 
 
-def _weights_of(number: int, num_styles: int, state: TrainState, dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
-    """Return the averaged weights of one style of the network; in float32 unless a dtype is given."""
+def _weights_of(
+    number: int, num_styles: int, state: TrainState, dtypes: Mapping[str, torch.dtype]
+) -> dict[str, torch.Tensor]:
+    """Return the averaged weights of one style of the network, in float32 or the dtype that is given for them."""
     weights = {}
     for name, tensor in state.average.items():
         own = tensor[number] if num_styles > 1 and OWN_PARTS in name else tensor
-        weights[name] = own.detach().to("cpu", dtype or torch.float32)
+        weights[name] = own.detach().to("cpu", dtypes.get(name, torch.float32))
     return weights
 
 
-def _dtype_of(file: bytes) -> torch.dtype:
-    """Return the dtype in which a file stores its weights: convolutions must come back to the last bit."""
+def _dtypes_of(file: bytes) -> dict[str, torch.dtype]:
+    """Return the dtypes in which a file stores its weights: convolutions must come back to the last bit."""
     (first, *_) = split_styles(file, source="")
-    return next(iter(from_bytes(first, source="").state_dict.values())).dtype
+    return {name: tensor.dtype for name, tensor in from_bytes(first, source="").state_dict.items()}
 
 
 def _for_json(loss: float) -> float | None:

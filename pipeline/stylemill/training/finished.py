@@ -94,7 +94,8 @@ def _check_files_are_own(
     for field, data in (("start", start), ("teacher", teacher)):
         if metadata.get(f"{field}_sha256") != (None if data is None else hashlib.sha256(data).hexdigest()):
             problem = f"is not the one that {layout.style_uri} was trained with"
-            raise ConfigError(field, getattr(config, field), problem, cure)
+            shown = "add_to" if field == "start" and config.add_to is not None else field
+            raise ConfigError(shown, getattr(config, shown), problem, cure)
     for term, layers in metadata["loss_layers"].items():
         asked = dict(getattr(config.layer_weights, term))
         if layers != asked:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 FEW_IMAGES = 8
 """A warning is shown for fewer content images."""
+_CHECKPOINT = re.compile(r"step-(\d+)\.start-\d+/complete\.json$")
 LOSS_REVISIONS = {"pyramid": "pyramid, halved without aliasing"}
 """Current revision of loss networks whose definition has changed.
 
@@ -97,6 +99,8 @@ def prepare(config: TrainConfig) -> PreparedTraining:
     content, unreadable = _list_content(storage, config)
     if any(is_inside(layout.out, resolve(location)) for location in config.content):
         raise ConfigError("out", config.out, "is inside the content images", "choose a location outside them")
+    if not finished:
+        _check_steps(storage, layout, config)
     with writing_output(config.out):
         _record_identity(storage, layout, config, _identity(config, styles, start, teacher, origin))
         if origin is not None:
@@ -160,6 +164,16 @@ def _check_layers_fit(network: LossNetwork, config: TrainConfig) -> None:
         raise ConfigError("content_layers", ",".join(network.layers.content), problem, cure) from None
     if not found.style and network.layers.style.keys() != {PALETTE}:
         raise ConfigError("style_layers", ",".join(network.layers.style), problem, cure)
+
+
+def _check_steps(storage: Storage, layout: TrainLayout, config: TrainConfig) -> None:
+    """Raise ConfigError if an unfinished run has made more steps than it is asked for: it would end half-way."""
+    with listing_input("out", layout.out):
+        found = [_CHECKPOINT.match(item.key) for item in storage.list_objects(layout.checkpoints_uri)]
+    made = max((int(match[1]) for match in found if match), default=0)
+    if made > config.steps:
+        problem = f"is less than the {made:,} that the run in {layout.out} has made already"
+        raise ConfigError("steps", config.steps, problem, "give --steps as when the run was started, or another --out")
 
 
 def _weights_choice(storage: Storage, layout: TrainLayout, config: TrainConfig) -> str:

@@ -84,3 +84,9 @@ def test_libraries_without_images_and_folders_of_others_are_refused(tmp_path: Pa
     with pytest.raises(ConfigError, match="contains files of something else"):
         prepare(config(out=str(tmp_path / "foreign")))
     assert [path.name for path in (tmp_path / "foreign").iterdir()] == ["file"]
+
+
+def test_an_output_among_the_sources_is_refused_before_anything_is_written(tmp_path: Path, config: Config):
+    with pytest.raises(ConfigError) as caught:
+        prepare(config(out=str(tmp_path / "in" / "out")))
+    assert caught.value.field == "out" and not (tmp_path / "in" / "out").exists()

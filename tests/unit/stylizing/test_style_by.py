@@ -158,6 +158,54 @@ def test_new_sources_and_failed_ones_keep_the_rule(tmp_path: Path, paint: Paint)
     assert styles_of(paint(style_by="folder", incremental=True)) == {"ink/b.jpg": "ink", "gold/c.jpg": "gold"}
 
 
+def test_a_corrected_list_is_followed_by_whatever_comes_next(tmp_path: Path, paint: Paint):
+    add(tmp_path / "in", "a.jpg", "b.jpg", "c.jpg")
+    path, settings = tmp_path / "list.csv", {"input": str(tmp_path / "list.csv"), "style_by": "column:look"}
+    write_list(path, {"a.jpg": "typo", "b.jpg": "typo", "c.jpg": "ink"}, tmp_path / "in")
+    first = paint(**settings, max_failed_fraction=1.0)
+    assert [row["error_type"] for row in rows_of(first)] == ["UnknownStyle", "UnknownStyle", None]
+    # Still wrong: no picture in a style that nobody asked for.
+    again = paint(**settings, retry_failed=True, max_failed_fraction=1.0)
+    assert [row["error_type"] for row in rows_of(again)] == ["UnknownStyle", "UnknownStyle"]
+    # "gold" is the first style, which rows without a style have in the meantime.
+    write_list(path, {"a.jpg": "gold", "b.jpg": "wave", "c.jpg": "typo"}, tmp_path / "in")
+    retried = paint(**settings, retry_failed=True)
+    assert {(row["key"], row["style"], row["status"]) for row in rows_of(retried)} == {
+        ("a.jpg", "gold", "ok"), ("b.jpg", "wave", "ok"),
+    }  # fmt: skip
+    later = paint(**settings, incremental=True, max_failed_fraction=1.0)
+    assert [(row["key"], row["error_type"]) for row in rows_of(later)] == [("c.jpg", "UnknownStyle")]
+    write_list(path, {"a.jpg": "gold", "b.jpg": "wave", "c.jpg": "gold"}, tmp_path / "in")
+    assert styles_of(paint(**settings, incremental=True)) == {"c.jpg": "gold"}
+
+
+def test_a_failure_in_a_style_of_before_is_not_tried_again(tmp_path: Path, paint: Paint):
+    add(tmp_path / "in", "a.jpg", "b.jpg")
+    (tmp_path / "in" / "b.jpg").write_bytes(b"\xff\xd8\xff damaged")
+    path, settings = tmp_path / "list.csv", {"input": str(tmp_path / "list.csv"), "style_by": "column:look"}
+    write_list(path, {"a.jpg": "ink", "b.jpg": "ink"}, tmp_path / "in")
+    paint(**settings, max_failed_fraction=1.0)
+    add(tmp_path / "in", "b.jpg")
+    write_list(path, {"a.jpg": "ink", "b.jpg": "wave"}, tmp_path / "in")
+    assert styles_of(paint(**settings, incremental=True)) == {"b.jpg": "wave"}
+    config = StylizeConfig(
+        model=(str(tmp_path / "many.safetensors"),), out=str(tmp_path / "out"), runner="local", retry_failed=True,
+        **settings,
+    )  # fmt: skip
+    run, models = check(config)
+    assert survey(run, models, num_threads=1).num_sources == 0
+
+
+def test_a_source_without_a_style_does_not_block_the_name_of_its_twin(tmp_path: Path, paint: Paint):
+    add(tmp_path / "in", "a.jpg", "a.jpg.png")
+    write_list(tmp_path / "list.csv", {"a.jpg": "typo", "a.jpg.png": "gold"}, tmp_path / "in")
+    settings = {"input": str(tmp_path / "list.csv"), "style_by": "column:look", "max_failed_fraction": 1.0}
+    result = paint(**settings, encode=EncodeOptions(format="png"))
+    assert [(row["key"], row["error_type"]) for row in rows_of(result)] == [
+        ("a.jpg", "UnknownStyle"), ("a.jpg.png", None),
+    ]  # fmt: skip
+
+
 def test_results_in_folders_of_different_styles_do_not_collide(tmp_path: Path, paint: Paint):
     add(tmp_path / "in", "a.jpg", "a.jpg.png")
     write_list(tmp_path / "list.csv", {"a.jpg": "ink", "a.jpg.png": "gold"}, tmp_path / "in")

@@ -452,3 +452,12 @@ def test_networks_of_other_norms_are_not_shared(folder):
     (folder / "ink.png").write_bytes(image_bytes(120, 90, seed=5, format="PNG"))
     images = (str(folder / "style.jpg"), str(folder / "ink.png"))
     assert refused(folder, style_image=images, start=str(folder / "group.safetensors")).field == "start"
+
+
+def test_a_run_is_not_ended_by_fewer_steps_than_it_has_made(folder):
+    run = prepare(config(folder, steps=500))
+    uri = f"{run.layout.checkpoints_uri}/step-00000400.start-000001/complete.json"
+    Storage().write_bytes(uri, b"{}")
+    assert prepare(config(folder, steps=400)).layout == run.layout
+    error = refused(folder, steps=300)
+    assert error.field == "steps" and "is less than the 400 that the run" in error.problem
