@@ -302,10 +302,15 @@ def _check_names(name: Any, version: Any, source: str) -> None:
             raise ConfigError("model", source, problem, "train or import it with another --name")
 
 
+def can_be_one_of_several(name: str) -> bool:
+    """Return whether a style of this name can be chosen and mixed among several."""
+    return not any(character in name for character in FORBIDDEN_IN_NAMES)
+
+
 def _check_joins(name: str, others: Sequence[str], source: str) -> None:
     if name in others:
         raise ConfigError("model", source, f"has a style {name!r} too", "rename one: stylemill models rename")
-    if any(character in name for character in FORBIDDEN_IN_NAMES):
+    if not can_be_one_of_several(name):
         problem = f"has the style {name!r}; among several, names have no {' '.join(FORBIDDEN_IN_NAMES)}"
         raise ConfigError("model", source, problem, "rename it: stylemill models rename")
 

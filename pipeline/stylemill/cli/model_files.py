@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,7 @@ from stylemill.style_file import (
     split_styles,
 )
 
-_DIGITS = 12
+DIGITS = 12
 """Digits of a SHA-256 that are printed."""
 
 
@@ -245,10 +245,15 @@ def _check_names(styles: Mapping[str, bytes], asked: tuple[str, ...], uri: str) 
 def _write(storage: Storage, uri: str, data: bytes) -> None:
     with writing_output(uri):
         storage.write_bytes(uri, data)
-    headers = [read_header(single, source=uri) for single in split_styles(data, source=uri)]
     print(f"{uri}: {len(data):,} bytes")
-    for header in headers:
-        print(f"  {header.name}@{header.version}, sha256 {header.sha256[:_DIGITS]}")
+    print_styles(split_styles(data, source=uri), uri)
+
+
+def print_styles(files: Sequence[bytes], source: str) -> None:
+    """Print name, version and digest of each style, given its file."""
+    for file in files:
+        header = read_header(file, source=source)
+        print(f"  {header.name}@{header.version}, sha256 {header.sha256[:DIGITS]}")
 
 
 SUBCOMMANDS: dict[str, Subcommand[Any]] = {

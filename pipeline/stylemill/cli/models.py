@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from stylemill.cli.arguments import Subcommand, run_subcommand
+from stylemill.cli.model_files import DIGITS, print_styles
 from stylemill.cli.model_files import SUBCOMMANDS as FILE_SUBCOMMANDS
 from stylemill.config import check_within
 from stylemill.errors import ConfigError, StorageError
@@ -22,8 +23,6 @@ from stylemill.style_model import StyleModel
 from stylemill.training.config import TrainConfig
 
 MODEL_FILE = "style.safetensors"
-DIGITS = 12
-"""Digits of a SHA-256 that are printed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,17 +168,15 @@ def export_model(config: ExportConfig) -> int:
 def show_model(config: ShowConfig) -> int:
     """Print what a style model is, how it was trained and what it costs on this machine."""
     from stylemill.registry import locate_model
-    from stylemill.style_file import read_file, read_header, split_location, split_styles
+    from stylemill.style_file import read_file, split_location, split_styles
 
     storage = Storage(config.storage)
     location, style = split_location(locate_model(storage, config.uri, config.registry))
     files = split_styles(read_file(storage, location), source=location) if style is None else []
     if len(files) > 1:
-        headers = [read_header(file, source=location) for file in files]
         print(f"{'file':<12}{location}")
-        print(f"{'styles':<12}{len(headers)}, each shown by: stylemill models show {config.uri}#STYLE")
-        for header in headers:
-            print(f"  {header.name}@{header.version}, sha256 {header.sha256[:DIGITS]}")
+        print(f"{'styles':<12}{len(files)}, each shown by: stylemill models show {config.uri}#STYLE")
+        print_styles(files, location)
         return 0
     uri, model = _load(storage, config.uri, config.registry)
     for heading, text in model_card(storage, uri, model):

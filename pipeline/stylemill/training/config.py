@@ -16,7 +16,7 @@ from stylemill.errors import ConfigError
 from stylemill.nn.loss_weights import LayerWeights, LossWeights, chosen_layers
 from stylemill.storage import StorageOptions
 from stylemill.storage.uri import name as last_component
-from stylemill.style_file import FORBIDDEN_IN_NAMES
+from stylemill.style_file import FORBIDDEN_IN_NAMES, can_be_one_of_several
 
 MIN_STYLE_PX = 32
 """Shorter side of the smallest style image: four pixels at the deepest layer."""
@@ -249,7 +249,7 @@ class TrainConfig:
         for name in names:
             if names.count(name) > 1:
                 raise ConfigError("style_image", name, "is the name of two images", "rename one of them")
-            if len(names) > 1 and any(character in name for character in FORBIDDEN_IN_NAMES):
+            if len(names) > 1 and not can_be_one_of_several(name):
                 problem = f"is the name of an image; among several styles, names have no {' '.join(FORBIDDEN_IN_NAMES)}"
                 raise ConfigError("style_image", name, problem, "rename it")
         if len(names) > 1 and self.norm != "instance":

@@ -15,7 +15,7 @@ from stylemill.nn.loss_weights import LossWeights
 from stylemill.nn.losses import perceptual_loss
 from stylemill.nn.transformer_net import Architecture, TransformerNet
 from stylemill.style_file import OWN_PARTS, split_styles
-from stylemill.style_model import from_bytes
+from stylemill.style_model import from_bytes, shared_network
 from stylemill.training.config import TrainConfig
 from stylemill.training.train_step import ReducedPrecisionNet, StepSetup
 
@@ -38,11 +38,7 @@ def initial_net(config: TrainConfig, start: bytes | None, device: torch.device) 
     else:
         first = split_styles(start, source=config.add_to or config.start)[0]
         model = from_bytes(first, source=config.add_to or config.start)
-        net = model.build_network()
-        if num_styles > 1:
-            norms = {key: torch.stack([tensor] * num_styles) for key, tensor in _norms(model.state_dict).items()}
-            net = TransformerNet(model.architecture, num_styles=num_styles)
-            net.load_state_dict({key: tensor.float() for key, tensor in (model.state_dict | norms).items()})
+        net = model.build_network() if num_styles == 1 else shared_network([model] * num_styles)
     if config.add_to is not None:
         for name, parameter in net.named_parameters():
             parameter.requires_grad_(OWN_PARTS in name)

@@ -7,7 +7,14 @@ from stylemill.nn.architecture import Architecture
 from stylemill.registry import locate_model
 from stylemill.storage import Storage
 from stylemill.storage.user_errors import reading_input
-from stylemill.style_file import FORBIDDEN_IN_NAMES, read_file, read_header, read_style, split_styles
+from stylemill.style_file import (
+    FORBIDDEN_IN_NAMES,
+    can_be_one_of_several,
+    read_file,
+    read_header,
+    read_style,
+    split_styles,
+)
 from stylemill.style_model import from_bytes
 from stylemill.training.config import BUILTIN, SCRATCH, TrainConfig
 from stylemill.training.start_network import builtin_start
@@ -81,7 +88,7 @@ def _read_network(storage: Storage, config: TrainConfig, uri: str) -> bytes:
             cure = "give another --name, or drop that style first: stylemill models drop"
             raise ConfigError("name", name, f"is a style of {uri} already", cure)
     for name in (*config.style_names, *(header.name for header in headers)):
-        if any(character in name for character in FORBIDDEN_IN_NAMES):
+        if not can_be_one_of_several(name):
             problem = f"cannot be one of several: they have no {' '.join(FORBIDDEN_IN_NAMES)} in their names"
             raise ConfigError("name", name, problem, "give another name: --name, or stylemill models rename")
     model = Architecture.from_mapping(headers[0].architecture)
