@@ -21,6 +21,7 @@ REPRODUCIBLE = [
     "lattice_loss",
     "teacher_loss",
     "steady_loss",
+    "photo_loss",
     "gradient_norm",
     "learning_rate",
     "skipped",

@@ -20,7 +20,15 @@ from typing import TYPE_CHECKING
 from stylemill.errors import ConfigError, config_errors_for
 from stylemill.registry import locate_model
 from stylemill.storage.user_errors import reading_input
-from stylemill.style_file import OWN_PARTS, have_one_network, one_style, read_file, read_header, split_location
+from stylemill.style_file import (
+    OWN_PARTS,
+    PAINTS_PHOTOGRAPHS,
+    have_one_network,
+    one_style,
+    read_file,
+    read_header,
+    split_location,
+)
 from stylemill.style_file import split_styles as split_file
 
 if TYPE_CHECKING:
@@ -47,6 +55,8 @@ class Part:
     """Of this style alone."""
     weight: float
     """Share of the mixture; all shares sum to 1."""
+    is_photo: bool
+    """Whether it paints photographs as they are: painted where it is named, not with all styles of its file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +100,8 @@ def choose_styles(
         storage: gives access to files and registry.
         uris: locations of style models, ``FILE#STYLE``, or ``registry:STYLE[@VERSION]``.
         registry: location of the registry; None takes the environment variable ``STYLEMILL_REGISTRY``.
-        styles: names among the styles of those files, or mixtures as ``wave:0.7,ink:0.3``; empty takes all styles.
+        styles: names among the styles of those files, or mixtures as ``wave:0.7,ink:0.3``; empty takes all styles but
+            the one that paints photographs as they are.
         may_be_unreadable: raise StorageError, not ConfigError, for a file that exists and cannot be read from here.
 
     Raises:
@@ -105,7 +116,7 @@ def choose_styles(
                 raise ConfigError("model", uri, problem, "give one model for each style")
             found[part.name] = part
     chosen: dict[str, ChosenStyle] = {}
-    for text in styles or found:
+    for text in styles or [name for name, part in found.items() if not part.is_photo] or found:
         style = _chosen(text, found)
         if style.name in chosen:
             raise ConfigError("style", text, "is chosen twice", "leave one of them out")
@@ -129,8 +140,17 @@ def _styles_at(storage: Storage, uri: str, registry: str | None, may_be_unreadab
         location, style = split_location(locate_model(storage, uri, registry))
         data = read_file(storage, location)
         files = split_file(data, source=uri) if style is None else [one_style(data, style, source=location)]
-        names = [read_header(file, source=uri).name for file in files]
-    return [Part(name=name, source=uri, file=file, weight=1.0) for name, file in zip(names, files, strict=True)]
+        headers = [read_header(file, source=uri) for file in files]
+    return [
+        Part(
+            name=header.name,
+            source=uri,
+            file=file,
+            weight=1.0,
+            is_photo=header.metadata.get(PAINTS_PHOTOGRAPHS) is True,
+        )
+        for header, file in zip(headers, files, strict=True)
+    ]
 
 
 def _chosen(text: str, found: Mapping[str, Part]) -> ChosenStyle:

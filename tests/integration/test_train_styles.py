@@ -94,6 +94,20 @@ def test_two_workers_follow_the_curve_of_one(pair: Path, train: Train, tmp_path:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_network_learns_photographs_as_they_are_too(train: Train, tmp_path: Path, workers: str):
+    out = tmp_path / "out"
+    result = train(out, "wave", with_photo=True, num_workers=workers)
+    assert [header.name for header in result.headers] == ["wave", "photo"]
+    assert all(row["photo_loss"] >= 0 for row in rows_of(out)) and any(row["photo_loss"] for row in rows_of(out))
+    assert [model.name for model in load_styles(Storage(), [f"{out}/style.safetensors"])] == ["wave"]
+    (photo,) = load_styles(Storage(), [f"{out}/style.safetensors"], styles=["photo"])
+    assert photo.metadata["paints_photographs"] is True and "style_image_sha256" not in photo.metadata
+    assert train(out, "wave", with_photo=True, num_workers=workers).already_finished
+    with pytest.raises(ConfigError, match="name"):
+        train(out, "wave", "ink", num_workers=workers)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_style_is_added_and_the_others_stay_as_they_are(pair: Path, train: Train, tmp_path: Path, workers: str):
     result = train(tmp_path / "out", "gold", add_to=str(pair), num_workers=workers)
     assert [header.name for header in result.headers] == ["gold"]

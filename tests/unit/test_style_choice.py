@@ -14,7 +14,7 @@ from stylemill.errors import ConfigError
 from stylemill.nn.fast_net import FastNet
 from stylemill.storage import Storage
 from stylemill.style_choice import choose_styles, load_styles
-from stylemill.style_file import OWN_PARTS
+from stylemill.style_file import OWN_PARTS, PAINTS_PHOTOGRAPHS
 from stylemill.style_model import StyleModel, to_bytes
 from tests.drawn import drawn_image, style_model
 from tests.unit.test_style_file import merged, relatives
@@ -39,6 +39,16 @@ def test_all_styles_of_all_files_are_painted_unless_some_are_chosen(files: Path)
     assert names(files, "many.safetensors", "other.safetensors") == ["wave", "ink", "gold", "clay"]
     assert names(files, "many.safetensors#ink", "other.safetensors") == ["ink", "clay"]
     assert names(files, "other.safetensors", "many.safetensors", styles=("gold", "clay")) == ["gold", "clay"]
+
+
+def test_the_style_that_paints_photographs_as_they_are_is_painted_only_where_it_is_named(tmp_path: Path):
+    wave, photo = relatives("wave", "photo")
+    photo = replace(photo, metadata={**photo.metadata, PAINTS_PHOTOGRAPHS: True})
+    (tmp_path / "both.safetensors").write_bytes(merged(wave, photo))
+    (tmp_path / "photo.safetensors").write_bytes(to_bytes(photo))
+    assert names(tmp_path, "both.safetensors") == ["wave"]
+    assert names(tmp_path, "both.safetensors", styles=("photo",)) == ["photo"] == names(tmp_path, "photo.safetensors")
+    assert names(tmp_path, "both.safetensors", styles=("wave:0.7,photo:0.3",)) == ["wave-0.7-photo-0.3"]
 
 
 def test_a_style_of_several_is_the_same_model_as_alone(files: Path):

@@ -27,6 +27,7 @@ _LOSS_COLUMNS = (
     ("lattice_loss", "lattice", "lattice_weight"),
     ("teacher_loss", "teacher", "teacher_weight"),
     ("steady_loss", "steady", "steady_weight"),
+    ("photo_loss", "photo", "photo_weight"),
 )
 """Column, name, and the setting with its weight in the total."""
 _MIN_PACE_POINTS = 20

@@ -68,8 +68,8 @@ class RetrainConfig(TrainConfig):
         if self.firing is not None and not _FIRING.fullmatch(self.firing):
             cure = "use letters, digits, '.', '_' and '-', at most 128"
             raise ConfigError("firing", self.firing, "cannot name a folder on every system", cure)
-        if len(self.style_image) > 1 or self.add_to is not None:
-            cure = "retrain each style on its own: leave --add-to out, and give one --style-image"
+        if len(self.style_names) > 1 or self.add_to is not None:
+            cure = "retrain each style on its own: leave --add-to and --with-photo out, and give one --style-image"
             raise ConfigError("style_image", list(self.style_image), "is to be retrained as one of several", cure)
         if self.style_colors != "own":
             problem = "cannot be judged: the comparison measures the distance to the style image's own colours"

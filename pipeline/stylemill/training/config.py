@@ -16,7 +16,7 @@ from stylemill.errors import ConfigError
 from stylemill.nn.loss_weights import LayerWeights, LossWeights, chosen_layers
 from stylemill.storage import StorageOptions
 from stylemill.storage.uri import name as last_component
-from stylemill.style_file import FORBIDDEN_IN_NAMES, can_be_one_of_several
+from stylemill.style_file import FORBIDDEN_IN_NAMES, PHOTO, can_be_one_of_several
 
 MIN_STYLE_PX = 32
 """Shorter side of the smallest style image: four pixels at the deepest layer."""
@@ -51,6 +51,8 @@ OMITTED_AT_DEFAULT = (
     "style_colors",
     "add_to",
     "steady_weight",
+    "with_photo",
+    "photo_weight",
 )
 """Fields that ``run.json`` and style models record only if they differ from the default.
 
@@ -85,6 +87,9 @@ class TrainConfig:
     add_to: str | None = None
     """Style model to whose styles the new ones are added: only the scales and shifts of its norms are learned, from the
     nearest of its styles on, and its convolutions and other styles stay as they are."""
+
+    with_photo: bool = False
+    """Learn one more style, photo, which paints photographs as they are: a mixture with it is a weaker style."""
 
     registry: str | None = None
     """Registry that registry:STYLE refers to; by default the environment variable STYLEMILL_REGISTRY."""
@@ -176,6 +181,9 @@ class TrainConfig:
     """Weight of the change of results under a small shift and noise; a few units make pans and series steadier, and
     steps take a third longer."""
 
+    photo_weight: float = 2.0
+    """Weight of the difference from the photographs in the style photo; ignored without --with-photo."""
+
     least_view: float = 0.6
     """Smallest scale at which the loss sees results; it varies per step, and at 1 networks tend to paint lattices."""
 
@@ -243,12 +251,13 @@ class TrainConfig:
 
     def _check_styles(self) -> None:
         names = self.style_names
-        if len(names) > 1 and self.name:
+        if len(self.style_image) > 1 and self.name:
             cure = "leave it out; stylemill models rename gives a style another name"
             raise ConfigError("name", self.name, "names one style, and several take the names of their images", cure)
         for name in names:
             if names.count(name) > 1:
-                raise ConfigError("style_image", name, "is the name of two images", "rename one of them")
+                problem = "is the name of two images" if name != PHOTO else "is the name of the style of with_photo"
+                raise ConfigError("style_image", name, problem, "rename the image")
             if len(names) > 1 and not can_be_one_of_several(name):
                 problem = f"is the name of an image; among several styles, names have no {' '.join(FORBIDDEN_IN_NAMES)}"
                 raise ConfigError("style_image", name, problem, "rename it")
@@ -258,7 +267,7 @@ class TrainConfig:
             raise ConfigError("start", self.start, "and add_to both say where to start", "leave one of them out")
 
     def _check_loss(self) -> None:
-        for term in ("content", "style", "tv", "grid", "lattice", "teacher", "steady"):
+        for term in ("content", "style", "tv", "grid", "lattice", "teacher", "steady", "photo"):
             check_within(f"{term}_weight", getattr(self, f"{term}_weight"), 0.0, 1e9)
         if not (self.content_weight or self.style_weight or self.teacher):
             cure = "give --content-weight or --style-weight more than 0"
@@ -278,11 +287,12 @@ class TrainConfig:
 
     @property
     def style_names(self) -> tuple[str, ...]:
-        """Names of the styles that are trained, in the order of their images."""
-        if self.name and len(self.style_image) == 1:
-            return (self.name,)
+        """Names of the styles that are trained, in the order of their images; photo is the last."""
         files = [last_component(uri) for uri in self.style_image]
-        return tuple(file.rpartition(".")[0] or file for file in files)
+        names = [file.rpartition(".")[0] or file for file in files]
+        if self.name and len(names) == 1:
+            names = [self.name]
+        return (*names, PHOTO) if self.with_photo else tuple(names)
 
     @property
     def style_name(self) -> str:

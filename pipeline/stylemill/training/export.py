@@ -16,7 +16,7 @@ import torch
 from stylemill import __version__
 from stylemill.config import digest
 from stylemill.storage import Storage
-from stylemill.style_file import OWN_PARTS, merge_styles, split_styles
+from stylemill.style_file import OWN_PARTS, PAINTS_PHOTOGRAPHS, merge_styles, split_styles
 from stylemill.style_model import StyleModel, from_bytes, to_bytes
 from stylemill.training.checkpoint import TrainState
 from stylemill.training.config import TrainConfig, settings_of
@@ -55,7 +55,7 @@ def export_style(
         metrics: rows of all steps.
         loss_digest: digest of the loss network.
         loss_weights: source, digest and licence of the loss network's weights; None for the pyramid.
-        styles: the style images, in the order of the network's styles.
+        styles: the styles, in the order of the network's styles.
         added_to: file of the style model to which the styles are added; None for a file of these styles alone.
         start_sha256: digest of the style model that training started from; None after a start from random numbers.
         teacher_sha256: digest of the teacher's file; None without a teacher.
@@ -92,12 +92,13 @@ def export_style(
     for number, style in enumerate(styles):
         weights = _weights_of(number, len(styles), state, dtypes)
         own_settings = {**settings, "style_image": style.uri}
+        own = {"style_image_sha256": style.sha256} if style.png is not None else {PAINTS_PHOTOGRAPHS: True}
         model = StyleModel(
             name=style.name,
             version=_version(weights, own_settings),
             architecture=state.net.architecture,
             state_dict=weights,
-            metadata={**metadata, "config": own_settings, "style_image_sha256": style.sha256},
+            metadata={**metadata, "config": own_settings, **own},
         )
         files[style.uri] = to_bytes(model)
     storage.write_bytes(layout.style_uri, merge_styles(files))

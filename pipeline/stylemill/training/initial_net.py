@@ -28,7 +28,7 @@ def initial_net(config: TrainConfig, start: bytes | None, device: torch.device) 
         start: file of the style model to start from or to add styles to; None for random weights of the config's seed.
         device: of the network.
     """
-    num_styles = len(config.style_image)
+    num_styles = len(config.style_names)
     if start is None:
         architecture = Architecture(
             width=config.width, upsampling=config.upsampling, norm=config.norm, residual=config.residual
@@ -67,7 +67,8 @@ def begin_at_nearest(
         for number, file in enumerate(files):
             painter = ReducedPrecisionNet(from_bytes(file, source=source).build_network(), setup.dtype)
             painted_NCHW = painter.to(content_NCHW.device)(content_NCHW)
-            for style, target in enumerate(setup.targets):
+            for style in range(net.num_styles):
+                target = setup.target_for(content_NCHW, torch.full((len(content_NCHW),), style))
                 terms = perceptual_loss(setup.loss_network, painted_NCHW, content_NCHW, target, LossWeights())
                 losses_SE[style][number] = float(terms.style)
         chosen = [min(range(len(files)), key=losses_E.__getitem__) for losses_E in losses_SE]

@@ -100,6 +100,7 @@ METRICS_SCHEMA = pa.schema(
         pa.field("lattice_loss", pa.float64()),
         pa.field("teacher_loss", pa.float64()),
         pa.field("steady_loss", pa.float64()),
+        pa.field("photo_loss", pa.float64()),
         pa.field("gradient_norm", pa.float64()),
         pa.field("learning_rate", pa.float64(), nullable=False),
         pa.field("skipped", pa.bool_(), nullable=False),
@@ -109,8 +110,9 @@ METRICS_SCHEMA = pa.schema(
     ]
 )
 """Columns of ``metrics.parquet``. ``step`` counts from 1; ``loss`` is the weighted sum of the unweighted terms;
-``teacher_loss`` is null without a teacher, ``steady_loss`` without ``--steady-weight``. ``images_per_s``,
-``data_wait_s`` and ``peak_memory_bytes`` depend on the machine and the attempt; all other columns are reproducible."""
+``teacher_loss`` is null without a teacher, ``steady_loss`` without ``--steady-weight``, ``photo_loss`` without
+``--with-photo``. ``images_per_s``, ``data_wait_s`` and ``peak_memory_bytes`` depend on the machine and the attempt; all
+other columns are reproducible."""
 
 Row = Mapping[str, Any]
 

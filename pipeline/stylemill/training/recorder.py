@@ -151,6 +151,7 @@ class Recorder:
                 "lattice_loss": result.lattice_loss,
                 "teacher_loss": None if self._config.teacher is None else result.teacher_loss,
                 "steady_loss": result.steady_loss if self._config.steady_weight else None,
+                "photo_loss": result.photo_loss if self._config.with_photo else None,
                 "gradient_norm": result.gradient_norm,
                 "learning_rate": rate,
                 "skipped": not result.is_finite,

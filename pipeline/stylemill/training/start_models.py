@@ -52,7 +52,7 @@ def read_start(storage: Storage, config: TrainConfig) -> tuple[bytes | None, tup
         raise ConfigError(error.field, error.value, error.problem, cure) from error
     assert start is not None
     model = Architecture.from_mapping(read_header(start, source=config.start).architecture)
-    if len(config.style_image) > 1 and model.norm != "instance":
+    if len(config.style_names) > 1 and model.norm != "instance":
         cure = "start from a network of instance norms"
         raise ConfigError("start", config.start, f"has {model.norm} norms, which several styles cannot share", cure)
     adopted = []

@@ -15,6 +15,7 @@ from stylemill.images.isolation.client import decode_isolated
 from stylemill.images.short_side import on_white, resize_short_side
 from stylemill.storage import Storage, resolve
 from stylemill.storage.user_errors import reading_input
+from stylemill.style_file import PHOTO
 from stylemill.training.config import TrainConfig
 
 FLAT_STD = 4.0
@@ -31,11 +32,11 @@ class StyleInput:
     """Of the style."""
     uri: str
     """Location of the image."""
-    png: bytes
-    """As the loss sees it: upright, RGB, resized."""
-    sha256: str
+    png: bytes | None
+    """As the loss sees it: upright, RGB, resized; None for the style that paints photographs as they are."""
+    sha256: str | None
     """Digest of its file."""
-    warnings: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def read_styles(storage: Storage, config: TrainConfig) -> tuple[StyleInput, ...]:
@@ -44,8 +45,11 @@ def read_styles(storage: Storage, config: TrainConfig) -> tuple[StyleInput, ...]
     Raises:
         ConfigError: one does not exist or cannot be decoded.
     """
-    pairs = zip(config.style_names, config.style_image, strict=True)
-    return tuple(_read_style(storage, config, name, uri) for name, uri in pairs)
+    pairs = zip(config.style_names, config.style_image, strict=False)  # the style photo has no image
+    styles = [_read_style(storage, config, name, uri) for name, uri in pairs]
+    if config.with_photo:
+        styles.append(StyleInput(name=PHOTO, uri=PHOTO, png=None, sha256=None))
+    return tuple(styles)
 
 
 def _read_style(storage: Storage, config: TrainConfig, name: str, uri: str) -> StyleInput:

@@ -30,6 +30,7 @@ _TAGS = {
     "lattice_loss": "loss/lattice",
     "teacher_loss": "loss/teacher",
     "steady_loss": "loss/steady",
+    "photo_loss": "loss/photo",
     "gradient_norm": "training/gradient norm",
     "learning_rate": "training/learning rate",
     "images_per_s": "pace/images per s",

@@ -81,7 +81,11 @@ class StepSetup:
     loss_network: LossNetwork
     """In ``dtype``."""
     targets: Sequence[StyleTarget]
-    """One for each style."""
+    """One for each style image."""
+    photo_style: int | None = None
+    """Number of the style that paints photographs as they are, if the network has one."""
+    photo_weight: float = 0.0
+    """Weight of the difference from the photographs in that style."""
     recoloured: Sequence[Tensor] = ()
     """The style images, (1, 3, H, W) float32 each, if they get the colours of each content image; they replace
     ``targets`` then."""
@@ -105,11 +109,13 @@ class StepSetup:
             return self.targets[0]
         if styles_N is None:
             return self._recoloured_target(0, content_NCHW)
-        styles = styles_N.tolist()
-        if not self.recoloured:
-            return StyleTarget.joined([self.targets[style] for style in styles])
         images = content_NCHW.split(1)
-        return StyleTarget.joined([self._recoloured_target(*pair) for pair in zip(styles, images, strict=True)])
+        return StyleTarget.joined([self._target(*pair) for pair in zip(styles_N.tolist(), images, strict=True)])
+
+    def _target(self, style: int, content_NCHW: Tensor) -> StyleTarget:
+        if style == self.photo_style:  # the style of a photograph is its own
+            return style_target(self.loss_network, content_NCHW)
+        return self._recoloured_target(style, content_NCHW) if self.recoloured else self.targets[style]
 
     def _recoloured_target(self, style: int, content_NCHW: Tensor) -> StyleTarget:
         style_NCHW = with_colors_of(self.recoloured[style], content_NCHW)
@@ -130,6 +136,8 @@ class StepResult:
     """Mean squared difference from the teacher's ImageNet-normalised outputs; 0 without a teacher."""
     steady_loss: float
     """Mean squared change of ImageNet-normalised outputs under small changes of the images; 0 without its weight."""
+    photo_loss: float
+    """Mean squared difference from the photographs that are painted as they are; the others count as 0."""
     gradient_norm: float
     """Before clipping."""
     is_finite: bool
@@ -165,7 +173,7 @@ def train_step(
         request: of the first worker; the others pass NOTHING and find the request in the result.
     """
     optimizer.zero_grad(set_to_none=True)
-    sums = torch.zeros(8, dtype=torch.float64, device=batch_NCHW.device)
+    sums = torch.zeros(9, dtype=torch.float64, device=batch_NCHW.device)
     portions = batch_NCHW.split(setup.micro_batch_size)
     styles = [None] * len(portions) if styles_N is None else styles_N.split(setup.micro_batch_size)
     for number, (portion_NCHW, portion_styles_N) in enumerate(zip(portions, styles, strict=True), 1):
@@ -177,7 +185,7 @@ def train_step(
     summary = torch.cat((sums, gradient_norm.double()[None] / setup.num_workers, sums.new_tensor([float(request)])))
     if setup.num_workers > 1:
         dist.all_reduce(summary)
-    loss, content, style, variation, grid, lattice, teacher, steady, norm, asked = summary.tolist()
+    loss, content, style, variation, grid, lattice, teacher, steady, photo, norm, asked = summary.tolist()
     is_finite = math.isfinite(loss) and math.isfinite(norm)
     if is_finite:
         optimizer.step()
@@ -190,6 +198,7 @@ def train_step(
         lattice_loss=lattice,
         teacher_loss=teacher,
         steady_loss=steady,
+        photo_loss=photo,
         gradient_norm=norm,
         is_finite=is_finite,
         request=Request(int(asked)),
@@ -204,13 +213,14 @@ def _accumulate(
     view: LossView,
     change: SmallChange,
 ) -> Tensor:
-    """Accumulate the gradient of one portion; return its share of the batch's total loss and terms, (8,) float64."""
+    """Accumulate the gradient of one portion; return its share of the batch's total loss and terms, (9,) float64."""
     share = len(portion_NCHW) / setup.batch_size
     portion_NCHW = portion_NCHW.to(setup.dtype)
     painted_NCHW = model(portion_NCHW, styles_N)
     target = setup.target_for(portion_NCHW, styles_N)
     terms = perceptual_loss(setup.loss_network, painted_NCHW, portion_NCHW, target, setup.weights, view)
-    total, teacher, steady = terms.total, torch.zeros_like(terms.total), torch.zeros_like(terms.total)
+    total = terms.total
+    teacher, steady, photo = (torch.zeros_like(total) for _ in range(3))
     if setup.teacher is not None:
         with torch.no_grad():
             wanted_NCHW = setup.teacher(portion_NCHW)
@@ -220,8 +230,12 @@ def _accumulate(
         changed_NCHW = model(change.applied(portion_NCHW), styles_N)
         steady = change.difference(painted_NCHW, changed_NCHW)
         total = total + setup.steady_weight * steady
+    if setup.photo_style is not None and styles_N is not None:
+        differences_N = (painted_NCHW.float() - portion_NCHW.float()).square().mean(dim=(1, 2, 3))
+        photo = (differences_N * (styles_N == setup.photo_style)).mean()
+        total = total + setup.photo_weight * photo
     # DistributedDataParallel averages gradients over workers; this factor turns the mean into the sum of the shares.
     (total * (share * setup.num_workers)).backward()
-    parts = (terms.content, terms.style, terms.total_variation, terms.grid, terms.lattice, teacher, steady)
+    parts = (terms.content, terms.style, terms.total_variation, terms.grid, terms.lattice, teacher, steady, photo)
     values = torch.stack((total, *parts))
     return share * values.detach().double()

@@ -386,7 +386,8 @@ class Worker:
             device=self._device,
         )
         self._loss_digest = network.digest()
-        images = [np.asarray(Image.open(io.BytesIO(style.png))) for style in self._run.styles]
+        pngs = [style.png for style in self._run.styles if style.png is not None]
+        images = [np.asarray(Image.open(io.BytesIO(png))) for png in pngs]
         styles = [normalize(torch.from_numpy(style_HWC.copy())[None].to(self._device)) for style_HWC in images]
         targets = [style_target(network, style_NCHW) for style_NCHW in styles]
         dtype = DTYPES[resolve_precision(config.precision, self._device)]
@@ -396,6 +397,8 @@ class Worker:
         return StepSetup(
             loss_network=network.to(dtype),
             targets=targets,
+            photo_style=len(targets) if config.with_photo else None,
+            photo_weight=config.photo_weight,
             recoloured=styles if config.style_colors == "content" else (),
             weights=LossWeights(
                 content=config.content_weight,

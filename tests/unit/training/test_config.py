@@ -136,6 +136,8 @@ def test_presets_set_no_locations_and_no_resources():
         ({"style_image": ("a/wave.png", "b/wave.jpg")}, "is the name of two images"),
         ({"style_image": ("a:b.png", "c.png")}, "names have no # : ,"),
         ({"norm": "batch"}, "does not go with several styles"),
+        ({"norm": "batch", "style_image": ("a.png",), "with_photo": True}, "does not go with several styles"),
+        ({"style_image": ("photo.png",), "with_photo": True}, "is the name of the style of with_photo"),
         ({"style_image": ("a.png", "")}, "is empty"),
         ({"add_to": "m.safetensors", "start": "scratch"}, "both say where to start"),
     ],
@@ -153,3 +155,5 @@ def test_styles_have_the_names_of_their_images():
     one = TrainConfig(style_image="x/wave.png", content=("c",), out="o", name="sea")
     assert (one.style_names, one.style_image) == (("sea",), ("x/wave.png",))
     assert settings_of(one)["style_image"] == "x/wave.png" and "add_to" not in settings_of(one)
+    with_photo = TrainConfig(style_image="x/wave.png", content=("c",), out="o", name="sea", with_photo=True)
+    assert with_photo.style_names == ("sea", "photo") and settings_of(with_photo)["with_photo"] is True

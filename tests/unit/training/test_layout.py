@@ -12,7 +12,7 @@ from stylemill.training.layout import METRICS_SCHEMA, metrics_from_parquet, metr
 
 ROW: dict[str, Any] = {
     "step": 1, "loss": 1.5, "content_loss": 0.5, "style_loss": 0.25, "tv_loss": 0.125, "grid_loss": 0.0,
-    "lattice_loss": 0.0, "teacher_loss": None, "steady_loss": None,
+    "lattice_loss": 0.0, "teacher_loss": None, "steady_loss": None, "photo_loss": None,
     "gradient_norm": float("inf"), "learning_rate": 1e-3, "skipped": True,
     "images_per_s": 2.0, "data_wait_s": 0.0, "peak_memory_bytes": 1 << 30,
 }  # fmt: skip

@@ -18,6 +18,7 @@ event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.ev
 
 COLUMNS = (
     "loss", "content_loss", "style_loss", "tv_loss", "grid_loss", "lattice_loss", "teacher_loss", "steady_loss",
+    "photo_loss",
     "gradient_norm",
     "learning_rate", "data_wait_s",
 )  # fmt: skip
@@ -49,8 +50,8 @@ def test_all_metrics_of_all_steps_and_the_grids_are_written(tmp_path: Path):
     files.write(rows(5))
     found = read(tmp_path)
     assert sorted(found.Tags()["scalars"]) == [
-        "loss/content", "loss/grid", "loss/lattice", "loss/steady", "loss/style", "loss/teacher", "loss/total",
-        "loss/total variation",
+        "loss/content", "loss/grid", "loss/lattice", "loss/photo", "loss/steady", "loss/style", "loss/teacher",
+        "loss/total", "loss/total variation",
         "pace/data wait s", "pace/images per s", "pace/peak memory bytes", "training/gradient norm",
         "training/learning rate",
     ]  # fmt: skip

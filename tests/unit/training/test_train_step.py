@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
+import torch.nn.functional as F
 
 from stylemill.nn.colors import with_colors_of
 from stylemill.nn.loss_networks.pyramid import PyramidLossNetwork
@@ -132,6 +133,35 @@ def test_a_step_over_several_styles_is_the_mean_of_steps_of_each(colours: str):
         )  # fmt: skip
         for term in ("loss", "content_loss", "style_loss", "lattice_loss"):
             assert getattr(found, term) == pytest.approx(np.mean([getattr(one, term) for one in terms]), rel=1e-4)
+
+
+def test_the_style_photo_learns_photographs_as_they_are_and_the_others_do_not():
+    setup = replace(make_setup(), photo_style=1, photo_weight=2.0)
+    photos = F.interpolate(batch()[:, :, :6, :6], size=SIDE_PX, mode="bicubic")
+    state, styles = several_state(2), torch.tensor([1, 0, 1, 1])
+    state.set_rate(3e-3)
+    model = ReducedPrecisionNet(state.net, torch.float32)
+    losses = []
+    for _ in range(25):
+        result = train_step(model, state.optimizer, photos, setup, styles_N=styles)
+        losses.append(result.photo_loss)
+    assert losses[-1] < 0.85 * losses[0]
+    with torch.no_grad():
+        distances = [float((model(photos, torch.full((4,), style)) - photos).square().mean()) for style in (0, 1)]
+    assert distances[1] < 0.9 * distances[0]
+    state = several_state(2)
+    none = train_step(
+        ReducedPrecisionNet(state.net, torch.float32), state.optimizer, photos, setup, styles_N=torch.zeros(4).long()
+    )
+    assert none.photo_loss == 0
+
+
+def test_the_style_of_a_photograph_is_its_own():
+    setup = replace(make_setup(), photo_style=1, photo_weight=2.0)
+    own = setup.target_for(batch(2), torch.tensor([1, 0]))
+    for name, gram in style_target(setup.loss_network, batch(2)).grams.items():
+        torch.testing.assert_close(own.grams[name][0], gram[0])
+        torch.testing.assert_close(own.grams[name][1], setup.targets[0].grams[name][0])
 
 
 def test_a_step_changes_only_the_norms_of_the_styles_in_its_batch():
