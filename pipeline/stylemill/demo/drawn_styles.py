@@ -1,4 +1,4 @@
-"""Style images of clearly different kinds, drawn by code: stained glass, woodcut and five more.
+"""Style images of clearly different kinds, drawn by code: stained glass, woodcut, ink and five more.
 
 The demo's trained styles (``models.py``) learned the first two, the start network (``cli/start_network.py``) one of the
 others; the rest are for trials. Each is a function of a random generator and a grid of coordinates in [0, 1]; it
@@ -275,6 +275,36 @@ def _wash(rng: np.random.Generator, x: FloatArray, y: FloatArray) -> FloatArray:
     return painted * (1 + 0.025 * _noise(rng, x, y, 70, 2))[..., None]
 
 
+def _ink(rng: np.random.Generator, x: FloatArray, y: FloatArray) -> FloatArray:
+    """Ink: black brush strokes that run dry over grey washes on rice paper, with splashes."""
+    depth, outline = _noise(rng, x, y, 4, 3), _noise(rng, x, y, 3, 4)
+    light = np.ones_like(x)
+    for _ in range(9):  # washes with a darker rim
+        centre, grey = rng.uniform(0, 1, 2), rng.uniform(0.12, 0.38)
+        reach = np.hypot((x - centre[0]) * rng.uniform(0.5, 1), (y - centre[1]) * rng.uniform(1, 2))
+        inside = rng.uniform(0.08, 0.2) * (1 + 0.6 * _moved(rng, outline)) - reach
+        strength = _edge(inside, 0.012) * (1 + 0.5 * _moved(rng, depth)) + 0.5 * np.exp(-((inside / 0.008) ** 2))
+        light *= 1 - np.clip(grey * strength, 0, 1)
+    for _ in range(46):
+        angle, length = rng.normal(0.35, 0.7), rng.uniform(0.15, 0.6)
+        width, bend = rng.choice([0.004, 0.009, 0.02, 0.034]) * rng.uniform(0.7, 1.3), rng.uniform(-0.3, 0.3)
+        start = rng.uniform(-0.1, 1, 2)
+        along = ((x - start[0]) * np.cos(angle) + (y - start[1]) * np.sin(angle)) / length
+        across = (y - start[1]) * np.cos(angle) - (x - start[0]) * np.sin(angle)
+        across = across - bend * length * np.sin(np.pi * np.clip(along, 0, 1)) + 0.004 * depth
+        is_on = (along > 0) & (along < 1)
+        body = width * np.clip(6 * along, 0, 1) ** 0.5 * np.clip(1 - along, 0, 1) ** 0.4
+        hairs = rng.uniform(0, 1, 96)[np.clip((across / width + 1) * 48, 0, 95).astype(np.intp)]
+        dryness = np.clip(1.6 * along - 0.7, 0, 0.75)  # hairs of the brush run dry one after the other
+        cover = _edge(body - np.abs(across)) * (hairs > dryness) * is_on
+        light *= 1 - cover * rng.uniform(0.75, 0.97)
+    for _ in range(130):
+        centre, radius = rng.uniform(0, 1, 2), 0.0012 * rng.pareto(1.6) + 0.0012
+        light *= 1 - 0.9 * _edge(min(radius, 0.012) - np.hypot(x - centre[0], y - centre[1]))
+    paper = np.array((0.96, 0.945, 0.90)) * (1 + 0.02 * _noise(rng, x, y, 60, 2))[..., None]
+    return _mix(paper, (0.075, 0.075, 0.09), 1 - light)
+
+
 _PAINTERS: dict[str, Callable[[np.random.Generator, FloatArray, FloatArray], FloatArray]] = {
     "glass": _glass,
     "woodcut": _woodcut,
@@ -283,6 +313,7 @@ _PAINTERS: dict[str, Callable[[np.random.Generator, FloatArray, FloatArray], Flo
     "rings": _rings,
     "waves": _waves,
     "wash": _wash,
+    "ink": _ink,
 }
 STYLES = ("landscape", *_PAINTERS)
 """Names of all drawn styles."""
