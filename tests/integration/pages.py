@@ -144,8 +144,14 @@ def _bulk() -> BulkReport:
 def _evaluation() -> EvaluationReport:
     rows = measured(OLD, [1.23] * 4) + measured(NEW, [1.11] * 4)
     failed = {"status": "failed", "error_type": "Truncated", "error": f"{LOCATION}{KEYS[0]} ends early", "key": KEYS[0]}
+    layers = {"style_loss_by_layer": [0.1, 0.02, 0.3, 0.4, 0.5, 0.6]}
+    series = [
+        {"palette": [50.0, number, 3.0], "source_palette": [60.0, 2.0 * number, 1.0]}
+        | {"strokes": [1.0, 2.0, number, 4.0], "source_strokes": [1.0, 3.0, 0.5 * number, 2.0]}
+        for number in range(len(rows))
+    ]
     table = table_of(
-        [row | {"style_loss_by_layer": [0.1, 0.02, 0.3, 0.4, 0.5, 0.6]} for row in rows], [rows[0] | failed]
+        [row | layers | properties for row, properties in zip(rows, series, strict=True)], [rows[0] | failed]
     )
     yardstick = YardstickResult(
         model=OLD, num_images=4, network_loss=0.9, network_s=0.4, iterations=200, losses_at=(1.2, 1.0),

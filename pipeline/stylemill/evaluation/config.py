@@ -28,6 +28,7 @@ METRICS: Final = (
     "blobs",
     "color_shift",
     "structural_similarity",
+    "crop_difference",
     "seconds",
 )
 """Metric columns of the table of measurements."""

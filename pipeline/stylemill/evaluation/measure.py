@@ -22,6 +22,7 @@ from stylemill.config import digest
 from stylemill.errors import AccessDenied, ConfigError, ImageError, NotAnImage, ObjectNotFound, Unreachable
 from stylemill.evaluation import artifacts
 from stylemill.evaluation.config import MIN_SIDE_PX, EvaluateConfig, check_installed
+from stylemill.evaluation.consistency import crop_difference, palette, strokes
 from stylemill.evaluation.image_metrics import Image, checkerboard, color_shift, structural_similarity
 from stylemill.evaluation.judge import Judge, at_size, load_judge, read_named
 from stylemill.evaluation.schema import EVALUATION_SCHEMA, model_label, write_measurements
@@ -132,6 +133,7 @@ def _rows_of(
     storage.write_bytes(source_uri, to_png(source_HWC))
     common |= {"status": "ok", "source_picture_uri": source_uri}
     common |= {"width_px": source_HWC.shape[1], "height_px": source_HWC.shape[0]}
+    common |= {"source_palette": list(palette(source_HWC)), "source_strokes": list(strokes(source_HWC))}
     for label, net in nets.items():
         result_HWC, seconds = paint(net, source_HWC, uri=label, key=source.key)
         picture_uri = join(prepared.out, "images", label, source.key + ".png")
@@ -140,6 +142,8 @@ def _rows_of(
             common
             | measure(prepared.judge, result_HWC, source_HWC)
             | {"model": label, "model_sha256": prepared.models[label].sha256}
+            | {"crop_difference": crop_difference(net.stylize, source_HWC)}
+            | {"palette": list(palette(result_HWC)), "strokes": list(strokes(result_HWC))}
             | {"seconds": seconds, "picture_uri": picture_uri}
         )
 
@@ -181,7 +185,7 @@ def paint(net: FastNet, source_HWC: Image, *, uri: str, key: str) -> tuple[Image
 
 
 def measure(judge: Judge, result_HWC: Image, source_HWC: Image) -> dict[str, Any]:
-    """Return the metrics of a picture and its source by column, except ``seconds``."""
+    """Return the metrics of a picture and its source by column, except what needs the network."""
     losses = judge.losses(result_HWC, source_HWC)
     return {
         "total_loss": losses.total,

@@ -27,13 +27,18 @@ EVALUATION_SCHEMA: Final = pa.schema(
         pa.field("height_px", pa.int32()),
         *(pa.field(name, pa.float64()) for name in METRICS),
         pa.field("style_loss_by_layer", pa.list_(pa.float64())),
+        pa.field("palette", pa.list_(pa.float64())),
+        pa.field("source_palette", pa.list_(pa.float64())),
+        pa.field("strokes", pa.list_(pa.float64())),
+        pa.field("source_strokes", pa.list_(pa.float64())),
         pa.field("picture_uri", pa.string()),
         pa.field("source_picture_uri", pa.string()),
         pa.field("judge", pa.string(), nullable=False),
     ]
 )
 """``model`` is NAME-VERSION. ``status`` is ok, failed or skipped. ``judge`` is the digest of loss network, style image,
-weights and size; only rows with the same digest can be compared."""
+weights and size; only rows with the same digest can be compared. ``palette`` is the mean CIELAB colour of the picture,
+``strokes`` the logarithm of the energy of its details of 1, 2, 4 and 8 px."""
 
 
 def model_label(name: str, version: str) -> str:

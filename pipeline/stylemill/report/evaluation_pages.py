@@ -27,6 +27,7 @@ _METRIC_NAMES = {
     "blobs": "blobs",
     "color_shift": "colour shift",
     "structural_similarity": "structural similarity",
+    "crop_difference": "crop difference",
     "seconds": "seconds",
 }
 _METRIC_NOTES = {
@@ -42,8 +43,18 @@ _METRIC_NOTES = {
     "blobs": "how far the strongest spot stands out, relative to the source; about 1 without blobs",
     "color_shift": "distance between the mean colours of picture and source, Delta E",
     "structural_similarity": "of picture and source; 1 if they are equal",
+    "crop_difference": "how differently the same part of two crops is painted, of 255 levels",
     "seconds": "of the network for one image",
 }
+_SPREADS = {
+    "palette": ("palette spread", "of the mean colours over the images, relative to the sources'"),
+    "strokes": ("stroke spread", "of the energies of details over the images, relative to the sources'"),
+}
+"""Columns with the properties of a picture, and name and note of their spread over the images."""
+
+
+_LEAST_SPREAD = 1e-6
+"""Of equal sources, to which no spread can be related."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,17 +112,30 @@ def render_evaluation_report(report: EvaluationReport) -> str:
 
 
 def metric_rows(table: pa.Table) -> list[MetricRow]:
-    """Return mean and standard error of each metric for each model of an evaluation."""
+    """Return mean and standard error of each metric for each model of an evaluation, and spreads over its images."""
     rows = [row for row in table.to_pylist() if row["status"] == "ok"]
     models = list(dict.fromkeys(row["model"] for row in rows))
-    return [
+    own = {model: [row for row in rows if row["model"] == model] for model in models}
+    metrics = [
         MetricRow(
             name=name,
             note=_METRIC_NOTES[column],
-            means=tuple((model, *_mean([row[column] for row in rows if row["model"] == model])) for model in models),
+            means=tuple((model, *_mean([row[column] for row in own[model]])) for model in models),
         )
         for column, name in _METRIC_NAMES.items()
     ]
+    if min(map(len, own.values()), default=0) < 2:
+        return metrics  # one image has no spread
+    return metrics + [
+        MetricRow(name=name, note=note, means=tuple((model, _spread(own[model], column), None) for model in models))
+        for column, (name, note) in _SPREADS.items()
+    ]
+
+
+def _spread(rows: Sequence[Mapping[str, Any]], column: str) -> float:
+    """Return the standard deviation of a property over the pictures, divided by that over their sources."""
+    deviations = [np.sqrt(np.var([row[of] for row in rows], axis=0).sum()) for of in (column, f"source_{column}")]
+    return float(deviations[0] / max(deviations[1], _LEAST_SPREAD))
 
 
 def _mean(values: Sequence[float]) -> tuple[float, float | None]:

@@ -15,6 +15,7 @@ from stylemill.evaluation.config import JudgeConfig
 from stylemill.evaluation.measure import evaluate, paint, prepare
 from stylemill.evaluation.reporting import write_evaluation_page
 from stylemill.nn.fast_net import FastNet
+from stylemill.report.evaluation_pages import metric_rows
 from stylemill.storage import Storage
 from stylemill.style_model import to_bytes
 from tests.drawn import drawn_image, image_bytes, style_model
@@ -43,8 +44,21 @@ def test_every_image_has_a_row_for_every_model_and_bad_ones_have_a_reason(
         assert row["total_loss"] > 0 and len(row["style_loss_by_layer"]) == 6
         assert Path(row["picture_uri"]).is_file() and Path(row["source_picture_uri"]).is_file()
         assert row["style_loss"] == pytest.approx(np.mean(row["style_loss_by_layer"]))
+        assert row["crop_difference"] > 0 and len(row["palette"]) == 3 and len(row["strokes"]) == 4
     text = Path(page).read_text()
-    assert "dunes-1" in text and "tiny.png" in text and "data:image/webp" in text
+    assert "dunes-1" in text and "tiny.png" in text and "data:image/webp" in text and "palette spread" in text
+
+
+def test_spreads_are_those_of_the_set_relative_to_its_sources(tmp_path: Path, style_image: Path, style_file: Path):
+    prepared = prepare(Storage(), evaluation_config(tmp_path, style_image, (style_file,)))
+    table = evaluate(Storage(), prepared)
+    rows = {row.name: row for row in metric_rows(table)}
+    (_, palette_spread, error), *_ = rows["palette spread"].means
+    columns = {name: np.array([row[name] for row in table.to_pylist()]) for name in ("palette", "source_palette")}
+    spreads = {name: np.sqrt(values.var(axis=0).sum()) for name, values in columns.items()}
+    assert palette_spread == pytest.approx(spreads["palette"] / spreads["source_palette"]) and error is None
+    alone = metric_rows(table.slice(0, 1))
+    assert "palette spread" not in {row.name for row in alone}
 
 
 def test_a_model_that_returns_nan_is_named_and_no_table_is_written(tmp_path: Path, style_image: Path):
