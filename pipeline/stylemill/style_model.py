@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from stylemill.builtin import model_location
 from stylemill.errors import ConfigError
 from stylemill.style_file import CURE, OWN_PARTS, ByteStore, encode, of_another_version, read_header, read_style
 
@@ -55,7 +56,8 @@ class StyleModel:
         """Read a model.
 
         Args:
-            uri: a path, or a URI such as ``s3://bucket/style.safetensors``.
+            uri: a path, a URI such as ``s3://bucket/style.safetensors``, either with ``#STYLE`` if it holds several, or
+                ``builtin#STYLE``.
             storage: endpoint, region and profile of an object store.
         Raises:
             ConfigError: there is no object at the location, or it is not a style model.
@@ -65,7 +67,7 @@ class StyleModel:
 
         from stylemill.storage import Storage
 
-        return load_style_model(Storage(storage), os.fspath(uri))
+        return load_style_model(Storage(storage), model_location(os.fspath(uri)))
 
     def save(self, uri: str | os.PathLike[str], *, storage: StorageOptions | None = None) -> StyleModel:
         """Write the model in one step and return it with the digest of the written bytes.

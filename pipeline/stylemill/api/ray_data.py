@@ -27,7 +27,7 @@ class StylizerConfig:
     """
 
     model: tuple[str, ...]
-    """Style models: locations, FILE#STYLE, or registry:STYLE[@VERSION]."""
+    """Style models: locations, FILE#STYLE, registry:STYLE[@VERSION], or builtin."""
     style: tuple[str, ...] = ()
     """Styles of the models, or mixtures such as wave:0.7,ink:0.3; empty takes all styles."""
     registry: str | None = None

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from stylemill.builtin import is_builtin, model_location
 from stylemill.cli.arguments import Subcommand
 from stylemill.errors import ConfigError, config_errors_for
 from stylemill.painting.options import PaintOptions
@@ -191,7 +192,7 @@ def rename(config: RenameConfig) -> int:
         name: renamed(single, config.to, source=config.from_) if name == old else single
         for name, single in styles.items()
     }
-    _write(storage, resolve(config.out or config.from_), merge_styles(files))
+    _write(storage, _destination(config), merge_styles(files))
     return 0
 
 
@@ -203,7 +204,7 @@ def drop(config: DropConfig) -> int:
     kept = {name: single for name, single in styles.items() if name not in config.style}
     if not kept:
         raise ConfigError("style", list(config.style), f"are all that {config.from_} holds", "delete the file instead")
-    _write(storage, resolve(config.out or config.from_), merge_styles(kept))
+    _write(storage, _destination(config), merge_styles(kept))
     return 0
 
 
@@ -232,7 +233,7 @@ def _styles(storage: Storage, uri: str) -> dict[str, bytes]:
     if split_location(uri)[1] is not None:
         raise ConfigError("from", uri, "names one style of a file", "give the location of the file")
     with reading_input("from", uri, expected="a style model"):
-        data = read_file(storage, resolve(uri))
+        data = read_file(storage, model_location(uri))
     return {read_header(single, source=uri).name: single for single in split_styles(data, source=uri)}
 
 
@@ -240,6 +241,12 @@ def _check_names(styles: Mapping[str, bytes], asked: tuple[str, ...], uri: str) 
     for name in asked:
         if name not in styles:
             raise ConfigError("style", name, f"is not in {uri}, which has {', '.join(styles)}", "choose one of them")
+
+
+def _destination(config: RenameConfig | DropConfig) -> str:
+    if config.out is None and is_builtin(config.from_):
+        raise ConfigError("out", None, "is required: what comes with stylemill is not replaced", "name a file")
+    return resolve(config.out or config.from_)
 
 
 def _write(storage: Storage, uri: str, data: bytes) -> None:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from stylemill.builtin import model_location
 from stylemill.cli.arguments import Subcommand, run_subcommand
 from stylemill.errors import ConfigError
 from stylemill.registry import Promotion, Registry, StyleReference, Version, registry_uri
-from stylemill.storage import Storage, StorageOptions, resolve
+from stylemill.storage import Storage, StorageOptions
 
 DIGITS = 12
 """Digits of a SHA-256 that are printed."""
@@ -109,7 +110,7 @@ def main(arguments: Sequence[str]) -> int:
 def add(config: AddConfig) -> int:
     """Add a version of each style of a model; create the registry if it does not exist."""
     storage = Storage(config.storage)
-    files = _read_styles(storage, resolve(config.model))
+    files = _read_styles(storage, model_location(config.model))
     registry = Registry.create(storage, config.location)
     for source, data in files.items():
         version = registry.add(data, source_uri=source, note=config.note)

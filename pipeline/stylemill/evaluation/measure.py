@@ -120,7 +120,12 @@ def _rows_of(
     source: ObjectStat,
 ) -> Iterator[dict[str, Any]]:
     """Yield the row of each model for one image."""
-    common = {"key": source.key, "uri": source.uri, "stratum": stratum_of(source.key), "judge": prepared.judge_digest}
+    common: dict[str, Any] = {
+        "key": source.key,
+        "uri": source.uri,
+        "stratum": stratum_of(source.key),
+        "judge": prepared.judge_digest,
+    }
     try:
         source_HWC = load_source(storage, decoder, source.uri, prepared.config.size_px)
     except ImageError as failure:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from stylemill.builtin import models_or_builtin
 from stylemill.config import inline
 from stylemill.errors import ConfigError
 from stylemill.images.options import DecodeOptions, EncodeOptions
@@ -22,8 +23,9 @@ class PaintConfig:
     photo: tuple[str, ...]
     """Photos: files, folders (with all below them), globs in quotes, URIs, URLs, or - for standard input."""
 
-    model: tuple[str, ...]
-    """Style model: a location, FILE#STYLE, or registry:STYLE[@VERSION]; repeat to paint several styles."""
+    model: tuple[str, ...] = ()
+    """Style model: a location, FILE#STYLE, registry:STYLE[@VERSION], or builtin, the styles that come with stylemill
+    and the default of --style; repeat to paint several styles."""
 
     style: tuple[str, ...] = ()
     """Style of the models, or a mixture such as wave:0.7,ink:0.3; may be repeated. By default all styles."""
@@ -53,8 +55,7 @@ class PaintConfig:
     def __post_init__(self) -> None:
         if not self.photo:
             raise ConfigError("photo", None, "is required", "name a photo, a folder, or - for standard input")
-        if not self.model:
-            raise ConfigError("model", self.model, "no style model is given", "give --model URI")
+        object.__setattr__(self, "model", models_or_builtin(self.model, self.style))
         if self.photo.count("-") > 1:
             raise ConfigError("photo", "-", "is given twice", "standard input can be read once")
         for name in ("out", "sheet"):

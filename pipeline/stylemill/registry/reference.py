@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Self
 
+from stylemill.builtin import model_location
 from stylemill.errors import ConfigError
 from stylemill.registry.records import Version
 from stylemill.registry.registry import Registry
@@ -46,7 +47,7 @@ def locate_model(storage: Storage, uri: str, registry: str | None) -> str:
 
     Args:
         storage: gives access to the registry.
-        uri: a location, or ``registry:<style>[@version]``.
+        uri: a location, ``registry:<style>[@version]``, or ``builtin``.
         registry: location of the registry; None takes the environment variable ``STYLEMILL_REGISTRY``.
 
     Raises:
@@ -54,7 +55,7 @@ def locate_model(storage: Storage, uri: str, registry: str | None) -> str:
         RegistryError: the model file is missing or damaged.
     """
     if not is_reference(uri):
-        return resolve(uri)
+        return model_location(uri)
     opened, version = _find(storage, uri, registry)
     opened.check(version)
     return resolve(opened.model_uri(version.style, version.version))

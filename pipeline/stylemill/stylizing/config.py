@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
+from stylemill.builtin import models_or_builtin
 from stylemill.config import check_within, inline
 from stylemill.errors import ConfigError
 from stylemill.images.options import DecodeOptions, EncodeOptions
@@ -28,8 +29,9 @@ class StylizeConfig:
         ConfigError: a value is out of range.
     """
 
-    model: tuple[str, ...]
-    """Style model: a location, FILE#STYLE, or registry:STYLE[@VERSION]; repeat to paint several styles in one pass."""
+    model: tuple[str, ...] = ()
+    """Style model: a location, FILE#STYLE, registry:STYLE[@VERSION], or builtin, the styles that come with stylemill
+    and the default of --style; repeat to paint several styles in one pass."""
 
     style: tuple[str, ...] = ()
     """Style of the models, or a mixture such as wave:0.7,ink:0.3; may be repeated. By default all styles."""
@@ -98,8 +100,7 @@ class StylizeConfig:
     storage: StorageOptions = field(default_factory=StorageOptions)
 
     def __post_init__(self) -> None:
-        if not self.model:
-            raise ConfigError("model", self.model, "no style model is given", "give --model URI")
+        object.__setattr__(self, "model", models_or_builtin(self.model, self.style))
         for name in ("input", "out"):
             if not getattr(self, name):
                 raise ConfigError(name, "", "is empty", "write a path or a URI such as s3://bucket/prefix")

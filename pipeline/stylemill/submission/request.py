@@ -17,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from stylemill.builtin import is_builtin
 from stylemill.config import digest, to_mapping, to_yaml
 from stylemill.errors import ConfigError, config_errors_for
 from stylemill.registry import is_reference
@@ -58,6 +59,8 @@ class JobRequest:
 
 _CHOICES = {"loss_weights": ("auto", "hed", "torchvision"), "start": ("builtin", "scratch", "champion")}
 """Values of fields with locations that are not locations."""
+_MODELS = ("model", "start", "add_to", "teacher")
+"""Fields with locations of style models, which may be built-in ones."""
 
 
 def resolve_locations(config: Any, names: Sequence[str], *, shared_filesystem: bool) -> Any:
@@ -87,7 +90,7 @@ def resolve_locations(config: Any, names: Sequence[str], *, shared_filesystem: b
 
 
 def _resolved(name: str, uri: str, shared_filesystem: bool) -> str:
-    if is_reference(uri) or uri in _CHOICES.get(name, ()):
+    if is_reference(uri) or uri in _CHOICES.get(name, ()) or (name in _MODELS and is_builtin(uri)):
         return uri
     with config_errors_for(name):
         resolved = resolve(uri)
