@@ -11,6 +11,7 @@ a style has the same digest whether it travels alone or with others. ``FILE#STYL
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,8 @@ PHOTO = "photo"
 """Name of the style that paints photographs as they are (``train --with-photo``)."""
 PAINTS_PHOTOGRAPHS = "paints_photographs"
 """Key of its metadata, with the value true."""
+PICTURE = "picture"
+"""Key of a style's metadata: its style image, scaled down, as the base64 of a file that Pillow reads."""
 FORBIDDEN_IN_NAMES = "#:,"
 """Characters that have a meaning in ``FILE#STYLE`` and in mixtures, so no style of several may have them."""
 _FOREIGN = (".pth", ".pt", ".ckpt", ".bin", ".model", ".t7", ".onnx")
@@ -61,6 +64,15 @@ class StyleHeader:
     """JSON-able history and properties of the model; unknown keys survive a round trip."""
     sha256: str
     """Hex digest of the file's bytes."""
+
+    @property
+    def picture(self) -> bytes | None:
+        """The style image, scaled down, as the bytes of a file; None if the model has none."""
+        text = self.metadata.get(PICTURE)
+        try:
+            return base64.b64decode(text, validate=True) if isinstance(text, str) else None
+        except ValueError:
+            return None
 
 
 def encode(

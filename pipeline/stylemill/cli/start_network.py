@@ -18,6 +18,7 @@ from stylemill.cli import train
 from stylemill.cli.arguments import parse
 from stylemill.config import from_mapping
 from stylemill.errors import ConfigError, StylemillError
+from stylemill.style_file import PAINTS_PHOTOGRAPHS, PICTURE
 from stylemill.training.config import TrainConfig
 
 STYLE = "rings"
@@ -75,6 +76,10 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+_KEPT = ("steps", "num_content", "loss_network", "loss_weights", PICTURE, PAINTS_PHOTOGRAPHS)
+"""Metadata of the files in the package."""
+
+
 def _config(out: Path, name: str, config: StartNetworkConfig, settings: dict[str, Any]) -> TrainConfig:
     return from_mapping(
         TrainConfig,
@@ -104,7 +109,7 @@ def halve(model: Path, out: Path) -> tuple[Path, str]:
     sha256 = hashlib.sha256()
     for name in sorted(weights):
         sha256.update(weights[name].contiguous().numpy().tobytes())
-    metadata = {key: loaded.metadata[key] for key in ("steps", "num_content", "loss_network", "loss_weights")}
+    metadata = {key: loaded.metadata[key] for key in _KEPT if key in loaded.metadata}
     written = save_style_model(
         storage, str(out), replace(loaded, version=sha256.hexdigest()[:12], state_dict=weights, metadata=metadata)
     )

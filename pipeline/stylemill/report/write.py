@@ -261,15 +261,15 @@ def _config(storage: Storage, uri: str) -> Mapping[str, Any]:
 
 
 def _style_image(storage: Storage, header: StyleHeader) -> bytes | None:
-    """Return the style image of the training, if it still exists and has not changed."""
+    """Return the style image of the training if it still exists and has not changed, else the small one of the file."""
     settings = header.metadata.get("config")
     uri = settings.get("style_image") if isinstance(settings, Mapping) else None
     if not isinstance(uri, str):
-        return None
+        return header.picture
     try:
         data = storage.read_bytes(resolve(uri))
     except (StorageError, ConfigError) as error:
-        log.info("the page shows no picture of the style %s: %s", header.name, error)
-        return None
+        log.info("the page shows the small picture of the style %s: %s", header.name, error)
+        return header.picture
     is_same = hashlib.sha256(data).hexdigest() == header.metadata.get("style_image_sha256")
-    return data if is_same else None
+    return data if is_same else header.picture

@@ -5,18 +5,21 @@ A run over several styles gives one file of all, a run that adds styles a file o
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import torch
+from PIL import Image
 
 from stylemill import __version__
 from stylemill.config import digest
 from stylemill.storage import Storage
-from stylemill.style_file import OWN_PARTS, PAINTS_PHOTOGRAPHS, merge_styles, split_styles
+from stylemill.style_file import OWN_PARTS, PAINTS_PHOTOGRAPHS, PICTURE, merge_styles, split_styles
 from stylemill.style_model import StyleModel, from_bytes, to_bytes
 from stylemill.training.checkpoint import TrainState
 from stylemill.training.config import TrainConfig, settings_of
@@ -25,6 +28,8 @@ from stylemill.training.style_input import StyleInput
 
 LOSS_TAIL = 50
 """Number of last losses in the model's metadata."""
+PICTURE_PX = 192
+"""Longest side of the picture of a style in its metadata."""
 MAX_FAILED_LISTED = 100
 """Number of left-out content images in the model's metadata."""
 
@@ -92,7 +97,9 @@ def export_style(
     for number, style in enumerate(styles):
         weights = _weights_of(number, len(styles), state, dtypes)
         own_settings = {**settings, "style_image": style.uri}
-        own = {"style_image_sha256": style.sha256} if style.png is not None else {PAINTS_PHOTOGRAPHS: True}
+        own: dict[str, Any] = {PAINTS_PHOTOGRAPHS: True}
+        if style.png is not None:
+            own = {"style_image_sha256": style.sha256, PICTURE: _picture(style.png)}
         model = StyleModel(
             name=style.name,
             version=_version(weights, own_settings),
@@ -102,6 +109,15 @@ def export_style(
         )
         files[style.uri] = to_bytes(model)
     storage.write_bytes(layout.style_uri, merge_styles(files))
+
+
+def _picture(png: bytes) -> str:
+    """Return the style image, scaled down, as the base64 of a WebP file of a few kilobytes."""
+    image = Image.open(io.BytesIO(png))
+    image.thumbnail((PICTURE_PX, PICTURE_PX), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=75, method=6)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _weights_of(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -77,6 +79,23 @@ def test_another_picture_in_the_place_of_the_style_image_is_not_shown(tmp_path, 
     assert load_training_report(storage, str(out)).style.picture is None
     style[0].unlink()
     assert load_training_report(storage, str(out)).style.picture is None
+
+
+@pytest.mark.parametrize(
+    ("text", "is_shown"), [("", True), ("bm8gcGljdHVyZQ==", False), ("not base64!", False), (7, False)]
+)
+def test_a_style_image_that_is_gone_is_shown_small_from_the_model(tmp_path, style, metrics, encoded, text, is_shown):
+    out, storage = tmp_path / "training", Storage()
+    small = text or base64.b64encode(encoded((24, 24))).decode()
+    metadata = {**style[1].metadata, "picture": small}
+    save_style_model(storage, str(out / "style.safetensors"), replace(style[1], metadata=metadata))
+    sink = pa.BufferOutputStream()
+    pq.write_table(metrics, sink)
+    storage.write_bytes(str(out / "metrics.parquet"), sink.getvalue().to_pybytes())
+    storage.write_bytes(str(out / "config.yaml"), b"steps: 60\n")
+    style[0].unlink()
+    shown = load_training_report(storage, str(out)).style.picture
+    assert (shown is not None) == is_shown and (shown is None or shown.width_px == 24)
 
 
 def test_a_bulk_run(tmp_path, style, manifest_rows, encoded):

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from stylemill.nn.transformer_net import Architecture, TransformerNet
 from stylemill.storage import Storage
 from stylemill.style_choice import load_styles
-from stylemill.style_file import split_styles
+from stylemill.style_file import load_style_headers, split_styles
 from stylemill.style_model import StyleModel, from_bytes, load_style_model, to_bytes
 from stylemill.training.checkpoint import TrainState
 from stylemill.training.config import TrainConfig
@@ -18,11 +20,12 @@ from stylemill.training.export import export_style
 from stylemill.training.initial_net import initial_net
 from stylemill.training.layout import TrainLayout
 from stylemill.training.style_input import StyleInput
-from tests.drawn import style_model
+from tests.drawn import image_bytes, style_model
 
 
 def style_input(name: str) -> StyleInput:
-    return StyleInput(name=name, uri=f"{name}.png", png=b"", sha256=f"digest of {name}", warnings=())
+    png = image_bytes(300, 400, seed=len(name), format="PNG")
+    return StyleInput(name=name, uri=f"{name}.png", png=png, sha256=f"digest of {name}")
 
 
 def test_a_style_whose_last_steps_were_skipped_is_written(tmp_path):
@@ -69,6 +72,10 @@ def test_each_style_of_a_network_has_its_own_norms_image_and_version(tmp_path: P
     assert ink.metadata["style_image_sha256"] == "digest of ink"
     assert ink.metadata["trained_together"] == ["wave", "ink"]
     assert wave.version != ink.version
+    header = load_style_headers(Storage(), str(tmp_path / "style.safetensors"))[0]
+    assert header.picture is not None and len(header.picture) < 20_000
+    with Image.open(io.BytesIO(header.picture)) as picture:
+        assert picture.size == (192, 144)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
