@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -28,6 +28,8 @@ from stylemill.storage.sources import find_sources
 from stylemill.storage.store import ObjectStat
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from stylemill.style_model import StyleModel
 
 log = logging.getLogger(__name__)
@@ -44,7 +46,13 @@ _DIGITS = 12
 
 
 def draw_photos(
-    storage: Storage, input_uri: str, paint: PaintOptions, decode: DecodeOptions, num: int = NUM_PHOTOS
+    storage: Storage,
+    input_uri: str,
+    paint: PaintOptions,
+    decode: DecodeOptions,
+    num: int = NUM_PHOTOS,
+    *,
+    with_subfolders: bool = True,
 ) -> list[NDArray[np.uint8]]:
     """Return the middles of some photographs of a library, at the size at which the network paints them.
 
@@ -56,6 +64,7 @@ def draw_photos(
         paint: size and texture scale of the results.
         decode: how photographs are decoded.
         num: of photographs.
+        with_subfolders: draw also among what lies in folders below the location.
     Returns:
         (H, W, 3) uint8 each, sides of at most WINDOW_PX.
     Raises:
@@ -64,7 +73,10 @@ def draw_photos(
     photos: list[NDArray[np.uint8]] = []
     controls = Controls(paint)
     with IsolatedDecoder(decode) as decoder:
-        for found in _drawn(find_sources(storage, input_uri), _SPARE * num):
+        sources = find_sources(storage, input_uri)
+        if not with_subfolders:
+            sources = (found for found in sources if "/" not in found.key)
+        for found in _drawn(sources, _SPARE * num):
             if len(photos) == num:
                 break
             try:
@@ -73,7 +85,7 @@ def draw_photos(
             except ImageError as failure:
                 log.info("%s is not part of the look: %s", found.uri, failure)
                 continue
-            photos.append(_middle(controls.scale_to_network(controls.limit_size(image_HWC))))
+            photos.append(photo_of(image_HWC, controls))
     if not photos:
         cure = "leave --look out, or give a library with images"
         raise ConfigError("input", input_uri, "has no image from which a look can be taken", cure)
@@ -87,7 +99,9 @@ def _drawn(sources: Iterable[ObjectStat], num: int) -> list[ObjectStat]:
     return [found for _, _, found in heapq.nsmallest(num, ranked, key=lambda item: item[:2])]
 
 
-def _middle(image_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def photo_of(image_HWC: NDArray[np.uint8], controls: Controls) -> NDArray[np.uint8]:
+    """Return the middle of an image at the size at which the network paints it, sides of at most WINDOW_PX."""
+    image_HWC = controls.scale_to_network(controls.limit_size(image_HWC))
     top, left = (max(0, (side_px - WINDOW_PX) // 2) for side_px in image_HWC.shape[:2])
     return image_HWC[top : top + WINDOW_PX, left : left + WINDOW_PX]
 
@@ -101,17 +115,38 @@ def with_look(model: StyleModel, photos: Sequence[NDArray[np.uint8]]) -> StyleMo
     Raises:
         ConfigError: the model has other norms.
     """
+    check_can_have_look(model)
+    return with_statistics(model, look_statistics(model, photos), num_photos=len(photos))
+
+
+def check_can_have_look(model: StyleModel) -> None:
+    """Raise ConfigError if a model has other norms than instance norms."""
+    if model.architecture.norm != "instance":
+        problem = f"has {model.architecture.norm} norms, whose statistics are not each image's own"
+        raise ConfigError("look", model.name, problem, "leave --look out for this model")
+
+
+def look_statistics(model: StyleModel, photos: Sequence[NDArray[np.uint8]]) -> dict[str, Tensor]:
+    """Return what ``nn.library_norm.library_statistics`` does, of photographs, (H, W, 3) uint8 each."""
     import torch
 
     from stylemill.nn.library_norm import library_statistics
     from stylemill.nn.pixels import normalize, pad_to_network
+
+    batches = [normalize(torch.from_numpy(pad_to_network(photo_HWC).copy())[None]) for photo_HWC in photos]
+    return library_statistics(model.build_network(), batches)
+
+
+def with_statistics(model: StyleModel, statistics: Mapping[str, Tensor], *, num_photos: int) -> StyleModel:
+    """Return the style model with these statistics in its norms.
+
+    Args:
+        model: with instance norms.
+        statistics: of ``look_statistics``.
+        num_photos: of which they are, for the metadata.
+    """
     from stylemill.style_model import to_bytes
 
-    if model.architecture.norm != "instance":
-        problem = f"has {model.architecture.norm} norms, whose statistics are not each image's own"
-        raise ConfigError("look", model.name, problem, "leave --look out for this model")
-    batches = [normalize(torch.from_numpy(pad_to_network(photo_HWC).copy())[None]) for photo_HWC in photos]
-    statistics = library_statistics(model.build_network(), batches)
     sha256 = hashlib.sha256(model.sha256.encode())
     for key in sorted(statistics):
         sha256.update(statistics[key].numpy().tobytes())
@@ -120,7 +155,7 @@ def with_look(model: StyleModel, photos: Sequence[NDArray[np.uint8]]) -> StyleMo
         version=sha256.hexdigest()[:_DIGITS],
         architecture=replace(model.architecture, norm="batch"),
         state_dict={**model.state_dict, **statistics},
-        metadata={**model.metadata, "look": {"model_sha256": model.sha256, "num_photos": len(photos)}},
+        metadata={**model.metadata, "look": {"model_sha256": model.sha256, "num_photos": num_photos}},
         sha256="",
     )
     return replace(look, sha256=hashlib.sha256(to_bytes(look)).hexdigest())

@@ -56,6 +56,11 @@ def find_sources(
         yield from storage.list_objects(input_uri, after, with_denied=True)
 
 
+def is_prefix(storage: Storage, input_uri: str) -> bool:
+    """Return whether a location is a folder or prefix with everything below it: no glob, list or single file."""
+    return _single_object(storage, input_uri) is None and sources_root(storage, input_uri) == input_uri
+
+
 def is_folder(found: ObjectStat) -> bool:
     """Return whether an entry of a listing is a folder that may not be listed."""
     return found.problem_type == "AccessDenied" and found.key.endswith("/")

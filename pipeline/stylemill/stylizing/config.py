@@ -36,9 +36,9 @@ class StylizeConfig:
     style: tuple[str, ...] = ()
     """Style of the models, or a mixture such as wave:0.7,ink:0.3; may be repeated. By default all styles."""
 
-    look: Literal["image", "library"] = "image"
+    look: Literal["image", "folder", "library"] = "image"
     """Paint each picture by its own light and contrast (image), or all alike, by those of a sample of the sources
-    (library), which stays the same for all runs over them into this output."""
+    (library) or of its folder (folder), which stays the same for all runs over them into this output."""
 
     style_by: str | None = None
     """Paint each source in one style: key (a seeded hash of its key decides), folder (the first folder of its key has
@@ -117,6 +117,9 @@ class StylizeConfig:
                 raise ConfigError(name, value, "is below 1", "write a whole number of at least 1")
         if self.incremental and self.retry_failed:
             raise ConfigError("retry_failed", True, "cannot be combined with incremental", "run one after the other")
+        if self.look == "folder" and self.paint.device != "cpu":
+            cure = "leave --device out, or give --look library"
+            raise ConfigError("look", self.look, "is painted on CPUs alone", cure)
         if self.gpu_decode and (self.paint.device != "cuda" or not self.are_stages_separate):
             cure = "add --device cuda and leave --stages as it is, or leave --gpu-decode out"
             raise ConfigError("gpu_decode", True, "needs a GPU and separate stages", cure)

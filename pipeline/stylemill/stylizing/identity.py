@@ -103,6 +103,8 @@ def byte_settings(config: StylizeConfig) -> dict[str, Any]:
     settings = {name: tree[name] for name in _BYTE_FIELDS}
     if config.gpu_decode:  # left out when off, so that it does not change other fingerprints
         settings["gpu_decode"] = True
+    if config.look == "folder":  # the look of a library is part of the model
+        settings["look"] = "folder"
     # Tiles give the result of the whole image. The entry is a constant that every fingerprint contains.
     return {**settings, "max_memory": config.paint.max_memory_bytes, "tiles": "exact", "engine": ENGINE_VERSION}
 

@@ -1,15 +1,41 @@
-"""Looks of libraries in an output location: made by its first run over some sources, and kept for all later ones."""
+"""Looks of libraries and folders in an output location: made by the first run that needs them, and kept for later ones.
+
+The look of a library (``--look library``) is made before the workers start, and is the run's model. The look of a
+folder (``--look folder``) is made by the first worker that paints from it: its statistics alone are kept.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import safetensors.torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from torch import Tensor
 
 from stylemill.config import digest
-from stylemill.library_look import draw_photos, with_look
+from stylemill.errors import ConfigError
+from stylemill.library_look import (
+    check_can_have_look,
+    draw_photos,
+    look_statistics,
+    photo_of,
+    with_look,
+    with_statistics,
+)
+from stylemill.painting.painter import Controls, ImagePainter
 from stylemill.storage import Storage, join
+from stylemill.storage.sources import is_prefix
 from stylemill.storage.user_errors import listing_input, writing_output
 from stylemill.style_model import StyleModel, load_style_model, to_bytes
 from stylemill.stylizing.config import StylizeConfig
+
+PHOTOS_OF_FOLDER = 12
+"""Photographs of a folder's look: a series is more alike than a library, and each worker holds them in memory."""
+MAX_PAINTERS = 32
+"""Looks of folders that a worker keeps ready; keys arrive in order, so few are needed at a time."""
 
 
 def library_looks(
@@ -52,8 +78,87 @@ def library_looks(
     return found
 
 
-def _look_uri(config: StylizeConfig, source_root: str, out: str, model: StyleModel) -> str:
+def _look_uri(config: StylizeConfig, source_root: str, out: str, model: StyleModel, folder: str | None = None) -> str:
     paint = config.paint
     shaped_by = {"model": model.sha256, "input": source_root, "max_size_px": paint.max_size_px}
+    if folder is not None:
+        shaped_by["folder"] = folder
     name = digest({**shaped_by, "texture_scale": paint.texture_scale})[:16]
     return join(out, "state", "looks", f"{name}.safetensors")
+
+
+def check_folder_looks(storage: Storage, source_root: str, models: Sequence[StyleModel]) -> None:
+    """Raise ConfigError if folders cannot have looks: of other sources than a folder, or with other norms."""
+    if not is_prefix(storage, source_root):
+        cure = "give the folder that holds them, or --look library"
+        raise ConfigError("input", source_root, "is no folder, in which --look folder could draw photographs", cure)
+    for model in models:
+        check_can_have_look(model)
+
+
+class FolderLooks:
+    """What paints in the look of each folder.
+
+    Args:
+        storage: where sources and output are.
+        config: of the run.
+        source_root: resolved input location, a folder.
+        out: resolved output location.
+        models: of the run, with instance norms, by name.
+        build: returns what paints with a model.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        config: StylizeConfig,
+        source_root: str,
+        out: str,
+        models: Mapping[str, StyleModel],
+        build: Callable[[StyleModel], ImagePainter],
+    ) -> None:
+        self._storage, self._config, self._source_root, self._out = storage, config, source_root, out
+        self._models, self._build = models, build
+        self._painters: OrderedDict[tuple[str, str], ImagePainter] = OrderedDict()
+
+    def painter(self, style: str, key: str, image_HWC: NDArray[np.uint8]) -> ImagePainter:
+        """Return what paints a source in a style, with the look of the folder in which it lies.
+
+        Args:
+            style: name of the style.
+            key: of the source.
+            image_HWC: the source, of which the look is if nothing else in its folder can be decoded.
+
+        Raises:
+            StorageError: storage failed beyond its retries.
+        """
+        folder = key.rpartition("/")[0]
+        wanted = style, folder
+        if wanted not in self._painters:
+            model = self._models[style]
+            statistics = self._statistics(model, folder, image_HWC)
+            self._painters[wanted] = self._build(with_statistics(model, statistics, num_photos=PHOTOS_OF_FOLDER))
+            if len(self._painters) > MAX_PAINTERS:
+                self._painters.popitem(last=False)
+        self._painters.move_to_end(wanted)
+        return self._painters[wanted]
+
+    def _statistics(self, model: StyleModel, folder: str, image_HWC: NDArray[np.uint8]) -> dict[str, Tensor]:
+        uri = _look_uri(self._config, self._source_root, self._out, model, folder)
+        if not self._storage.exists(uri):
+            statistics = look_statistics(model, self._photos(folder, image_HWC))
+            # Another worker may have been faster: what is stored counts.
+            self._storage.create_bytes(uri, safetensors.torch.save(statistics))
+        try:
+            return safetensors.torch.load(self._storage.read_bytes(uri))
+        except SafetensorError as error:
+            cure = "remove it, so that it is drawn again, or restore it"
+            raise ConfigError("out", uri, f"is a damaged look ({error})", cure) from error
+
+    def _photos(self, folder: str, image_HWC: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+        location = join(self._source_root, folder) if folder else self._source_root
+        options = self._config.paint, self._config.decode
+        try:
+            return draw_photos(self._storage, location, *options, PHOTOS_OF_FOLDER, with_subfolders=False)
+        except ConfigError:  # all that were drawn are damaged
+            return [photo_of(image_HWC, Controls(self._config.paint))]

@@ -22,10 +22,11 @@ from stylemill.nn.precision import resolve_precision
 from stylemill.painting.options import PaintOptions
 from stylemill.painting.painter import Controls, Image, ImagePainter, frames_of
 from stylemill.storage import Storage
-from stylemill.style_model import load_style_model
+from stylemill.style_model import StyleModel, load_style_model
 from stylemill.stylizing.config import StylizeConfig
 from stylemill.stylizing.environment import agree_on_kernels, agree_on_precision
 from stylemill.stylizing.identity import StyleRef
+from stylemill.stylizing.looks import FolderLooks
 from stylemill.stylizing.sample import Painted, Sample
 
 BATCHES_IN_FLIGHT = 3
@@ -141,20 +142,29 @@ class Painter:
         layout: of the run.
         styles: the run's styles; a model with another digest is refused.
         config: precision, device and controls.
+        source_root: resolved input location; looks of folders are drawn from it.
 
     Raises:
         ConfigError: a model in the run's folder is not the one that the run was planned with, or this machine paints
             otherwise than those on which the run began.
     """
 
-    def __init__(self, storage: Storage, layout: RunLayout, styles: Sequence[StyleRef], config: StylizeConfig) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        layout: RunLayout,
+        styles: Sequence[StyleRef],
+        config: StylizeConfig,
+        source_root: str = "",
+    ) -> None:
         torch.set_num_threads(config.threads_per_actor)
         precision = _agreed_precision(storage, layout, config.paint)
         self._controls = Controls(config.paint)
         nets: dict[str, FastNet] = {}
+        models: dict[str, StyleModel] = {}
         for style in styles:
             uri = layout.model_uri(style.name)
-            model = load_style_model(storage, uri)
+            model = models[style.name] = load_style_model(storage, uri)
             if model.sha256 != style.model_sha256:
                 cure = "restore it, or start a run with another --run-id"
                 raise ConfigError("model", uri, "is not the model that this run was planned with", cure)
@@ -164,6 +174,13 @@ class Painter:
             nets[style.name] = net
         self.painters = {style: ImagePainter(net, config.paint) for style, net in nets.items()}
         """By style."""
+
+        def build(model: StyleModel) -> ImagePainter:
+            return ImagePainter(FastNet(model.build_network(), precision=precision), config.paint)
+
+        self._folder_looks: FolderLooks | None = None
+        if config.look == "folder":
+            self._folder_looks = FolderLooks(storage, config, source_root, layout.out, models, build)
         self._in_batches = BatchPainter(nets, config) if config.paint.device == "cuda" else None
 
     def num_pixels(self, sample: Sample) -> int:
@@ -181,6 +198,8 @@ class Painter:
             for style, painter in self.painters.items():
                 if not sample.is_in(style):
                     continue
+                if self._folder_looks is not None and self._controls.needs_network:
+                    painter = self._folder_looks.painter(style, sample.key, sample.source.image_HWC)  # noqa: PLW2901
                 try:
                     sample.painted[style] = _timed(painter, frames)
                 except ImageError as failure:

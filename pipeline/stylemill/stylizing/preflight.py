@@ -28,7 +28,7 @@ from stylemill.style_model import StyleModel, load_style_model, to_bytes
 from stylemill.stylizing.config import StylizeConfig
 from stylemill.stylizing.identity import IncrementalKind, RunIdentity, claim_trees, differences, identify
 from stylemill.stylizing.incremental import incremental_identity
-from stylemill.stylizing.looks import library_looks
+from stylemill.stylizing.looks import check_folder_looks, library_looks
 
 Runner = Literal["ray", "local"]
 """What runs the workers: see ``StylizeConfig.runner``."""
@@ -93,6 +93,9 @@ def check(config: StylizeConfig, *, may_write: bool = False) -> tuple[PreparedRu
     _check_sources(storage, source_root, identity.style_rule.column)
     _check_apart(sources_root(storage, source_root), source_root, out, identity)
     _check_output(storage, out)
+    if config.look == "folder":
+        with listing_input("input", source_root):
+            check_folder_looks(storage, source_root, models)
     if config.look == "library":
         models = library_looks(storage, config, source_root, out, models, may_write=may_write)
         identity = identify(config, source_root, out, _identities(models))

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from stylemill.auditing.verify import verify
 from stylemill.errors import ConfigError
+from stylemill.library_look import with_look
 from stylemill.manifest.read import read_manifest
 from stylemill.painting.options import PaintOptions
+from stylemill.painting.painter import ImagePainter
 from stylemill.storage import Storage, StorageOptions
 from stylemill.style_file import read_header
-from stylemill.style_model import to_bytes
+from stylemill.style_model import StyleModel, load_style_model, to_bytes
 from stylemill.stylizing.config import StylizeConfig
+from stylemill.stylizing.looks import FolderLooks
 from stylemill.stylizing.preflight import check, prepare
 from stylemill.stylizing.run import stylize
-from tests.drawn import image_bytes, style_model
+from tests.drawn import drawn_image, image_bytes, style_model
 
 Config = Callable[..., StylizeConfig]
 
@@ -90,3 +95,91 @@ def test_an_output_among_the_sources_is_refused_before_anything_is_written(tmp_p
     with pytest.raises(ConfigError) as caught:
         prepare(config(out=str(tmp_path / "in" / "out")))
     assert caught.value.field == "out" and not (tmp_path / "in" / "out").exists()
+
+
+def dim(data: bytes) -> bytes:
+    """Return a picture at a quarter of its light."""
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(data)).point(lambda level: level // 4).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def painted(tmp_path: Path, key: str) -> bytes:
+    return (tmp_path / "out" / "images" / "waves" / key).read_bytes()
+
+
+def test_each_folder_has_a_look_of_its_own(tmp_path: Path, config: Config):
+    same = image_bytes(40, 50, 9, format="PNG")
+    for folder in ("day", "night", "night/deep"):
+        (tmp_path / "in" / folder).mkdir()
+        (tmp_path / "in" / folder / "same.png").write_bytes(same)
+    for number in range(3):
+        (tmp_path / "in" / "night" / f"{number}.png").write_bytes(dim(image_bytes(40, 50, number, format="PNG")))
+    run = stylize(prepare(config(look="folder")))
+    assert verify(StorageOptions(), run.layout, with_ray=False).problems == []
+    rows = read_manifest(Storage(), run.layout).to_pylist()
+    assert {(row["status"], row["model_sha256"]) for row in rows} == {("ok", style_model_sha256(tmp_path))}
+    assert (
+        painted(tmp_path, "day/same.png")
+        == painted(tmp_path, "night/deep/same.png")
+        != painted(tmp_path, "night/same.png")
+    )  # alone in their folders, two are painted by their own statistics
+    kept = looks(tmp_path)
+    assert len(kept) == 4 and all(len(data) < 20_000 for data in kept.values())
+    before = {key: painted(tmp_path, key) for key in ("day/same.png", "night/same.png")}
+    (tmp_path / "in" / "night" / "bright.png").write_bytes(image_bytes(40, 50, 31, format="PNG"))
+    later = stylize(prepare(config(look="folder", incremental=True)))
+    assert [row["key"] for row in read_manifest(Storage(), later.layout).to_pylist()] == ["night/bright.png"]
+    assert looks(tmp_path) == kept and {key: painted(tmp_path, key) for key in before} == before
+    fingerprints = {prepare(config(look=look)).identity.fingerprint for look in ("image", "folder", "library")}
+    assert len(fingerprints) == 3
+
+
+def style_model_sha256(tmp_path: Path) -> str:
+    return read_header((tmp_path / "style.safetensors").read_bytes(), source="m").sha256
+
+
+def test_a_folder_is_painted_alike_by_any_number_of_workers_and_after_a_resume(tmp_path: Path, config: Config):
+    pictures = []
+    for number, workers in enumerate((1, 2)):
+        out = tmp_path / f"out{number}"
+        stylize(prepare(config(look="folder", num_actors=workers, out=str(out))))
+        pictures.append({path.name: path.read_bytes() for path in (out / "images" / "waves").iterdir()})
+    assert pictures[0] == pictures[1] and len(pictures[0]) == 4
+
+
+def test_a_folder_whose_drawn_files_are_damaged_has_the_look_of_the_picture(tmp_path: Path, config: Config):
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.jpg").write_bytes(b"\xff\xd8\xff no more")
+    settings, model = config(look="folder"), load_style_model(Storage(), str(tmp_path / "style.safetensors"))
+    built: list[StyleModel] = []
+
+    def build(look: StyleModel) -> ImagePainter:
+        built.append(look)
+        return look.painter(settings.paint)
+
+    folder_looks = FolderLooks(
+        Storage(), settings, str(tmp_path / "bad"), str(tmp_path / "out"), {"waves": model}, build
+    )
+    picture_HWC = drawn_image(40, 48)
+    painter = folder_looks.painter("waves", "b.jpg", picture_HWC)
+    assert folder_looks.painter("waves", "c.jpg", drawn_image(40, 48, 5)) is painter
+    expected = with_look(model, [picture_HWC])
+    assert len(built) == 1
+    for key, tensor in expected.state_dict.items():
+        assert tensor.equal(built[0].state_dict[key])
+
+
+def test_looks_of_folders_need_folders_and_a_damaged_one_is_named(tmp_path: Path, config: Config):
+    (tmp_path / "list.txt").write_text(f"{tmp_path}/in/0.jpg\n")
+    for given in (str(tmp_path / "list.txt"), str(tmp_path / "in" / "*.jpg"), str(tmp_path / "in" / "0.jpg")):
+        with pytest.raises(ConfigError, match="is no folder, in which --look folder could draw photographs"):
+            prepare(config(look="folder", input=given))
+    with pytest.raises(ConfigError, match="is painted on CPUs alone"):
+        config(look="folder", paint=PaintOptions(device="cuda"))
+    stylize(prepare(config(look="folder")))
+    (look,) = (tmp_path / "out" / "state" / "looks").glob("*")
+    look.write_bytes(look.read_bytes()[:40])
+    (tmp_path / "in" / "new.jpg").write_bytes(image_bytes(40, 50, 77))
+    with pytest.raises(ConfigError, match="is a damaged look"):
+        stylize(prepare(config(look="folder", incremental=True)))
