@@ -335,7 +335,7 @@ PRESETS: Mapping[str, Mapping[str, int | float | str]] = {
         "sample_every": 100,
         "learning_rate": 2e-3,
     },
-    "fine": {"steps": 4000, "learning_rate": 1e-3, "sample_every": 1000},
+    "fine": {"steps": 2500, "learning_rate": 1e-3, "sample_every": 500},
     "calm": {"style_weight": 0.4},
     "bold": {"style_weight": 3.0},
 }

@@ -1,0 +1,147 @@
+"""``python -m stylemill.cli.carried_networks --out DIR``: train the networks that stylemill contains.
+
+Three trainings by the product's own means, on the demo's photographs: the network learns to draw photographs in the
+colours of a drawn style, then to paint in that style at half of the usual weight, which is the start of all trainings;
+from it, one network learns all drawn styles, and to paint photographs as they are. Running the command again resumes.
+docs/start-network.md and docs/builtin-styles.md have the figures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from stylemill.builtin import NAMES
+from stylemill.cli import train
+from stylemill.cli.arguments import parse
+from stylemill.config import from_mapping
+from stylemill.errors import ConfigError, StylemillError
+from stylemill.style_file import PAINTS_PHOTOGRAPHS, PICTURE, merge_styles, split_styles
+from stylemill.training.config import TrainConfig
+
+STYLE = "rings"
+"""A style that no style of the demo resembles, with many colours, flat areas and outlines."""
+STYLE_WEIGHT = 0.5
+"""Half of the default: a start has to draw before it paints."""
+STYLES_WEIGHT = 1.5
+"""Of the built-in styles: strokes and leads that are seen at a glance."""
+DRAWINGS = {name: {"night-fields": "landscape", "stained-glass": "glass"}.get(name, name) for name in NAMES}
+"""The drawing that each built-in style learns."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CarriedNetworksConfig:
+    """Settings of making the networks."""
+
+    out: str
+    """Folder on this machine for all files; running the command again there resumes."""
+
+    drawing_steps: int = 600
+    """Steps of the first training, which learns to draw photographs."""
+
+    steps: int = 1500
+    """Steps of the second training, which learns a style."""
+
+    styles_steps: int = 4500
+    """Steps of the third training, which learns all styles."""
+
+    crop_px: int = 160
+    """Side of the training crops."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Make the networks; print where they are, with their digests."""
+    config = parse(CarriedNetworksConfig, "carried-networks", "Train the networks that come along.", arguments)
+    if config is None:
+        return 0
+    from stylemill.demo.drawn_styles import draw_to
+    from stylemill.demo.library import build_training_content
+
+    out = Path(config.out).absolute()
+    style = out / "drawn" / f"{STYLE}.png"
+    draw_to(style, STYLE)
+    build_training_content(out / "content")
+    # A layer that keeps edges and one that keeps shapes; the content term compares no colours, so a palette is given.
+    drawing = {
+        "start": "scratch",
+        "content_layers": "relu1_1=1,relu2_2=1",
+        "style_layers": "palette=1",
+        "learning_rate": 4e-3,
+        "steps": config.drawing_steps,
+    }
+    painting = {"start": str(out / "drawing" / "style.safetensors"), "steps": config.steps}
+    for name, settings in (("drawing", drawing), ("painting", painting)):
+        code = train.run(_config(out, name, config, {"name": "start", "style_image": str(style), **settings}))
+        if code:
+            return code
+    start = halve(out / "painting" / "style.safetensors", out / "start_network.safetensors")
+    images = {name: out / "drawn" / f"{name}.png" for name in DRAWINGS}
+    for name, image in images.items():
+        draw_to(image, DRAWINGS[name])
+    all_styles = {
+        "start": str(start),
+        "style_image": [str(image) for image in images.values()],
+        "with_photo": True,
+        "style_weight": STYLES_WEIGHT,
+        "steps": config.styles_steps,
+    }
+    code = train.run(_config(out, "styles", config, all_styles))
+    if not code:
+        halve(out / "styles" / "style.safetensors", out / "styles.safetensors")
+    return code
+
+
+_KEPT = ("steps", "num_content", "loss_network", "loss_weights", PICTURE, PAINTS_PHOTOGRAPHS)
+"""Metadata of the files in the package."""
+
+
+def _config(out: Path, name: str, config: CarriedNetworksConfig, settings: dict[str, Any]) -> TrainConfig:
+    return from_mapping(
+        TrainConfig,
+        {
+            "content": [str(out / "content")],
+            "out": str(out / name),
+            "crop_px": config.crop_px,
+            "style_size_px": 256,
+            "style_weight": STYLE_WEIGHT,
+            "learning_rate": 2e-3,
+            "sample_every": 500,
+            **settings,
+        },
+    )
+
+
+def halve(model: Path, out: Path) -> Path:
+    """Write the styles of a model in half precision, print its digest, which depends on the weights alone."""
+    halved = {}
+    for number, file in enumerate(split_styles(model.read_bytes(), source=str(model))):
+        halved[f"{model}, style {number}"] = _halved(file)
+    data = merge_styles(halved)
+    out.write_bytes(data)
+    print(f"{out}: {len(data):,} bytes, sha256 {hashlib.sha256(data).hexdigest()}")
+    return out
+
+
+def _halved(file: bytes) -> bytes:
+    from stylemill.style_model import from_bytes, to_bytes
+
+    loaded = from_bytes(file, source="the training")
+    weights = {name: tensor.half() for name, tensor in loaded.state_dict.items()}
+    sha256 = hashlib.sha256()
+    for name in sorted(weights):
+        sha256.update(weights[name].contiguous().numpy().tobytes())
+    metadata = {key: loaded.metadata[key] for key in _KEPT if key in loaded.metadata}
+    return to_bytes(replace(loaded, version=sha256.hexdigest()[:12], state_dict=weights, metadata=metadata))
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except ConfigError as error:
+        sys.exit(f"carried-networks: {error}")
+    except StylemillError as error:
+        sys.exit(f"carried-networks: {error}; the same command resumes")
