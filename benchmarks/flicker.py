@@ -41,8 +41,14 @@ def main() -> None:
     options = parser.parse_args()
     paint = PaintOptions(max_size_px=options.size_px)
     photos = draw_photos(Storage(), resolve(options.photos), paint, DecodeOptions(), num=options.num)
+    least_px = (FRAMES - 1) * SPEED_PX + 4 * BORDER_PX
+    photos = [photo_HWC for photo_HWC in photos if min(photo_HWC.shape[:2]) >= least_px]
+    if not photos:
+        parser.error(f"--photos has none of at least {least_px} px on each side")
     print(f"{len(photos)} photographs")
     print("| model | look | pan | noise |\n| --- | --- | ---: | ---: |")
+    still = np.mean([_flicker(lambda frame_HWC: frame_HWC, *_still(photo_HWC)) for photo_HWC in photos])
+    print(f"| the photographs | | 0.0 | {still:.1f} |")
     for location in options.model:
         model = StyleModel.load(location)
         for look, form in (("image", model), ("library", with_look(model, photos))):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -40,19 +40,16 @@ WINDOW_PX = 512
 """Largest side of the part of each photograph, its middle, that counts."""
 MAX_LISTED = 1_000_000
 """Sources of a library among which the sample is drawn."""
+MAX_LISTED_OF_FOLDER = 1_000
+"""Entries of a folder among which the sample of its look is drawn."""
+_LAST = "\U0010ffff"
 _SPARE = 4
 """Sources are drawn this many times over, for those that are no images."""
 _DIGITS = 12
 
 
 def draw_photos(
-    storage: Storage,
-    input_uri: str,
-    paint: PaintOptions,
-    decode: DecodeOptions,
-    num: int = NUM_PHOTOS,
-    *,
-    with_subfolders: bool = True,
+    storage: Storage, input_uri: str, paint: PaintOptions, decode: DecodeOptions, num: int = NUM_PHOTOS
 ) -> list[NDArray[np.uint8]]:
     """Return the middles of some photographs of a library, at the size at which the network paints them.
 
@@ -64,19 +61,64 @@ def draw_photos(
         paint: size and texture scale of the results.
         decode: how photographs are decoded.
         num: of photographs.
-        with_subfolders: draw also among what lies in folders below the location.
     Returns:
         (H, W, 3) uint8 each, sides of at most WINDOW_PX.
     Raises:
         ConfigError: there is no image among those that were drawn.
     """
+    drawn = _drawn(islice(find_sources(storage, input_uri), MAX_LISTED), _SPARE * num)
+    photos = _first_photos(storage, drawn, paint, decode, num)
+    if not photos:
+        cure = "leave --look out, or give a library with images"
+        raise ConfigError("input", input_uri, "has no image from which a look can be taken", cure)
+    return photos
+
+
+def draw_photos_of_folder(
+    storage: Storage, folder: str, paint: PaintOptions, decode: DecodeOptions, num: int
+) -> list[NDArray[np.uint8]]:
+    """Return the middles of some photographs that lie directly in a folder, as ``draw_photos`` does.
+
+    Only the first MAX_LISTED_OF_FOLDER entries are looked at, and what lies in folders below is passed over without
+    being listed, so the cost does not depend on the size of the library.
+
+    Args:
+        storage: where the folder is.
+        folder: resolved location.
+        paint: size and texture scale of the results.
+        decode: how photographs are decoded.
+        num: of photographs.
+    Returns:
+        (H, W, 3) uint8 each, sides of at most WINDOW_PX; none if there is no image among the entries.
+    Raises:
+        StorageError: the listing failed beyond its retries.
+    """
+    entries = list(islice(_entries(storage, folder), MAX_LISTED_OF_FOLDER))
+    files = [found for found in entries if "/" not in found.key]
+    return _first_photos(storage, _drawn(files, len(files)), paint, decode, num)
+
+
+def _entries(storage: Storage, folder: str) -> Iterator[ObjectStat]:
+    """Yield the objects directly in a folder, in order of key, and the first object of each folder below."""
+    after = ""
+    while True:
+        for found in storage.list_objects(folder, after, with_denied=True):
+            yield found
+            below, mark, _ = found.key.partition("/")
+            if mark:
+                after = f"{below}/{_LAST}"
+                break
+        else:
+            return
+
+
+def _first_photos(
+    storage: Storage, sources: Iterable[ObjectStat], paint: PaintOptions, decode: DecodeOptions, num: int
+) -> list[NDArray[np.uint8]]:
     photos: list[NDArray[np.uint8]] = []
     controls = Controls(paint)
     with IsolatedDecoder(decode) as decoder:
-        sources = find_sources(storage, input_uri)
-        if not with_subfolders:
-            sources = (found for found in sources if "/" not in found.key)
-        for found in _drawn(sources, _SPARE * num):
+        for found in sources:
             if len(photos) == num:
                 break
             try:
@@ -85,25 +127,21 @@ def draw_photos(
             except ImageError as failure:
                 log.info("%s is not part of the look: %s", found.uri, failure)
                 continue
-            photos.append(photo_of(image_HWC, controls))
-    if not photos:
-        cure = "leave --look out, or give a library with images"
-        raise ConfigError("input", input_uri, "has no image from which a look can be taken", cure)
+            photos.append(_middle(controls.scale_to_network(controls.limit_size(image_HWC))))
     return photos
 
 
 def _drawn(sources: Iterable[ObjectStat], num: int) -> list[ObjectStat]:
     """Return the sources whose keys have the smallest digests, in their order."""
-    usable = (found for found in islice(sources, MAX_LISTED) if found.problem_type is None)
+    usable = (found for found in sources if found.problem_type is None)
     ranked = ((hashlib.sha256(found.key.encode()).digest(), found.uri, found) for found in usable)
     return [found for _, _, found in heapq.nsmallest(num, ranked, key=lambda item: item[:2])]
 
 
-def photo_of(image_HWC: NDArray[np.uint8], controls: Controls) -> NDArray[np.uint8]:
-    """Return the middle of an image at the size at which the network paints it, sides of at most WINDOW_PX."""
-    image_HWC = controls.scale_to_network(controls.limit_size(image_HWC))
+def _middle(image_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
     top, left = (max(0, (side_px - WINDOW_PX) // 2) for side_px in image_HWC.shape[:2])
-    return image_HWC[top : top + WINDOW_PX, left : left + WINDOW_PX]
+    # A copy: a view would keep the whole photograph in memory.
+    return image_HWC[top : top + WINDOW_PX, left : left + WINDOW_PX].copy()
 
 
 def with_look(model: StyleModel, photos: Sequence[NDArray[np.uint8]]) -> StyleModel:
@@ -116,7 +154,7 @@ def with_look(model: StyleModel, photos: Sequence[NDArray[np.uint8]]) -> StyleMo
         ConfigError: the model has other norms.
     """
     check_can_have_look(model)
-    return with_statistics(model, look_statistics(model, photos), num_photos=len(photos))
+    return with_statistics(model, look_statistics(model, photos))
 
 
 def check_can_have_look(model: StyleModel) -> None:
@@ -137,13 +175,12 @@ def look_statistics(model: StyleModel, photos: Sequence[NDArray[np.uint8]]) -> d
     return library_statistics(model.build_network(), batches)
 
 
-def with_statistics(model: StyleModel, statistics: Mapping[str, Tensor], *, num_photos: int) -> StyleModel:
+def with_statistics(model: StyleModel, statistics: Mapping[str, Tensor]) -> StyleModel:
     """Return the style model with these statistics in its norms.
 
     Args:
         model: with instance norms.
         statistics: of ``look_statistics``.
-        num_photos: of which they are, for the metadata.
     """
     from stylemill.style_model import to_bytes
 
@@ -155,7 +192,7 @@ def with_statistics(model: StyleModel, statistics: Mapping[str, Tensor], *, num_
         version=sha256.hexdigest()[:_DIGITS],
         architecture=replace(model.architecture, norm="batch"),
         state_dict={**model.state_dict, **statistics},
-        metadata={**model.metadata, "look": {"model_sha256": model.sha256, "num_photos": num_photos}},
+        metadata={**model.metadata, "look": {"model_sha256": model.sha256}},
         sha256="",
     )
     return replace(look, sha256=hashlib.sha256(to_bytes(look)).hexdigest())

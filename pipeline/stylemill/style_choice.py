@@ -56,7 +56,7 @@ class Part:
     weight: float
     """Share of the mixture; all shares sum to 1."""
     is_photo: bool
-    """Whether it paints photographs as they are: painted where it is named, not with all styles of its file."""
+    """Whether it paints photographs as they are, beside other styles of a file: painted only where it is named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +93,7 @@ def choose_styles(
     styles: Sequence[str] = (),
     *,
     may_be_unreadable: bool = False,
+    with_photo: bool = False,
 ) -> list[ChosenStyle]:
     """Return the styles that a command paints, in the order of its flags.
 
@@ -102,6 +103,7 @@ def choose_styles(
         registry: location of the registry; None takes the environment variable ``STYLEMILL_REGISTRY``.
         styles: names among the styles of those files, or mixtures as ``wave:0.7,ink:0.3``; empty takes all styles but
             the one that paints photographs as they are.
+        with_photo: without ``styles`` take that one, too.
         may_be_unreadable: raise StorageError, not ConfigError, for a file that exists and cannot be read from here.
 
     Raises:
@@ -116,7 +118,7 @@ def choose_styles(
                 raise ConfigError("model", uri, problem, "give one model for each style")
             found[part.name] = part
     chosen: dict[str, ChosenStyle] = {}
-    for text in styles or [name for name, part in found.items() if not part.is_photo] or found:
+    for text in styles or [name for name, part in found.items() if with_photo or not part.is_photo]:
         style = _chosen(text, found)
         if style.name in chosen:
             raise ConfigError("style", text, "is chosen twice", "leave one of them out")
@@ -125,10 +127,15 @@ def choose_styles(
 
 
 def load_styles(
-    storage: Storage, uris: Sequence[str], registry: str | None = None, styles: Sequence[str] = ()
+    storage: Storage,
+    uris: Sequence[str],
+    registry: str | None = None,
+    styles: Sequence[str] = (),
+    *,
+    with_photo: bool = False,
 ) -> list[StyleModel]:
     """Return the models of ``choose_styles``; raises as it does."""
-    return [style.load() for style in choose_styles(storage, uris, registry, styles)]
+    return [style.load() for style in choose_styles(storage, uris, registry, styles, with_photo=with_photo)]
 
 
 def _styles_at(storage: Storage, uri: str, registry: str | None, may_be_unreadable: bool) -> list[Part]:
@@ -147,7 +154,7 @@ def _styles_at(storage: Storage, uri: str, registry: str | None, may_be_unreadab
             source=uri,
             file=file,
             weight=1.0,
-            is_photo=header.metadata.get(PAINTS_PHOTOGRAPHS) is True,
+            is_photo=len(files) > 1 and header.metadata.get(PAINTS_PHOTOGRAPHS) is True,
         )
         for header, file in zip(headers, files, strict=True)
     ]

@@ -217,7 +217,7 @@ def look(config: LookConfig) -> int:
     from stylemill.style_model import to_bytes
 
     storage = Storage(config.storage)
-    models = load_styles(storage, [config.from_], config.registry)
+    models = load_styles(storage, [config.from_], config.registry, with_photo=True)
     with listing_input("content", config.content), config_errors_for("content", keep=("look",)):
         photos = draw_photos(storage, resolve(config.content), config.paint_options, DecodeOptions())
     print(f"the look of {len(photos)} photographs of {config.content}")

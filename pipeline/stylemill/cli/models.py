@@ -145,7 +145,7 @@ def export_model(config: ExportConfig) -> int:
     check_format(config.to)
     storage = Storage(config.storage)
     if config.to == "onnx":
-        models = load_styles(storage, [config.from_], config.registry)
+        models = load_styles(storage, [config.from_], config.registry, with_photo=True)
         if len(models) > 1:
             exported, uri = export_together(models), config.out_uri("styles", SUFFIXES[config.to])
             with writing_output(config.out):
@@ -262,7 +262,8 @@ def _history(metadata: dict[str, Any]) -> Iterator[tuple[str, str]]:
         if metadata.get("teacher_sha256"):
             weight = config.get("teacher_weight", TrainConfig.teacher_weight)
             yield "teacher", f"sha256 {str(metadata['teacher_sha256'])[:DIGITS]}, weight {weight}"
-        image = f"{config.get('style_image')}, sha256 {str(metadata.get('style_image_sha256'))[:DIGITS]}"
+        named = config.get("style_image") or "none: the photographs themselves"
+        image = f"{named}, sha256 {str(metadata.get('style_image_sha256'))[:DIGITS]}"
         yield "style image", f"{image}, at {config.get('style_size_px')} px"
     tail = metadata.get("loss_tail")
     losses = [loss for loss in tail if isinstance(loss, int | float)] if isinstance(tail, list) else []

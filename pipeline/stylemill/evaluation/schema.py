@@ -10,7 +10,7 @@ from typing import Final
 import pyarrow as pa
 
 from stylemill.evaluation.config import METRICS
-from stylemill.manifest.schema import from_parquet, to_parquet
+from stylemill.manifest.schema import read_parquet, to_parquet
 from stylemill.storage import Storage, join
 
 EVALUATION_SCHEMA: Final = pa.schema(
@@ -63,7 +63,14 @@ def read_measurements(storage: Storage, out: str) -> pa.Table:
         ValueError: the file is not Parquet, or has other columns.
         StorageError: storage failed beyond its retries.
     """
-    return from_parquet(storage.read_bytes(table_uri(out)), EVALUATION_SCHEMA)
+    data = storage.read_bytes(table_uri(out))
+    table = read_parquet(data)
+    for field in EVALUATION_SCHEMA:  # earlier versions measured less
+        if field.nullable and field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    if set(table.column_names) != set(EVALUATION_SCHEMA.names):
+        raise ValueError(f"columns differ from this version's schema: {table.schema.names}")
+    return table.select(EVALUATION_SCHEMA.names).cast(EVALUATION_SCHEMA)
 
 
 def write_measurements(storage: Storage, out: str, table: pa.Table) -> None:

@@ -123,19 +123,26 @@ def metric_rows(table: pa.Table) -> list[MetricRow]:
             means=tuple((model, *_mean([row[column] for row in own[model]])) for model in models),
         )
         for column, name in _METRIC_NAMES.items()
+        if all(row[column] is not None for row in rows)  # earlier versions measured less
     ]
-    if min(map(len, own.values()), default=0) < 2:
-        return metrics  # one image has no spread
-    return metrics + [
-        MetricRow(name=name, note=note, means=tuple((model, _spread(own[model], column), None) for model in models))
-        for column, (name, note) in _SPREADS.items()
-    ]
+    for column, (name, note) in _SPREADS.items():
+        spreads = [_spread(own[model], column) for model in models]
+        if spreads and None not in spreads:
+            means = tuple((model, float(spread or 0.0), None) for model, spread in zip(models, spreads, strict=True))
+            metrics.append(MetricRow(name=name, note=note, means=means))
+    return metrics
 
 
-def _spread(rows: Sequence[Mapping[str, Any]], column: str) -> float:
-    """Return the standard deviation of a property over the pictures, divided by that over their sources."""
-    deviations = [np.sqrt(np.var([row[of] for row in rows], axis=0).sum()) for of in (column, f"source_{column}")]
-    return float(deviations[0] / max(deviations[1], _LEAST_SPREAD))
+def _spread(rows: Sequence[Mapping[str, Any]], column: str) -> float | None:
+    """Return the standard deviation of a property over the pictures, divided by that over their sources.
+
+    None if the sources are alike, as a single one is, or if an earlier version measured less.
+    """
+    values = [[row[of] for row in rows] for of in (column, f"source_{column}")]
+    if any(value is None for of in values for value in of):
+        return None
+    results, sources = (np.sqrt(np.var(of, axis=0).sum()) for of in values)
+    return float(results / sources) if sources > _LEAST_SPREAD else None
 
 
 def _mean(values: Sequence[float]) -> tuple[float, float | None]:

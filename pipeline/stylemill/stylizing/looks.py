@@ -20,12 +20,12 @@ from stylemill.errors import ConfigError
 from stylemill.library_look import (
     check_can_have_look,
     draw_photos,
+    draw_photos_of_folder,
     look_statistics,
-    photo_of,
     with_look,
     with_statistics,
 )
-from stylemill.painting.painter import Controls, ImagePainter
+from stylemill.painting.painter import ImagePainter
 from stylemill.storage import Storage, join
 from stylemill.storage.sources import is_prefix
 from stylemill.storage.user_errors import listing_input, writing_output
@@ -33,9 +33,9 @@ from stylemill.style_model import StyleModel, load_style_model, to_bytes
 from stylemill.stylizing.config import StylizeConfig
 
 PHOTOS_OF_FOLDER = 12
-"""Photographs of a folder's look: a series is more alike than a library, and each worker holds them in memory."""
-MAX_PAINTERS = 32
-"""Looks of folders that a worker keeps ready; keys arrive in order, so few are needed at a time."""
+"""Photographs of a folder's look. Fewer than of a library's: a series varies less, and every worker may draw one."""
+MAX_FOLDERS = 8
+"""Folders whose looks a worker keeps ready; keys arrive in order, so few are needed at a time."""
 
 
 def library_looks(
@@ -119,46 +119,52 @@ class FolderLooks:
     ) -> None:
         self._storage, self._config, self._source_root, self._out = storage, config, source_root, out
         self._models, self._build = models, build
-        self._painters: OrderedDict[tuple[str, str], ImagePainter] = OrderedDict()
+        self._folders: OrderedDict[str, dict[str, ImagePainter | None]] = OrderedDict()
+        """Painters by folder and style."""
+        self._photos: tuple[str, list[NDArray[np.uint8]]] | None = None
+        """The last folder from which photographs were drawn, and these: its styles follow each other."""
 
-    def painter(self, style: str, key: str, image_HWC: NDArray[np.uint8]) -> ImagePainter:
-        """Return what paints a source in a style, with the look of the folder in which it lies.
+    def painter(self, style: str, key: str) -> ImagePainter | None:
+        """Return what paints a source in a style with the look of the folder in which it lies.
 
         Args:
             style: name of the style.
             key: of the source.
-            image_HWC: the source, of which the look is if nothing else in its folder can be decoded.
+        Returns:
+            None if no image was found among the first entries of the folder.
 
         Raises:
+            ConfigError: the look that is kept is damaged.
             StorageError: storage failed beyond its retries.
         """
         folder = key.rpartition("/")[0]
-        wanted = style, folder
-        if wanted not in self._painters:
+        painters = self._folders.setdefault(folder, {})
+        self._folders.move_to_end(folder)
+        if len(self._folders) > MAX_FOLDERS:
+            self._folders.popitem(last=False)
+        if style not in painters:
             model = self._models[style]
-            statistics = self._statistics(model, folder, image_HWC)
-            self._painters[wanted] = self._build(with_statistics(model, statistics, num_photos=PHOTOS_OF_FOLDER))
-            if len(self._painters) > MAX_PAINTERS:
-                self._painters.popitem(last=False)
-        self._painters.move_to_end(wanted)
-        return self._painters[wanted]
+            statistics = self._statistics(model, folder)
+            painters[style] = None if statistics is None else self._build(with_statistics(model, statistics))
+        return painters[style]
 
-    def _statistics(self, model: StyleModel, folder: str, image_HWC: NDArray[np.uint8]) -> dict[str, Tensor]:
+    def _statistics(self, model: StyleModel, folder: str) -> dict[str, Tensor] | None:
         uri = _look_uri(self._config, self._source_root, self._out, model, folder)
         if not self._storage.exists(uri):
-            statistics = look_statistics(model, self._photos(folder, image_HWC))
+            photos = self._drawn(folder)
+            if not photos:
+                return None
             # Another worker may have been faster: what is stored counts.
-            self._storage.create_bytes(uri, safetensors.torch.save(statistics))
+            self._storage.create_bytes(uri, safetensors.torch.save(look_statistics(model, photos)))
         try:
             return safetensors.torch.load(self._storage.read_bytes(uri))
         except SafetensorError as error:
             cure = "remove it, so that it is drawn again, or restore it"
             raise ConfigError("out", uri, f"is a damaged look ({error})", cure) from error
 
-    def _photos(self, folder: str, image_HWC: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-        location = join(self._source_root, folder) if folder else self._source_root
-        options = self._config.paint, self._config.decode
-        try:
-            return draw_photos(self._storage, location, *options, PHOTOS_OF_FOLDER, with_subfolders=False)
-        except ConfigError:  # all that were drawn are damaged
-            return [photo_of(image_HWC, Controls(self._config.paint))]
+    def _drawn(self, folder: str) -> list[NDArray[np.uint8]]:
+        if self._photos is None or self._photos[0] != folder:
+            location = join(self._source_root, folder) if folder else self._source_root
+            options = self._config.paint, self._config.decode
+            self._photos = folder, draw_photos_of_folder(self._storage, location, *options, PHOTOS_OF_FOLDER)
+        return self._photos[1]

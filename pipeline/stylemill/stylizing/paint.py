@@ -155,7 +155,7 @@ class Painter:
         layout: RunLayout,
         styles: Sequence[StyleRef],
         config: StylizeConfig,
-        source_root: str = "",
+        source_root: str,
     ) -> None:
         torch.set_num_threads(config.threads_per_actor)
         precision = _agreed_precision(storage, layout, config.paint)
@@ -199,7 +199,7 @@ class Painter:
                 if not sample.is_in(style):
                     continue
                 if self._folder_looks is not None and self._controls.needs_network:
-                    painter = self._folder_looks.painter(style, sample.key, sample.source.image_HWC)  # noqa: PLW2901
+                    painter = self._folder_looks.painter(style, sample.key) or painter  # noqa: PLW2901
                 try:
                     sample.painted[style] = _timed(painter, frames)
                 except ImageError as failure:

@@ -82,11 +82,11 @@ class TrainConfig:
 
     start: str = BUILTIN
     """Initial weights: builtin (a trained network that stylemill contains), scratch (random numbers), or a style model:
-    a location or registry:STYLE[@VERSION]."""
+    a location, registry:STYLE[@VERSION], or builtin#STYLE, one of the styles that come with stylemill."""
 
     add_to: str | None = None
-    """Style model to whose styles the new ones are added: only the scales and shifts of its norms are learned, from the
-    nearest of its styles on, and its convolutions and other styles stay as they are."""
+    """Style model, or builtin, to whose styles the new ones are added: only the scales and shifts of its norms are
+    learned, from the nearest of its styles on, and its convolutions and other styles stay as they are."""
 
     with_photo: bool = False
     """Learn one more style, photo, which paints photographs as they are: a mixture with it is a weaker style."""
@@ -256,8 +256,10 @@ class TrainConfig:
             raise ConfigError("name", self.name, "names one style, and several take the names of their images", cure)
         for name in names:
             if names.count(name) > 1:
-                problem = "is the name of two images" if name != PHOTO else "is the name of the style of with_photo"
-                raise ConfigError("style_image", name, problem, "rename the image")
+                if name == PHOTO and self.with_photo:
+                    problem = "is the name of the style that with_photo adds"
+                    raise ConfigError("name" if self.name else "style_image", name, problem, "choose another name")
+                raise ConfigError("style_image", name, "is the name of two images", "rename one of them")
             if len(names) > 1 and not can_be_one_of_several(name):
                 problem = f"is the name of an image; among several styles, names have no {' '.join(FORBIDDEN_IN_NAMES)}"
                 raise ConfigError("style_image", name, problem, "rename it")

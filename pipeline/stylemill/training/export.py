@@ -96,7 +96,7 @@ def export_style(
     dtypes = {} if added_to is None else _dtypes_of(added_to)
     for number, style in enumerate(styles):
         weights = _weights_of(number, len(styles), state, dtypes)
-        own_settings = {**settings, "style_image": style.uri}
+        own_settings = {**settings, "style_image": None if style.png is None else style.uri}
         own: dict[str, Any] = {PAINTS_PHOTOGRAPHS: True}
         if style.png is not None:
             own = {"style_image_sha256": style.sha256, PICTURE: _picture(style.png)}
@@ -107,7 +107,7 @@ def export_style(
             state_dict=weights,
             metadata={**metadata, "config": own_settings, **own},
         )
-        files[style.uri] = to_bytes(model)
+        files[f"the style {style.name}"] = to_bytes(model)
     storage.write_bytes(layout.style_uri, merge_styles(files))
 
 

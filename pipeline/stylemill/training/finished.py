@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 from stylemill.errors import ConfigError
 from stylemill.storage import Storage, resolve
 from stylemill.style_file import StyleHeader, load_style_headers
-from stylemill.training.config import SETTINGS_THAT_MAY_CHANGE, TrainConfig, settings_of
+from stylemill.training.config import OMITTED_AT_DEFAULT, SETTINGS_THAT_MAY_CHANGE, TrainConfig, settings_of
 from stylemill.training.layout import TrainLayout
 from stylemill.training.style_input import StyleInput
 
@@ -77,6 +78,9 @@ def _check_is_own(
         raise ConfigError("style_image", style.uri, problem, cure)
     settings = settings_of(config)
     locations = {"content": [resolve(location) for location in config.content]}
+    if trained:  # a model records them only where they differ from the default
+        defaults = {field.name: field.default for field in fields(TrainConfig) if field.name in OMITTED_AT_DEFAULT}
+        settings, trained = {**defaults, **settings}, {**defaults, **trained}
     for name in settings.keys() & trained.keys() - {*SETTINGS_THAT_MAY_CHANGE, *BY_DIGEST}:
         before = [resolve(location) for location in trained[name]] if name == "content" else trained[name]
         if locations.get(name, settings[name]) != before:

@@ -9,6 +9,7 @@ from stylemill.storage import Storage
 from stylemill.storage.user_errors import reading_input
 from stylemill.style_file import (
     FORBIDDEN_IN_NAMES,
+    PHOTO,
     can_be_one_of_several,
     read_file,
     read_header,
@@ -86,6 +87,8 @@ def _read_network(storage: Storage, config: TrainConfig, uri: str) -> bytes:
     for name in config.style_names:
         if any(name == header.name for header in headers):
             cure = "give another --name, or drop that style first: stylemill models drop"
+            if name == PHOTO and config.with_photo:
+                cure = "leave --with-photo out"
             raise ConfigError("name", name, f"is a style of {uri} already", cure)
     for name in (*config.style_names, *(header.name for header in headers)):
         if not can_be_one_of_several(name):

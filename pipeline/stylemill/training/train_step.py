@@ -103,18 +103,24 @@ class StepSetup:
     """Frozen network whose outputs are learned too, in ``dtype``."""
     teacher_weight: float = 0.0
 
-    def target_for(self, content_NCHW: Tensor, styles_N: Tensor | None) -> StyleTarget:
-        """Return the target for content images, (N, 3, H, W), in the styles of these numbers."""
+    def target_for(self, content_NCHW: Tensor, styles_N: Tensor | None, view: LossView = FULL_VIEW) -> StyleTarget:
+        """Return the target for content images, (N, 3, H, W), in the styles of these numbers, seen in a view."""
         if styles_N is None and not self.recoloured:
             return self.targets[0]
         if styles_N is None:
             return self._recoloured_target(0, content_NCHW)
         images = content_NCHW.split(1)
-        return StyleTarget.joined([self._target(*pair) for pair in zip(styles_N.tolist(), images, strict=True)])
+        return StyleTarget.joined([self._target(*pair, view) for pair in zip(styles_N.tolist(), images, strict=True)])
 
-    def _target(self, style: int, content_NCHW: Tensor) -> StyleTarget:
+    def mean_over_styles(self, losses_N: Tensor, styles_N: Tensor | None) -> Tensor:
+        """Return the mean of losses in which photographs that are painted as they are count as 0."""
+        if styles_N is None or self.photo_style is None:
+            return losses_N.mean()
+        return (losses_N * (styles_N != self.photo_style)).mean()
+
+    def _target(self, style: int, content_NCHW: Tensor, view: LossView) -> StyleTarget:
         if style == self.photo_style:  # the style of a photograph is its own
-            return style_target(self.loss_network, content_NCHW)
+            return style_target(self.loss_network, view.apply(content_NCHW))
         return self._recoloured_target(style, content_NCHW) if self.recoloured else self.targets[style]
 
     def _recoloured_target(self, style: int, content_NCHW: Tensor) -> StyleTarget:
@@ -205,6 +211,11 @@ def train_step(
     )
 
 
+def _distances(one_NCHW: Tensor, other_NCHW: Tensor) -> Tensor:
+    """Return the mean squared difference of each pair of images, (N,) float32."""
+    return (one_NCHW.float() - other_NCHW.float()).square().mean(dim=(1, 2, 3))
+
+
 def _accumulate(
     model: nn.Module,
     portion_NCHW: Tensor,
@@ -217,22 +228,21 @@ def _accumulate(
     share = len(portion_NCHW) / setup.batch_size
     portion_NCHW = portion_NCHW.to(setup.dtype)
     painted_NCHW = model(portion_NCHW, styles_N)
-    target = setup.target_for(portion_NCHW, styles_N)
+    target = setup.target_for(portion_NCHW, styles_N, view)
     terms = perceptual_loss(setup.loss_network, painted_NCHW, portion_NCHW, target, setup.weights, view)
     total = terms.total
     teacher, steady, photo = (torch.zeros_like(total) for _ in range(3))
     if setup.teacher is not None:
         with torch.no_grad():
             wanted_NCHW = setup.teacher(portion_NCHW)
-        teacher = (painted_NCHW.float() - wanted_NCHW.float()).square().mean()
+        teacher = setup.mean_over_styles(_distances(painted_NCHW, wanted_NCHW), styles_N)
         total = total + setup.teacher_weight * teacher
     if setup.steady_weight:
         changed_NCHW = model(change.applied(portion_NCHW), styles_N)
         steady = change.difference(painted_NCHW, changed_NCHW)
         total = total + setup.steady_weight * steady
     if setup.photo_style is not None and styles_N is not None:
-        differences_N = (painted_NCHW.float() - portion_NCHW.float()).square().mean(dim=(1, 2, 3))
-        photo = (differences_N * (styles_N == setup.photo_style)).mean()
+        photo = (_distances(painted_NCHW, portion_NCHW) * (styles_N == setup.photo_style)).mean()
         total = total + setup.photo_weight * photo
     # DistributedDataParallel averages gradients over workers; this factor turns the mean into the sum of the shares.
     (total * (share * setup.num_workers)).backward()

@@ -1,4 +1,4 @@
-"""``python -m stylemill.cli.carried_networks --out DIR``: train the networks that stylemill contains.
+"""``python -m stylemill.cli.builtin_networks --out DIR``: train the networks that come with stylemill.
 
 Three trainings by the product's own means, on the demo's photographs: the network learns to draw photographs in the
 colours of a drawn style, then to paint in that style at half of the usual weight, which is the start of all trainings;
@@ -28,13 +28,13 @@ STYLE = "rings"
 STYLE_WEIGHT = 0.5
 """Half of the default: a start has to draw before it paints."""
 STYLES_WEIGHT = 1.5
-"""Of the built-in styles: strokes and leads that are seen at a glance."""
+"""Of the built-in styles: half more than the default, for strokes that show."""
 DRAWINGS = {name: {"night-fields": "landscape", "stained-glass": "glass"}.get(name, name) for name in NAMES}
 """The drawing that each built-in style learns."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CarriedNetworksConfig:
+class BuiltinNetworksConfig:
     """Settings of making the networks."""
 
     out: str
@@ -55,7 +55,7 @@ class CarriedNetworksConfig:
 
 def main(arguments: Sequence[str]) -> int:
     """Make the networks; print where they are, with their digests."""
-    config = parse(CarriedNetworksConfig, "carried-networks", "Train the networks that come along.", arguments)
+    config = parse(BuiltinNetworksConfig, "builtin-networks", "Train the networks that come with stylemill.", arguments)
     if config is None:
         return 0
     from stylemill.demo.drawn_styles import draw_to
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
         code = train.run(_config(out, name, config, {"name": "start", "style_image": str(style), **settings}))
         if code:
             return code
-    start = halve(out / "painting" / "style.safetensors", out / "start_network.safetensors")
+    start = halve(out / "painting" / "style.safetensors", out / "start_network.safetensors", keep=_HISTORY)
     images = {name: out / "drawn" / f"{name}.png" for name in DRAWINGS}
     for name, image in images.items():
         draw_to(image, DRAWINGS[name])
@@ -91,15 +91,16 @@ def main(arguments: Sequence[str]) -> int:
     }
     code = train.run(_config(out, "styles", config, all_styles))
     if not code:
-        halve(out / "styles" / "style.safetensors", out / "styles.safetensors")
+        halve(out / "styles" / "style.safetensors", out / "styles.safetensors", keep=(*_HISTORY, *_LOOKS))
     return code
 
 
-_KEPT = ("steps", "num_content", "loss_network", "loss_weights", PICTURE, PAINTS_PHOTOGRAPHS)
-"""Metadata of the files in the package."""
+_HISTORY = ("steps", "num_content", "loss_network", "loss_weights")
+_LOOKS = (PICTURE, PAINTS_PHOTOGRAPHS)
+"""Metadata that the files in the package keep: their history, and what commands and pages use."""
 
 
-def _config(out: Path, name: str, config: CarriedNetworksConfig, settings: dict[str, Any]) -> TrainConfig:
+def _config(out: Path, name: str, config: BuiltinNetworksConfig, settings: dict[str, Any]) -> TrainConfig:
     return from_mapping(
         TrainConfig,
         {
@@ -115,18 +116,24 @@ def _config(out: Path, name: str, config: CarriedNetworksConfig, settings: dict[
     )
 
 
-def halve(model: Path, out: Path) -> Path:
-    """Write the styles of a model in half precision, print its digest, which depends on the weights alone."""
+def halve(model: Path, out: Path, *, keep: Sequence[str]) -> Path:
+    """Write the styles of a model in half precision and print its digest; versions depend on the weights alone.
+
+    Args:
+        model: file of one style or several.
+        out: file to write.
+        keep: keys of the metadata that are kept.
+    """
     halved = {}
     for number, file in enumerate(split_styles(model.read_bytes(), source=str(model))):
-        halved[f"{model}, style {number}"] = _halved(file)
+        halved[f"{model}, style {number}"] = _halved(file, keep)
     data = merge_styles(halved)
     out.write_bytes(data)
     print(f"{out}: {len(data):,} bytes, sha256 {hashlib.sha256(data).hexdigest()}")
     return out
 
 
-def _halved(file: bytes) -> bytes:
+def _halved(file: bytes, keep: Sequence[str]) -> bytes:
     from stylemill.style_model import from_bytes, to_bytes
 
     loaded = from_bytes(file, source="the training")
@@ -134,7 +141,7 @@ def _halved(file: bytes) -> bytes:
     sha256 = hashlib.sha256()
     for name in sorted(weights):
         sha256.update(weights[name].contiguous().numpy().tobytes())
-    metadata = {key: loaded.metadata[key] for key in _KEPT if key in loaded.metadata}
+    metadata = {key: loaded.metadata[key] for key in keep if key in loaded.metadata}
     return to_bytes(replace(loaded, version=sha256.hexdigest()[:12], state_dict=weights, metadata=metadata))
 
 
@@ -142,6 +149,6 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except ConfigError as error:
-        sys.exit(f"carried-networks: {error}")
+        sys.exit(f"builtin-networks: {error}")
     except StylemillError as error:
-        sys.exit(f"carried-networks: {error}; the same command resumes")
+        sys.exit(f"builtin-networks: {error}; the same command resumes")
