@@ -37,7 +37,8 @@ def test_photographs_are_taken_at_the_size_at_which_they_are_painted(tmp_path: P
         (PaintOptions(max_size_px=300), (300, 200)),
         (PaintOptions(max_size_px=300, texture_scale=2.0), (150, 100)),
     ):
-        assert draw_photos(Storage(), str(tmp_path), options, CALM)[0].shape[:2] == size
+        (photo_HWC,) = draw_photos(Storage(), str(tmp_path), options, CALM)
+        assert photo_HWC.shape[:2] == size and photo_HWC.base is None  # the whole photograph is not kept
 
 
 def test_a_library_without_an_image_is_refused(tmp_path: Path):
@@ -54,7 +55,7 @@ def test_a_look_is_a_style_model_of_its_own():
     assert look.version != model.version and look.sha256 != model.sha256
     assert from_bytes(to_bytes(look), source="look").sha256 == look.sha256 == with_look(model, photos).sha256
     assert hashlib.sha256(to_bytes(look)).hexdigest() == look.sha256
-    assert look.metadata["look"] == {"model_sha256": model.sha256, "num_photos": 3}
+    assert look.metadata["look"] == {"model_sha256": model.sha256}
     with pytest.raises(ConfigError, match="has batch norms"):
         with_look(look, photos)
 

@@ -41,7 +41,7 @@ def bulk_pixels(data: bytes, style_file: Path, folder: Path, **options: object) 
     out = str(folder / "out")
     run = prepare(StylizeConfig(model=(str(style_file),), input=str(folder / "in"), out=out, paint=paint))
     sample = Sample(planned={"key": "a.jpg"}, source=decode(data, DecodeOptions()))
-    (painted,) = Painter(Storage(), run.layout, run.identity.styles, run.config)(sample).painted.values()
+    (painted,) = Painter(Storage(), run.layout, run.identity, run.config)(sample).painted.values()
     assert isinstance(painted, Painted)
     return painted.frames_HWC[0]
 

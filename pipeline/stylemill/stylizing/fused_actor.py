@@ -104,13 +104,7 @@ class BulkActor(Stage):
         self._writes = ThreadPoolExecutor(2, thread_name_prefix="write")
 
     def _open(self) -> None:
-        self._painter = Painter(
-            self._storage,
-            self._job.layout,
-            self._job.identity.styles,
-            self._job.config,
-            self._job.identity.input,
-        )
+        self._painter = Painter(self._storage, self._job.layout, self._job.identity, self._job.config)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Do one block.

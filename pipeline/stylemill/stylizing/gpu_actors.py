@@ -73,13 +73,7 @@ class PaintStage(Stage):
         self._watch = PaintWatch(tracker, job.config.paint_timeout_s, job.identity.styles_per_source)
 
     def _open(self) -> None:
-        self._painter = Painter(
-            self._storage,
-            self._job.layout,
-            self._job.identity.styles,
-            self._job.config,
-            self._job.identity.input,
-        )
+        self._painter = Painter(self._storage, self._job.layout, self._job.identity, self._job.config)
 
     def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
         """Paint one block.

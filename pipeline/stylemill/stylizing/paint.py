@@ -25,7 +25,7 @@ from stylemill.storage import Storage
 from stylemill.style_model import StyleModel, load_style_model
 from stylemill.stylizing.config import StylizeConfig
 from stylemill.stylizing.environment import agree_on_kernels, agree_on_precision
-from stylemill.stylizing.identity import StyleRef
+from stylemill.stylizing.identity import RunIdentity
 from stylemill.stylizing.looks import FolderLooks
 from stylemill.stylizing.sample import Painted, Sample
 
@@ -140,29 +140,21 @@ class Painter:
     Args:
         storage: where the run's copies of the models are.
         layout: of the run.
-        styles: the run's styles; a model with another digest is refused.
+        identity: the run's styles, of which a model with another digest is refused, and its input.
         config: precision, device and controls.
-        source_root: resolved input location; looks of folders are drawn from it.
 
     Raises:
         ConfigError: a model in the run's folder is not the one that the run was planned with, or this machine paints
             otherwise than those on which the run began.
     """
 
-    def __init__(
-        self,
-        storage: Storage,
-        layout: RunLayout,
-        styles: Sequence[StyleRef],
-        config: StylizeConfig,
-        source_root: str,
-    ) -> None:
+    def __init__(self, storage: Storage, layout: RunLayout, identity: RunIdentity, config: StylizeConfig) -> None:
         torch.set_num_threads(config.threads_per_actor)
         precision = _agreed_precision(storage, layout, config.paint)
         self._controls = Controls(config.paint)
         nets: dict[str, FastNet] = {}
         models: dict[str, StyleModel] = {}
-        for style in styles:
+        for style in identity.styles:
             uri = layout.model_uri(style.name)
             model = models[style.name] = load_style_model(storage, uri)
             if model.sha256 != style.model_sha256:
@@ -180,7 +172,7 @@ class Painter:
 
         self._folder_looks: FolderLooks | None = None
         if config.look == "folder":
-            self._folder_looks = FolderLooks(storage, config, source_root, layout.out, models, build)
+            self._folder_looks = FolderLooks(storage, config, identity.input, layout.out, models, build)
         self._in_batches = BatchPainter(nets, config) if config.paint.device == "cuda" else None
 
     def num_pixels(self, sample: Sample) -> int:

@@ -74,7 +74,7 @@ def bulk(source: Path, out: Path, model: Path, **settings: str) -> dict[str, byt
     run = prepare(from_mapping(StylizeConfig, fields))
     storage, config, twins = Storage(), run.config, TwinFinder()
     read = Reader(storage, config.decode)
-    painter = Painter(storage, run.layout, run.identity.styles, config)
+    painter = Painter(storage, run.layout, run.identity, config)
     write = Writer(storage, run.layout, run.identity, config.encode)
     for found in find_sources(storage, str(source)):
         write(painter(read(plan_row(twins.add(found)))))

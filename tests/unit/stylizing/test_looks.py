@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,19 @@ from PIL import Image
 
 from stylemill.auditing.verify import verify
 from stylemill.errors import ConfigError
-from stylemill.library_look import with_look
+from stylemill.library_look import _entries
 from stylemill.manifest.read import read_manifest
+from stylemill.painting.fetch import fetch_source
 from stylemill.painting.options import PaintOptions
 from stylemill.painting.painter import ImagePainter
-from stylemill.storage import Storage, StorageOptions
+from stylemill.storage import ObjectStat, Storage, StorageOptions
 from stylemill.style_file import read_header
-from stylemill.style_model import StyleModel, load_style_model, to_bytes
+from stylemill.style_model import StyleModel, from_bytes, to_bytes
 from stylemill.stylizing.config import StylizeConfig
 from stylemill.stylizing.looks import FolderLooks
 from stylemill.stylizing.preflight import check, prepare
 from stylemill.stylizing.run import stylize
-from tests.drawn import drawn_image, image_bytes, style_model
+from tests.drawn import image_bytes, style_model
 
 Config = Callable[..., StylizeConfig]
 
@@ -139,35 +140,87 @@ def style_model_sha256(tmp_path: Path) -> str:
     return read_header((tmp_path / "style.safetensors").read_bytes(), source="m").sha256
 
 
-def test_a_folder_is_painted_alike_by_any_number_of_workers_and_after_a_resume(tmp_path: Path, config: Config):
+def test_a_folder_is_painted_alike_by_any_number_of_workers(tmp_path: Path, config: Config):
+    for number in range(40):
+        (tmp_path / "in" / f"more{number}.jpg").write_bytes(image_bytes(24 + number % 3, 30, number))
     pictures = []
-    for number, workers in enumerate((1, 2)):
-        out = tmp_path / f"out{number}"
+    for workers in (1, 2):
+        out = tmp_path / f"out{workers}"
         stylize(prepare(config(look="folder", num_actors=workers, out=str(out))))
         pictures.append({path.name: path.read_bytes() for path in (out / "images" / "waves").iterdir()})
-    assert pictures[0] == pictures[1] and len(pictures[0]) == 4
+    assert pictures[0] == pictures[1] and len(pictures[0]) == 44
 
 
-def test_a_folder_whose_drawn_files_are_damaged_has_the_look_of_the_picture(tmp_path: Path, config: Config):
-    (tmp_path / "bad").mkdir()
-    (tmp_path / "bad" / "a.jpg").write_bytes(b"\xff\xd8\xff no more")
-    settings, model = config(look="folder"), load_style_model(Storage(), str(tmp_path / "style.safetensors"))
-    built: list[StyleModel] = []
+def folder_looks(tmp_path: Path, config: Config, *names: str) -> tuple[FolderLooks, dict[str, list[StyleModel]]]:
+    settings = config(look="folder")
+    built: dict[str, list[StyleModel]] = {}
 
     def build(look: StyleModel) -> ImagePainter:
-        built.append(look)
+        built.setdefault(look.name, []).append(look)
         return look.painter(settings.paint)
 
-    folder_looks = FolderLooks(
-        Storage(), settings, str(tmp_path / "bad"), str(tmp_path / "out"), {"waves": model}, build
-    )
-    picture_HWC = drawn_image(40, 48)
-    painter = folder_looks.painter("waves", "b.jpg", picture_HWC)
-    assert folder_looks.painter("waves", "c.jpg", drawn_image(40, 48, 5)) is painter
-    expected = with_look(model, [picture_HWC])
-    assert len(built) == 1
-    for key, tensor in expected.state_dict.items():
-        assert tensor.equal(built[0].state_dict[key])
+    models = {name: from_bytes(to_bytes(style_model(name)), source=name) for name in names}
+    return FolderLooks(Storage(), settings, str(tmp_path / "in"), str(tmp_path / "out"), models, build), built
+
+
+def test_all_styles_of_a_folder_share_what_was_drawn_and_folders_below_are_passed_over(
+    tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("list.txt", "odd [x]*"):
+        (tmp_path / "in" / "sub" / name / "deep").mkdir(parents=True)
+        for number in range(3):
+            (tmp_path / "in" / "sub" / name / f"{number}.jpg").write_bytes(image_bytes(30, 40, number))
+            (tmp_path / "in" / "sub" / name / "deep" / f"{number}.jpg").write_bytes(image_bytes(30, 40, 90 + number))
+        (tmp_path / "in" / "sub" / name / "damaged.jpg").write_bytes(b"\xff\xd8\xff no more")
+    looks_of, built = folder_looks(tmp_path, config, "waves", "dunes")
+    fetched: list[str] = []
+
+    def fetch(storage: Storage, uri: str, *rest: Any) -> bytes:
+        fetched.append(Path(uri).name)
+        return fetch_source(storage, uri, *rest)
+
+    monkeypatch.setattr("stylemill.library_look.fetch_source", fetch)
+    for name in ("list.txt", "odd [x]*"):
+        for style in ("waves", "dunes"):
+            assert looks_of.painter(style, f"sub/{name}/0.jpg") is looks_of.painter(style, f"sub/{name}/1.jpg")
+    assert sorted(fetched) == sorted(2 * ["0.jpg", "1.jpg", "2.jpg", "damaged.jpg"])
+    for key, tensor in built["waves"][0].state_dict.items():
+        assert tensor.equal(built["waves"][1].state_dict[key])  # of equal photographs
+
+
+def test_folders_without_an_image_have_no_look_until_there_is_one(tmp_path: Path, config: Config):
+    (tmp_path / "in" / "empty").mkdir()
+    (tmp_path / "in" / "empty" / "a.jpg").write_bytes(b"\xff\xd8\xff no more")
+    looks_of, _ = folder_looks(tmp_path, config, "waves")
+    assert looks_of.painter("waves", "empty/a.jpg") is None and not looks(tmp_path)
+    (tmp_path / "in" / "empty" / "b.jpg").write_bytes(image_bytes(30, 40))
+    later, built = folder_looks(tmp_path, config, "waves")
+    assert later.painter("waves", "empty/a.jpg") is not None and len(looks(tmp_path)) == len(built["waves"]) == 1
+
+
+def test_the_entries_of_a_large_tree_are_found_without_listing_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for folder in ("a", "b", "c"):
+        (tmp_path / "tree" / folder).mkdir(parents=True)
+        for number in range(20):
+            (tmp_path / "tree" / folder / f"{number:02d}.jpg").write_bytes(b"")
+    (tmp_path / "tree" / "b.jpg").write_bytes(b"")
+    storage = Storage()
+    listed: list[str] = []
+    everything = Storage.list_objects
+
+    def list_objects(self: Storage, *arguments: Any, **options: Any) -> Iterator[ObjectStat]:
+        for found in everything(self, *arguments, **options):
+            listed.append(found.key)
+            yield found
+
+    monkeypatch.setattr(Storage, "list_objects", list_objects)
+    assert [found.key for found in _entries(storage, str(tmp_path / "tree"))] == [
+        "a/00.jpg",
+        "b.jpg",
+        "b/00.jpg",
+        "c/00.jpg",
+    ]
+    assert len(listed) == 4
 
 
 def test_looks_of_folders_need_folders_and_a_damaged_one_is_named(tmp_path: Path, config: Config):

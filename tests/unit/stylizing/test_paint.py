@@ -48,7 +48,7 @@ def paint(tmp_path: Path):
             paint=PaintOptions(precision="float32", **settings),
         )
         run = prepare(config)
-        painter = Painter(Storage(), run.layout, run.identity.styles, config)
+        painter = Painter(Storage(), run.layout, run.identity, config)
         (painted,) = painter(Sample(planned={"key": "a.jpg"}, source=source)).painted.values()
         assert isinstance(painted, Painted)
         return painted
@@ -79,10 +79,10 @@ def test_a_model_that_was_exchanged_is_refused(run: PreparedRun, second_style_fi
     storage = Storage()
     storage.write_bytes(run.layout.model_uri("waves"), second_style_file.read_bytes())
     with pytest.raises(ConfigError, match="waves"):
-        Painter(storage, run.layout, run.identity.styles, run.config)
+        Painter(storage, run.layout, run.identity, run.config)
     storage.delete(run.layout.model_uri("waves"))
     with pytest.raises((ConfigError, StorageError)):
-        Painter(storage, run.layout, run.identity.styles, run.config)
+        Painter(storage, run.layout, run.identity, run.config)
 
 
 @pytest.mark.parametrize(("scale", "seen"), [(1.0, (60, 90)), (2.0, (30, 45)), (0.5, (120, 180))])

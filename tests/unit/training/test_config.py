@@ -137,7 +137,15 @@ def test_presets_set_no_locations_and_no_resources():
         ({"style_image": ("a:b.png", "c.png")}, "names have no # : ,"),
         ({"norm": "batch"}, "does not go with several styles"),
         ({"norm": "batch", "style_image": ("a.png",), "with_photo": True}, "does not go with several styles"),
-        ({"style_image": ("photo.png",), "with_photo": True}, "is the name of the style of with_photo"),
+        (
+            {"style_image": ("photo.png",), "with_photo": True},
+            "style_image='photo': is the name of the style that with_photo adds",
+        ),
+        (
+            {"style_image": ("a.png",), "name": "photo", "with_photo": True},
+            "name='photo': is the name of the style that with_photo adds",
+        ),
+        ({"style_image": ("a/photo.png", "b/photo.jpg")}, "is the name of two images"),
         ({"style_image": ("a.png", "")}, "is empty"),
         ({"add_to": "m.safetensors", "start": "scratch"}, "both say where to start"),
     ],

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from stylemill.nn.colors import with_colors_of
 from stylemill.nn.loss_networks.pyramid import PyramidLossNetwork
 from stylemill.nn.loss_weights import LossWeights
-from stylemill.nn.losses import StyleTarget, style_target
+from stylemill.nn.losses import FULL_VIEW, LossView, StyleTarget, style_target
 from stylemill.nn.pixels import deprocess, normalize
 from stylemill.nn.transformer_net import Architecture, TransformerNet
 from stylemill.style_model import from_bytes, to_bytes
@@ -156,12 +156,23 @@ def test_the_style_photo_learns_photographs_as_they_are_and_the_others_do_not():
     assert none.photo_loss == 0
 
 
-def test_the_style_of_a_photograph_is_its_own():
+@pytest.mark.parametrize("view", [FULL_VIEW, LossView(scale=0.75, margin_px=8, left_px=4)])
+def test_the_style_of_a_photograph_is_its_own_in_the_view_of_the_step(view: LossView):
     setup = replace(make_setup(), photo_style=1, photo_weight=2.0)
-    own = setup.target_for(batch(2), torch.tensor([1, 0]))
-    for name, gram in style_target(setup.loss_network, batch(2)).grams.items():
+    own = setup.target_for(batch(2), torch.tensor([1, 0]), view)
+    for name, gram in style_target(setup.loss_network, view.apply(batch(2))).grams.items():
         torch.testing.assert_close(own.grams[name][0], gram[0])
         torch.testing.assert_close(own.grams[name][1], setup.targets[0].grams[name][0])
+
+
+def test_a_teacher_does_not_teach_the_style_photo():
+    setup = replace(make_setup(), photo_style=1, teacher=torch.nn.Tanh(), teacher_weight=1.0)
+    found = []
+    for styles in ([1, 1, 1, 1], [1, 0, 1, 1], [0, 0, 0, 0]):
+        state = several_state(2)
+        model = ReducedPrecisionNet(state.net, torch.float32)
+        found.append(train_step(model, state.optimizer, batch(), setup, styles_N=torch.tensor(styles)).teacher_loss)
+    assert found[0] == 0 < found[1] < found[2]
 
 
 def test_a_step_changes_only_the_norms_of_the_styles_in_its_batch():
