@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 
 from PIL import Image
@@ -25,7 +24,7 @@ import stylemill
 from stylemill.storage import Storage
 
 ROOT = Path(__file__).parents[2]
-MODEL = str(resources.files("stylemill.demo") / "models/woodcut.safetensors")
+MODEL = "builtin#woodcut"
 """A style that comes with stylemill; a location on S3 does as well."""
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
 SERVICE = [sys.executable, str(ROOT / "tests/tools/s3-server")]

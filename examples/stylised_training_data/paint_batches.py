@@ -14,7 +14,6 @@ import io
 import os
 import sys
 from collections import Counter
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +38,7 @@ def main(arguments: list[str]) -> None:
     """Paint the photographs below the first location and write the training data to the second, as Parquet."""
     if not arguments:
         write_samples(Path("classes"))
-        shipped = resources.files("stylemill.demo") / "models"
-        arguments = ["classes", "training-data", *sorted(str(model) for model in shipped.iterdir())]
+        arguments = ["classes", "training-data", "builtin"]
     photos, out, *models = arguments
     if not ray.is_initialized() and "RAY_ADDRESS" not in os.environ:
         ray.init(address="local")  # otherwise Ray joins whatever cluster runs, or ran, on this machine

@@ -29,8 +29,6 @@ STYLE_WEIGHT = 0.5
 """Half of the default: a start has to draw before it paints."""
 STYLES_WEIGHT = 1.5
 """Of the built-in styles: half more than the default, for strokes that show."""
-DRAWINGS = {name: {"night-fields": "landscape", "stained-glass": "glass"}.get(name, name) for name in NAMES}
-"""The drawing that each built-in style learns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +77,9 @@ def main(arguments: Sequence[str]) -> int:
         if code:
             return code
     start = halve(out / "painting" / "style.safetensors", out / "start_network.safetensors", keep=_HISTORY)
-    images = {name: out / "drawn" / f"{name}.png" for name in DRAWINGS}
+    images = {name: out / "drawn" / f"{name}.png" for name in NAMES}
     for name, image in images.items():
-        draw_to(image, DRAWINGS[name])
+        draw_to(image, name)
     all_styles = {
         "start": str(start),
         "style_image": [str(image) for image in images.values()],

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stylemill.cli.arguments import parse
-from stylemill.cli.demo_pages import STYLE_NAME, DemoLayout, verification_sentence, write_pages
+from stylemill.cli.demo_pages import BUILTIN_STYLES, STYLE_NAME, DemoLayout, verification_sentence, write_pages
 from stylemill.cli.output import result
 from stylemill.cli.terminal import LiveLine, by_status, counts_text, duration
 from stylemill.config import from_mapping
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from stylemill.training.preflight import PreparedTraining
 
 NUM_STAGES = 5
-SHIPPED_STYLE_PX = 320
+BUILTIN_STYLE_PX = 320
 """Side of the drawings of the styles that are already trained; only the page shows them."""
 MAX_FAILED_FRACTION = 0.10
 """Two of the 29 images of the library are damaged on purpose."""
@@ -170,20 +170,17 @@ class _Demo:
         self._seconds.append(time.monotonic() - start_s)
 
     def _build(self) -> None:
-        from stylemill.demo.carried_styles import MODELS, model_bytes
         from stylemill.demo.drawn_styles import draw_to
         from stylemill.demo.library import build_library, build_training_content
 
         crops = build_training_content(self._layout.content)
         library = build_library(self._layout.library)
-        draw_to(self._layout.style(), "landscape")
-        for name, carried in MODELS.items():
-            draw_to(self._layout.style(name), carried.drawing, side_px=SHIPPED_STYLE_PX)
-            self._layout.shipped(name).parent.mkdir(parents=True, exist_ok=True)
-            self._layout.shipped(name).write_bytes(model_bytes(name))
+        draw_to(self._layout.style(), STYLE_NAME)
+        for name in BUILTIN_STYLES:
+            draw_to(self._layout.style(name), name, side_px=BUILTIN_STYLE_PX)
         num_pictures = len(library.keys) - len(library.damaged_keys)
         _print_result(f"a painting, drawn by code: {self._layout.style()}")
-        _print_result(f"styles that are already trained: {', '.join(MODELS)}")
+        _print_result(f"styles that are already trained: {', '.join(BUILTIN_STYLES)}")
         _print_result(f"{len(crops)} crops of real photographs to train on")
         _print_result(
             f"a library of {num_pictures} pictures and {len(library.damaged_keys)} files that are damaged or not images"
@@ -195,14 +192,13 @@ class _Demo:
         return prepare(train_config(self._layout, self._config.steps))
 
     def _prepare_painting(self) -> PreparedRun:
-        from stylemill.demo.carried_styles import MODELS
         from stylemill.painting.options import PaintOptions
         from stylemill.stylizing.config import StylizeConfig
         from stylemill.stylizing.preflight import prepare
 
         return prepare(
             StylizeConfig(
-                model=(str(self._layout.model), *(str(self._layout.shipped(name)) for name in MODELS)),
+                model=(str(self._layout.model), *(f"builtin#{name}" for name in BUILTIN_STYLES)),
                 input=str(self._layout.library),
                 out=str(self._layout.repainted),
                 max_failed_fraction=MAX_FAILED_FRACTION,

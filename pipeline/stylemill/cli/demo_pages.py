@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from stylemill.stylizing.run import BulkResult
 
 STYLE_NAME = "night-fields"
+BUILTIN_STYLES = ("stained-glass", "woodcut")
+"""Styles that are trained already, in which the library is painted as well."""
 FIRST_KEY = "animals/chelsea.jpg"
 """Key of the first pair on the page."""
 PICTURE_KEYS = ("animals/chelsea.jpg", "people/astronaut.jpg", "table/coffee.jpg", "space/launch.jpg")
@@ -35,10 +37,6 @@ class DemoLayout:
     def style(self, name: str = STYLE_NAME) -> Path:
         """Return the place of a style image."""
         return self.out / "style" / f"{name}.png"
-
-    def shipped(self, name: str) -> Path:
-        """Return the place of a style model that comes with stylemill."""
-        return self.out / "models" / f"{name}.safetensors"
 
     @property
     def content(self) -> Path:
@@ -97,7 +95,6 @@ def write_pages(
         took_s: seconds of the whole demo so far.
         peak_bytes: memory of this process and all its child processes; None if unknown.
     """
-    from stylemill.demo.carried_styles import MODELS
     from stylemill.manifest.read import read_manifest
     from stylemill.report.rendering import size
     from stylemill.report.run_pages import DemoReport
@@ -112,7 +109,7 @@ def write_pages(
 
     storage = Storage()
     training = load_training_report(storage, str(layout.training))
-    style_images = {name: layout.style(name).read_bytes() for name in MODELS}
+    style_images = {name: layout.style(name).read_bytes() for name in BUILTIN_STYLES}
     bulk = load_bulk_report(storage, painted.layout, first_key=FIRST_KEY, style_images=style_images)
     sheet = _write_picture(layout, read_manifest(storage, painted.layout))
     facts = describe_machine() | {"whole demo": duration(took_s)}
@@ -153,10 +150,9 @@ def describe_machine() -> dict[str, str]:
 
 def _write_picture(layout: DemoLayout, rows: pa.Table) -> Picture | None:
     """Write the picture of all styles and return it for the page; None if no photograph was painted in every style."""
-    from stylemill.demo.carried_styles import MODELS
     from stylemill.report.pictures import embed, styles_sheet
 
-    styles = (STYLE_NAME, *MODELS)
+    styles = (STYLE_NAME, *BUILTIN_STYLES)
     outputs = {(row["style"], row["key"]): row["output_uri"] for row in rows.to_pylist() if row["output_uri"]}
     keys = [key for key in PICTURE_KEYS if all((style, key) in outputs for style in styles)]
     if not keys:

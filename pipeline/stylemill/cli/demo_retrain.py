@@ -104,7 +104,7 @@ def build(out: Path) -> tuple[Path, Path, Path]:
                 (content / name).replace(holdout / name)
             elif photo in HOLDOUT_PHOTOS:
                 (content / name).unlink()
-        draw_to(style_image, "landscape")
+        draw_to(style_image, "night-fields")
     return style_image, content, holdout
 
 

@@ -1,7 +1,7 @@
 """Style images of clearly different kinds, drawn by code: stained glass, woodcut, ink and five more.
 
-The demo's trained styles (``models.py``) learned the first two, the start network (``cli/start_network.py``) one of the
-others; the rest are for trials. Each is a function of a random generator and a grid of coordinates in [0, 1]; it
+The network of the built-in styles has learned all of them, and the start network the rings
+(``cli/builtin_networks.py``). Each is a function of a random generator and a grid of coordinates in [0, 1]; it
 returns colours in [0, 1]. ``draw`` renders them at twice the size and scales down.
 """
 
@@ -36,7 +36,7 @@ def draw(name: str, *, side_px: int = 512, seed: int = 7) -> Image.Image:
         KeyError: an unknown name.
         ValueError: side_px is below 64.
     """
-    if name == "landscape":
+    if name == STYLES[0]:
         return draw_style_image(side_px=side_px, seed=seed)
     paint = _PAINTERS[name]
     if side_px < 64:
@@ -306,7 +306,7 @@ def _ink(rng: np.random.Generator, x: FloatArray, y: FloatArray) -> FloatArray:
 
 
 _PAINTERS: dict[str, Callable[[np.random.Generator, FloatArray, FloatArray], FloatArray]] = {
-    "glass": _glass,
+    "stained-glass": _glass,
     "woodcut": _woodcut,
     "dots": _dots,
     "facets": _facets,
@@ -315,5 +315,5 @@ _PAINTERS: dict[str, Callable[[np.random.Generator, FloatArray, FloatArray], Flo
     "wash": _wash,
     "ink": _ink,
 }
-STYLES = ("landscape", *_PAINTERS)
-"""Names of all drawn styles."""
+STYLES = ("night-fields", *_PAINTERS)
+"""Names of all drawn styles, which the built-in network has learned."""

@@ -27,12 +27,12 @@ def test_unknown_names_and_tiny_pictures_are_refused():
     with pytest.raises(KeyError, match="cubism"):
         draw("cubism")
     with pytest.raises(ValueError, match="64 px"):
-        draw("glass", side_px=63)
+        draw("ink", side_px=63)
 
 
 def test_an_existing_file_is_kept(tmp_path):
-    draw_to(tmp_path / "a" / "glass.png", "glass", side_px=64)
+    draw_to(tmp_path / "a" / "ink.png", "ink", side_px=64)
     before = (tmp_path / "a" / "glass.png").stat()
-    draw_to(tmp_path / "a" / "glass.png", "glass", side_px=64)
+    draw_to(tmp_path / "a" / "ink.png", "ink", side_px=64)
     assert (tmp_path / "a" / "glass.png").stat().st_mtime_ns == before.st_mtime_ns
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["glass.png"]
