@@ -14,7 +14,7 @@ from stylemill.storage.uri import resolve
 LOCATION: Final = "builtin"
 """What names the file wherever a location of a style model may stand; ``builtin#ink`` names one of its styles."""
 FILE: Final = "styles.safetensors"
-SHA256: Final = ""
+SHA256: Final = "ed553b7f69b4b4606529b89ac5eaf13f5a719417eab719f3e574905a574f2b9a"
 """Digest of the file."""
 NAMES: Final = ("night-fields", "stained-glass", "woodcut", "dots", "facets", "rings", "waves", "wash", "ink")
 """The styles in their order; the network also has the style ``photo``, which paints photographs as they are."""
