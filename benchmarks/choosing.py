@@ -98,7 +98,7 @@ def _train(style: Path, name: str, flags: Sequence[str], options: argparse.Names
 def _evaluate(style: Path, names: Sequence[str], options: argparse.Namespace) -> dict[str, dict[str, dict]]:
     """Return the measurements of each trial by photograph."""
     out = _out(style, options) / "eval"
-    models = [f"--model={_out(style, options) / name / 'style.safetensors'}" for name in names]
+    models = [f"--model={_out(style, options) / name / 'style.safetensors'}#{name}" for name in names]
     arguments = [
         "evaluate",
         *models,

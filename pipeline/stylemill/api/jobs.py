@@ -87,7 +87,7 @@ def train(
         style_image: location of the style image, or several for one network of several styles.
         content: photographs to train on: a folder, glob, file or list of locations, or several.
         out: output location.
-        preset: ``quick``, ``fine``, ``calm`` or ``bold``.
+        preset: ``minute``, ``quick``, ``fine``, ``calm`` or ``bold``.
         on_progress: called about twice a second, from another thread.
         **settings: further fields of ``stylemill train``, as ``steps=500``.
 
