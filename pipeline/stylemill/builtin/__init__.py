@@ -45,5 +45,5 @@ def models_or_builtin(models: tuple[str, ...], styles: tuple[str, ...]) -> tuple
     """
     if models or styles:
         return models or (LOCATION,)
-    cure = f"give --model URI, or --style with one that comes with stylemill: {', '.join(NAMES)}"
-    raise ConfigError("model", None, "no style model is given", cure)
+    cure = f"give it, or --style with one that comes with stylemill: {', '.join(NAMES)}"
+    raise ConfigError("model", None, "is required", cure)

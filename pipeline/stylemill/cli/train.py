@@ -63,6 +63,9 @@ def run(config: TrainConfig) -> int:
     print_summary(result)
     if not result.headers:
         return TERMINATED  # after a checkpoint; the same command resumes
+    if config.add_to is not None:  # the file has the styles that it was added to as well
+        styles = " ".join(f"--style {header.name}" for header in result.headers)
+        print(f"paint:    stylemill paint PHOTO.jpg --model {result.layout.style_uri} {styles}")
     write_report(config, result)
     return 0
 

@@ -32,7 +32,7 @@ def test_unknown_names_and_tiny_pictures_are_refused():
 
 def test_an_existing_file_is_kept(tmp_path):
     draw_to(tmp_path / "a" / "ink.png", "ink", side_px=64)
-    before = (tmp_path / "a" / "glass.png").stat()
+    before = (tmp_path / "a" / "ink.png").stat()
     draw_to(tmp_path / "a" / "ink.png", "ink", side_px=64)
-    assert (tmp_path / "a" / "glass.png").stat().st_mtime_ns == before.st_mtime_ns
-    assert [path.name for path in (tmp_path / "a").iterdir()] == ["glass.png"]
+    assert (tmp_path / "a" / "ink.png").stat().st_mtime_ns == before.st_mtime_ns
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["ink.png"]

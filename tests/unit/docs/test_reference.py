@@ -43,7 +43,7 @@ def _option_lines(text: str) -> list[str]:
 
 def test_defaults_choices_presets_and_positional_arguments(reference: ModuleType):
     stylize, train = reference.command_page("stylize"), reference.command_page("train")
-    assert "| `--model` | *required* |" in stylize
+    assert "| `--input` | *required* |" in stylize
     assert "`--preserve-color` | `false` |" in stylize
     assert "One of `same`, `jpeg`" in stylize
     assert all(f"| `{name}` |" in train for name in PRESETS)

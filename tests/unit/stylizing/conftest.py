@@ -39,7 +39,7 @@ def paint(run: PreparedRun) -> Callable[..., Rows]:
     uris: list[str] = []  # what the actors of a run find in its plan
     storage = Storage(StorageOptions(retry_deadline_s=20.0, timeout_s=2.0), web_witnesses=lambda: uris)
     reader = Reader(storage, DecodeOptions(isolate_decoding=False, max_source_bytes=10**6))
-    painter = Painter(storage, run.layout, run.identity.styles, run.config)
+    painter = Painter(storage, run.layout, run.identity, run.config)
     writer = Writer(storage, run.layout, run.identity, run.config.encode)
 
     def all_rows(input: str = run.identity.input, backwards: bool = False) -> Rows:

@@ -18,7 +18,7 @@ from stylemill.stylizing.preflight import PreparedRun
 
 
 def painter(run: PreparedRun) -> Painter:
-    return Painter(Storage(), run.layout, run.identity.styles, run.config)
+    return Painter(Storage(), run.layout, run.identity, run.config)
 
 
 def test_every_library_has_a_version():
