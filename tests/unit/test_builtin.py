@@ -25,7 +25,7 @@ from stylemill.stylizing.config import StylizeConfig
 from stylemill.submission.request import resolve_locations
 from stylemill.training.config import TrainConfig
 from stylemill.training.start_models import read_start
-from tests.drawn import drawn_image, image_bytes, style_model
+from tests.drawn import image_bytes, style_model
 
 MAX_BYTES = 3_000_000
 
@@ -47,7 +47,8 @@ def test_every_drawn_style_is_among_them():
 
 
 def test_the_style_photo_paints_photographs_more_or_less_as_they_are():
-    photo_HWC = np.asarray(Image.fromarray(drawn_image(16, 24, 3)).resize((192, 128), Image.Resampling.BICUBIC))
+    data = pytest.importorskip("skimage.data")
+    photo_HWC = np.asarray(Image.fromarray(data.coffee()).resize((300, 200)))
     distances = {
         name: np.abs(StyleModel.load(f"builtin#{name}").paint(photo_HWC).astype(float) - photo_HWC).mean()
         for name in (PHOTO, *NAMES)

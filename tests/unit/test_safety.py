@@ -192,6 +192,7 @@ OPENS_ITS_OWN_IMAGES = {
     "demo/library.py",  # photographs of the installed scikit-image
     "training/tensorboard.py",  # a grid that this process has encoded
     "training/worker.py",  # the style image as the driver has scaled and encoded it
+    "training/export.py",  # likewise
 }
 
 
