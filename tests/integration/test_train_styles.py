@@ -103,7 +103,7 @@ def test_a_network_learns_photographs_as_they_are_too(train: Train, tmp_path: Pa
     (photo,) = load_styles(Storage(), [f"{out}/style.safetensors"], styles=["photo"])
     assert photo.metadata["paints_photographs"] is True and "style_image_sha256" not in photo.metadata
     assert train(out, "wave", with_photo=True, num_workers=workers).already_finished
-    with pytest.raises(ConfigError, match="name"):
+    with pytest.raises(ConfigError, match="with_photo"):
         train(out, "wave", "ink", num_workers=workers)
 
 
