@@ -42,6 +42,7 @@ DASHBOARD_LOGGERS = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modul
 _UDF_ADVICE = "\nFailed to apply UDF transform after "
 """Begins the advice on retries that Ray Data appends to the messages of errors."""
 _START_TIMED_OUT = "timed out during startup"
+_CLEANER = "PlacementGroupCleanerCallback"
 _TOKEN_MISSING = "Authentication required"
 
 
@@ -94,6 +95,22 @@ def keep_interrupts(trainer: Any) -> None:
     and without a message; it stays installed after the training.
     """
     trainer._register_sigint_handler = lambda controller: None
+
+
+def leave_out_blind_cleaner(trainer: Any) -> None:
+    """Let a trainer of Ray Train do without the actor that cleans up after its controller, where that cannot work.
+
+    The actor asks the dashboard whether the controller is alive. In a cluster without a dashboard it never learns that,
+    waits ten seconds for each answer, and the end of every training waits for it.
+    """
+    from ray._private.worker import get_dashboard_url
+
+    if get_dashboard_url():
+        return
+    create = trainer._create_default_callbacks
+    trainer._create_default_callbacks = lambda: [
+        callback for callback in create() if type(callback).__name__ != _CLEANER
+    ]
 
 
 def has_start_timed_out(error: Exception) -> bool:

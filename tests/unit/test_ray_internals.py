@@ -34,6 +34,7 @@ from stylemill.ray_internals import (
     has_start_timed_out,
     is_token_missing,
     keep_interrupts,
+    leave_out_blind_cleaner,
     ray_failure,
     unwrap,
 )
@@ -57,6 +58,21 @@ def test_the_trainer_s_handler_of_ctrl_c_can_be_left_out():
     keep_interrupts(trainer)
     trainer._register_sigint_handler("controller")
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("dashboard", ["", "10.0.0.1:8265"])
+def test_the_trainer_s_cleaner_is_left_out_where_there_is_no_dashboard(dashboard: str, monkeypatch: pytest.MonkeyPatch):
+    from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+    from ray.train.v2._internal.execution.controller.placement_group_cleaner import PlacementGroupCleaner
+
+    source = source_of(DataParallelTrainer)
+    assert "callbacks=self._create_default_callbacks()" in source and "PlacementGroupCleanerCallback()" in source
+    assert "is_actor_alive(" in source_of(PlacementGroupCleaner)
+    monkeypatch.setattr("ray._private.worker.get_dashboard_url", lambda: dashboard)
+    callbacks = [PlacementGroupCleanerCallback(), object()]
+    trainer = SimpleNamespace(_create_default_callbacks=lambda: list(callbacks))
+    leave_out_blind_cleaner(trainer)
+    assert trainer._create_default_callbacks() == (callbacks if dashboard else callbacks[1:])
 
 
 def test_the_torch_backend_is_what_torch_config_returns():

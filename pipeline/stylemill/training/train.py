@@ -20,7 +20,7 @@ from ray.train.torch import TorchTrainer
 from stylemill.errors import ConfigError, StorageError
 from stylemill.machines import how_many_fit, max_per_machine
 from stylemill.process import periodically, scratch_folder
-from stylemill.ray_internals import cluster_machines, keep_interrupts, ray_failure, unwrap
+from stylemill.ray_internals import cluster_machines, keep_interrupts, leave_out_blind_cleaner, ray_failure, unwrap
 from stylemill.storage import Storage
 from stylemill.storage.lease import acquire
 from stylemill.style_file import StyleHeader, load_style_headers
@@ -126,6 +126,7 @@ def _fit(run: PreparedTraining, tracker: ray.actor.ActorHandle) -> None:
             ),
         )
         keep_interrupts(trainer)
+        leave_out_blind_cleaner(trainer)
         try:
             trainer.fit()
         except Exception as error:
