@@ -38,6 +38,7 @@ from stylemill.ray_internals import (
     ray_failure,
     unwrap,
 )
+from stylemill.training.train import POLL_VARIABLE
 
 
 def source_of(module: object) -> str:
@@ -58,6 +59,13 @@ def test_the_trainer_s_handler_of_ctrl_c_can_be_left_out():
     keep_interrupts(trainer)
     trainer._register_sigint_handler("controller")
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_how_often_the_controller_looks_at_workers_is_taken_from_the_driver():
+    from ray.train.v2._internal import constants
+
+    assert constants.HEALTH_CHECK_INTERVAL_S_ENV_VAR == POLL_VARIABLE
+    assert POLL_VARIABLE in constants.ENV_VARS_TO_PROPAGATE
 
 
 @pytest.mark.parametrize("dashboard", ["", "10.0.0.1:8265"])
