@@ -106,8 +106,8 @@ def next_commands(layout: DemoLayout, program: str = sys.argv[0]) -> list[tuple[
         ("paint one photo", f"{name} paint PHOTO.jpg --model {path(layout.model)}"),
         ("repaint a folder", f"{name} stylize --model {path(layout.model)} --input FOLDER --out repainted"),
         (
-            "learn a style of your own, in four minutes",
-            f"{name} train --preset quick --style-image STYLE.jpg --content {path(layout.content)} --out my-style",
+            "learn a style of your own, in a minute",
+            f"{name} train --preset minute --style-image STYLE.jpg --content {path(layout.content)} --out my-style",
         ),
     ]
 
