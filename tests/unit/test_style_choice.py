@@ -49,6 +49,12 @@ def test_the_style_that_paints_photographs_as_they_are_is_painted_only_where_it_
     assert names(tmp_path, "both.safetensors") == ["wave"]
     assert names(tmp_path, "both.safetensors", styles=("photo",)) == ["photo"] == names(tmp_path, "photo.safetensors")
     assert names(tmp_path, "both.safetensors", styles=("wave:0.7,photo:0.3",)) == ["wave-0.7-photo-0.3"]
+    # By its own file or by its name in the location it is named, as the models of a run are for a repair.
+    (tmp_path / "wave.safetensors").write_bytes(to_bytes(wave))
+    for photo_file in ("photo.safetensors", "both.safetensors#photo"):
+        assert names(tmp_path, "wave.safetensors", photo_file) == ["wave", "photo"]
+    both = choose_styles(Storage(), [str(tmp_path / "both.safetensors")], with_photo=True)
+    assert [style.name for style in both] == ["wave", "photo"]
 
 
 def test_a_style_of_several_is_the_same_model_as_alone(files: Path):
