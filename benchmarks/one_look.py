@@ -22,13 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from stylemill.evaluation.consistency import crop_difference, overlapping_crops, palette, strokes
+from stylemill.evaluation.consistency import crop_difference, overlapping_crops, strokes
+from stylemill.evaluation.image_metrics import palette
 from stylemill.images.options import DecodeOptions
 from stylemill.library_look import draw_photos, with_look
 from stylemill.nn.fast_net import FastNet
 from stylemill.painting.options import PaintOptions
+from stylemill.report.evaluation_pages import spread
 from stylemill.storage import Storage, resolve
-from stylemill.style_model import load_style_model
+from stylemill.style_model import StyleModel
 
 SHOWN = 4
 Picture = NDArray[np.uint8]
@@ -41,30 +43,28 @@ def main() -> None:
     parser.add_argument("--size-px", type=int, default=320, help="longest side of the photographs")
     parser.add_argument("--sheet", type=Path)
     options = parser.parse_args()
-    storage, paint = Storage(), PaintOptions(max_size_px=options.size_px)
-    photos = draw_photos(storage, resolve(options.photos), paint, DecodeOptions(), num=64)
+    paint = PaintOptions(max_size_px=options.size_px)
+    photos = draw_photos(Storage(), resolve(options.photos), paint, DecodeOptions(), num=64)
     crops = [overlapping_crops(photo_HWC)[:2] for photo_HWC in photos]
     rows = [_strip(crops[:SHOWN])]
     print(f"{len(photos)} photographs")
     print("| model | look | crops | palette | strokes |")
     print("| --- | --- | ---: | ---: | ---: |")
     for location in options.model:
-        model = load_style_model(storage, resolve(location))
+        model = StyleModel.load(location)
         for look, form in (("image", model), ("library", with_look(model, photos[:32]))):
             net = FastNet(form.build_network(), precision="float32")
             painted = [net.stylize(photo_HWC) for photo_HWC in photos]
             pairs = [tuple(net.stylize(crop) for crop in pair) for pair in crops[:SHOWN]]
             difference = float(np.mean([crop_difference(net.stylize, photo_HWC) for photo_HWC in photos]))
-            spreads = [_spread(painted, of) / _spread(photos, of) for of in (palette, strokes)]
+            spreads = [
+                spread([of(picture) for picture in painted], [of(photo) for photo in photos]) or 0.0
+                for of in (palette, strokes)
+            ]
             print(f"| {model.name} | {look} | {difference:.1f} | {spreads[0]:.2f} | {spreads[1]:.2f} |", flush=True)
             rows.append(_strip(pairs))
     if options.sheet:
         Image.fromarray(np.concatenate(rows)).save(options.sheet)
-
-
-def _spread(pictures: list[Picture], features: object) -> float:
-    values = np.stack([features(picture) for picture in pictures])  # type: ignore[operator]
-    return float(np.sqrt(values.var(axis=0).sum()))
 
 
 def _strip(pairs: list[tuple[Picture, Picture]]) -> Picture:

@@ -1,7 +1,7 @@
 """How alike a style paints a series: the same thing in two crops, and the spread of colours and strokes over a set.
 
-``crop_difference`` is a figure of one image. ``palette`` and ``strokes`` describe one picture; their spread over a set
-of paintings, relative to that over the photographs, is computed from the table (``report/evaluation_pages.py``).
+``crop_difference`` is a figure of one image. ``strokes`` and the mean colour describe one picture; their spread over a
+set of paintings, relative to that over the photographs, is computed from the table (``report/evaluation_pages.py``).
 """
 
 from __future__ import annotations
@@ -45,18 +45,6 @@ def crop_difference(stylize: Callable[[Image], Image], source_HWC: Image) -> flo
     border_px = min(BORDER_PX, min(source_HWC.shape[0], shared_px) // 4)
     inner = (slice(border_px, -border_px), slice(border_px, -border_px))
     return float(np.abs(in_left_HWC[inner].astype(np.float64) - in_right_HWC[inner]).mean())
-
-
-def palette(image_HWC: Image) -> NDArray[np.float64]:
-    """Return the mean colour of a picture, (3,) CIELAB.
-
-    Args:
-        image_HWC: (H, W, 3) uint8 sRGB.
-    """
-    from skimage.color import rgb2lab
-
-    mean_C: NDArray[np.float64] = rgb2lab(image_HWC).mean(axis=(0, 1))
-    return mean_C
 
 
 def strokes(image_HWC: Image) -> NDArray[np.float64]:

@@ -27,10 +27,19 @@ def color_shift(result_HWC: Image, source_HWC: Image) -> float:
         result_HWC: (H, W, 3) uint8 sRGB.
         source_HWC: (H, W, 3) uint8 sRGB, of the same size.
     """
+    return float(np.linalg.norm(palette(result_HWC) - palette(source_HWC)))
+
+
+def palette(image_HWC: Image) -> NDArray[np.float64]:
+    """Return the mean colour of a picture, (3,) CIELAB.
+
+    Args:
+        image_HWC: (H, W, 3) uint8 sRGB.
+    """
     from skimage.color import rgb2lab
 
-    means = [rgb2lab(image_HWC).mean(axis=(0, 1)) for image_HWC in (result_HWC, source_HWC)]
-    return float(np.linalg.norm(means[0] - means[1]))
+    mean_C: NDArray[np.float64] = rgb2lab(image_HWC).mean(axis=(0, 1))
+    return mean_C
 
 
 def structural_similarity(result_HWC: Image, source_HWC: Image) -> float:

@@ -22,8 +22,8 @@ from stylemill.config import digest
 from stylemill.errors import AccessDenied, ConfigError, ImageError, NotAnImage, ObjectNotFound, Unreachable
 from stylemill.evaluation import artifacts
 from stylemill.evaluation.config import MIN_SIDE_PX, EvaluateConfig, check_installed
-from stylemill.evaluation.consistency import crop_difference, palette, strokes
-from stylemill.evaluation.image_metrics import Image, checkerboard, color_shift, structural_similarity
+from stylemill.evaluation.consistency import crop_difference, strokes
+from stylemill.evaluation.image_metrics import Image, checkerboard, color_shift, palette, structural_similarity
 from stylemill.evaluation.judge import Judge, at_size, load_judge, read_named
 from stylemill.evaluation.schema import EVALUATION_SCHEMA, model_label, write_measurements
 from stylemill.images.isolation.client import IsolatedDecoder

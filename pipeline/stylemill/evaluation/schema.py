@@ -10,7 +10,7 @@ from typing import Final
 import pyarrow as pa
 
 from stylemill.evaluation.config import METRICS
-from stylemill.manifest.schema import read_parquet, to_parquet
+from stylemill.manifest.schema import from_parquet, to_parquet
 from stylemill.storage import Storage, join
 
 EVALUATION_SCHEMA: Final = pa.schema(
@@ -40,6 +40,9 @@ EVALUATION_SCHEMA: Final = pa.schema(
 weights and size; only rows with the same digest can be compared. ``palette`` is the mean CIELAB colour of the picture,
 ``strokes`` the logarithm of the energy of its details of 1, 2, 4 and 8 px."""
 
+_LATER = ("crop_difference", "palette", "source_palette", "strokes", "source_strokes")
+"""Columns that tables of early versions lack."""
+
 
 def model_label(name: str, version: str) -> str:
     """Return the value of the column ``model`` for a version of a style."""
@@ -63,14 +66,7 @@ def read_measurements(storage: Storage, out: str) -> pa.Table:
         ValueError: the file is not Parquet, or has other columns.
         StorageError: storage failed beyond its retries.
     """
-    data = storage.read_bytes(table_uri(out))
-    table = read_parquet(data)
-    for field in EVALUATION_SCHEMA:  # earlier versions measured less
-        if field.nullable and field.name not in table.column_names:
-            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
-    if set(table.column_names) != set(EVALUATION_SCHEMA.names):
-        raise ValueError(f"columns differ from this version's schema: {table.schema.names}")
-    return table.select(EVALUATION_SCHEMA.names).cast(EVALUATION_SCHEMA)
+    return from_parquet(storage.read_bytes(table_uri(out)), EVALUATION_SCHEMA, later=_LATER)
 
 
 def write_measurements(storage: Storage, out: str, table: pa.Table) -> None:

@@ -59,7 +59,7 @@ def write_shard(storage: Storage, layout: RunLayout, shard: int, table: pa.Table
 
 def read_shard(storage: Storage, layout: RunLayout, shard: int) -> pa.Table:
     """Return one shard of the plan as a table of PLAN_SCHEMA."""
-    return from_parquet(storage.read_bytes(layout.plan_shard_uri(shard)), PLAN_SCHEMA, later="style")
+    return from_parquet(storage.read_bytes(layout.plan_shard_uri(shard)), PLAN_SCHEMA, later=("style",))
 
 
 def iter_shards(storage: Storage, layout: RunLayout) -> Iterator[int]:

@@ -102,20 +102,22 @@ def read_parquet(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     return pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(names, use_threads=False)
 
 
-def from_parquet(data: bytes, schema: pa.Schema, *, later: str | None = None) -> pa.Table:
+def from_parquet(data: bytes, schema: pa.Schema, *, later: Sequence[str] = ()) -> pa.Table:
     """Return the table in the bytes of a Parquet file, after checking its columns against ``schema``.
 
     Args:
         data: the file.
         schema: that it must have.
-        later: last column, which files of early versions lack; there it is null.
+        later: columns that files of early versions lack, in the order of the schema; there they are null.
 
     Raises:
         ValueError: the bytes are not Parquet (``pyarrow.ArrowInvalid``), or the columns differ.
     """
     table = read_parquet(data)
-    if later is not None and later not in table.column_names:
-        table = table.append_column(schema.field(later), pa.nulls(table.num_rows, schema.field(later).type))
+    for name in later:
+        if name not in table.column_names:
+            nulls = pa.nulls(table.num_rows, schema.field(name).type)
+            table = table.add_column(schema.get_field_index(name), schema.field(name), nulls)
     if not table.schema.equals(schema, check_metadata=False):
         raise ValueError(f"columns differ from this version's schema: {table.schema.names}")
     return table

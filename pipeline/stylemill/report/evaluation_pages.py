@@ -126,23 +126,29 @@ def metric_rows(table: pa.Table) -> list[MetricRow]:
         if all(row[column] is not None for row in rows)  # earlier versions measured less
     ]
     for column, (name, note) in _SPREADS.items():
-        spreads = [_spread(own[model], column) for model in models]
-        if spreads and None not in spreads:
-            means = tuple((model, float(spread or 0.0), None) for model, spread in zip(models, spreads, strict=True))
-            metrics.append(MetricRow(name=name, note=note, means=means))
+        if any(row[column] is None for row in rows):
+            continue  # of an earlier version
+        means: list[tuple[str, float, float | None]] = []
+        for model, its in own.items():
+            ratio = spread([row[column] for row in its], [row[f"source_{column}"] for row in its])
+            if ratio is not None:
+                means.append((model, ratio, None))
+        if own and len(means) == len(own):
+            metrics.append(MetricRow(name=name, note=note, means=tuple(means)))
     return metrics
 
 
-def _spread(rows: Sequence[Mapping[str, Any]], column: str) -> float | None:
-    """Return the standard deviation of a property over the pictures, divided by that over their sources.
+def spread(results: Sequence[Any], sources: Sequence[Any]) -> float | None:
+    """Return the standard deviation of a property over pictures, divided by that over their sources.
 
-    None if the sources are alike, as a single one is, or if an earlier version measured less.
+    Args:
+        results: vectors of equal length, one for each picture.
+        sources: the same of the sources.
+    Returns:
+        None if the sources are alike, as a single one is.
     """
-    values = [[row[of] for row in rows] for of in (column, f"source_{column}")]
-    if any(value is None for of in values for value in of):
-        return None
-    results, sources = (np.sqrt(np.var(of, axis=0).sum()) for of in values)
-    return float(results / sources) if sources > _LEAST_SPREAD else None
+    of_results, of_sources = (np.sqrt(np.var(of, axis=0).sum()) for of in (results, sources))
+    return float(of_results / of_sources) if of_sources > _LEAST_SPREAD else None
 
 
 def _mean(values: Sequence[float]) -> tuple[float, float | None]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal
 
+from stylemill.builtin import LOCATION
 from stylemill.config import check_at_least, check_within, parse_size, to_mapping
 from stylemill.errors import ConfigError
 from stylemill.nn.loss_weights import LayerWeights, LossWeights, chosen_layers
@@ -338,7 +339,7 @@ PRESETS: Mapping[str, Mapping[str, int | float | str]] = {
         "learning_rate": 2e-3,
     },
     "minute": {
-        "add_to": "builtin",
+        "add_to": LOCATION,
         "crop_px": 160,
         "style_size_px": 256,
         "steps": 100,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stylemill.evaluation.consistency import crop_difference, overlapping_crops, palette, strokes
+from stylemill.evaluation.consistency import crop_difference, overlapping_crops, strokes
+from stylemill.evaluation.image_metrics import palette
 from tests.drawn import drawn_image
 
 

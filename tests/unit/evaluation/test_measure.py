@@ -14,6 +14,7 @@ from stylemill.errors import ConfigError
 from stylemill.evaluation.config import JudgeConfig
 from stylemill.evaluation.measure import evaluate, paint, prepare
 from stylemill.evaluation.reporting import write_evaluation_page
+from stylemill.evaluation.schema import read_measurements, write_measurements
 from stylemill.nn.fast_net import FastNet
 from stylemill.report.evaluation_pages import metric_rows
 from stylemill.storage import Storage
@@ -59,6 +60,22 @@ def test_spreads_are_those_of_the_set_relative_to_its_sources(tmp_path: Path, st
     assert palette_spread == pytest.approx(spreads["palette"] / spreads["source_palette"]) and error is None
     alone = metric_rows(table.slice(0, 1))
     assert "palette spread" not in {row.name for row in alone}
+
+
+def test_a_table_of_an_earlier_version_is_read_without_what_it_did_not_measure(
+    tmp_path: Path, style_image: Path, style_file: Path
+):
+    evaluate(Storage(), prepare(Storage(), evaluation_config(tmp_path, style_image, (style_file,))))
+    table = pq.read_table(tmp_path / "out/evaluation.parquet")
+    later = ["crop_difference", "palette", "source_palette", "strokes", "source_strokes"]
+    write_measurements(Storage(), str(tmp_path / "early"), table.drop_columns(later))
+    early = read_measurements(Storage(), str(tmp_path / "early"))
+    assert early.schema.names == table.schema.names and early["crop_difference"].null_count == early.num_rows
+    names = {row.name for row in metric_rows(early)}
+    assert "total loss" in names and not names & {"crop difference", "palette spread", "stroke spread"}
+    write_measurements(Storage(), str(tmp_path / "other"), table.drop_columns(["total_loss"]))
+    with pytest.raises(ValueError, match="columns differ"):
+        read_measurements(Storage(), str(tmp_path / "other"))
 
 
 def test_a_model_that_returns_nan_is_named_and_no_table_is_written(tmp_path: Path, style_image: Path):

@@ -248,6 +248,6 @@ def test_a_row_in_another_style_than_planned_is_never_published(tmp_path: Path):
 def test_plans_of_versions_without_a_style_are_read():
     table = make_table([planned("a", None)], PLAN_SCHEMA)
     early = to_parquet(table.drop_columns(["style"]))
-    assert from_parquet(early, PLAN_SCHEMA, later="style").equals(table)
+    assert from_parquet(early, PLAN_SCHEMA, later=("style",)).equals(table)
     with pytest.raises(ValueError, match="columns differ"):
-        from_parquet(to_parquet(table.drop_columns(["uri"])), PLAN_SCHEMA, later="style")
+        from_parquet(to_parquet(table.drop_columns(["uri"])), PLAN_SCHEMA, later=("style",))
