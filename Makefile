@@ -15,7 +15,7 @@ export RAY_AUTH_MODE ?= disabled
 setup: $(VENV)/.installed $(S3_VENV)/.installed
 
 # What the demo needs: no test tools.
-$(VENV)/.installed-demo: pyproject.toml constraints.txt
+$(VENV)/.installed-demo: pyproject.toml constraints.txt $(wildcard pipeline/stylemill/nn/cpu/*.c)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "stylemill needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[demo,heif,vgg]'

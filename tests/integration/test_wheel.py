@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -70,6 +71,12 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "style.png").write_bytes(image_bytes(80, 96, seed=50, format="PNG"))
     fill(folder / "photos", {f"{seed}.jpg": image_bytes(90, 130, seed=seed) for seed in range(4)})
     return folder
+
+
+def test_the_wheel_carries_the_compiled_transforms(installed: Path):
+    if shutil.which("cc") is None and shutil.which("gcc") is None:
+        pytest.skip("no C compiler")
+    assert list((installed / "stylemill" / "nn" / "cpu").glob("_winograd*"))
 
 
 def test_the_sdist_holds_what_tests_and_image_need(sdist: Path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 import torch
 
 from stylemill.errors import ConfigError
+from stylemill.nn.cpu.direct_conv import DirectConv
+from stylemill.nn.cpu.winograd import WinogradConv
 from stylemill.nn.fast_net import FastNet
 from stylemill.storage import Storage
 from stylemill.style_choice import choose_styles, load_styles
@@ -131,6 +134,10 @@ def test_a_name_with_marks_of_a_mixture_can_be_chosen(tmp_path: Path):
     assert names(tmp_path, "a.safetensors", styles=("sun:1,sea:2",)) == ["sun:1,sea:2"]
 
 
+def _weights_of(conv: DirectConv | WinogradConv) -> list[object]:
+    return [conv] if isinstance(conv, WinogradConv) else [phase.conv for phase in conv.phases]
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_styles_of_one_network_share_its_packed_convolutions_and_nothing_else(files: Path, precision: str):
     image_HWC = drawn_image(40, 52)
@@ -140,8 +147,9 @@ def test_styles_of_one_network_share_its_packed_convolutions_and_nothing_else(fi
         alone.append(net.stylize(image_HWC))
         del net
     nets = [FastNet(model.build_network(), precision=precision, num_threads=1) for model in load(files)]
-    first, *others = [[phase.conv for phase in net.layers.ups[0].phases] + [net.layers.stem.phases[0].conv, net.layers.head.phases[0].conv] for net in nets]  # fmt: skip  # noqa: E501
-    assert all(mine is shared for convs in others for mine, shared in zip(convs, first, strict=True))
+    packed = [(net.layers.ups[0].conv, net.layers.stem.conv, net.layers.head.conv) for net in nets]
+    first, *others = [[_weights_of(conv) for conv in convs] for convs in packed]
+    assert all(mine is shared for convs in others for mine, shared in zip(chain(*convs), chain(*first), strict=True))
     painted = [net.stylize(image_HWC) for net in nets]
     assert all(np.array_equal(one, other) for one, other in zip(painted, alone, strict=True))
     assert not np.array_equal(painted[0], painted[1])

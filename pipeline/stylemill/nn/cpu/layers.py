@@ -12,6 +12,7 @@ import torch
 
 from stylemill.nn.architecture import Architecture
 from stylemill.nn.cpu.channel_stats import FoldedNorm
+from stylemill.nn.cpu.direct_conv import DirectConv, Phase
 from stylemill.nn.cpu.folding import (
     HEAD_COLUMNS,
     FoldedBlock,
@@ -23,6 +24,7 @@ from stylemill.nn.cpu.folding import (
     output_tanh,
 )
 from stylemill.nn.cpu.packed_conv import PackedConv, SeparableConv, packed_conv
+from stylemill.nn.cpu.winograd import WinogradConv, can_be_winograd, joined_kernel, winograd_conv
 from stylemill.nn.transformer_net import NUM_RESIDUAL_BLOCKS, ResidualBlock, TransformerNet
 
 _UPSAMPLING = {
@@ -64,23 +66,10 @@ def describe_unfolded(architecture: Architecture) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Phase:
-    """One convolution of a layer and the input rows that it reads.
-
-    Most layers have one phase. A folded x2 upsampling has two, for even and odd output rows; each returns rows of
-    doubled width. A "phase row" is a row of a phase's output: output row ``len(phases) x phase row + phase``.
-    """
-
-    conv: PackedConv | SeparableConv
-    first_row: int
-    """Input row at the kernel's top, relative to ``stride * phase row``."""
-
-
-@dataclass(frozen=True)
 class Layer:
     """A padded convolution and the norm behind it."""
 
-    phases: tuple[Phase, ...]
+    conv: DirectConv | WinogradConv
     padding_px: int
     padding_mode: PaddingMode
     norm: FoldedNorm | None
@@ -89,25 +78,15 @@ class Layer:
     tanh: OutputTanh | None = None
     """Follows the head of a network that ends in a tanh."""
 
-    @property
-    def stride(self) -> int:
-        """Vertical stride; the horizontal one is larger where columns are folded into channels."""
-        return self.phases[0].conv.stride[0]
+    def input_rows(self, first: int, last: int) -> tuple[int, int]:
+        """Return the first input row, which may lie in the padding, and the number of those that phase rows read."""
+        conv = self.conv
+        return first * conv.stride + conv.first_row, (last - first - 1) * conv.stride + conv.reach
 
-    @property
-    def scale(self) -> int:
-        """Output rows per phase row: 2 for a folded upsampling, else 1."""
-        return len(self.phases)
-
-    @property
-    def in_channels(self) -> int:
-        """Channels of the input."""
-        return self.phases[0].conv.in_channels
-
-    @property
-    def out_channels(self) -> int:
-        """Channels of the output."""
-        return self.phases[0].conv.out_channels // self.scale
+    def whole_groups(self, num_rows: int, width: int) -> int:
+        """Round a number of phase rows to whole groups of a map of ``width`` output columns, at least one."""
+        rows = self.conv.rows_per_group(width // self.conv.scale)
+        return max(rows, num_rows // rows * rows)
 
 
 @dataclass(frozen=True)
@@ -125,7 +104,7 @@ class Layers:
         """Return a description of each convolution as it runs on this machine, in the order of the layers."""
         residuals = [layer for pair in self.residuals for layer in pair]
         layers = (self.stem, *self.downs, *residuals, *self.ups, self.head)
-        return [phase.conv.describe() for layer in layers for phase in layer.phases]
+        return [line for layer in layers for line in layer.conv.describe()]
 
 
 def prepare_layers(net: TransformerNet, dtype: torch.dtype) -> Layers:
@@ -145,8 +124,14 @@ def prepare_layers(net: TransformerNet, dtype: torch.dtype) -> Layers:
 
 
 def _layer(block: FoldedBlock, dtype: torch.dtype) -> Layer:
-    phases = tuple(Phase(_pack(kernel, block.stride, dtype), kernel.first_row) for kernel in block.kernels)
-    return Layer(phases, block.padding_px, block.padding_mode, block.norm, block.interpolation)
+    conv: DirectConv | WinogradConv
+    if dtype == torch.float32 and can_be_winograd(block):
+        conv = winograd_conv(joined_kernel(block.kernels), scale=len(block.kernels))
+    else:
+        conv = DirectConv(
+            tuple(Phase(_pack(kernel, block.stride, dtype), kernel.first_row) for kernel in block.kernels)
+        )
+    return Layer(conv, block.padding_px, block.padding_mode, block.norm, block.interpolation)
 
 
 def _pack(kernel: Kernel, stride: tuple[int, int], dtype: torch.dtype) -> PackedConv | SeparableConv:
@@ -168,4 +153,4 @@ def _head_layer(net: TransformerNet, dtype: torch.dtype) -> Layer:
         if conv.trusted:
             break
     tanh = output_tanh(architecture.pixels) if architecture.output == "tanh" else None
-    return Layer((Phase(conv, -pad),), pad, "reflect", None, tanh=tanh)
+    return Layer(DirectConv((Phase(conv, -pad),)), pad, "reflect", None, tanh=tanh)

@@ -7,14 +7,13 @@ if another network of this process has the same weights, as the styles of one ne
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from weakref import WeakValueDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stylemill.nn.cpu.sharing import shared
 from stylemill.nn.cpu.thread_team import ThreadTeam
 
 log = logging.getLogger(__name__)
@@ -155,22 +154,12 @@ class PackedConv:
         return out_NCHW
 
 
-_Key = tuple[bytes, tuple[int, ...], tuple[int, int], torch.dtype]
-_SHARED: WeakValueDictionary[_Key, PackedConv] = WeakValueDictionary()
-
-
 def packed_conv(
     weight_OIHW: Tensor, bias_O: Tensor | None, *, stride: tuple[int, int] = (1, 1), dtype: torch.dtype
 ) -> PackedConv:
     """Return a ``PackedConv`` of these arguments, shared by all that ask for the same weights."""
-    digest = hashlib.sha256(weight_OIHW.detach().contiguous().numpy().tobytes())
-    if bias_O is not None:
-        digest.update(bias_O.detach().contiguous().numpy().tobytes())
-    key = (digest.digest(), tuple(weight_OIHW.shape), stride, dtype)
-    shared = _SHARED.get(key)
-    if shared is None:
-        shared = _SHARED[key] = PackedConv(weight_OIHW, bias_O, stride=stride, dtype=dtype)
-    return shared
+    key = (PackedConv, stride, dtype)
+    return shared((weight_OIHW, bias_O), key, lambda: PackedConv(weight_OIHW, bias_O, stride=stride, dtype=dtype))
 
 
 class SeparableConv:

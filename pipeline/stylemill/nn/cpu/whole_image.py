@@ -86,10 +86,11 @@ class WholeImagePass:
         if layer.interpolation is not None:
             source = InterpolatedSource(source, layer.interpolation, self._layers.dtype)
         target, fixed = padded or self._new_map(layer, source), layer.norm.fixed
-        num_phase_rows = source.height // layer.stride
-        out_width = source.width * layer.scale // layer.stride
-        row_bytes = out_width * layer.out_channels * self._layers.dtype.itemsize * layer.scale
-        rows = _rows_per_strip(num_phase_rows, row_bytes)
+        conv = layer.conv
+        num_phase_rows = source.height // conv.stride
+        out_width = source.width * conv.scale // conv.stride
+        row_bytes = out_width * conv.out_channels * self._layers.dtype.itemsize * conv.scale
+        rows = layer.whole_groups(_rows_per_strip(num_phase_rows, row_bytes), out_width)
         num_strips = -(-num_phase_rows // rows)
         strips: list[list[Tensor]] = [[] for _ in range(num_strips)]
         sums: list[list[ChannelSums]] = [[] for _ in range(num_strips)]
@@ -99,33 +100,29 @@ class WholeImagePass:
             for index in range(first_strip, last_strip):
                 first, last = index * rows, min((index + 1) * rows, num_phase_rows)
                 written = _write_input_rows(layer, source, target, first, last, written)
-                for phase in layer.phases:
-                    window = target.window(*_input_rows(phase.first_row, phase.conv.kernel_height, layer, first, last))
-                    raw_NCHW = unfold_columns(phase.conv(window), layer.scale)
-                    strips[index].append(raw_NCHW)
-                    if fixed is None:
-                        sums[index].extend(sum_channels(raw_NCHW))
+                strips[index] = conv(target.window(*layer.input_rows(first, last)))
+                if fixed is None:
+                    sums[index] = [part for raw_NCHW in strips[index] for part in sum_channels(raw_NCHW)]
 
         self._threads.split(num_strips, work)
         if padded is None:
             SHARED_BUFFERS.put_back(target.buffer)
         statistics = fixed or layer.norm.pool(_statistics(sums))
         self._statistics.append(statistics)
-        return RawMap(strips, rows, num_phase_rows * layer.scale, statistics, layer.norm)
+        return RawMap(strips, rows, num_phase_rows * conv.scale, statistics, layer.norm)
 
     def _head(self, layer: Layer, source: Source, out_HWC: Tensor) -> None:
         padded = self._new_map(layer, source)
         row_bytes = source.width * source.channels * self._layers.dtype.itemsize
         rows = _rows_per_strip(source.height, row_bytes)
-        (phase,) = layer.phases
 
         def work(first_strip: int, last_strip: int) -> None:
             written = 0
             for index in range(first_strip, last_strip):
                 first, last = index * rows, min((index + 1) * rows, source.height)
                 written = _write_input_rows(layer, source, padded, first, last, written)
-                window = padded.window(*_input_rows(phase.first_row, phase.conv.kernel_height, layer, first, last))
-                write_pixels(phase.conv(window), out_HWC[first:last], layer.tanh)
+                (folded_NCHW,) = layer.conv(padded.window(*layer.input_rows(first, last)))
+                write_pixels(folded_NCHW, out_HWC[first:last], layer.tanh)
 
         self._threads.split(-(-source.height // rows), work)
         SHARED_BUFFERS.put_back(padded.buffer)
@@ -161,29 +158,14 @@ def _rows_per_strip(num_rows: int, row_bytes: int) -> int:
     return max(1, min(STRIP_BYTES // row_bytes, -(-num_rows // MIN_STRIPS)))
 
 
-def _input_rows(first_row: int, kernel_height: int, layer: Layer, first: int, last: int) -> tuple[int, int]:
-    """Return the first input row and the number of input rows that the phase rows [first, last) read."""
-    return first * layer.stride + first_row, (last - first - 1) * layer.stride + kernel_height
-
-
 def _write_input_rows(layer: Layer, source: Source, padded: PaddedMap, first: int, last: int, written: int) -> int:
     """Write the input rows that the phase rows [first, last) read and that are not among the first ``written``.
 
     Returns the number of rows written so far.
     """
-    needs = [_input_rows(phase.first_row, phase.conv.kernel_height, layer, first, last) for phase in layer.phases]
-    start = max(0, written, min(top for top, _ in needs))
-    stop = min(source.height, max(top + count for top, count in needs))
+    top, count = layer.input_rows(first, last)
+    start, stop = max(0, written, top), min(source.height, top + count)
     if start < stop:
         source.write_rows(padded, start, stop)
         padded.fill_border(start, stop)
     return max(written, stop)
-
-
-def unfold_columns(folded_NCHW: Tensor, scale: int) -> Tensor:
-    """View (1, scale C, h, w) channels-last as (1, C, h, scale w), in the same memory."""
-    if scale == 1:
-        return folded_NCHW
-    _, channels, height, width = folded_NCHW.shape
-    rows_NHWC = folded_NCHW.permute(0, 2, 3, 1).view(1, height, width * scale, channels // scale)
-    return rows_NHWC.permute(0, 3, 1, 2)

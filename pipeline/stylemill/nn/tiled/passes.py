@@ -50,9 +50,9 @@ class Chain:
     @property
     def input_rows_per_row(self) -> int:
         """Rows of the finest map in the chain per phase row of the last layer, at least 1."""
-        ratio, finest = self.last.stride, self.last.stride
+        ratio = finest = self.last.conv.stride
         for link in reversed(self.links):
-            ratio = ratio * link.layer.stride // link.layer.scale
+            ratio = ratio * link.layer.conv.stride // link.layer.conv.scale
             finest = max(finest, ratio)
         return max(1, finest)
 
@@ -71,9 +71,9 @@ class PassRunner:
 
     def rows_per_band(self, chain: Chain, width: int) -> int:
         """Return the phase rows per band of the last layer, whose output is ``width`` wide."""
-        last = chain.last
-        row_bytes = width * self._dtype.itemsize * max(last.in_channels, last.out_channels * last.scale)
-        return max(1, self._band_bytes // (row_bytes * chain.input_rows_per_row))
+        conv = chain.last.conv
+        row_bytes = width * self._dtype.itemsize * max(conv.in_channels, conv.out_channels * conv.scale)
+        return chain.last.whole_groups(self._band_bytes // (row_bytes * chain.input_rows_per_row), width)
 
     def boundaries(self, chain: Chain, width: int, num_phase_rows: int) -> list[int]:
         """Return the phase rows at which the range of one thread ends and that of the next begins."""

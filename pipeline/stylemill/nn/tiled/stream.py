@@ -13,7 +13,6 @@ from stylemill.nn.cpu.folding import PaddingMode
 from stylemill.nn.cpu.layers import Layer
 from stylemill.nn.cpu.padded_map import fill_sides
 from stylemill.nn.cpu.sources import InterpolatedSource, RowStore, Source, finish_rows
-from stylemill.nn.cpu.whole_image import unfold_columns
 
 
 class RowWindow:
@@ -119,36 +118,28 @@ class LayerStream:
             source = InterpolatedStream(source, layer.interpolation, dtype)
         self._layer, self._statistics = layer, statistics
         self._window = RowWindow(source, layer.padding_px, layer.padding_mode, dtype)
-        self.step = layer.scale
-        self.num_phase_rows = source.height // layer.stride
-        self.height = self.num_phase_rows * layer.scale
-        self.width = source.width * layer.scale // layer.stride
-        self.channels = layer.out_channels
+        conv = layer.conv
+        self.num_phase_rows = source.height // conv.stride
+        self.height = self.num_phase_rows * conv.scale
+        self.width = source.width * conv.scale // conv.stride
+        self.channels = conv.out_channels
+        self.step = layer.whole_groups(1, self.width) * conv.scale
 
     def convolve(self, first: int, last: int) -> list[Tensor]:
         """Return the raw results of the phase rows [first, last), one (1, C, n, W) per phase.
 
-        Phase t holds the output rows ``step * row + t``.
+        Phase t holds the output rows ``scale * row + t``; the rows are whole groups, or end with the map.
         """
-        stride = self._layer.stride
-        tops = [first * stride + phase.first_row for phase in self._layer.phases]
-        counts = [(last - first - 1) * stride + phase.conv.kernel_height for phase in self._layer.phases]
-        bottom = max(top + count for top, count in zip(tops, counts, strict=True))
-        window_NCHW = self._window.window(min(tops), bottom - min(tops))
-        raws = []
-        for phase, top, count in zip(self._layer.phases, tops, counts, strict=True):
-            start = top - min(tops)
-            raws.append(unfold_columns(phase.conv(window_NCHW[:, :, start : start + count]), self.step))
-        return raws
+        return self._layer.conv(self._window.window(*self._layer.input_rows(first, last)))
 
     def write_rows(self, target: RowStore, first: int, last: int) -> None:
-        """Write rows after norm and ReLU; whole groups of ``step`` only."""
+        """Write rows after norm and ReLU; whole groups of ``step``, or up to the end of the map."""
         if self._statistics is None or self._layer.norm is None:
             raise ValueError("rows cannot be normalised without the statistics of the map")
-        norm, statistics = self._layer.norm, self._statistics
-        for phase, raw_NCHW in enumerate(self.convolve(first // self.step, last // self.step)):
+        norm, statistics, scale = self._layer.norm, self._statistics, self._layer.conv.scale
+        for phase, raw_NCHW in enumerate(self.convolve(first // scale, last // scale)):
             normal_NCHW = norm.apply(raw_NCHW, statistics)
-            finish_rows(normal_NCHW, norm.relu, None, target.rows(first + phase, last, self.step))
+            finish_rows(normal_NCHW, norm.relu, None, target.rows(first + phase, last, scale))
 
 
 class InterpolatedStream(InterpolatedSource):

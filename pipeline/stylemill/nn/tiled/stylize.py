@@ -98,7 +98,7 @@ def _planes(
 ) -> Iterator[list[Plane]]:
     """Yield the planes of the residual stream and the raw results, in memory as far as the plan allows."""
     height, width = (padded_side_px(side) // 4 for side in size_px)
-    channels = layers.downs[1].out_channels
+    channels = layers.downs[1].conv.out_channels
     in_memory: list[Plane] = [MemoryPlane(height, width, channels, layers.dtype) for _ in range(plan.planes_in_memory)]
     if len(in_memory) == 2:
         yield in_memory
@@ -177,7 +177,7 @@ class _TiledPass:
 
         links: tuple[Link, ...] = ()
         for layer, scale in ((up1, 2), (up2, 1)):
-            phase_rows = self._height // scale // layer.scale
+            phase_rows = self._height // scale // layer.conv.scale
             size = phase_rows, self._width // scale
             statistics = self._runner.statistics(Chain(links, layer), trunk, size)
             links = (*links, Link(layer, statistics))

@@ -1,0 +1,107 @@
+/* The transforms of Winograd's algorithm F(4x4, 3x3); winograd.py explains the algorithm and has the same in torch.
+
+   Each takes the 36 values of a tile through registers, where torch needs a pass over memory per addition. Compiled
+   with -ffp-contract=off, so that every x86 machine computes the same bits. */
+
+#include <stddef.h>
+
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__)
+/* One copy for each instruction set; the dynamic linker picks the best that the machine has. */
+#define EACH_INSTRUCTION_SET __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define EACH_INSTRUCTION_SET
+#endif
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+enum { TILE = 4, POINTS = 6, LANES = 8 };
+
+/* Neighbouring channels of one pixel, at any address. */
+typedef float many __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef float one;
+
+/* Products of the matrices of winograd.py and a vector of six, for T of `many` or `one` channels. */
+#define TRANSFORMS(T)                                                                                                  \
+  ALWAYS_INLINE void evaluate_##T(const T d[POINTS], T p[POINTS]) {                                                    \
+    T a = d[4] - 4 * d[2], b = d[3] - 4 * d[1], c = d[4] - d[2], e = 2 * (d[3] - d[1]);                                \
+    p[0] = c + 4 * (d[0] - d[2]);                                                                                      \
+    p[1] = a + b;                                                                                                      \
+    p[2] = a - b;                                                                                                      \
+    p[3] = c + e;                                                                                                      \
+    p[4] = c - e;                                                                                                      \
+    p[5] = (d[5] - d[3]) - 2 * e;                                                                                      \
+  }                                                                                                                    \
+  ALWAYS_INLINE void interpolate_##T(const T m[POINTS], T y[TILE]) {                                                   \
+    T a = m[1] + m[2], b = m[1] - m[2], c = m[3] + m[4], e = m[3] - m[4];                                              \
+    y[0] = m[0] + a + c;                                                                                               \
+    y[1] = b + 2 * e;                                                                                                  \
+    y[2] = a + 4 * c;                                                                                                  \
+    y[3] = b + 8 * e + m[5];                                                                                           \
+  }                                                                                                                    \
+  ALWAYS_INLINE void evaluate_tile_##T(const float *window, ptrdiff_t row, ptrdiff_t pixel, float *inputs,             \
+                                       ptrdiff_t point) {                                                              \
+    T columns[POINTS][POINTS];                                                                                         \
+    for (int x = 0; x < POINTS; x++) {                                                                                 \
+      T taps[POINTS];                                                                                                  \
+      for (int y = 0; y < POINTS; y++) taps[y] = *(const T *)(window + y * row + x * pixel);                           \
+      evaluate_##T(taps, columns[x]);                                                                                  \
+    }                                                                                                                  \
+    for (int p = 0; p < POINTS; p++) {                                                                                 \
+      T taps[POINTS], values[POINTS];                                                                                  \
+      for (int x = 0; x < POINTS; x++) taps[x] = columns[x][p];                                                        \
+      evaluate_##T(taps, values);                                                                                      \
+      for (int q = 0; q < POINTS; q++) *(T *)(inputs + (p * POINTS + q) * point) = values[q];                          \
+    }                                                                                                                  \
+  }                                                                                                                    \
+  ALWAYS_INLINE void interpolate_tile_##T(const float *results, ptrdiff_t point, float *out, ptrdiff_t row,            \
+                                          ptrdiff_t pixel, ptrdiff_t height, ptrdiff_t width) {                        \
+    T rows[POINTS][TILE];                                                                                              \
+    for (int q = 0; q < POINTS; q++) {                                                                                 \
+      T values[POINTS];                                                                                                \
+      for (int p = 0; p < POINTS; p++) values[p] = *(const T *)(results + (p * POINTS + q) * point);                   \
+      interpolate_##T(values, rows[q]);                                                                                \
+    }                                                                                                                  \
+    for (int y = 0; y < TILE && y < height; y++) {                                                                     \
+      T values[POINTS], pixels[TILE];                                                                                  \
+      for (int q = 0; q < POINTS; q++) values[q] = rows[q][y];                                                         \
+      interpolate_##T(values, pixels);                                                                                 \
+      for (int x = 0; x < TILE && x < width; x++) *(T *)(out + y * row + x * pixel) = pixels[x];                       \
+    }                                                                                                                  \
+  }
+
+TRANSFORMS(many)
+TRANSFORMS(one)
+
+/* Evaluate the (4 R + 2, 4 T + 2, C) window, whose rows are `row` floats apart, at the 36 points; the results of one
+   point, (R, T, C), are `point` floats apart. */
+EACH_INSTRUCTION_SET
+void stylemill_winograd_evaluate(const float *window, ptrdiff_t row, ptrdiff_t tile_rows, ptrdiff_t tile_columns,
+                                 ptrdiff_t channels, float *inputs, ptrdiff_t point) {
+  for (ptrdiff_t r = 0; r < tile_rows; r++)
+    for (ptrdiff_t t = 0; t < tile_columns; t++) {
+      const float *corner = window + TILE * (r * row + t * channels);
+      float *tile = inputs + (r * tile_columns + t) * channels;
+      ptrdiff_t c = 0;
+      for (; c + LANES <= channels; c += LANES) evaluate_tile_many(corner + c, row, channels, tile + c, point);
+      for (; c < channels; c++) evaluate_tile_one(corner + c, row, channels, tile + c, point);
+    }
+}
+
+/* Interpolate the (R, T, parts x C) results of 36 points, `point` floats apart, and write the `height` x `width`
+   pixels that lie on the map into each part of (height, width, C); parts are `part` floats apart, rows `row`. */
+EACH_INSTRUCTION_SET
+void stylemill_winograd_interpolate(const float *results, ptrdiff_t point, ptrdiff_t tile_columns, ptrdiff_t channels,
+                                    ptrdiff_t parts, float *out, ptrdiff_t part, ptrdiff_t row, ptrdiff_t height,
+                                    ptrdiff_t width) {
+  for (ptrdiff_t top = 0; top < height; top += TILE)
+    for (ptrdiff_t left = 0; left < width; left += TILE)
+      for (ptrdiff_t index = 0; index < parts; index++) {
+        const float *tile = results + ((top / TILE * tile_columns + left / TILE) * parts + index) * channels;
+        float *corner = out + index * part + top * row + left * channels;
+        ptrdiff_t c = 0;
+        for (; c + LANES <= channels; c += LANES)
+          interpolate_tile_many(tile + c, point, corner + c, row, channels, height - top, width - left);
+        for (; c < channels; c++)
+          interpolate_tile_one(tile + c, point, corner + c, row, channels, height - top, width - left);
+      }
+}

@@ -1,0 +1,127 @@
+"""Winograd's algorithm, compiled and in torch, against torch's convolution in float64."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from stylemill.nn.cpu import winograd
+from stylemill.nn.cpu.compiled import LIBRARY
+from stylemill.nn.cpu.folding import fold_block
+from stylemill.nn.cpu.layers import prepare_layers
+from stylemill.nn.cpu.winograd import WinogradConv, can_be_winograd, joined_kernel, winograd_conv
+from stylemill.nn.transformer_net import Architecture, TransformerNet
+from tests.unit.nn.nets import fast_net, plain_values, seeded_net, smooth_image
+
+
+@pytest.fixture(params=["compiled", "torch"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "torch":
+        monkeypatch.setattr(winograd, "LIBRARY", None)
+    elif LIBRARY is None:
+        pytest.skip("installed without a C compiler")
+    return request.param
+
+
+def drawn_map(channels, height, width, seed=0):
+    """The padded input of a map of ``height`` x ``width``."""
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(1, channels, height + 2, width + 2, generator=generator)
+    return values.contiguous(memory_format=torch.channels_last)
+
+
+def drawn_kernel(out_channels, in_channels, seed=1):
+    values = torch.randn(out_channels, in_channels, 3, 3, generator=torch.Generator().manual_seed(seed))
+    return values / (3 * in_channels**0.5)
+
+
+def test_the_transforms_were_compiled_where_a_compiler_is():
+    if shutil.which("cc") is None and shutil.which("gcc") is None:
+        pytest.skip("no C compiler")
+    assert LIBRARY is not None
+
+
+@pytest.mark.parametrize("channels", [(1, 1), (3, 5), (8, 16), (32, 13), (48, 64), (130, 32)], ids=str)
+@pytest.mark.parametrize("size", [(1, 1), (2, 7), (4, 4), (5, 3), (9, 130), (33, 18), (70, 37)], ids=str)
+def test_equals_the_convolution(form, channels, size):
+    window_NCHW, weight = drawn_map(channels[0], *size), drawn_kernel(channels[1], channels[0])
+    (got_NCHW,) = WinogradConv(weight)(window_NCHW)
+    wanted_NCHW = F.conv2d(window_NCHW.double(), weight.double())
+    assert got_NCHW.shape == wanted_NCHW.shape
+    assert got_NCHW.is_contiguous(memory_format=torch.channels_last)
+    assert (got_NCHW - wanted_NCHW).abs().max() < 1e-4
+
+
+def test_more_tiles_in_a_row_than_are_computed_at_once(form, monkeypatch):
+    weight, window_NCHW = drawn_kernel(16, 16), drawn_map(16, 9, 203)
+    monkeypatch.setattr(winograd, "_UNIT_BYTES", 36 * 32 * 4 * 20)
+    conv = WinogradConv(weight)
+    assert conv.rows_per_group(203) == 4
+    (got_NCHW,) = conv(window_NCHW)
+    assert (got_NCHW - F.conv2d(window_NCHW.double(), weight.double())).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("upsampling", ["nearest", "transposed"])
+def test_a_folded_upsampling_is_that_of_the_plain_network(form, upsampling):
+    net = TransformerNet(Architecture(width=0.5, upsampling=upsampling)).eval()
+    net.init_weights(3)
+    block = fold_block(net.up2)
+    assert can_be_winograd(block)
+    low_NCHW = torch.randn(1, 32, 13, 10, generator=torch.Generator().manual_seed(0))
+    padded_NCHW = F.pad(low_NCHW, (1, 1, 1, 1), mode="replicate" if upsampling == "nearest" else "constant")
+    conv = winograd_conv(joined_kernel(block.kernels), scale=2)
+    even_odd = conv(padded_NCHW.contiguous(memory_format=torch.channels_last))
+    got_NCHW = torch.stack(even_odd, dim=3).flatten(2, 3)
+    with torch.inference_mode():
+        if upsampling == "nearest":
+            doubled_NCHW = F.pad(F.interpolate(low_NCHW, scale_factor=2, mode="nearest"), (1, 1, 1, 1), mode="reflect")
+            wanted_NCHW = F.conv2d(doubled_NCHW, net.up2.conv.weight)
+        else:
+            wanted_NCHW = F.conv_transpose2d(low_NCHW, net.up2.conv.weight, stride=2, padding=1, output_padding=1)
+    assert got_NCHW.shape == wanted_NCHW.shape == (1, conv.out_channels, 26, 20)
+    assert (got_NCHW - wanted_NCHW).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("width", [5, 37, 128, 700])
+def test_bits_do_not_depend_on_how_the_rows_are_divided_among_calls(form, width):
+    weight, height = drawn_kernel(64, 64), 35
+    window_NCHW = drawn_map(64, height, width)
+    conv = WinogradConv(weight)
+    (whole_NCHW,) = conv(window_NCHW)
+    group = conv.rows_per_group(width)
+    for first in range(0, height, group):
+        for last in {min(first + group, height), min(first + 2 * group, height), height}:
+            (part_NCHW,) = conv(window_NCHW[:, :, first : last + 2])
+            assert torch.equal(part_NCHW, whole_NCHW[:, :, first:last])
+
+
+def test_what_is_computed_with_it():
+    def algorithms(**fields):
+        net = TransformerNet(Architecture(**fields)).eval()
+        return ["Winograd" in line for line in prepare_layers(net, torch.float32).kernels()]
+
+    assert algorithms(width=1.0) == [False] * 3 + [True] * 12 + [False]
+    assert algorithms(width=0.5, upsampling="bicubic") == [False] * 3 + [True] * 12 + [False]
+    assert not any(algorithms(width=0.5, residual="separable")[3:13])
+    # The biases of shuffled channels stay in their convolutions, which have two phases.
+    assert algorithms(width=0.5, upsampling="shuffle") == [False] * 3 + [True] * 10 + [False] * 5
+    assert not any(algorithms(width=0.1))
+    in_bfloat16 = prepare_layers(seeded_net(1.0), torch.bfloat16).kernels()
+    assert not any("Winograd" in line for line in in_bfloat16)
+
+
+def test_in_torch_the_whole_network_equals_the_plain_one(monkeypatch):
+    net, image_HWC = seeded_net(0.5), smooth_image(75, 110)
+    compiled_HWC = fast_net(0.5).values(image_HWC)
+    monkeypatch.setattr(winograd, "LIBRARY", None)
+    in_torch_HWC = fast_net(0.5).values(image_HWC)
+    for got_HWC in (compiled_HWC, in_torch_HWC):
+        assert abs(got_HWC - plain_values(net, image_HWC)).max() < 0.02
+
+
+def test_the_description_says_which_transforms_run(form):
+    (line,) = WinogradConv(drawn_kernel(8, 8)).describe()
+    assert line == f"8 to 8, 3x3/1x1, Winograd {'compiled' if form == 'compiled' else 'in torch'}"
