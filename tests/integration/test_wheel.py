@@ -73,10 +73,10 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_wheel_carries_the_compiled_transforms(installed: Path):
+def test_the_wheel_carries_the_compiled_kernels(installed: Path):
     if shutil.which("cc") is None and shutil.which("gcc") is None:
         pytest.skip("no C compiler")
-    assert list((installed / "stylemill" / "nn" / "cpu").glob("_winograd*"))
+    assert list((installed / "stylemill" / "nn" / "cpu").glob("_kernels*"))
 
 
 def test_the_sdist_holds_what_tests_and_image_need(sdist: Path):

@@ -5,15 +5,14 @@ On a CPU it runs ``cpu/whole_image.py``, on a GPU ``gpu.py``; images that do not
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, get_args
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stylemill.nn.architecture import Interpolation
 from stylemill.nn.cpu.channel_stats import ChannelStatistics
-from stylemill.nn.cpu.layers import prepare_layers
+from stylemill.nn.cpu.layers import prepare_layers, stays_flat
 from stylemill.nn.cpu.thread_team import ThreadTeam
 from stylemill.nn.cpu.whole_image import WholeImagePass
 from stylemill.nn.pixels import check_image
@@ -28,18 +27,18 @@ _FLAT_SIDE_PX = 8
 
 
 class FlatImagePainter:
-    """Paints images of one colour in float32, for a network that otherwise runs in bfloat16.
+    """Paints images of one colour in float32, without Winograd's algorithm.
 
-    On a constant map the variance is zero, and an instance norm returns its bias. The folded upsampling rounds its
-    kernels for even and odd columns differently, so in bfloat16 the last digits of the map vary, and the norm would
-    amplify them to a grid over the whole picture.
+    On a constant map the variance is zero, and an instance norm returns its bias. Any difference of rounding between
+    its pixels would be amplified by the norms to a pattern over the whole picture: that of Winograd's tiles, or, in
+    bfloat16, of the kernels for even and odd columns of a folded upsampling.
 
     Args:
         net: the network; its weights are copied.
     """
 
     def __init__(self, net: TransformerNet) -> None:
-        self._float32_pass = WholeImagePass(prepare_layers(net, torch.float32), ThreadTeam(1))
+        self._exact_pass = WholeImagePass(prepare_layers(net, torch.float32, winograd=False), ThreadTeam(1))
 
     def paint(self, image_HWC: NDArray[np.uint8], dtype: type) -> NDArray | None:
         """Return the painted image, or None if the image has more than one colour.
@@ -54,7 +53,7 @@ class FlatImagePainter:
         if (image_HWC[0] != first_C).any() or (image_HWC != first_C).any():
             return None
         painted_HWC: NDArray = np.empty((_FLAT_SIDE_PX, _FLAT_SIDE_PX, 3), dtype)
-        self._float32_pass.run(np.full((_FLAT_SIDE_PX, _FLAT_SIDE_PX, 3), first_C), painted_HWC)
+        self._exact_pass.run(np.full((_FLAT_SIDE_PX, _FLAT_SIDE_PX, 3), first_C), painted_HWC)
         return np.full(image_HWC.shape, painted_HWC[_FLAT_SIDE_PX // 2, _FLAT_SIDE_PX // 2])
 
 
@@ -110,9 +109,7 @@ class FastNet:
         # Also with a GPU: images that do not fit its memory are painted on the CPU in bands.
         self.layers = prepare_layers(net, dtype)
         self._whole_image = WholeImagePass(self.layers, self.threads)
-        # Transposed and sub-pixel convolutions turn a single colour into a pattern.
-        stays_flat = net.architecture.upsampling in get_args(Interpolation)
-        self.flat_painter = FlatImagePainter(net) if dtype != torch.float32 and stays_flat else None
+        self.flat_painter = FlatImagePainter(net) if stays_flat(net.architecture) else None
         self.gpu: CudaPass | None = None
         if self.device.type == "cuda":
             from stylemill.nn.gpu import CudaPass

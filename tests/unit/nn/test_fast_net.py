@@ -62,6 +62,18 @@ def test_an_image_of_one_colour_becomes_one_colour_in_bfloat16(width, upsampling
     assert np.abs(painted_HWC - wanted_HWC).max() <= 0.75
 
 
+@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (137, 20, 201)])
+@pytest.mark.parametrize(("width", "upsampling"), [(0.5, "nearest"), (1.0, "nearest"), (0.5, "bicubic")])
+def test_an_image_of_one_colour_becomes_one_to_the_last_bit_in_float32(width, upsampling, colour):
+    """Winograd's tiles round their 16 results differently, and norms amplify any difference on a flat map."""
+    image_HWC = np.full((90, 121, 3), colour, np.uint8)
+    fast = fast_net(width, upsampling)
+    for values_HWC in (fast.values(image_HWC), tiled_values(fast, image_HWC, max_memory_bytes=1 << 40)):
+        assert (values_HWC == values_HWC[0, 0]).all()
+        # A variance of zero makes even the plain network's pixels differ by some tenths.
+        assert np.abs(values_HWC - plain_values(seeded_net(width, upsampling), image_HWC)).max() < 0.75
+
+
 @pytest.mark.parametrize("upsampling", ["transposed", "shuffle"])
 def test_networks_that_turn_one_colour_into_a_pattern_do_so_in_bfloat16_too(upsampling):
     net = seeded_net(0.5, upsampling)

@@ -155,25 +155,11 @@ class FoldedNorm:
         return cls(*affine, norm.eps, relu)  # an instance norm subtracts the bias again
 
     def pool(self, raw: ChannelStatistics) -> ChannelStatistics:
-        """Return the statistics that ``apply`` takes, from those of each channel of the raw results."""
+        """Return the statistics that ``MeasuredNorm`` takes, from those of each channel of the raw results."""
         if self.group_size == 1 and self.shift_C is None:
             return raw
         mean_C, variance_C = pool_groups(raw.mean_C, raw.variance_C, self.shift_C, self.group_size)
         return ChannelStatistics(mean_C, variance_C)
-
-    def apply(self, raw_NCHW: Tensor, statistics: ChannelStatistics) -> Tensor:
-        """Return the normalised (1, C, h, w), without the ReLU; parameters and statistics are float32."""
-        normal_NCHW: Tensor = torch.native_batch_norm(
-            raw_NCHW,
-            self.weight_C,
-            self.bias_C,
-            statistics.mean_C,
-            statistics.variance_C,
-            False,
-            0.0,
-            self.epsilon,
-        )[0]
-        return normal_NCHW
 
 
 def pool_groups(mean: Tensor, variance: Tensor, shift_C: Tensor | None, group_size: int) -> tuple[Tensor, Tensor]:

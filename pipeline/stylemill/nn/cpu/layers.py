@@ -7,10 +7,11 @@ form.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 
-from stylemill.nn.architecture import Architecture
+from stylemill.nn.architecture import Architecture, Interpolation
 from stylemill.nn.cpu.channel_stats import FoldedNorm
 from stylemill.nn.cpu.direct_conv import DirectConv, Phase
 from stylemill.nn.cpu.folding import (
@@ -107,25 +108,41 @@ class Layers:
         return [line for layer in layers for line in layer.conv.describe()]
 
 
-def prepare_layers(net: TransformerNet, dtype: torch.dtype) -> Layers:
-    """Copy the weights of a network into folded, packed layers; the network is not changed."""
+def stays_flat(architecture: Architecture) -> bool:
+    """Return whether pictures of one colour become such: transposed and sub-pixel convolutions paint patterns."""
+    return architecture.upsampling in get_args(Interpolation)
+
+
+def prepare_layers(net: TransformerNet, dtype: torch.dtype, *, winograd: bool | None = None) -> Layers:
+    """Copy the weights of a network into folded, packed layers; the network is not changed.
+
+    Args:
+        net: the network.
+        dtype: float32 or bfloat16.
+        winograd: whether convolutions may be computed by Winograd's algorithm, which is for float32 alone. Its rounding
+            differs within a tile; on a picture of one colour norms would amplify that to a visible pattern. So None
+            leaves it out for networks for which such pictures cannot be painted in another way.
+    """
     pixels = net.architecture.pixels
+    if winograd is None:
+        winograd = stays_flat(net.architecture)
+    winograd = winograd and dtype == torch.float32
     return Layers(
         dtype=dtype,
         stem=_layer(fold_block(net.stem, stem_pixels=pixels), dtype),
         downs=(_layer(fold_block(net.down1), dtype), _layer(fold_block(net.down2), dtype)),
         residuals=tuple(
-            _residual_layers(net.get_submodule(f"residual{index}"), dtype)
+            _residual_layers(net.get_submodule(f"residual{index}"), dtype, winograd)
             for index in range(1, NUM_RESIDUAL_BLOCKS + 1)
         ),
-        ups=(_layer(fold_block(net.up1), dtype), _layer(fold_block(net.up2), dtype)),
+        ups=(_layer(fold_block(net.up1), dtype, winograd), _layer(fold_block(net.up2), dtype, winograd)),
         head=_head_layer(net, dtype),
     )
 
 
-def _layer(block: FoldedBlock, dtype: torch.dtype) -> Layer:
+def _layer(block: FoldedBlock, dtype: torch.dtype, winograd: bool = False) -> Layer:
     conv: DirectConv | WinogradConv
-    if dtype == torch.float32 and can_be_winograd(block):
+    if winograd and can_be_winograd(block):
         conv = winograd_conv(joined_kernel(block.kernels), scale=len(block.kernels))
     else:
         conv = DirectConv(
@@ -140,10 +157,10 @@ def _pack(kernel: Kernel, stride: tuple[int, int], dtype: torch.dtype) -> Packed
     return SeparableConv(kernel.depthwise_I1HW, kernel.weight_OIHW, stride=stride, dtype=dtype)
 
 
-def _residual_layers(block: torch.nn.Module, dtype: torch.dtype) -> tuple[Layer, Layer]:
+def _residual_layers(block: torch.nn.Module, dtype: torch.dtype, winograd: bool) -> tuple[Layer, Layer]:
     if not isinstance(block, ResidualBlock):
         raise TypeError(f"expected a ResidualBlock, got {type(block).__name__}")
-    return _layer(fold_block(block.block1), dtype), _layer(fold_block(block.block2), dtype)
+    return _layer(fold_block(block.block1), dtype, winograd), _layer(fold_block(block.block2), dtype, winograd)
 
 
 def _head_layer(net: TransformerNet, dtype: torch.dtype) -> Layer:

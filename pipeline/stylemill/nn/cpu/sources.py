@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stylemill.nn.cpu.channel_stats import ChannelStatistics, FoldedNorm
 from stylemill.nn.cpu.folding import PIXEL_CENTRES
-from stylemill.nn.cpu.padded_map import PaddedMap, relu_into
+from stylemill.nn.cpu.measured_norm import MeasuredNorm
+from stylemill.nn.cpu.padded_map import PaddedMap
 from stylemill.nn.pixels import padded_side_px
 from stylemill.nn.transformer_net import IMAGE_CHANNELS
 
@@ -84,8 +84,7 @@ class RawMap:
         strips: for every strip of ``rows_per_strip`` phase rows, one (1, C, n, W) channels-last tensor per phase.
         rows_per_strip: phase rows of every strip but the last.
         height: total of output rows.
-        statistics: of the whole map.
-        norm: the layer's norm.
+        norm: the layer's norm, with the statistics of the whole map.
     """
 
     def __init__(
@@ -93,13 +92,12 @@ class RawMap:
         strips: list[list[Tensor]],
         rows_per_strip: int,
         height: int,
-        statistics: ChannelStatistics,
-        norm: FoldedNorm,
+        norm: MeasuredNorm,
     ) -> None:
         self.height, self.step = height, len(strips[0])
         self.channels, self.width = strips[0][0].shape[1], strips[0][0].shape[3]
         self._strips, self._rows_per_strip = strips, rows_per_strip
-        self._statistics, self._norm = statistics, norm
+        self._norm = norm
         self._residual: PaddedMap | None = None
 
     def add_to(self, residual: PaddedMap) -> None:
@@ -121,26 +119,7 @@ class RawMap:
     def _write(self, target: RowStore, raw_NCHW: Tensor, first: int, step: int) -> None:
         last = first + step * (raw_NCHW.shape[2] - 1) + 1
         residual_HWC = None if self._residual is None else self._residual.rows(first, last, step)
-        normal_NCHW = self._norm.apply(raw_NCHW, self._statistics)
-        finish_rows(normal_NCHW, self._norm.relu, residual_HWC, target.rows(first, last, step))
-
-
-def finish_rows(normal_NCHW: Tensor, relu: bool, residual_HWC: Tensor | None, out_HWC: Tensor) -> None:
-    """Write normalised rows after applying a ReLU, adding a residual, or neither.
-
-    Args:
-        normal_NCHW: (1, C, n, W) channels-last.
-        relu: clamp at zero; ignored with a residual.
-        residual_HWC: (n, W, C) to add, or None.
-        out_HWC: (n, W, C) view to write into.
-    """
-    normal_HWC = normal_NCHW.permute(0, 2, 3, 1)[0]
-    if residual_HWC is not None:
-        torch.add(normal_HWC, residual_HWC, out=out_HWC)
-    elif relu:
-        relu_into(out_HWC, normal_HWC)
-    else:
-        out_HWC.copy_(normal_HWC)
+        self._norm.write_rows(raw_NCHW[0].permute(1, 2, 0), target.rows(first, last, step), residual_HWC)
 
 
 class InterpolatedSource:

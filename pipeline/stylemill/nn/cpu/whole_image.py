@@ -14,6 +14,7 @@ from torch import Tensor
 from stylemill.nn.cpu.channel_stats import ChannelStatistics, ChannelSums, StatisticsAccumulator, sum_channels
 from stylemill.nn.cpu.folding import OUTPUT_CENTRE, OutputTanh
 from stylemill.nn.cpu.layers import Layer, Layers
+from stylemill.nn.cpu.measured_norm import MeasuredNorm
 from stylemill.nn.cpu.padded_map import PaddedMap
 from stylemill.nn.cpu.sources import InterpolatedSource, PixelSource, RawMap, Source
 from stylemill.nn.cpu.thread_team import SHARED_BUFFERS, ThreadTeam
@@ -109,7 +110,7 @@ class WholeImagePass:
             SHARED_BUFFERS.put_back(target.buffer)
         statistics = fixed or layer.norm.pool(_statistics(sums))
         self._statistics.append(statistics)
-        return RawMap(strips, rows, num_phase_rows * conv.scale, statistics, layer.norm)
+        return RawMap(strips, rows, num_phase_rows * conv.scale, MeasuredNorm(layer.norm, statistics))
 
     def _head(self, layer: Layer, source: Source, out_HWC: Tensor) -> None:
         padded = self._new_map(layer, source)

@@ -5,7 +5,7 @@ transformed to values at 36 points (polynomial evaluation at 0, 1, -1, 2, -2 and
 the convolution is a product of numbers, summed over the channels: 36 matrix products for all tiles together. A last
 transform interpolates the results.
 
-The transforms are compiled from ``winograd.c`` if a C compiler was there when the package was installed. Otherwise
+The transforms are compiled from ``kernels.c`` if a C compiler was there when the package was installed. Otherwise
 torch computes them: slower, and with other last bits.
 
 Sources: S. Winograd, "Arithmetic Complexity of Computations", 1980; A. Lavin and S. Gray, "Fast Algorithms for
@@ -191,7 +191,7 @@ class _Unit:
 
 
 class _CompiledUnit(_Unit):
-    """With the transforms of ``winograd.c``."""
+    """With the transforms of ``kernels.c``."""
 
     def __init__(self, library: CDLL, tile_rows: int, tile_columns: int, in_channels: int, out_channels: int) -> None:
         super().__init__(tile_rows, tile_columns, in_channels, out_channels)

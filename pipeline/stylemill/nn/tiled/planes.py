@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from stylemill.errors import ImageError
-from stylemill.nn.cpu.channel_stats import ChannelStatistics, FoldedNorm
-from stylemill.nn.cpu.sources import RowStore, finish_rows
+from stylemill.nn.cpu.measured_norm import MeasuredNorm
+from stylemill.nn.cpu.sources import RowStore
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -128,18 +128,6 @@ def scratch_file(scratch_dir: str | Path | None) -> Iterator[int]:
         yield file.fileno()
 
 
-@dataclass(frozen=True)
-class MeasuredNorm:
-    """A norm with the statistics of the map that it normalises."""
-
-    norm: FoldedNorm
-    statistics: ChannelStatistics
-
-    def apply(self, raw_NCHW: Tensor) -> Tensor:
-        """Return the normalised (1, C, h, w), without the ReLU."""
-        return self.norm.apply(raw_NCHW, self.statistics)
-
-
 @dataclass
 class BoundaryRows:
     """Copies of the rows on both sides of the boundaries between threads, made before a thread overwrites them."""
@@ -204,8 +192,7 @@ class PlaneSource:
         if self._norm is None:
             out_HWC.copy_(raw_HWC)
         else:
-            normal_NCHW = self._norm.apply(raw_HWC.permute(2, 0, 1)[None])
-            finish_rows(normal_NCHW, self._norm.norm.relu, residual_HWC, out_HWC)
+            self._norm.write_rows(raw_HWC, out_HWC, residual_HWC)
         if own and self._keep_in is not None:
             self._keep_in.write(first, out_HWC)
 
@@ -214,5 +201,7 @@ def add_normalised(raw: Plane, norm: MeasuredNorm, residual: Plane, rows_per_ban
     """Add the normalised rows of ``raw`` to ``residual``, band by band."""
     for first in range(0, raw.height, rows_per_band):
         last = min(first + rows_per_band, raw.height)
-        normal_NCHW = norm.apply(raw.read(first, last).permute(2, 0, 1)[None])
-        residual.write(first, torch.add(normal_NCHW.permute(0, 2, 3, 1)[0], residual.read(first, last)))
+        raw_HWC = raw.read(first, last)
+        sums_HWC = torch.empty_like(raw_HWC)
+        norm.write_rows(raw_HWC, sums_HWC, residual.read(first, last))
+        residual.write(first, sums_HWC)

@@ -11,8 +11,9 @@ from torch import Tensor
 from stylemill.nn.cpu.channel_stats import ChannelStatistics
 from stylemill.nn.cpu.folding import PaddingMode
 from stylemill.nn.cpu.layers import Layer
+from stylemill.nn.cpu.measured_norm import MeasuredNorm
 from stylemill.nn.cpu.padded_map import fill_sides
-from stylemill.nn.cpu.sources import InterpolatedSource, RowStore, Source, finish_rows
+from stylemill.nn.cpu.sources import InterpolatedSource, RowStore, Source
 
 
 class RowWindow:
@@ -116,7 +117,10 @@ class LayerStream:
     ) -> None:
         if layer.interpolation is not None:
             source = InterpolatedStream(source, layer.interpolation, dtype)
-        self._layer, self._statistics = layer, statistics
+        self._layer = layer
+        self._norm: MeasuredNorm | None = None
+        if statistics is not None and layer.norm is not None:
+            self._norm = MeasuredNorm(layer.norm, statistics)
         self._window = RowWindow(source, layer.padding_px, layer.padding_mode, dtype)
         conv = layer.conv
         self.num_phase_rows = source.height // conv.stride
@@ -134,12 +138,11 @@ class LayerStream:
 
     def write_rows(self, target: RowStore, first: int, last: int) -> None:
         """Write rows after norm and ReLU; whole groups of ``step``, or up to the end of the map."""
-        if self._statistics is None or self._layer.norm is None:
+        if self._norm is None:
             raise ValueError("rows cannot be normalised without the statistics of the map")
-        norm, statistics, scale = self._layer.norm, self._statistics, self._layer.conv.scale
+        scale = self._layer.conv.scale
         for phase, raw_NCHW in enumerate(self.convolve(first // scale, last // scale)):
-            normal_NCHW = norm.apply(raw_NCHW, statistics)
-            finish_rows(normal_NCHW, norm.relu, None, target.rows(first + phase, last, scale))
+            self._norm.write_rows(raw_NCHW[0].permute(1, 2, 0), target.rows(first + phase, last, scale))
 
 
 class InterpolatedStream(InterpolatedSource):

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from stylemill.nn.cpu.channel_stats import ChannelStatistics
 from stylemill.nn.cpu.layers import Layer, Layers
+from stylemill.nn.cpu.measured_norm import MeasuredNorm
 from stylemill.nn.cpu.sources import PixelSource
 from stylemill.nn.cpu.whole_image import write_pixels
 from stylemill.nn.fast_net import FastNet
@@ -33,7 +34,6 @@ from stylemill.nn.tiled.passes import BAND_BYTES, Chain, Link, PassRunner
 from stylemill.nn.tiled.planes import (
     BoundaryRows,
     FilePlane,
-    MeasuredNorm,
     MemoryPlane,
     Plane,
     PlaneSource,

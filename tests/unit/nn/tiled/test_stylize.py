@@ -82,6 +82,7 @@ from stylemill.nn.transformer_net import Architecture, TransformerNet
 net = TransformerNet(Architecture(width=0.25))
 net.init_weights(0)
 image_HWC = np.zeros((int(sys.argv[2]), 512, 3), np.uint8)
+image_HWC[0, 0] = 1
 if sys.argv[3] == "full":
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
 fast = FastNet(net, precision="float32", num_threads=1)

@@ -1,7 +1,11 @@
-/* The transforms of Winograd's algorithm F(4x4, 3x3); winograd.py explains the algorithm and has the same in torch.
+/* Steps of the network that are limited by memory in torch, where every addition is a pass over it.
 
-   Each takes the 36 values of a tile through registers, where torch needs a pass over memory per addition. Compiled
-   with -ffp-contract=off, so that every x86 machine computes the same bits. */
+   - The transforms of Winograd's algorithm F(4x4, 3x3): the 36 values of a tile stay in registers. winograd.py explains
+     the algorithm.
+   - Norm, ReLU and residual in one pass.
+
+   The callers in Python have the same in torch. Compiled with -ffp-contract=off, so that every x86 machine computes
+   the same bits. All maps are float32, and the channels of a pixel and the pixels of a row are neighbours in memory. */
 
 #include <stddef.h>
 
@@ -72,6 +76,8 @@ typedef float one;
 TRANSFORMS(many)
 TRANSFORMS(one)
 
+/* ---- Winograd's transforms ---- */
+
 /* Evaluate the (4 R + 2, 4 T + 2, C) window, whose rows are `row` floats apart, at the 36 points; the results of one
    point, (R, T, C), are `point` floats apart. */
 EACH_INSTRUCTION_SET
@@ -104,4 +110,34 @@ void stylemill_winograd_interpolate(const float *results, ptrdiff_t point, ptrdi
         for (; c < channels; c++)
           interpolate_tile_one(tile + c, point, corner + c, row, channels, height - top, width - left);
       }
+}
+
+/* ---- Norm ---- */
+
+enum { PLAIN, RELU, RESIDUAL };
+
+ALWAYS_INLINE void normalise_row(const float *restrict raw, ptrdiff_t pixels, ptrdiff_t channels,
+                                 const float *restrict gain, const float *restrict offset, int then,
+                                 const float *restrict residual, float *restrict out) {
+  for (ptrdiff_t x = 0; x < pixels; x++, raw += channels, residual += channels, out += channels)
+    for (ptrdiff_t c = 0; c < channels; c++) {
+      float value = raw[c] * gain[c] + offset[c];
+      if (then == RESIDUAL) value += residual[c];
+      if (then == RELU) value = value < 0 ? 0 : value; /* NaN stays */
+      out[c] = value;
+    }
+}
+
+/* Write `raw x gain + offset` of (rows, pixels, C), after a ReLU, or with `residual` added, or neither; rows of each
+   map are `raw_row`, `residual_row` and `out_row` floats apart. */
+EACH_INSTRUCTION_SET
+void stylemill_normalise(const float *raw, ptrdiff_t raw_row, ptrdiff_t rows, ptrdiff_t pixels, ptrdiff_t channels,
+                         const float *gain, const float *offset, int then, const float *residual,
+                         ptrdiff_t residual_row, float *out, ptrdiff_t out_row) {
+  for (ptrdiff_t y = 0; y < rows; y++, raw += raw_row, residual += residual_row, out += out_row)
+    switch (then) {
+    case RELU: normalise_row(raw, pixels, channels, gain, offset, RELU, residual, out); break;
+    case RESIDUAL: normalise_row(raw, pixels, channels, gain, offset, RESIDUAL, residual, out); break;
+    default: normalise_row(raw, pixels, channels, gain, offset, PLAIN, residual, out);
+    }
 }
