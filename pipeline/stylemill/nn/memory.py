@@ -28,6 +28,9 @@ TILED_WORKING_BYTES = 64 << 20
 TILED_WINDOW_ROWS = 150
 """Rows of full width and full resolution in the row windows of all layers together."""
 
+HALF_PLANE = 2
+"""Size of the map of half the resolution, in maps of a quarter: four times the pixels, half the channels."""
+
 ALLOCATOR_OVERHEAD = 1.25
 """Measured peak divided by the memory in use at the widest point; the allocator keeps freed strips."""
 
@@ -36,14 +39,16 @@ _ITEM_BYTES = {"float32": 4, "bfloat16": 2}
 
 @dataclass(frozen=True)
 class TiledPlan:
-    """Where the tiled pass stores its two maps."""
+    """Where the tiled pass stores its maps: two of a quarter of the resolution, and one of half of it."""
 
     planes_in_memory: int
-    """0 to 2; the others are in the scratch file."""
+    """0 to 3, the small ones first; the others are in the scratch file."""
     peak_bytes: int
     """Estimated peak of the process, the image and its result included."""
     scratch_bytes: int
-    """Size of the scratch file."""
+    """Size of the scratch file without the large map."""
+    half_plane_bytes: int
+    """Size of the large map, which only saves time: a pass does without it if the disk has no room."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +79,13 @@ def whole_bytes(size_px: Sequence[int], architecture: Architecture, precision: s
 
 
 def tiled_bytes(size_px: Sequence[int], architecture: Architecture, precision: str, planes_in_memory: int) -> int:
-    """Estimate the process's peak in the tiled pass with ``planes_in_memory`` of its two maps in memory."""
+    """Estimate the process's peak in the tiled pass with ``planes_in_memory`` of its maps in memory."""
     pixels = _pixels(size_px)
     plane_bytes = _plane_bytes(size_px, architecture, precision)
+    half_plane_bytes = HALF_PLANE * plane_bytes if planes_in_memory == 3 else 0
     # The raw map is freed before the result is allocated.
-    trunk = pixels * IMAGE_CHANNELS + planes_in_memory * plane_bytes
-    painting = 2 * pixels * IMAGE_CHANNELS + min(1, planes_in_memory) * plane_bytes
+    trunk = pixels * IMAGE_CHANNELS + min(2, planes_in_memory) * plane_bytes + half_plane_bytes
+    painting = 2 * pixels * IMAGE_CHANNELS + min(1, planes_in_memory) * plane_bytes + half_plane_bytes
     row_bytes = padded_side_px(size_px[1]) * architecture.channels(32) * _ITEM_BYTES[precision]
     working = TILED_WORKING_BYTES + TILED_WINDOW_ROWS * row_bytes
     return PROCESS_BYTES + working + max(trunk, painting)
@@ -90,11 +96,12 @@ def plan_tiled(
 ) -> TiledPlan:
     """Keep the maps in memory that fit into ``max_memory_bytes``; the others go to the scratch file."""
     plane_bytes = _plane_bytes(size_px, architecture, precision)
-    for planes_in_memory in (2, 1, 0):
+    for planes_in_memory in (3, 2, 1, 0):
         peak_bytes = tiled_bytes(size_px, architecture, precision, planes_in_memory)
         if peak_bytes <= max_memory_bytes:
             break
-    return TiledPlan(planes_in_memory, peak_bytes, (2 - planes_in_memory) * plane_bytes)
+    scratch_bytes = max(0, 2 - planes_in_memory) * plane_bytes
+    return TiledPlan(planes_in_memory, peak_bytes, scratch_bytes, HALF_PLANE * plane_bytes)
 
 
 def tiled_peak_bytes(

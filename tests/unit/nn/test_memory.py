@@ -39,10 +39,11 @@ def test_the_estimate_grows_with_size_width_and_precision():
 
 def test_maps_move_to_the_scratch_file_as_memory_shrinks():
     size_px = (10_000, 10_000)
-    plans = [plan_tiled(size_px, FULL, "float32", max_memory_bytes=n * GIB) for n in (20, 6, 4)]
-    assert [plan.planes_in_memory for plan in plans] == [2, 1, 0]
+    plans = [plan_tiled(size_px, FULL, "float32", max_memory_bytes=n * GIB) for n in (20, 12, 6, 4)]
+    assert [plan.planes_in_memory for plan in plans] == [3, 2, 1, 0]
     plane_bytes = 2500 * 2500 * 128 * 4
-    assert [plan.scratch_bytes for plan in plans] == [0, plane_bytes, 2 * plane_bytes]
+    assert [plan.scratch_bytes for plan in plans] == [0, 0, plane_bytes, 2 * plane_bytes]
+    assert {plan.half_plane_bytes for plan in plans} == {5000 * 5000 * 64 * 4}
     hopeless = plan_tiled(size_px, FULL, "float32", max_memory_bytes=1)
     assert hopeless.planes_in_memory == 0 and hopeless.peak_bytes > 1
     assert hopeless.peak_bytes == tiled_peak_bytes(size_px, FULL, "float32", max_memory_bytes=1)
@@ -98,6 +99,6 @@ def test_measured_peaks_stay_within_the_estimate(precision, width, side_px):
     architecture, size_px = Architecture(width=width), (side_px, side_px)
     whole = whole_bytes(size_px, architecture, precision)
     assert 0.6 * whole < measured_peak_bytes("whole", precision, width, side_px) <= whole
-    for case, planes_in_memory in (("memory", 2), ("file", 0)):
+    for case, planes_in_memory in (("memory", 3), ("file", 0)):
         tiled = tiled_bytes(size_px, architecture, precision, planes_in_memory)
         assert 0.6 * tiled < measured_peak_bytes(case, precision, width, side_px) <= tiled

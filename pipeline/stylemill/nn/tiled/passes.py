@@ -81,7 +81,13 @@ class PassRunner:
         return [first * rows for first, _ in self._threads.ranges(-(-num_phase_rows // rows))[1:]]
 
     def statistics(
-        self, chain: Chain, source_of: SourceOf, size: tuple[int, int], store: Plane | None = None
+        self,
+        chain: Chain,
+        source_of: SourceOf,
+        size: tuple[int, int],
+        store: Plane | None = None,
+        *,
+        bands_of: Chain | None = None,
     ) -> ChannelStatistics:
         """Return the statistics of the last layer's raw results, and store these if asked to.
 
@@ -89,23 +95,26 @@ class PassRunner:
             chain: what to run.
             source_of: its input.
             size: phase rows and columns of the last layer's output.
-            store: where to write the raw results (of a last layer with one phase), or None.
+            store: where to write the raw results, or None.
+            bands_of: a longer chain with the same last layer, in whose bands to run. The order of the sums, and with
+                it the last bits of the statistics, then do not depend on what is stored and what is computed again.
         """
         norm = chain.last.norm
         if norm is None:
             raise ValueError("this layer has no norm")
         if norm.fixed is not None and store is None:
             return norm.fixed
-        parts: list[StatisticsAccumulator] = [StatisticsAccumulator() for _ in range(self._num_bands(chain, size))]
+        num_bands = self._num_bands(bands_of or chain, size)
+        parts: list[StatisticsAccumulator] = [StatisticsAccumulator() for _ in range(num_bands)]
 
         def consume(band: int, first: int, raws: list[Tensor]) -> None:
             for raw_NCHW in raws:
                 if norm.fixed is None:
                     parts[band].add(sum_channels(raw_NCHW))
-                if store is not None:
-                    store.write(first, raw_NCHW.permute(0, 2, 3, 1)[0])
+            if store is not None:
+                store.write(first * len(raws), _interleaved([raw_NCHW[0].permute(1, 2, 0) for raw_NCHW in raws]))
 
-        self.run(chain, source_of, size, consume)
+        self.run(chain, source_of, size, consume, bands_of=bands_of)
         if norm.fixed is not None:
             return norm.fixed
         accumulator = StatisticsAccumulator()
@@ -118,10 +127,12 @@ class PassRunner:
         source_of: SourceOf,
         size: tuple[int, int],
         consume: Callable[[int, int, list[Tensor]], None],
+        *,
+        bands_of: Chain | None = None,
     ) -> None:
         """Run a chain and call ``consume(band, first_row, raws)`` for every band, in order per thread."""
         num_rows, width = size
-        rows = self.rows_per_band(chain, width)
+        rows = self.rows_per_band(bands_of or chain, width)
 
         def work(first_band: int, last_band: int) -> None:
             own_rows = first_band * rows, min(last_band * rows, num_rows)
@@ -130,8 +141,13 @@ class PassRunner:
                 first = band * rows
                 consume(band, first, stream.convolve(first, min(first + rows, num_rows)))
 
-        self._threads.split(self._num_bands(chain, size), work)
+        self._threads.split(self._num_bands(bands_of or chain, size), work)
 
     def _num_bands(self, chain: Chain, size: tuple[int, int]) -> int:
         num_rows, width = size
         return -(-num_rows // self.rows_per_band(chain, width))
+
+
+def _interleaved(phases: list[Tensor]) -> Tensor:
+    """Return the (n, W, C) rows of each phase as (phases x n, W, C), in the order of the map."""
+    return phases[0] if len(phases) == 1 else torch.stack(phases, dim=1).flatten(0, 1)

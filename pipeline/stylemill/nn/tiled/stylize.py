@@ -3,10 +3,12 @@
 Every instance norm needs the statistics of its whole map before the first pixel of the next layer can be computed. So
 there are several passes over the image, each in bands of full rows from top to bottom:
 
-- The layers above quarter resolution are cheap and their maps are large. Every pass that needs them computes them
-  again, and only their statistics are kept.
 - The maps of the residual blocks are small. Two of them (the residual stream and the raw results) are kept, in memory
   or in a scratch file, and each convolution overwrites the raw results just behind the rows it has read.
+- One map of half the resolution is kept as well if there is room: first the results of the first downsampling, later
+  those of the first upsampling. Without it every pass that needs one of them computes it again.
+- The layers at full resolution are cheap and their maps are large. Every pass that needs them computes them again, and
+  only their statistics are kept.
 
 A band passes its last rows on to the next one, so nothing is computed twice within a pass and there is no seam: the
 arithmetic is that of the whole image.
@@ -22,6 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from stylemill.errors import ImageError
 from stylemill.nn.cpu.channel_stats import ChannelStatistics
 from stylemill.nn.cpu.layers import Layer, Layers
 from stylemill.nn.cpu.measured_norm import MeasuredNorm
@@ -30,7 +33,7 @@ from stylemill.nn.cpu.whole_image import write_pixels
 from stylemill.nn.fast_net import FastNet
 from stylemill.nn.memory import TiledPlan, plan_tiled
 from stylemill.nn.pixels import check_image, padded_side_px
-from stylemill.nn.tiled.passes import BAND_BYTES, Chain, Link, PassRunner
+from stylemill.nn.tiled.passes import BAND_BYTES, Chain, Link, PassRunner, SourceOf
 from stylemill.nn.tiled.planes import (
     BoundaryRows,
     FilePlane,
@@ -38,8 +41,12 @@ from stylemill.nn.tiled.planes import (
     Plane,
     PlaneSource,
     add_normalised,
+    has_room,
     scratch_file,
 )
+
+ROOM_FOR_SPEED = 2
+"""A map that only saves time is written to the scratch file if the disk has this many times the room for it."""
 
 
 def stylize_tiled(
@@ -96,17 +103,22 @@ def _paint(
 def _planes(
     plan: TiledPlan, layers: Layers, size_px: tuple[int, ...], scratch_dir: str | Path | None
 ) -> Iterator[list[Plane]]:
-    """Yield the planes of the residual stream and the raw results, in memory as far as the plan allows."""
-    height, width = (padded_side_px(side) // 4 for side in size_px)
-    channels = layers.downs[1].conv.out_channels
-    in_memory: list[Plane] = [MemoryPlane(height, width, channels, layers.dtype) for _ in range(plan.planes_in_memory)]
-    if len(in_memory) == 2:
-        yield in_memory
+    """Yield the planes of the residual stream, of the raw results, and of half the resolution if there is room."""
+    padded = [padded_side_px(side) for side in size_px]
+    quarter = padded[0] // 4, padded[1] // 4, layers.downs[1].conv.out_channels
+    half = padded[0] // 2, padded[1] // 2, layers.downs[0].conv.out_channels
+    shapes, planes = [quarter, quarter, half], list[Plane]()
+    for shape in shapes[: plan.planes_in_memory]:
+        planes.append(MemoryPlane(*shape, layers.dtype))
+    if len(planes) == len(shapes):
+        yield planes
         return
     with scratch_file(scratch_dir) as descriptor:
-        planes, offset_bytes = in_memory, 0
-        while len(planes) < 2:
-            plane = FilePlane(descriptor, offset_bytes, height, width, channels, layers.dtype)
+        offset_bytes, needed_bytes = 0, plan.scratch_bytes + plan.half_plane_bytes
+        if not has_room(descriptor, ROOM_FOR_SPEED * needed_bytes):
+            shapes.pop()
+        for shape in shapes[len(planes) :]:
+            plane = FilePlane(descriptor, offset_bytes, *shape, layers.dtype)
             planes.append(plane)
             offset_bytes += plane.nbytes
         yield planes
@@ -117,6 +129,7 @@ class _TiledPass:
 
     def __init__(self, layers: Layers, runner: PassRunner, image_HWC: NDArray[np.uint8], planes: list[Plane]) -> None:
         self._layers, self._runner, self._image_HWC = layers, runner, image_HWC
+        self._half = planes.pop() if len(planes) == 3 else None
         self._planes = planes
         self._height, self._width = (padded_side_px(side) for side in image_HWC.shape[:2])
 
@@ -134,14 +147,30 @@ class _TiledPass:
         def pixels(_: tuple[int, int]) -> PixelSource:
             return PixelSource(image, self._layers.dtype)
 
-        links: tuple[Link, ...] = ()
-        for layer, scale in ((stem, 1), (down1, 2)):
-            size = self._height // scale, self._width // scale
-            statistics = self._runner.statistics(Chain(links, layer), pixels, size)
-            links = (*links, Link(layer, statistics))
-        raw = self._planes[1]
+        stem_link = Link(stem, self._runner.statistics(Chain((), stem), pixels, (self._height, self._width)))
+        chain, size = Chain((stem_link,), down1), (self._height // 2, self._width // 2)
+        try:
+            statistics = self._runner.statistics(chain, pixels, size, store=self._half)
+        except ImageError:  # a quota, for example: the map only saves time
+            self._half = None
+            statistics = self._runner.statistics(chain, pixels, size)
+        down1_link = Link(down1, statistics)
+        raw, whole = self._planes[1], Chain((stem_link, down1_link), down2)
+        chain, source_of = self._from_half(whole, pixels, down1_link)
         size = raw.height, raw.width
-        return self._with_norm(down2, self._runner.statistics(Chain(links, down2), pixels, size, store=raw))
+        statistics = self._runner.statistics(chain, source_of, size, store=raw, bands_of=whole)
+        return self._with_norm(down2, statistics)
+
+    def _from_half(self, whole: Chain, source_of: SourceOf, stored: Link) -> tuple[Chain, SourceOf]:
+        """Return the end of a chain behind a link whose raw results are stored, with them as its input.
+
+        If they are not stored, that is the whole chain with its own input.
+        """
+        if self._half is None:
+            return whole, source_of
+        half, norm = self._half, self._with_norm(stored.layer, stored.statistics)
+        behind = whole.links[whole.links.index(stored) + 1 :]
+        return Chain(behind, whole.last), lambda _: PlaneSource(half, norm=norm)
 
     def _residual(self, first: Layer, second: Layer, norm: MeasuredNorm) -> MeasuredNorm:
         """Run one block over the stored raw results, and replace them by those of its second convolution."""
@@ -175,21 +204,22 @@ class _TiledPass:
         def trunk(_: tuple[int, int]) -> PlaneSource:
             return PlaneSource(stream)
 
-        links: tuple[Link, ...] = ()
-        for layer, scale in ((up1, 2), (up2, 1)):
-            phase_rows = self._height // scale // layer.conv.scale
-            size = phase_rows, self._width // scale
-            statistics = self._runner.statistics(Chain(links, layer), trunk, size)
-            links = (*links, Link(layer, statistics))
+        size = self._height // 2 // up1.conv.scale, self._width // 2
+        up1_link = Link(up1, self._runner.statistics(Chain((), up1), trunk, size, store=self._half))
+        size = self._height // up2.conv.scale, self._width
+        whole = Chain((up1_link,), up2)
+        chain, source_of = self._from_half(whole, trunk, up1_link)
+        up2_link = Link(up2, self._runner.statistics(chain, source_of, size, bands_of=whole))
         painted_HWC: NDArray = np.empty(self._image_HWC.shape, dtype)
         out_HWC = torch.from_numpy(painted_HWC)
         head = self._layers.head
-        chain = Chain(links, head)
+        whole = Chain((up1_link, up2_link), head)
+        chain, source_of = self._from_half(whole, trunk, up1_link)
 
         def consume(_: int, first: int, raws: list[torch.Tensor]) -> None:
             write_pixels(raws[0], out_HWC[first : first + raws[0].shape[2]], head.tanh)
 
-        self._runner.run(chain, trunk, (self._height, self._width), consume)
+        self._runner.run(chain, source_of, (self._height, self._width), consume, bands_of=whole)
         return painted_HWC
 
     @staticmethod

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from stylemill.nn.tiled import stylize_tiled
+from stylemill.errors import ImageError
+from stylemill.nn.tiled import stylize, stylize_tiled
+from stylemill.nn.tiled.planes import FilePlane
 from stylemill.nn.tiled.stylize import tiled_values
 from tests.unit.nn.nets import VARIANTS, drawn_image, fast_net, fast_variant, smooth_image
 
@@ -35,14 +38,15 @@ def test_tiled_equals_whole(width, size, upsampling):
         assert np.abs(tiled_HWC - whole_HWC).max() < 0.01
 
 
-@pytest.mark.parametrize("precision", ["float32", "auto"])
+@pytest.mark.parametrize(("precision", "width"), [("float32", 0.25), ("float32", 0.5), ("auto", 0.25)])
 @pytest.mark.usefixtures("two_torch_threads")
-def test_bytes_do_not_depend_on_threads_or_on_where_the_maps_are_stored(precision):
+def test_bytes_do_not_depend_on_threads_or_on_where_the_maps_are_stored(precision, width, monkeypatch):
     image_HWC = smooth_image(75, 50)
     wanted = None
     for threads in (1, 2, 3):
-        fast = fast_net(precision=precision, num_threads=threads)
-        for max_memory_bytes in (PLENTY, NOTHING):
+        fast = fast_net(width, precision=precision, num_threads=threads)
+        for max_memory_bytes, room_for_speed in ((PLENTY, 1), (NOTHING, 1), (NOTHING, PLENTY)):
+            monkeypatch.setattr(stylize, "ROOM_FOR_SPEED", room_for_speed)
             painted_HWC = stylize_tiled(
                 fast, image_HWC, max_memory_bytes=max_memory_bytes, scratch_dir=None, band_bytes=6000
             )
@@ -102,6 +106,23 @@ def start(scratch_dir, height_px, mode):
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
+
+
+def test_a_map_that_only_saves_time_is_left_out_where_it_does_not_fit(monkeypatch):
+    """The disk promises room that a quota then denies."""
+    fast, image_HWC = fast_net(), smooth_image(75, 50)
+    wanted_HWC = stylize_tiled(fast, image_HWC, max_memory_bytes=NOTHING, scratch_dir=None)
+    write, denied = FilePlane.write, []
+
+    def limited(self: FilePlane, first: int, rows_HWC: torch.Tensor) -> None:
+        if self.height == 76 // 2:
+            denied.append(first)
+            raise ImageError("ScratchFull", "the quota is used up")
+        write(self, first, rows_HWC)
+
+    monkeypatch.setattr(FilePlane, "write", limited)
+    painted_HWC = stylize_tiled(fast, image_HWC, max_memory_bytes=NOTHING, scratch_dir=None)
+    assert denied and np.array_equal(painted_HWC, wanted_HWC)
 
 
 def test_a_scratch_file_that_cannot_grow_is_an_image_error(tmp_path):
