@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -140,3 +141,46 @@ def _lines(file: Path) -> list[str]:
         return file.read_text().splitlines()
     except OSError:
         return []
+
+
+OWN_CLUSTER = "STYLEMILL_OWN_CLUSTER"
+"""Environment variable that is set while this process has a Ray cluster of its own on this machine."""
+
+
+class IdleCores:
+    """How many threads this process can use at the moment without taking time from others.
+
+    Args:
+        reserved: threads that it may use in any case.
+        most: CPUs that it may use, for example those of its container; None asks ``this_machine``.
+        read: returns the seconds of wall time, of all CPUs' work, and of this process's; for tests.
+    """
+
+    MIN_PERIOD_S = 0.5
+    """Shorter periods say little, because the system counts time in ticks."""
+
+    def __init__(
+        self, reserved: int, most: int | None = None, read: Callable[[], tuple[float, float, float]] | None = None
+    ) -> None:
+        self._reserved, self._read = reserved, read or _worked_s
+        self._most = int(this_machine()["CPU"]) if most is None else most
+        self._threads, self._last = reserved, self._read()
+
+    def __call__(self) -> int:
+        """Return the number of threads, by what ran since the last call."""
+        now = self._read()
+        wall_s, all_s, own_s = (new - old for new, old in zip(now, self._last, strict=True))
+        if wall_s >= self.MIN_PERIOD_S:
+            others = max(0.0, all_s - own_s) / wall_s
+            # A third of a core is what other processes use besides.
+            free = int((os.cpu_count() or 1) - others + 1 / 3)
+            self._threads, self._last = max(self._reserved, min(self._most, free)), now
+        return self._threads
+
+
+def _worked_s() -> tuple[float, float, float]:
+    cpus, own = psutil.cpu_times(), psutil.Process().cpu_times()
+    # Guests' time is part of the user's.
+    idle = ("idle", "iowait", "guest", "guest_nice")
+    worked_s = sum(value for name, value in cpus._asdict().items() if name not in idle)
+    return time.monotonic(), worked_s, own.user + own.system

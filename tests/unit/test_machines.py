@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import pytest
 
 from stylemill.machines import (
     MAX_MACHINES_PER_GROUP,
+    IdleCores,
     how_many_fit,
     machines_of,
     max_per_machine,
@@ -126,3 +128,47 @@ def test_without_limits_the_whole_machine_counts(tmp_path: Path, membership: str
 def test_a_full_container_has_nothing_free_and_a_started_cpu_counts(tmp_path: Path):
     files = {"cpu.max": "100001 100000", "memory.max": "100", "memory.current": "200"}
     assert limits(tmp_path, "0::/\n", files) == {"CPU": min(2, len(os.sched_getaffinity(0))), "memory": 0}
+
+
+@pytest.fixture
+def four_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stylemill.machines.os.cpu_count", lambda: 4)
+
+
+def idle_cores(*readings: tuple[float, float, float], reserved: int = 1, most: int = 4) -> list[int]:
+    """What ``IdleCores`` answers after each reading of wall time, all work and own work but the first."""
+    left = iter(readings)
+    cores = IdleCores(reserved, most, lambda: next(left))
+    return [cores() for _ in readings[1:]]
+
+
+@pytest.mark.usefixtures("four_cpus")
+def test_idle_cores_are_those_on_which_only_this_process_worked():
+    assert idle_cores((0, 0, 0), (10, 10, 10)) == [4]
+    assert idle_cores((0, 0, 0), (10, 30, 10)) == [2]
+    assert idle_cores((0, 0, 0), (10, 40, 10)) == [1]
+    assert idle_cores((0, 0, 0), (10, 13, 10)) == [4]  # what others do now and then is no core
+
+
+@pytest.mark.usefixtures("four_cpus")
+def test_own_threads_do_not_count_as_others_and_give_way_when_others_come():
+    assert idle_cores((0, 0, 0), (10, 20, 10), (20, 60, 40), (30, 100, 60)) == [3, 3, 2]
+
+
+@pytest.mark.usefixtures("four_cpus")
+def test_reserved_threads_and_the_limit_of_the_container_hold():
+    assert idle_cores((0, 0, 0), (10, 40, 0), reserved=2) == [2]
+    assert idle_cores((0, 0, 0), (10, 10, 10), most=3) == [3]
+
+
+@pytest.mark.usefixtures("four_cpus")
+def test_a_short_while_says_nothing_new():
+    assert idle_cores((0, 0, 0), (10, 30, 10), (10.1, 30.1, 10.1), (20.1, 40.1, 20.1)) == [2, 2, 4]
+
+
+def test_the_work_of_this_process_is_measured():
+    cores = IdleCores(1)
+    deadline = time.monotonic() + 2 * IdleCores.MIN_PERIOD_S
+    while time.monotonic() < deadline:
+        sum(range(10_000))
+    assert 1 <= cores() <= this_machine()["CPU"]

@@ -74,10 +74,12 @@ class ImagePainter:
     Args:
         net: the network; its precision and device count, not those of ``options``.
         options: controls and memory.
+        idle_cores: returns the number of threads with which to paint a large image at the moment; None uses those of
+            ``net``.
     """
 
-    def __init__(self, net: FastNet, options: PaintOptions) -> None:
-        self.net = net
+    def __init__(self, net: FastNet, options: PaintOptions, idle_cores: Callable[[], int] | None = None) -> None:
+        self.net, self._idle_cores = net, idle_cores
         self._controls = Controls(options)
         self._max_memory_bytes = options.max_memory_bytes
 
@@ -112,7 +114,9 @@ class ImagePainter:
                 log.debug("an image does not fit the GPU and is painted on the CPU")
 
         def in_tiles(image_HWC: Image) -> Image:
-            return stylize_tiled(self.net, image_HWC, max_memory_bytes=self._max_memory_bytes)
+            return stylize_tiled(
+                self.net, image_HWC, max_memory_bytes=self._max_memory_bytes, idle_cores=self._idle_cores
+            )
 
         return [self._result(frame_HWC, in_tiles) for frame_HWC in frames_HWC], "tiled"
 

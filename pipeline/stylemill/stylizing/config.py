@@ -86,7 +86,7 @@ class StylizeConfig:
 
     threads_per_actor: int = 1
     """CPUs that each actor reserves and uses for the network. A local run takes up to 4 for each worker if this and
-    num_actors are left alone."""
+    num_actors are left alone. Images that are painted in tiles then also use cores of this machine that are idle."""
 
     paint_timeout_s: float = 600.0
     """Seconds after which an image counts as stuck, for each style and each started 5 megapixels; it then fails with
@@ -98,6 +98,11 @@ class StylizeConfig:
     decode: DecodeOptions = inline(DecodeOptions)  # noqa: RUF009 (a field)
     encode: EncodeOptions = inline(EncodeOptions)  # noqa: RUF009 (a field)
     storage: StorageOptions = field(default_factory=StorageOptions)
+
+    @property
+    def are_cores_chosen(self) -> bool:
+        """Whether the user limits the cores that the run may use."""
+        return self.num_actors is not None or self.threads_per_actor > 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", models_or_builtin(self.model, self.style))

@@ -104,7 +104,8 @@ class BulkActor(Stage):
         self._writes = ThreadPoolExecutor(2, thread_name_prefix="write")
 
     def _open(self) -> None:
-        self._painter = Painter(self._storage, self._job.layout, self._job.identity, self._job.config)
+        job = self._job
+        self._painter = Painter(self._storage, job.layout, job.identity, job.config, use_idle_cores=job.use_idle_cores)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Do one block.

@@ -73,7 +73,8 @@ class PaintStage(Stage):
         self._watch = PaintWatch(tracker, job.config.paint_timeout_s, job.identity.styles_per_source)
 
     def _open(self) -> None:
-        self._painter = Painter(self._storage, self._job.layout, self._job.identity, self._job.config)
+        job = self._job
+        self._painter = Painter(self._storage, job.layout, job.identity, job.config, use_idle_cores=job.use_idle_cores)
 
     def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
         """Paint one block.

@@ -187,6 +187,8 @@ class BulkJob:
     layout: RunLayout
     lease_token: int
     """Fencing token of the driver's lease: an actor that finds a higher one stops."""
+    use_idle_cores: bool = False
+    """Whether actors may use cores of their machine that nobody uses, beyond those that are reserved for them."""
 
     def lease(self, storage: Storage) -> Lease:
         """Return the driver's lease, which actors check before they write rows."""

@@ -55,7 +55,8 @@ class LocalWorkers:
 
     def __init__(self, job: BulkJob, first: WorkerProcess | None = None, chosen: tuple[int, int] | None = None) -> None:
         self._num_workers, threads = chosen or choose_workers(job.config)
-        self._job = replace(job, config=replace(job.config, threads_per_actor=threads))
+        config = replace(job.config, threads_per_actor=threads)
+        self._job = replace(job, config=config, use_idle_cores=not job.config.are_cores_chosen)
         self._tracker = RunTracker()
         self._workers = [] if first is None else [first]
         self._idle_deaths = 0
@@ -229,8 +230,7 @@ def choose_workers(config: StylizeConfig, machine: Resources | None = None) -> t
     """
     machine = machine or this_machine()
     num_cpus, free_bytes = int(machine["CPU"]), int(machine["memory"])
-    is_chosen = config.num_actors is not None or config.threads_per_actor > 1
-    threads = config.threads_per_actor if is_chosen else min(MAX_THREADS, num_cpus)
+    threads = config.threads_per_actor if config.are_cores_chosen else min(MAX_THREADS, num_cpus)
     if threads > num_cpus:
         raise ConfigError(
             "threads_per_actor", threads, "is more CPUs than this machine has", f"give at most {num_cpus}"

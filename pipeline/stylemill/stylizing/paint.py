@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from stylemill.errors import ConfigError, ImageError
+from stylemill.machines import IdleCores
 from stylemill.manifest.layout import RunLayout
 from stylemill.nn.fast_net import FastNet, PendingBatch
 from stylemill.nn.precision import resolve_precision
@@ -142,14 +143,24 @@ class Painter:
         layout: of the run.
         identity: the run's styles, of which a model with another digest is refused, and its input.
         config: precision, device and controls.
+        use_idle_cores: whether images that are painted in tiles may use more threads than are reserved.
 
     Raises:
         ConfigError: a model in the run's folder is not the one that the run was planned with, or this machine paints
             otherwise than those on which the run began.
     """
 
-    def __init__(self, storage: Storage, layout: RunLayout, identity: RunIdentity, config: StylizeConfig) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        layout: RunLayout,
+        identity: RunIdentity,
+        config: StylizeConfig,
+        *,
+        use_idle_cores: bool = False,
+    ) -> None:
         torch.set_num_threads(config.threads_per_actor)
+        idle_cores = IdleCores(config.threads_per_actor) if use_idle_cores else None
         precision = _agreed_precision(storage, layout, config.paint)
         self._controls = Controls(config.paint)
         nets: dict[str, FastNet] = {}
@@ -164,11 +175,11 @@ class Painter:
             if config.paint.device == "cpu":
                 agree_on_kernels(storage, layout, style.name, net.layers.kernels())
             nets[style.name] = net
-        self.painters = {style: ImagePainter(net, config.paint) for style, net in nets.items()}
+        self.painters = {style: ImagePainter(net, config.paint, idle_cores) for style, net in nets.items()}
         """By style."""
 
         def build(model: StyleModel) -> ImagePainter:
-            return ImagePainter(FastNet(model.build_network(), precision=precision), config.paint)
+            return ImagePainter(FastNet(model.build_network(), precision=precision), config.paint, idle_cores)
 
         self._folder_looks: FolderLooks | None = None
         if config.look == "folder":

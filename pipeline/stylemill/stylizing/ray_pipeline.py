@@ -7,7 +7,9 @@ the pipeline returns only counts.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
+from dataclasses import replace
 from types import TracebackType
 
 import pyarrow as pa
@@ -16,7 +18,7 @@ import ray.data
 import ray.util.metrics
 
 from stylemill.errors import ConfigError
-from stylemill.machines import how_many_fit, max_per_machine
+from stylemill.machines import OWN_CLUSTER, how_many_fit, max_per_machine
 from stylemill.process import attributes
 from stylemill.ray_internals import cluster_machines, release_actors, unwrap
 from stylemill.stylizing.blocks import make_blocks
@@ -56,7 +58,9 @@ class RayWorkers:
     """
 
     def __init__(self, job: BulkJob) -> None:
-        self._job = job
+        # On a cluster that others use, actors keep to what they reserve.
+        alone = OWN_CLUSTER in os.environ and not job.config.are_cores_chosen
+        self._job = replace(job, use_idle_cores=alone)
         self._num_actors = choose_num_actors(job.config)
         self._tracker = RayTracker(start_tracker())
         self._meters = RunMeters(ray.util.metrics, job.layout.run_id)

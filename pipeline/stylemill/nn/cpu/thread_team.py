@@ -38,6 +38,13 @@ class ThreadTeam:
         self.num_threads = num_threads
         self._pool: ThreadPoolExecutor | None = None
 
+    def resize(self, num_threads: int) -> None:
+        """Change the number of threads between two calls of ``split``."""
+        if num_threads != self.num_threads:
+            if self._pool is not None:
+                self._pool.shutdown()
+            self.num_threads, self._pool = num_threads, None
+
     def ranges(self, num_pieces: int) -> list[tuple[int, int]]:
         """Return the contiguous ranges of pieces that ``split`` assigns to threads, in order."""
         num_ranges = min(self.num_threads, num_pieces)

@@ -64,10 +64,22 @@ class PassRunner:
         threads: each computes a contiguous range of bands with its own instance of the chain.
         dtype: of the features.
         band_bytes: see ``BAND_BYTES``.
+        idle_cores: returns the number of threads to use from now on; None leaves them as they are.
     """
 
-    def __init__(self, threads: ThreadTeam, dtype: torch.dtype, band_bytes: int = BAND_BYTES) -> None:
-        self._threads, self._dtype, self._band_bytes = threads, dtype, band_bytes
+    def __init__(
+        self,
+        threads: ThreadTeam,
+        dtype: torch.dtype,
+        band_bytes: int = BAND_BYTES,
+        idle_cores: Callable[[], int] | None = None,
+    ) -> None:
+        self._threads, self._dtype, self._band_bytes, self._idle_cores = threads, dtype, band_bytes, idle_cores
+
+    def use_idle_cores(self) -> None:
+        """Adapt the number of threads to what the machine has to spare; to be called between two passes."""
+        if self._idle_cores is not None:
+            self._threads.resize(self._idle_cores())
 
     def rows_per_band(self, chain: Chain, width: int) -> int:
         """Return the phase rows per band of the last layer, whose output is ``width`` wide."""

@@ -16,7 +16,7 @@ arithmetic is that of the whole image.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -56,6 +56,7 @@ def stylize_tiled(
     max_memory_bytes: int,
     scratch_dir: str | Path | None = None,
     band_bytes: int = BAND_BYTES,
+    idle_cores: Callable[[], int] | None = None,
 ) -> NDArray[np.uint8]:
     """Repaint an image of any size as ``fast_net.stylize`` would, in bounded memory.
 
@@ -66,13 +67,19 @@ def stylize_tiled(
             stored in a scratch file.
         scratch_dir: directory of that file, which has no name; None takes the system's.
         band_bytes: features per band; for tests and tuning.
+        idle_cores: returns the number of threads to use, and is asked before each pass; the bytes do not depend on it.
+            None uses those of ``fast_net``.
     Returns:
         (H, W, 3) uint8.
     Raises:
         ImageError: ``ScratchFull``.
         ValueError: not a non-empty (H, W, 3) uint8 array.
     """
-    return _paint(fast_net, image_HWC, np.uint8, max_memory_bytes, scratch_dir, band_bytes)
+    before = fast_net.threads.num_threads
+    try:
+        return _paint(fast_net, image_HWC, np.uint8, max_memory_bytes, scratch_dir, band_bytes, idle_cores)
+    finally:
+        fast_net.threads.resize(before)
 
 
 def tiled_values(
@@ -89,13 +96,14 @@ def _paint(
     max_memory_bytes: int,
     scratch_dir: str | Path | None,
     band_bytes: int,
+    idle_cores: Callable[[], int] | None = None,
 ) -> NDArray:
     check_image(image_HWC)
     if fast_net.flat_painter and (flat_HWC := fast_net.flat_painter.paint(image_HWC, dtype)) is not None:
         return flat_HWC
     plan = plan_tiled(image_HWC.shape[:2], fast_net.architecture, fast_net.precision, max_memory_bytes=max_memory_bytes)
     with torch.inference_mode(), _planes(plan, fast_net.layers, image_HWC.shape[:2], scratch_dir) as planes:
-        runner = PassRunner(fast_net.threads, fast_net.layers.dtype, band_bytes)
+        runner = PassRunner(fast_net.threads, fast_net.layers.dtype, band_bytes, idle_cores)
         return _TiledPass(fast_net.layers, runner, image_HWC, planes).run(dtype)
 
 
@@ -143,6 +151,7 @@ class _TiledPass:
         """Store the raw results of the second downsampling; return their norm."""
         stem, (down1, down2) = self._layers.stem, self._layers.downs
         image = self._image_HWC
+        self._runner.use_idle_cores()
 
         def pixels(_: tuple[int, int]) -> PixelSource:
             return PixelSource(image, self._layers.dtype)
@@ -185,6 +194,7 @@ class _TiledPass:
     ) -> ChannelStatistics:
         raw = self._planes[1]
         chain, size = Chain((), layer), (raw.height, raw.width)
+        self._runner.use_idle_cores()
         boundary = BoundaryRows.copy(self._runner.boundaries(chain, raw.width, raw.height), raw, residual)
 
         def source_of(own_rows: tuple[int, int]) -> PlaneSource:
@@ -195,6 +205,7 @@ class _TiledPass:
     def _decode(self, norm: MeasuredNorm, dtype: type) -> NDArray:
         stream, raw = self._planes
         up1, up2 = self._layers.ups
+        self._runner.use_idle_cores()
         rows_per_band = self._runner.rows_per_band(Chain((), self._layers.residuals[0][0]), raw.width)
         add_normalised(raw, norm, stream, rows_per_band)
         # The raw results are no longer needed; the painted image takes their memory.

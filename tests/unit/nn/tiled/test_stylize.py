@@ -54,6 +54,21 @@ def test_bytes_do_not_depend_on_threads_or_on_where_the_maps_are_stored(precisio
             assert painted_HWC.tobytes() == wanted
 
 
+@pytest.mark.usefixtures("two_torch_threads")
+def test_threads_may_come_and_go_between_passes():
+    fast, image_HWC = fast_net(0.25, num_threads=1), smooth_image(150, 60)
+    wanted_HWC = stylize_tiled(fast, image_HWC, max_memory_bytes=NOTHING, band_bytes=6000)
+    asked = []
+
+    def idle_cores() -> int:
+        asked.append(1 + len(asked) % 3)
+        return asked[-1]
+
+    painted_HWC = stylize_tiled(fast, image_HWC, max_memory_bytes=NOTHING, band_bytes=6000, idle_cores=idle_cores)
+    assert np.array_equal(painted_HWC, wanted_HWC)
+    assert len(asked) == 12 and fast.threads.num_threads == 1
+
+
 def test_every_small_size_comes_back_in_its_own_size():
     fast = fast_net(0.05, num_threads=1)
     for side_px in range(1, 40, 3):
