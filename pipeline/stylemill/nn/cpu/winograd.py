@@ -38,6 +38,8 @@ It is the same on every machine, because the shapes of the matrix products, and 
 depend on it.
 """
 _MAX_TILE_ROWS = 4
+_MIN_TILES = 32
+"""With fewer at once, kernels of many channels would be read from memory too often."""
 
 _EVALUATE_INPUT = (
     (4.0, 0.0, -5.0, 0.0, 1.0, 0.0),
@@ -125,7 +127,7 @@ class WinogradConv:
     def _tiles(self, width: int) -> tuple[int, int]:
         """Return the rows and columns of tiles that are computed at once."""
         columns = -(-width // TILE_PX)
-        most = max(8, _UNIT_BYTES // (_POINTS**2 * (self.in_channels + self._results) * 4))
+        most = max(_MIN_TILES, _UNIT_BYTES // (_POINTS**2 * (self.in_channels + self._results) * 4))
         if columns <= most:
             return min(_MAX_TILE_ROWS, most // columns), columns
         # Equal ranges: all products have one shape.
@@ -142,17 +144,30 @@ class WinogradConv:
         rows_HWC = window_NCHW[0].permute(1, 2, 0)
         height, width = rows_HWC.shape[0] - 2, rows_HWC.shape[1] - 2
         phases_SHWC = torch.empty(self.scale, height, width, self._results // self.scale)
-        sizes = (*self._tiles(width), self.in_channels, self._results)
-        unit = _TorchUnit(*sizes) if LIBRARY is None else _CompiledUnit(LIBRARY, *sizes)
-        for top in range(0, height, unit.height):
-            for left in range(0, width, unit.width):
-                bottom, right = min(top + unit.height, height), min(left + unit.width, width)
-                unit.evaluate(rows_HWC[top : bottom + 2, left : right + 2])
-                torch.bmm(unit.inputs_PTC, self._kernel_PIO, out=unit.results_PTC)
-                unit.interpolate(phases_SHWC[:, top:bottom, left:right])
-        SHARED_BUFFERS.put_back(unit.buffer)
+        self.write(rows_HWC, phases_SHWC)
         wide_SHWC = phases_SHWC.view(self.scale, height, self.scale * width, self.out_channels)
         return [phase_HWC.permute(2, 0, 1)[None] for phase_HWC in wide_SHWC]
+
+    def write(self, rows_HWC: Tensor, out_SHWC: Tensor, *, rows: tuple[int, int] | None = None) -> None:
+        """Convolve into memory of the caller.
+
+        Args:
+            rows_HWC: (n + 2, W + 2, I) with its border; or, with ``rows``, (H, W, I), around which are zeros.
+            out_SHWC: (scale, n, W, O / scale), overwritten.
+            rows: the n rows of the map to compute, as ``range``; None for all of a window with its border.
+        """
+        first, last = rows or (0, out_SHWC.shape[1])
+        border = 0 if rows is None else 1
+        width = out_SHWC.shape[2]
+        sizes = (*self._tiles(width), self.in_channels, self._results)
+        unit = _TorchUnit(*sizes) if LIBRARY is None else _CompiledUnit(LIBRARY, *sizes)
+        for top in range(first, last, unit.height):
+            for left in range(0, width, unit.width):
+                unit.evaluate(rows_HWC, top - border, left - border)
+                torch.bmm(unit.inputs_PTC, self._kernel_PIO, out=unit.results_PTC)
+                bottom, right = min(top + unit.height, last), min(left + unit.width, width)
+                unit.interpolate(out_SHWC[:, top - first : bottom - first, left:right])
+        SHARED_BUFFERS.put_back(unit.buffer)
 
 
 class _Unit:
@@ -183,11 +198,15 @@ class _Unit:
         self.results_PTC = results.view(points, tiles, out_channels)
         self.inputs_PTC[:, -1] = 0
 
-    def filled_up(self, window_HWC: Tensor) -> Tensor:
-        """Return a window of the unit's size and two pixels more: at the end of a map with zeros."""
-        height, width, _ = window_HWC.shape
-        missing = self.height + 2 - height, self.width + 2 - width
-        return F.pad(window_HWC, (0, 0, 0, missing[1], 0, missing[0])) if any(missing) else window_HWC
+    def window(self, rows_HWC: Tensor, top: int, left: int) -> Tensor:
+        """Return the (height + 2, width + 2, C) window of a map from there on; what lies outside of the map is zero."""
+        height, width, _ = rows_HWC.shape
+        bottom, right = top + self.height + 2, left + self.width + 2
+        inside_HWC = rows_HWC[max(0, top) : bottom, max(0, left) : right]
+        if top >= 0 and left >= 0 and bottom <= height and right <= width:
+            return inside_HWC
+        outside = (max(0, -left), max(0, right - width), max(0, -top), max(0, bottom - height))
+        return F.pad(inside_HWC, (0, 0, *outside))
 
 
 class _CompiledUnit(_Unit):
@@ -197,9 +216,9 @@ class _CompiledUnit(_Unit):
         super().__init__(tile_rows, tile_columns, in_channels, out_channels)
         self._library = library
 
-    def evaluate(self, window_HWC: Tensor) -> None:
-        """Fill ``inputs_PTC`` from a window, which may be smaller than the unit at the end of a map."""
-        window_HWC = self.filled_up(window_HWC)
+    def evaluate(self, rows_HWC: Tensor, top: int, left: int) -> None:
+        """Fill ``inputs_PTC`` from the window of a map that begins at this pixel, which may lie outside of the map."""
+        window_HWC = self.window(rows_HWC, top, left)
         self._library.stylemill_winograd_evaluate(
             window_HWC.data_ptr(),
             window_HWC.stride(0),
@@ -246,9 +265,9 @@ class _TorchUnit(_Unit):
         self._inputs = inputs_PRtC.unflatten(0, (_POINTS, _POINTS)).unbind(1)
         self._evaluate_rows, self._interpolate_rows = torch.tensor(_EVALUATE_INPUT), torch.tensor(_INTERPOLATE)
 
-    def evaluate(self, window_HWC: Tensor) -> None:
-        """Fill ``inputs_PTC`` from a window, which may be smaller than the unit at the end of a map."""
-        window_HWC = self.filled_up(window_HWC)
+    def evaluate(self, rows_HWC: Tensor, top: int, left: int) -> None:
+        """Fill ``inputs_PTC`` from the window of a map that begins at this pixel, which may lie outside of the map."""
+        window_HWC = self.window(rows_HWC, top, left)
         for row in range(self.tile_rows):
             taps = window_HWC[TILE_PX * row : TILE_PX * row + _POINTS].flatten(1)
             torch.mm(self._evaluate_rows, taps, out=self._rows_pRWC[:, row].flatten(1))

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from stylemill.errors import ConfigError
+from stylemill.nn.cpu.frozen_conv import FrozenConv, can_be_frozen
 from stylemill.nn.loss_networks.features import LossFeatures, measured_energies, network_digest
 from stylemill.nn.loss_weights import LAYER_WEIGHTS, LayerWeights
 
@@ -52,7 +53,10 @@ class VggLossNetwork(nn.Module):
                 index, in_channels = index + 2, out_channels
             index += 1  # the pooling layer
         self.requires_grad_(False)
+        self._frozen: dict[str, FrozenConv] | None = None
+        # With the plain layers: most networks are converted to bfloat16 after this.
         self.content_energies = measured_energies(self)
+        self._frozen = {}
 
     def features(self, batch_NCHW: Tensor) -> LossFeatures:
         """Return the features of an ImageNet-normalised (N, 3, H, W) batch."""
@@ -75,12 +79,20 @@ class VggLossNetwork(nn.Module):
         for name, layer in self.convolutions.items():
             if name.endswith("_1") and name != "relu1_1":
                 batch_NCHW = F.max_pool2d(batch_NCHW, 2)
-            batch_NCHW = F.relu_(layer(batch_NCHW))
+            batch_NCHW = F.relu_(self._convolve(name, layer, batch_NCHW))
             if name in wanted:
                 found[name] = batch_NCHW
             if len(found) == len(wanted):
                 break
         return found
+
+    def _convolve(self, name: str, layer: nn.Module, batch_NCHW: Tensor) -> Tensor:
+        if self._frozen is None or not isinstance(layer, nn.Conv2d) or not can_be_frozen(layer, batch_NCHW):
+            result_NCHW: Tensor = layer(batch_NCHW)
+            return result_NCHW
+        if name not in self._frozen:
+            self._frozen[name] = FrozenConv(layer)
+        return self._frozen[name](batch_NCHW)
 
 
 def parse_vgg_weights(data: bytes, source: str) -> dict[str, Tensor]:

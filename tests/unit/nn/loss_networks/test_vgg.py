@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import io
 
 import pytest
@@ -56,9 +57,11 @@ def test_layers_are_those_of_torchvision(name, weights, networks):
     padded_NCHW = torch.nn.functional.pad(batch_NCHW, (1, 1, 1, 1), mode="replicate")
     reference[0].padding = (0, 0)
     with torch.no_grad():
+        # Not to the last digits: most layers run Winograd's algorithm.
+        close = functools.partial(torch.testing.assert_close, rtol=1e-4, atol=2e-4)
         for end, layer in zip(STYLE_ENDS[name], features.style.values(), strict=True):
-            torch.testing.assert_close(layer, reference[:end](padded_NCHW))
-        torch.testing.assert_close(features.content["relu2_2"], reference[:CONTENT_END](padded_NCHW))
+            close(layer, reference[:end](padded_NCHW))
+        close(features.content["relu2_2"], reference[:CONTENT_END](padded_NCHW))
     assert torch.equal(network.content(batch_NCHW)["relu2_2"], features.content["relu2_2"])
 
 
