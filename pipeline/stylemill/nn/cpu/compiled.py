@@ -13,6 +13,8 @@ _POINTER, _SIZE = ctypes.c_void_p, ctypes.c_ssize_t
 _ARGUMENTS = {
     "stylemill_winograd_evaluate": [_POINTER, *[_SIZE] * 4, _POINTER, _SIZE],
     "stylemill_winograd_interpolate": [_POINTER, *[_SIZE] * 4, _POINTER, *[_SIZE] * 4],
+    "stylemill_head_evaluate": [_POINTER, *[_SIZE] * 4, _POINTER, _SIZE],
+    "stylemill_head_combine": [*[_POINTER] * 3, _SIZE, _SIZE, _POINTER, _POINTER, *[_SIZE] * 3],
     "stylemill_normalise": [
         *(_POINTER, *[_SIZE] * 4),
         *(_POINTER, _POINTER, ctypes.c_int),

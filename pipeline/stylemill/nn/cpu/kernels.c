@@ -2,6 +2,7 @@
 
    - The transforms of Winograd's algorithm F(4x4, 3x3): the 36 values of a tile stay in registers. winograd.py explains
      the algorithm.
+   - The same for F(3x3, 3x3) and kernels of 9 x 9; winograd_head.py explains that.
    - Norm, ReLU and residual in one pass.
 
    The callers in Python have the same in torch. Compiled with -ffp-contract=off, so that every x86 machine computes
@@ -110,6 +111,120 @@ void stylemill_winograd_interpolate(const float *results, ptrdiff_t point, ptrdi
         for (; c < channels; c++)
           interpolate_tile_one(tile + c, point, corner + c, row, channels, height - top, width - left);
       }
+}
+
+/* ---- Winograd's transforms for the last layer ---- */
+
+enum { HEAD_TILE = 3, HEAD_POINTS = 5, COLOURS = 3, KERNEL_TILES = 3 };
+
+#define HEAD_TRANSFORMS(T)                                                                                             \
+  ALWAYS_INLINE void evaluate_head_##T(const T d[HEAD_POINTS], T p[HEAD_POINTS]) {                                     \
+    T a = d[3] - d[1], b = 2 * (d[1] - d[3]);                                                                          \
+    p[0] = (a - 2 * d[2]) + 2 * d[0];                                                                                  \
+    p[1] = (d[3] - d[2]) - 2 * d[1];                                                                                   \
+    p[2] = (d[3] - 3 * d[2]) + 2 * d[1];                                                                               \
+    p[3] = a;                                                                                                          \
+    p[4] = (d[4] - d[2]) + b;                                                                                          \
+  }                                                                                                                    \
+  ALWAYS_INLINE void evaluate_head_tile_##T(const float *window, ptrdiff_t row, ptrdiff_t pixel, float *inputs,        \
+                                            ptrdiff_t point) {                                                         \
+    T columns[HEAD_POINTS][HEAD_POINTS];                                                                               \
+    for (int x = 0; x < HEAD_POINTS; x++) {                                                                            \
+      T taps[HEAD_POINTS];                                                                                             \
+      for (int y = 0; y < HEAD_POINTS; y++) taps[y] = *(const T *)(window + y * row + x * pixel);                      \
+      evaluate_head_##T(taps, columns[x]);                                                                             \
+    }                                                                                                                  \
+    for (int p = 0; p < HEAD_POINTS; p++) {                                                                            \
+      T taps[HEAD_POINTS], values[HEAD_POINTS];                                                                        \
+      for (int x = 0; x < HEAD_POINTS; x++) taps[x] = columns[x][p];                                                   \
+      evaluate_head_##T(taps, values);                                                                                 \
+      for (int q = 0; q < HEAD_POINTS; q++) *(T *)(inputs + (p * HEAD_POINTS + q) * point) = values[q];                \
+    }                                                                                                                  \
+  }                                                                                                                    \
+  ALWAYS_INLINE void interpolate_head_##T(const T m[HEAD_POINTS], T y[HEAD_TILE]) {                                    \
+    T a = m[1] + m[2];                                                                                                 \
+    y[0] = (m[0] + a) + m[3];                                                                                          \
+    y[1] = (m[1] - m[2]) + 2 * m[3];                                                                                   \
+    y[2] = (a + 4 * m[3]) + m[4];                                                                                      \
+  }                                                                                                                    \
+  /* The results of neighbouring tiles, one per lane, in one colour: add up the products of the nine kernels, each of  \
+     which belongs to another tile of the input, and interpolate. */                                                   \
+  ALWAYS_INLINE void combine_head_##T(const float *const products[KERNEL_TILES], ptrdiff_t kernel_step, ptrdiff_t tile, \
+                                      int colour, T result[HEAD_TILE][HEAD_TILE]) {                                    \
+    T rows[HEAD_POINTS][HEAD_TILE];                                                                                    \
+    for (int q = 0; q < HEAD_POINTS; q++) {                                                                            \
+      T values[HEAD_POINTS];                                                                                           \
+      for (int p = 0; p < HEAD_POINTS; p++) {                                                                          \
+        const ptrdiff_t kernels = KERNEL_TILES * KERNEL_TILES * COLOURS;                                               \
+        T sum = {0};                                                                                                   \
+        for (int y = 0; y < KERNEL_TILES; y++)                                                                         \
+          for (int x = 0; x < KERNEL_TILES; x++) {                                                                     \
+            ptrdiff_t kernel = (p * HEAD_POINTS + q) * kernels + (y * KERNEL_TILES + x) * COLOURS + colour;            \
+            sum += *(const T *)(products[y] + kernel * kernel_step + tile + x);                                        \
+          }                                                                                                            \
+        values[p] = sum;                                                                                               \
+      }                                                                                                                \
+      interpolate_head_##T(values, rows[q]);                                                                           \
+    }                                                                                                                  \
+    for (int y = 0; y < HEAD_TILE; y++) {                                                                              \
+      T values[HEAD_POINTS];                                                                                           \
+      for (int q = 0; q < HEAD_POINTS; q++) values[q] = rows[q][y];                                                    \
+      interpolate_head_##T(values, result[y]);                                                                         \
+    }                                                                                                                  \
+  }
+
+typedef float head_one __attribute__((vector_size(4), aligned(4), may_alias));
+HEAD_TRANSFORMS(many)
+HEAD_TRANSFORMS(head_one)
+
+/* Evaluate R rows of T tiles, whose (3 R + 2, 3 T + 2, C) window has rows `row` floats apart, at the 25 points; the
+   results of one point, (R, T, C), are `point` floats apart. */
+EACH_INSTRUCTION_SET
+void stylemill_head_evaluate(const float *window, ptrdiff_t row, ptrdiff_t tile_rows, ptrdiff_t tiles,
+                             ptrdiff_t channels, float *inputs, ptrdiff_t point) {
+  for (ptrdiff_t r = 0; r < tile_rows; r++)
+    for (ptrdiff_t t = 0; t < tiles; t++) {
+      const float *corner = window + HEAD_TILE * (r * row + t * channels);
+      float *tile = inputs + (r * tiles + t) * channels;
+      ptrdiff_t c = 0;
+      for (; c + LANES <= channels; c += LANES) evaluate_head_tile_many(corner + c, row, channels, tile + c, point);
+      for (; c < channels; c++) evaluate_head_tile_head_one(corner + c, row, channels, tile + c, point);
+    }
+}
+
+/* Write `height` rows of `width` pixels, whose colours are neighbours and whose rows are `row` floats apart, from the
+   (25, 9 x 3) products of three rows of `tiles` tiles, `kernel_step` floats apart; tile t of the result needs t, t + 1
+   and t + 2 of each. */
+EACH_INSTRUCTION_SET
+void stylemill_head_combine(const float *top, const float *middle, const float *bottom, ptrdiff_t kernel_step,
+                            ptrdiff_t tiles, const float *bias, float *out, ptrdiff_t row, ptrdiff_t height,
+                            ptrdiff_t width) {
+  const float *const products[KERNEL_TILES] = {top, middle, bottom};
+  const ptrdiff_t results = tiles - KERNEL_TILES + 1;
+  for (ptrdiff_t tile = 0; tile * HEAD_TILE < width;) {
+    const int lanes = tile + LANES <= results ? LANES : 1;
+    for (int colour = 0; colour < COLOURS; colour++) {
+      float result[HEAD_TILE][HEAD_TILE][LANES];
+      if (lanes == LANES) {
+        many values[HEAD_TILE][HEAD_TILE];
+        combine_head_many(products, kernel_step, tile, colour, values);
+        for (int y = 0; y < HEAD_TILE; y++)
+          for (int x = 0; x < HEAD_TILE; x++) *(many *)result[y][x] = values[y][x];
+      } else {
+        head_one values[HEAD_TILE][HEAD_TILE];
+        combine_head_head_one(products, kernel_step, tile, colour, values);
+        for (int y = 0; y < HEAD_TILE; y++)
+          for (int x = 0; x < HEAD_TILE; x++) result[y][x][0] = values[y][x][0];
+      }
+      for (int y = 0; y < HEAD_TILE && y < height; y++)
+        for (int lane = 0; lane < lanes; lane++)
+          for (int x = 0; x < HEAD_TILE; x++) {
+            ptrdiff_t column = (tile + lane) * HEAD_TILE + x;
+            if (column < width) out[y * row + column * COLOURS + colour] = result[y][x][lane] + bias[colour];
+          }
+    }
+    tile += lanes;
+  }
 }
 
 /* ---- Norm ---- */

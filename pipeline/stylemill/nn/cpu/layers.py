@@ -13,6 +13,7 @@ import torch
 
 from stylemill.nn.architecture import Architecture, Interpolation
 from stylemill.nn.cpu.channel_stats import FoldedNorm
+from stylemill.nn.cpu.compiled import LIBRARY
 from stylemill.nn.cpu.direct_conv import DirectConv, Phase
 from stylemill.nn.cpu.folding import (
     HEAD_COLUMNS,
@@ -26,6 +27,7 @@ from stylemill.nn.cpu.folding import (
 )
 from stylemill.nn.cpu.packed_conv import PackedConv, SeparableConv, packed_conv
 from stylemill.nn.cpu.winograd import WinogradConv, can_be_winograd, joined_kernel, winograd_conv
+from stylemill.nn.cpu.winograd_head import WinogradHead, winograd_head
 from stylemill.nn.transformer_net import NUM_RESIDUAL_BLOCKS, ResidualBlock, TransformerNet
 
 _UPSAMPLING = {
@@ -70,7 +72,7 @@ def describe_unfolded(architecture: Architecture) -> list[str]:
 class Layer:
     """A padded convolution and the norm behind it."""
 
-    conv: DirectConv | WinogradConv
+    conv: DirectConv | WinogradConv | WinogradHead
     padding_px: int
     padding_mode: PaddingMode
     norm: FoldedNorm | None
@@ -136,7 +138,7 @@ def prepare_layers(net: TransformerNet, dtype: torch.dtype, *, winograd: bool | 
             for index in range(1, NUM_RESIDUAL_BLOCKS + 1)
         ),
         ups=(_layer(fold_block(net.up1), dtype, winograd), _layer(fold_block(net.up2), dtype, winograd)),
-        head=_head_layer(net, dtype),
+        head=_head_layer(net, dtype, winograd),
     )
 
 
@@ -163,11 +165,14 @@ def _residual_layers(block: torch.nn.Module, dtype: torch.dtype, winograd: bool)
     return _layer(fold_block(block.block1), dtype, winograd), _layer(fold_block(block.block2), dtype, winograd)
 
 
-def _head_layer(net: TransformerNet, dtype: torch.dtype) -> Layer:
+def _head_layer(net: TransformerNet, dtype: torch.dtype, winograd: bool) -> Layer:
     architecture, pad = net.architecture, net.head.padding_px
+    tanh = output_tanh(architecture.pixels) if architecture.output == "tanh" else None
+    if winograd and LIBRARY is not None:
+        kernel = fold_head(net.head, architecture, columns=1)
+        return Layer(winograd_head(*kernel, LIBRARY), pad, "reflect", None, tanh=tanh)
     for columns in HEAD_COLUMNS:
         conv = packed_conv(*fold_head(net.head, architecture, columns), stride=(1, columns), dtype=dtype)
         if conv.trusted:
             break
-    tanh = output_tanh(architecture.pixels) if architecture.output == "tanh" else None
     return Layer(DirectConv((Phase(conv, -pad),)), pad, "reflect", None, tanh=tanh)

@@ -115,7 +115,7 @@ class WholeImagePass:
     def _head(self, layer: Layer, source: Source, out_HWC: Tensor) -> None:
         padded = self._new_map(layer, source)
         row_bytes = source.width * source.channels * self._layers.dtype.itemsize
-        rows = _rows_per_strip(source.height, row_bytes)
+        rows = layer.whole_groups(_rows_per_strip(source.height, row_bytes), source.width)
 
         def work(first_strip: int, last_strip: int) -> None:
             written = 0
@@ -139,7 +139,7 @@ def write_pixels(folded_NCHW: Tensor, out_HWC: Tensor, tanh: OutputTanh | None =
     """Unfold the results of the head into rows of pixels, without the padding.
 
     Args:
-        folded_NCHW: (1, 12, h', W' / 4) channels-last, pixel - OUTPUT_CENTRE; may be overwritten.
+        folded_NCHW: (1, 3 n, h', W' / n) channels-last, n neighbouring pixels, minus OUTPUT_CENTRE; may be overwritten.
         out_HWC: (h <= h', W <= W', 3), overwritten: uint8 (rounded and clamped) or float32 (as it is).
         tanh: follows the head of a network that ends in a tanh, else None.
     """

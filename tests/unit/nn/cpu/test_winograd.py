@@ -103,12 +103,12 @@ def test_what_is_computed_with_it():
         net = TransformerNet(Architecture(**fields)).eval()
         return ["Winograd" in line for line in prepare_layers(net, torch.float32).kernels()]
 
-    assert algorithms(width=1.0) == [False] * 3 + [True] * 12 + [False]
-    assert algorithms(width=0.5, upsampling="bicubic") == [False] * 3 + [True] * 12 + [False]
+    assert algorithms(width=1.0) == [False] * 3 + [True] * 13
+    assert algorithms(width=0.5, upsampling="bicubic") == [False] * 3 + [True] * 13
     assert not any(algorithms(width=0.5, residual="separable")[3:13])
     # They turn one colour into a pattern, so such pictures go through the same layers as others.
     assert not any(algorithms(width=0.5, upsampling="shuffle") + algorithms(width=0.5, upsampling="transposed"))
-    assert not any(algorithms(width=0.1))
+    assert algorithms(width=0.1) == [False] * 17 + [True]
     in_bfloat16 = prepare_layers(seeded_net(1.0), torch.bfloat16).kernels()
     assert not any("Winograd" in line for line in in_bfloat16)
 
