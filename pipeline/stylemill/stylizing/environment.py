@@ -62,10 +62,11 @@ def agree_on_kernels(storage: Storage, layout: RunLayout, style: str, mine: list
         mine: as ``Layers.kernels`` describes them.
 
     Raises:
-        ConfigError: oneDNN's kernels were replaced on one of the two machines and not on the other.
+        ConfigError: a kernel was replaced or compiled on one of the two machines and not on the other, or versions of
+            stylemill compute differently.
     """
     kernels = {str(number): kernel for number, kernel in enumerate(mine)}
-    cure = "paint on machines of one kind, or start another run with --precision float32"
+    cure = "paint on machines of one kind, all or none with a C compiler, by one version; or start another run"
     agreed = _agree(storage, layout.environment_uri(f"kernels-{style}"), kernels)
     _check_equal(layout.run_id, agreed, kernels, "began on a machine with other kernels", cure)
 

@@ -104,10 +104,11 @@ class Layers:
     head: Layer
 
     def kernels(self) -> list[str]:
-        """Return a description of each convolution as it runs on this machine, in the order of the layers."""
+        """Return what runs on this machine: each convolution, in the order of the layers, and how norms are computed."""
         residuals = [layer for pair in self.residuals for layer in pair]
         layers = (self.stem, *self.downs, *residuals, *self.ups, self.head)
-        return [line for layer in layers for line in layer.conv.describe()]
+        norms = "norms in torch" if LIBRARY is None else "norms compiled"
+        return [*(line for layer in layers for line in layer.conv.describe()), norms]
 
 
 def stays_flat(architecture: Architecture) -> bool:
