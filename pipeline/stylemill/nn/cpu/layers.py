@@ -104,7 +104,7 @@ class Layers:
     head: Layer
 
     def kernels(self) -> list[str]:
-        """Return what runs on this machine: each convolution, in the order of the layers, and how norms are computed."""
+        """Return how this machine computes each convolution, in the order of the layers, and the norms."""
         residuals = [layer for pair in self.residuals for layer in pair]
         layers = (self.stem, *self.downs, *residuals, *self.ups, self.head)
         norms = "norms in torch" if LIBRARY is None else "norms compiled"
