@@ -143,16 +143,15 @@ def _lines(file: Path) -> list[str]:
         return []
 
 
-OWN_CLUSTER = "STYLEMILL_OWN_CLUSTER"
-"""Environment variable that is set while this process has a Ray cluster of its own on this machine."""
-
-
 class IdleCores:
     """How many threads this process can use at the moment without taking time from others.
 
+    Only where the process may use all of the machine's cores: in a container that may not, the figures of the kernel
+    are those of the machine, and say little about its share. Then the answer is what is reserved.
+
     Args:
         reserved: threads that it may use in any case.
-        most: CPUs that it may use, for example those of its container; None asks ``this_machine``.
+        usable: CPUs that it may use; None asks ``this_machine``.
         read: returns the seconds of wall time, of all CPUs' work, and of this process's; for tests.
     """
 
@@ -160,21 +159,26 @@ class IdleCores:
     """Shorter periods say little, because the system counts time in ticks."""
 
     def __init__(
-        self, reserved: int, most: int | None = None, read: Callable[[], tuple[float, float, float]] | None = None
+        self, reserved: int, usable: int | None = None, read: Callable[[], tuple[float, float, float]] | None = None
     ) -> None:
         self._reserved, self._read = reserved, read or _worked_s
-        self._most = int(this_machine()["CPU"]) if most is None else most
-        self._threads, self._last = reserved, self._read()
+        self._num_cpus = os.cpu_count() or 1
+        self._shares = (int(this_machine()["CPU"]) if usable is None else usable) < self._num_cpus
+        self.start()
+
+    def start(self) -> None:
+        """Forget what ran before."""
+        self._threads, self._last = self._reserved, self._read()
 
     def __call__(self) -> int:
-        """Return the number of threads, by what ran since the last call."""
+        """Return the number of threads, by what ran since the last call, or since ``start``."""
         now = self._read()
         wall_s, all_s, own_s = (new - old for new, old in zip(now, self._last, strict=True))
-        if wall_s >= self.MIN_PERIOD_S:
+        if not self._shares and wall_s >= self.MIN_PERIOD_S:
             others = max(0.0, all_s - own_s) / wall_s
             # A third of a core is what other processes use besides.
-            free = int((os.cpu_count() or 1) - others + 1 / 3)
-            self._threads, self._last = max(self._reserved, min(self._most, free)), now
+            self._threads = max(self._reserved, int(self._num_cpus - others + 1 / 3))
+            self._last = now
         return self._threads
 
 

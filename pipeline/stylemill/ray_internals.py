@@ -75,6 +75,12 @@ def cluster_machines() -> list[Resources]:
     return machines_of(ray.nodes(), scaling.node_group_configs if scaling else ())
 
 
+def is_cluster_of_this_process() -> bool:
+    """Return whether this process started the cluster that it is connected to, on this machine alone."""
+    node = ray._private.worker._global_node
+    return node is not None and bool(node.is_head())
+
+
 class DashboardClient(JobSubmissionClient):
     """Ray's job client with a time limit for each request; Ray's own waits forever for a silent server."""
 

@@ -135,10 +135,10 @@ def four_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stylemill.machines.os.cpu_count", lambda: 4)
 
 
-def idle_cores(*readings: tuple[float, float, float], reserved: int = 1, most: int = 4) -> list[int]:
+def idle_cores(*readings: tuple[float, float, float], reserved: int = 1, usable: int = 4) -> list[int]:
     """What ``IdleCores`` answers after each reading of wall time, all work and own work but the first."""
     left = iter(readings)
-    cores = IdleCores(reserved, most, lambda: next(left))
+    cores = IdleCores(reserved, usable, lambda: next(left))
     return [cores() for _ in readings[1:]]
 
 
@@ -156,9 +156,21 @@ def test_own_threads_do_not_count_as_others_and_give_way_when_others_come():
 
 
 @pytest.mark.usefixtures("four_cpus")
-def test_reserved_threads_and_the_limit_of_the_container_hold():
+def test_reserved_threads_stay():
     assert idle_cores((0, 0, 0), (10, 40, 0), reserved=2) == [2]
-    assert idle_cores((0, 0, 0), (10, 10, 10), most=3) == [3]
+
+
+@pytest.mark.usefixtures("four_cpus")
+def test_where_the_process_may_not_use_all_cores_nothing_is_known_about_its_share():
+    assert idle_cores((0, 0, 0), (10, 10, 10), usable=3) == [1]
+
+
+@pytest.mark.usefixtures("four_cpus")
+def test_what_ran_before_a_start_does_not_count():
+    readings = iter([(0, 0, 0), (1000, 4000, 0), (1010, 4010, 10)])
+    cores = IdleCores(1, 4, lambda: next(readings))
+    cores.start()
+    assert cores() == 4
 
 
 @pytest.mark.usefixtures("four_cpus")
@@ -171,4 +183,4 @@ def test_the_work_of_this_process_is_measured():
     deadline = time.monotonic() + 2 * IdleCores.MIN_PERIOD_S
     while time.monotonic() < deadline:
         sum(range(10_000))
-    assert 1 <= cores() <= this_machine()["CPU"]
+    assert 1 <= cores() <= (os.cpu_count() or 1)

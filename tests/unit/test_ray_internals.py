@@ -32,6 +32,7 @@ from stylemill.ray_internals import (
     DashboardClient,
     TorchBackend,
     has_start_timed_out,
+    is_cluster_of_this_process,
     is_token_missing,
     keep_interrupts,
     leave_out_blind_cleaner,
@@ -173,3 +174,8 @@ def test_a_failure_of_training_is_always_one_line():
     found = ray_failure(defect, doing="training")
     assert isinstance(found, ClusterError) and str(found).startswith("training stopped: RayTaskError")
     assert "\n" not in str(found) and "resume" in str(found)
+
+
+def test_without_a_cluster_none_is_of_this_process():
+    assert not is_cluster_of_this_process()
+    assert callable(ray._private.node.Node.is_head)

@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stylemill.errors import ClusterError, ConfigError
-from stylemill.machines import OWN_CLUSTER
 
 log = logging.getLogger(__name__)
 
@@ -112,15 +111,12 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
         else:
             _start_here(num_cpus)
             _tighten_token()
-            if num_cpus is None:
-                os.environ[OWN_CLUSTER] = "1"
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # an error that ends a run is raised, and printed once
     try:
         with attributes(DataContext.get_current(), enable_progress_bars=False, print_on_execution_start=False):
             yield
     finally:
         ray.shutdown()
-        os.environ.pop(OWN_CLUSTER, None)
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
 

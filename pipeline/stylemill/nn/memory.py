@@ -23,13 +23,10 @@ WHOLE_WORKING_BYTES = 160 << 20
 """Strips in progress and temporary memory of the kernels."""
 
 TILED_WORKING_BYTES = 64 << 20
-"""The same for bands, without ``TILED_WINDOW_ROWS``."""
+"""The same for bands, without ``TILED_ROWS``."""
 
-TILED_WINDOW_ROWS = 150
-"""Rows of full width and full resolution in the row windows of all layers together."""
-
-HALF_PLANE = 2
-"""Size of the map of half the resolution, in maps of a quarter: four times the pixels, half the channels."""
+TILED_ROWS, TILED_ROWS_PER_THREAD = 85, 65
+"""Rows of full width and full resolution in the row windows of all layers together, in groups of Winograd's tiles."""
 
 ALLOCATOR_OVERHEAD = 1.25
 """Measured peak divided by the memory in use at the widest point; the allocator keeps freed strips."""
@@ -42,13 +39,13 @@ class TiledPlan:
     """Where the tiled pass stores its maps: two of a quarter of the resolution, and one of half of it."""
 
     planes_in_memory: int
-    """0 to 3, the small ones first; the others are in the scratch file."""
+    """0 to 3, the small ones first. The other small ones are in the scratch file; a pass does without the large one."""
     peak_bytes: int
     """Estimated peak of the process, the image and its result included."""
     scratch_bytes: int
-    """Size of the scratch file without the large map."""
-    half_plane_bytes: int
-    """Size of the large map, which only saves time: a pass does without it if the disk has no room."""
+    """Size of the scratch file."""
+    max_threads: int
+    """Threads whose windows fit the limit, at least those that were asked for."""
 
 
 @dataclass(frozen=True)
@@ -78,30 +75,35 @@ def whole_bytes(size_px: Sequence[int], architecture: Architecture, precision: s
     return int(PROCESS_BYTES + WHOLE_WORKING_BYTES + pixels * (per_pixel + 2 * IMAGE_CHANNELS))
 
 
-def tiled_bytes(size_px: Sequence[int], architecture: Architecture, precision: str, planes_in_memory: int) -> int:
+def tiled_bytes(
+    size_px: Sequence[int], architecture: Architecture, precision: str, planes_in_memory: int, num_threads: int = 1
+) -> int:
     """Estimate the process's peak in the tiled pass with ``planes_in_memory`` of its maps in memory."""
     pixels = _pixels(size_px)
     plane_bytes = _plane_bytes(size_px, architecture, precision)
-    half_plane_bytes = HALF_PLANE * plane_bytes if planes_in_memory == 3 else 0
+    half_bytes = pixels // 4 * architecture.channels(64) * _ITEM_BYTES[precision]
+    half_plane_bytes = half_bytes if planes_in_memory == 3 else 0
     # The raw map is freed before the result is allocated.
     trunk = pixels * IMAGE_CHANNELS + min(2, planes_in_memory) * plane_bytes + half_plane_bytes
     painting = 2 * pixels * IMAGE_CHANNELS + min(1, planes_in_memory) * plane_bytes + half_plane_bytes
-    row_bytes = padded_side_px(size_px[1]) * architecture.channels(32) * _ITEM_BYTES[precision]
-    working = TILED_WORKING_BYTES + TILED_WINDOW_ROWS * row_bytes
+    row_bytes = _row_bytes(size_px, architecture, precision)
+    working = TILED_WORKING_BYTES + (TILED_ROWS + num_threads * TILED_ROWS_PER_THREAD) * row_bytes
     return PROCESS_BYTES + working + max(trunk, painting)
 
 
 def plan_tiled(
-    size_px: Sequence[int], architecture: Architecture, precision: str, *, max_memory_bytes: int
+    size_px: Sequence[int], architecture: Architecture, precision: str, *, max_memory_bytes: int, num_threads: int = 1
 ) -> TiledPlan:
     """Keep the maps in memory that fit into ``max_memory_bytes``; the others go to the scratch file."""
     plane_bytes = _plane_bytes(size_px, architecture, precision)
     for planes_in_memory in (3, 2, 1, 0):
-        peak_bytes = tiled_bytes(size_px, architecture, precision, planes_in_memory)
+        peak_bytes = tiled_bytes(size_px, architecture, precision, planes_in_memory, num_threads)
         if peak_bytes <= max_memory_bytes:
             break
     scratch_bytes = max(0, 2 - planes_in_memory) * plane_bytes
-    return TiledPlan(planes_in_memory, peak_bytes, scratch_bytes, HALF_PLANE * plane_bytes)
+    thread_bytes = TILED_ROWS_PER_THREAD * _row_bytes(size_px, architecture, precision)
+    max_threads = num_threads + max(0, max_memory_bytes - peak_bytes) // thread_bytes
+    return TiledPlan(planes_in_memory, peak_bytes, scratch_bytes, max_threads)
 
 
 def tiled_peak_bytes(
@@ -153,6 +155,10 @@ def largest_whole_pixels(architecture: Architecture, precision: str, *, max_memo
 
 def _pixels(size_px: Sequence[int]) -> int:
     return padded_side_px(size_px[0]) * padded_side_px(size_px[1])
+
+
+def _row_bytes(size_px: Sequence[int], architecture: Architecture, precision: str) -> int:
+    return padded_side_px(size_px[1]) * architecture.channels(32) * _ITEM_BYTES[precision]
 
 
 def _plane_bytes(size_px: Sequence[int], architecture: Architecture, precision: str) -> int:

@@ -19,6 +19,7 @@ from stylemill.painting.options import PaintOptions
 
 if TYPE_CHECKING:
     from stylemill.images.source_image import SourceImage
+    from stylemill.machines import IdleCores
     from stylemill.nn.fast_net import FastNet
 
 log = logging.getLogger(__name__)
@@ -74,11 +75,10 @@ class ImagePainter:
     Args:
         net: the network; its precision and device count, not those of ``options``.
         options: controls and memory.
-        idle_cores: returns the number of threads with which to paint a large image at the moment; None uses those of
-            ``net``.
+        idle_cores: asked for the number of threads with which to paint a large image; None uses those of ``net``.
     """
 
-    def __init__(self, net: FastNet, options: PaintOptions, idle_cores: Callable[[], int] | None = None) -> None:
+    def __init__(self, net: FastNet, options: PaintOptions, idle_cores: IdleCores | None = None) -> None:
         self.net, self._idle_cores = net, idle_cores
         self._controls = Controls(options)
         self._max_memory_bytes = options.max_memory_bytes
@@ -112,6 +112,9 @@ class ImagePainter:
                 return [self._result(frame_HWC, self.net.stylize) for frame_HWC in frames_HWC], "whole"
             except torch.OutOfMemoryError:
                 log.debug("an image does not fit the GPU and is painted on the CPU")
+
+        if self._idle_cores is not None:
+            self._idle_cores.start()
 
         def in_tiles(image_HWC: Image) -> Image:
             return stylize_tiled(

@@ -7,7 +7,6 @@ the pipeline returns only counts.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from types import TracebackType
@@ -18,9 +17,9 @@ import ray.data
 import ray.util.metrics
 
 from stylemill.errors import ConfigError
-from stylemill.machines import OWN_CLUSTER, how_many_fit, max_per_machine
+from stylemill.machines import how_many_fit, max_per_machine
 from stylemill.process import attributes
-from stylemill.ray_internals import cluster_machines, release_actors, unwrap
+from stylemill.ray_internals import cluster_machines, is_cluster_of_this_process, release_actors, unwrap
 from stylemill.stylizing.blocks import make_blocks
 from stylemill.stylizing.config import StylizeConfig
 from stylemill.stylizing.fused_actor import BulkActor
@@ -59,7 +58,7 @@ class RayWorkers:
 
     def __init__(self, job: BulkJob) -> None:
         # On a cluster that others use, actors keep to what they reserve.
-        alone = OWN_CLUSTER in os.environ and not job.config.are_cores_chosen
+        alone = is_cluster_of_this_process() and not job.config.are_cores_chosen
         self._job = replace(job, use_idle_cores=alone)
         self._num_actors = choose_num_actors(job.config)
         self._tracker = RayTracker(start_tracker())

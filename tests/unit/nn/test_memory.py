@@ -43,10 +43,20 @@ def test_maps_move_to_the_scratch_file_as_memory_shrinks():
     assert [plan.planes_in_memory for plan in plans] == [3, 2, 1, 0]
     plane_bytes = 2500 * 2500 * 128 * 4
     assert [plan.scratch_bytes for plan in plans] == [0, 0, plane_bytes, 2 * plane_bytes]
-    assert {plan.half_plane_bytes for plan in plans} == {5000 * 5000 * 64 * 4}
     hopeless = plan_tiled(size_px, FULL, "float32", max_memory_bytes=1)
-    assert hopeless.planes_in_memory == 0 and hopeless.peak_bytes > 1
+    assert hopeless.planes_in_memory == 0 and hopeless.peak_bytes > 1 and hopeless.max_threads == 1
     assert hopeless.peak_bytes == tiled_peak_bytes(size_px, FULL, "float32", max_memory_bytes=1)
+
+
+def test_further_threads_take_memory_of_what_is_left():
+    size_px = (2_000, 20_000)
+    for num_threads in (1, 4):
+        plan = plan_tiled(size_px, FULL, "float32", max_memory_bytes=4 * GIB, num_threads=num_threads)
+        assert plan.peak_bytes <= 4 * GIB
+        assert plan.max_threads > num_threads
+        planes = plan.planes_in_memory
+        assert tiled_bytes(size_px, FULL, "float32", planes, plan.max_threads) <= 4 * GIB
+        assert tiled_bytes(size_px, FULL, "float32", planes, plan.max_threads + 1) > 4 * GIB
 
 
 SCRIPT = """

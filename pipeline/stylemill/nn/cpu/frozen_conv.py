@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from stylemill.nn.cpu.compiled import LIBRARY
 from stylemill.nn.cpu.thread_team import ThreadTeam
@@ -18,13 +19,16 @@ from stylemill.nn.cpu.winograd import MIN_IN_CHANNELS, WinogradConv
 
 
 def can_be_frozen(layer: nn.Conv2d, batch_NCHW: Tensor) -> bool:
-    """Return whether ``FrozenConv`` computes this layer, and is quicker than torch on this machine."""
+    """Return whether ``FrozenConv`` computes this layer on this batch; it is quicker from a few tiles on."""
     shape = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups)
     return (
         LIBRARY is not None
         and batch_NCHW.device.type == "cpu"
         and batch_NCHW.dtype == layer.weight.dtype == torch.float32
         and shape == ((3, 3), (1, 1), (1, 1), (1, 1), 1)
+        and batch_NCHW.dim() == 4
+        and layer.padding_mode == "zeros"
+        and not layer.weight.requires_grad
         and min(layer.in_channels, layer.out_channels) >= MIN_IN_CHANNELS
     )
 
@@ -33,22 +37,20 @@ class FrozenConv:
     """A 3x3 convolution with zeros around its input, whose weights have no gradients.
 
     Args:
-        layer: its weights are copied.
+        layer: its weights, which must not change.
+        threads: run the convolution.
     """
 
-    def __init__(self, layer: nn.Conv2d) -> None:
-        weight_OIHW = layer.weight.detach()
-        self.forwards = WinogradConv(weight_OIHW)
-        self._bias_O = None if layer.bias is None else layer.bias.detach().clone()
-        self._turned_IOHW = weight_OIHW.flip(2, 3).transpose(0, 1).contiguous()
+    def __init__(self, layer: nn.Conv2d, threads: ThreadTeam) -> None:
+        self._layer, self._threads = layer, threads
+        self.forwards = WinogradConv(layer.weight)
         self._backwards: WinogradConv | None = None
-        self._threads = ThreadTeam(torch.get_num_threads())
 
     @property
     def backwards(self) -> WinogradConv:
         """The convolution of the gradient, prepared when it is needed first."""
         if self._backwards is None:
-            self._backwards = WinogradConv(self._turned_IOHW)
+            self._backwards = WinogradConv(self._layer.weight.detach().flip(2, 3).transpose(0, 1))
         return self._backwards
 
     def __call__(self, batch_NCHW: Tensor) -> Tensor:
@@ -82,7 +84,7 @@ class FrozenConv:
 
     def forward(self, batch_NCHW: Tensor) -> Tensor:
         """Convolve without gradients."""
-        return self.run(self.forwards, batch_NCHW, self._bias_O)
+        return self.run(self.forwards, batch_NCHW, self._layer.bias)
 
     def backward(self, gradient_NCHW: Tensor) -> Tensor:
         """Return the gradient of the input."""
@@ -96,5 +98,6 @@ class _Convolve(torch.autograd.Function):
         return conv.forward(batch_NCHW)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         return ctx.conv.backward(gradients[0]), None

@@ -9,13 +9,19 @@
    the same bits. All maps are float32, and the channels of a pixel and the pixels of a row are neighbours in memory. */
 
 #include <stddef.h>
+#include <stdlib.h> /* defines __GLIBC__, whose linker resolves the copies below */
 
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__)
+#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__)
 /* One copy for each instruction set; the dynamic linker picks the best that the machine has. */
-#define EACH_INSTRUCTION_SET __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#define EACH_INSTRUCTION_SET __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
 #define EACH_INSTRUCTION_SET
 #endif
+
+/* To be raised with every change of this file: compiled.py does not use a library of another version. */
+enum { VERSION = 1 };
+
+int stylemill_kernels_version(void) { return VERSION; }
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
@@ -23,7 +29,7 @@ enum { TILE = 4, POINTS = 6, LANES = 8 };
 
 /* Neighbouring channels of one pixel, at any address. */
 typedef float many __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef float one;
+typedef float one __attribute__((vector_size(4), aligned(4), may_alias));
 
 /* Products of the matrices of winograd.py and a vector of six, for T of `many` or `one` channels. */
 #define TRANSFORMS(T)                                                                                                  \
@@ -173,9 +179,8 @@ enum { HEAD_TILE = 3, HEAD_POINTS = 5, COLOURS = 3, KERNEL_TILES = 3 };
     }                                                                                                                  \
   }
 
-typedef float head_one __attribute__((vector_size(4), aligned(4), may_alias));
 HEAD_TRANSFORMS(many)
-HEAD_TRANSFORMS(head_one)
+HEAD_TRANSFORMS(one)
 
 /* Evaluate R rows of T tiles, whose (3 R + 2, 3 T + 2, C) window has rows `row` floats apart, at the 25 points; the
    results of one point, (R, T, C), are `point` floats apart. */
@@ -188,7 +193,7 @@ void stylemill_head_evaluate(const float *window, ptrdiff_t row, ptrdiff_t tile_
       float *tile = inputs + (r * tiles + t) * channels;
       ptrdiff_t c = 0;
       for (; c + LANES <= channels; c += LANES) evaluate_head_tile_many(corner + c, row, channels, tile + c, point);
-      for (; c < channels; c++) evaluate_head_tile_head_one(corner + c, row, channels, tile + c, point);
+      for (; c < channels; c++) evaluate_head_tile_one(corner + c, row, channels, tile + c, point);
     }
 }
 
@@ -211,8 +216,8 @@ void stylemill_head_combine(const float *top, const float *middle, const float *
         for (int y = 0; y < HEAD_TILE; y++)
           for (int x = 0; x < HEAD_TILE; x++) *(many *)result[y][x] = values[y][x];
       } else {
-        head_one values[HEAD_TILE][HEAD_TILE];
-        combine_head_head_one(products, kernel_step, tile, colour, values);
+        one values[HEAD_TILE][HEAD_TILE];
+        combine_head_one(products, kernel_step, tile, colour, values);
         for (int y = 0; y < HEAD_TILE; y++)
           for (int x = 0; x < HEAD_TILE; x++) result[y][x][0] = values[y][x][0];
       }

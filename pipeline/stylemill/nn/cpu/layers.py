@@ -13,7 +13,7 @@ import torch
 
 from stylemill.nn.architecture import Architecture, Interpolation
 from stylemill.nn.cpu.channel_stats import FoldedNorm
-from stylemill.nn.cpu.compiled import LIBRARY
+from stylemill.nn.cpu.compiled import LIBRARY, VERSION
 from stylemill.nn.cpu.direct_conv import DirectConv, Phase
 from stylemill.nn.cpu.folding import (
     HEAD_COLUMNS,
@@ -107,7 +107,7 @@ class Layers:
         """Return how this machine computes each convolution, in the order of the layers, and the norms."""
         residuals = [layer for pair in self.residuals for layer in pair]
         layers = (self.stem, *self.downs, *residuals, *self.ups, self.head)
-        norms = "norms in torch" if LIBRARY is None else "norms compiled"
+        norms = "norms in torch" if LIBRARY is None else f"norms compiled, version {VERSION}"
         return [*(line for layer in layers for line in layer.conv.describe()), norms]
 
 

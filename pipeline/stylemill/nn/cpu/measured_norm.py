@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stylemill.nn.cpu.channel_stats import ChannelStatistics, FoldedNorm
-from stylemill.nn.cpu.compiled import LIBRARY
+from stylemill.nn.cpu.compiled import LIBRARY, rows_pointer
 from stylemill.nn.cpu.padded_map import relu_into
 
 _PLAIN, _RELU, _RESIDUAL = range(3)
@@ -48,15 +48,15 @@ class MeasuredNorm:
         relu = _RELU if self.norm.relu else _PLAIN
         other_HWC = raw_HWC if residual_HWC is None else residual_HWC
         LIBRARY.stylemill_normalise(
-            raw_HWC.data_ptr(),
+            rows_pointer(raw_HWC),
             raw_HWC.stride(0),
             *raw_HWC.shape,
             gain_C.data_ptr(),
             offset_C.data_ptr(),
             relu if residual_HWC is None else _RESIDUAL,
-            other_HWC.data_ptr(),
+            rows_pointer(other_HWC),
             other_HWC.stride(0),
-            out_HWC.data_ptr(),
+            rows_pointer(out_HWC),
             out_HWC.stride(0),
         )
 

@@ -147,7 +147,8 @@ class PackedConv:
 
     def _run(self, window_NCHW: Tensor) -> Tensor:
         if not self._packed:
-            return F.conv2d(window_NCHW, self._weight, self.bias_O, self.stride)
+            plain_NCHW = F.conv2d(window_NCHW, self._weight, self.bias_O, self.stride)
+            return plain_NCHW.contiguous(memory_format=torch.channels_last)
         out_NCHW: Tensor = torch.ops.mkldnn._convolution_pointwise(
             window_NCHW, self._weight, self.bias_O, (0, 0), self.stride, (1, 1), 1, "none", (), ""
         )

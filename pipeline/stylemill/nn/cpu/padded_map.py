@@ -7,8 +7,6 @@ from torch import Tensor
 
 from stylemill.nn.cpu.folding import PaddingMode
 
-_AS_INTEGER = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
-
 
 class PaddedMap:
     """A feature map of (H, W, C) inside a buffer of (H + 2p, W + 2p, C) that has room for its border.
@@ -102,8 +100,10 @@ def fill_sides(band_HWC: Tensor, padding_px: int, width: int, mode: PaddingMode)
 def relu_into(out: Tensor, values: Tensor) -> None:
     """Write ``max(values, 0)`` into ``out``, both bfloat16 or both float32, of one shape.
 
-    The bits of a negative float are a negative integer, so an integer maximum gives the same result. For bfloat16 it
-    is three times as fast as the float operator, which converts to float32 and back.
+    The bits of a negative float are a negative integer, so for bfloat16 an integer maximum gives the same result, three
+    times as fast as the float operator, which converts to float32 and back; only a negative NaN becomes 0.
     """
-    integer = _AS_INTEGER[values.dtype]
-    torch.clamp_min(values.view(integer), 0, out=out.view(integer))
+    if values.dtype == torch.bfloat16:
+        torch.clamp_min(values.view(torch.int16), 0, out=out.view(torch.int16))
+    else:
+        torch.clamp_min(values, 0, out=out)

@@ -21,7 +21,7 @@ from stylemill.nn.cpu.thread_team import SHARED_BUFFERS, ThreadTeam
 from stylemill.nn.transformer_net import IMAGE_CHANNELS
 
 STRIP_BYTES = 4 << 20
-"""Largest size of the convolution results of one strip.
+"""Largest size of the convolution results of one strip, which has at least one group of rows (see ``Layer``).
 
 Larger strips start fewer operators; smaller ones need less fresh memory and keep more threads busy (measurements in
 docs/performance.md). It is the same on every machine, because the order of the sums in the statistics depends on it.

@@ -1,4 +1,4 @@
-"""3x3 convolutions in float32 with a quarter of the multiplications.
+"""3x3 convolutions in float32 with a quarter of the multiplications (a folded upsampling: three eighths).
 
 Winograd's algorithm F(4x4, 3x3) computes tiles of 4 x 4 results from 6 x 6 inputs. Both the inputs and the kernel are
 transformed to values at 36 points (polynomial evaluation at 0, 1, -1, 2, -2 and infinity, in both directions), where
@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stylemill.nn.cpu.compiled import LIBRARY
+from stylemill.nn.cpu.compiled import LIBRARY, rows_pointer
 from stylemill.nn.cpu.folding import FoldedBlock, Kernel
 from stylemill.nn.cpu.sharing import shared
 from stylemill.nn.cpu.thread_team import SHARED_BUFFERS
@@ -41,6 +41,8 @@ _MAX_TILE_ROWS = 4
 _MIN_TILES = 32
 """With fewer at once, kernels of many channels would be read from memory too often."""
 
+# The transforms, from the sources named above. ``_evaluate``, ``_interpolate`` and ``kernels.c`` compute the same
+# products by hand; the tests compare all of them with torch's convolution.
 _EVALUATE_INPUT = (
     (4.0, 0.0, -5.0, 0.0, 1.0, 0.0),
     (0.0, -4.0, -4.0, 1.0, 1.0, 0.0),
@@ -108,17 +110,17 @@ class WinogradConv:
     reach = 3
 
     def __init__(self, weight_OIHW: Tensor, *, scale: int = 1) -> None:
-        self._results, self.in_channels = weight_OIHW.shape[:2]
+        self._num_results, self.in_channels = weight_OIHW.shape[:2]
         self.scale = scale
-        self.out_channels = self._results // scale**2
+        self.out_channels = self._num_results // scale**2
         points = torch.tensor(_EVALUATE_KERNEL, dtype=torch.float64)
         kernel_pqIO = torch.einsum("pu,qv,oiuv->pqio", points, points, weight_OIHW.detach().double())
-        self._kernel_PIO = kernel_pqIO.reshape(_POINTS**2, self.in_channels, self._results).float()
+        self._kernel_PIO = kernel_pqIO.reshape(_POINTS**2, self.in_channels, self._num_results).float()
 
     def describe(self) -> list[str]:
         """Return channels, shape and algorithm."""
         transforms = "in torch" if LIBRARY is None else "compiled"
-        return [f"{self.in_channels} to {self._results}, 3x3/1x1, Winograd {transforms}"]
+        return [f"{self.in_channels} to {self._num_results}, 3x3/1x1, Winograd {transforms}"]
 
     def rows_per_group(self, width: int) -> int:
         """Return the number of rows of a map of ``width`` columns that are computed together."""
@@ -127,7 +129,7 @@ class WinogradConv:
     def _tiles(self, width: int) -> tuple[int, int]:
         """Return the rows and columns of tiles that are computed at once."""
         columns = -(-width // TILE_PX)
-        most = max(_MIN_TILES, _UNIT_BYTES // (_POINTS**2 * (self.in_channels + self._results) * 4))
+        most = max(_MIN_TILES, _UNIT_BYTES // (_POINTS**2 * (self.in_channels + self._num_results) * 4))
         if columns <= most:
             return min(_MAX_TILE_ROWS, most // columns), columns
         # Equal ranges: all products have one shape.
@@ -143,7 +145,7 @@ class WinogradConv:
         """
         rows_HWC = window_NCHW[0].permute(1, 2, 0)
         height, width = rows_HWC.shape[0] - 2, rows_HWC.shape[1] - 2
-        phases_SHWC = torch.empty(self.scale, height, width, self._results // self.scale)
+        phases_SHWC = torch.empty(self.scale, height, width, self._num_results // self.scale)
         self.write(rows_HWC, phases_SHWC)
         wide_SHWC = phases_SHWC.view(self.scale, height, self.scale * width, self.out_channels)
         return [phase_HWC.permute(2, 0, 1)[None] for phase_HWC in wide_SHWC]
@@ -156,11 +158,13 @@ class WinogradConv:
             out_SHWC: (scale, n, W, O / scale), overwritten.
             rows: the n rows of the map to compute, as ``range``; None for all of a window with its border.
         """
+        if rows_HWC.shape[2] != self.in_channels:
+            raise ValueError(f"expected {self.in_channels} channels, got {rows_HWC.shape[2]}")
         first, last = rows or (0, out_SHWC.shape[1])
         border = 0 if rows is None else 1
         width = out_SHWC.shape[2]
-        sizes = (*self._tiles(width), self.in_channels, self._results)
-        unit = _TorchUnit(*sizes) if LIBRARY is None else _CompiledUnit(LIBRARY, *sizes)
+        sizes = (*self._tiles(width), self.in_channels, self._num_results)
+        unit = _TorchTiles(*sizes) if LIBRARY is None else _CompiledTiles(LIBRARY, *sizes)
         for top in range(first, last, unit.height):
             for left in range(0, width, unit.width):
                 unit.evaluate(rows_HWC, top - border, left - border)
@@ -170,7 +174,7 @@ class WinogradConv:
         SHARED_BUFFERS.put_back(unit.buffer)
 
 
-class _Unit:
+class _Tiles:
     """Tiles that are computed at once: their values at the 36 points, before and after the matrix products.
 
     Axes: P points, of which p of rows and q of columns; R rows of tiles, t tiles of a row, T tiles in all and one.
@@ -209,7 +213,7 @@ class _Unit:
         return F.pad(inside_HWC, (0, 0, *outside))
 
 
-class _CompiledUnit(_Unit):
+class _CompiledTiles(_Tiles):
     """With the transforms of ``kernels.c``."""
 
     def __init__(self, library: CDLL, tile_rows: int, tile_columns: int, in_channels: int, out_channels: int) -> None:
@@ -220,7 +224,7 @@ class _CompiledUnit(_Unit):
         """Fill ``inputs_PTC`` from the window of a map that begins at this pixel, which may lie outside of the map."""
         window_HWC = self.window(rows_HWC, top, left)
         self._library.stylemill_winograd_evaluate(
-            window_HWC.data_ptr(),
+            rows_pointer(window_HWC),
             window_HWC.stride(0),
             self.tile_rows,
             self.tile_columns,
@@ -238,7 +242,7 @@ class _CompiledUnit(_Unit):
             self.tile_columns,
             channels,
             parts,
-            out_SHWC.data_ptr(),
+            rows_pointer(out_SHWC[0]),
             out_SHWC.stride(0),
             out_SHWC.stride(1),
             height,
@@ -246,7 +250,7 @@ class _CompiledUnit(_Unit):
         )
 
 
-class _TorchUnit(_Unit):
+class _TorchTiles(_Tiles):
     """With transforms in torch: matrix products along rows, whose tiles lie one after the other, sums along columns."""
 
     def __init__(self, tile_rows: int, tile_columns: int, in_channels: int, out_channels: int) -> None:

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stylemill.nn.cpu.compiled import rows_pointer
 from stylemill.nn.cpu.sharing import shared
 from stylemill.nn.cpu.thread_team import SHARED_BUFFERS
 from stylemill.nn.transformer_net import IMAGE_CHANNELS
@@ -90,16 +91,18 @@ class WinogradHead:
             (1, 3, n, W) channels-last.
         """
         rows_HWC = window_NCHW[0].permute(1, 2, 0)
+        if rows_HWC.shape[2] != self.in_channels:
+            raise ValueError(f"expected {self.in_channels} channels, got {rows_HWC.shape[2]}")
         height, width = rows_HWC.shape[0] - self.reach + 1, rows_HWC.shape[1] - self.reach + 1
         out_HWC = torch.empty(height, width, IMAGE_CHANNELS)
-        unit = _Unit(self, *self._tiles(width))
+        unit = _HeadTiles(self, *self._tiles(width))
         for left in range(0, width, unit.width):
             unit.convolve(rows_HWC[:, left : left + unit.width + self.reach - 1], out_HWC[:, left : left + unit.width])
         SHARED_BUFFERS.put_back(unit.buffer)
         return [out_HWC.permute(2, 0, 1)[None]]
 
 
-class _Unit:
+class _HeadTiles:
     """Memory for the tiles that are computed at once, and for the products of those before, of which two rows are used.
 
     Args:
@@ -142,7 +145,7 @@ class _Unit:
         if any(missing):  # at the end of the map; what is computed from the zeros is not used
             window_HWC = F.pad(window_HWC, (0, 0, 0, missing[1], 0, missing[0]))
         self._conv.library.stylemill_head_evaluate(
-            window_HWC.data_ptr(),
+            rows_pointer(window_HWC),
             window_HWC.stride(0),
             self._tile_rows,
             self._tiles,
@@ -164,7 +167,7 @@ class _Unit:
             self._tile_rows * self._tiles,
             self._tiles,
             self._conv.bias_O.data_ptr(),
-            part_HWC.data_ptr(),
+            rows_pointer(part_HWC),
             part_HWC.stride(0),
             part_HWC.shape[0],
             part_HWC.shape[1],

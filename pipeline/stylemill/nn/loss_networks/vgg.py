@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, TypeAlias
 
 import safetensors.torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from stylemill.errors import ConfigError
 from stylemill.nn.cpu.frozen_conv import FrozenConv, can_be_frozen
+from stylemill.nn.cpu.thread_team import ThreadTeam
 from stylemill.nn.loss_networks.features import LossFeatures, measured_energies, network_digest
 from stylemill.nn.loss_weights import LAYER_WEIGHTS, LayerWeights
 
@@ -53,6 +54,7 @@ class VggLossNetwork(nn.Module):
                 index, in_channels = index + 2, out_channels
             index += 1  # the pooling layer
         self.requires_grad_(False)
+        self._threads = ThreadTeam(torch.get_num_threads())
         self._frozen: dict[str, FrozenConv] | None = None
         # With the plain layers: most networks are converted to bfloat16 after this.
         self.content_energies = measured_energies(self)
@@ -86,12 +88,18 @@ class VggLossNetwork(nn.Module):
                 break
         return found
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> VggLossNetwork:
+        """Convert the parameters, as ``to`` does, and drop what was prepared from them."""
+        self._frozen = {}
+        super()._apply(fn, recurse)
+        return self
+
     def _convolve(self, name: str, layer: nn.Module, batch_NCHW: Tensor) -> Tensor:
         if self._frozen is None or not isinstance(layer, nn.Conv2d) or not can_be_frozen(layer, batch_NCHW):
             result_NCHW: Tensor = layer(batch_NCHW)
             return result_NCHW
         if name not in self._frozen:
-            self._frozen[name] = FrozenConv(layer)
+            self._frozen[name] = FrozenConv(layer, self._threads)
         return self._frozen[name](batch_NCHW)
 
 

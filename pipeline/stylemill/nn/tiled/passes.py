@@ -16,7 +16,7 @@ from stylemill.nn.tiled.planes import Plane
 from stylemill.nn.tiled.stream import LayerStream
 
 BAND_BYTES = 4 << 20
-"""Largest size of the features of a band at any resolution; a band has at least one row.
+"""Largest size of the features of a band at any resolution; a band has at least one group of rows (see ``Layer``).
 
 Measured in docs/performance.md. It is the same on every machine, because the order of the sums in the statistics
 depends on it.
@@ -65,6 +65,7 @@ class PassRunner:
         dtype: of the features.
         band_bytes: see ``BAND_BYTES``.
         idle_cores: returns the number of threads to use from now on; None leaves them as they are.
+        max_threads: for which there is memory.
     """
 
     def __init__(
@@ -73,13 +74,15 @@ class PassRunner:
         dtype: torch.dtype,
         band_bytes: int = BAND_BYTES,
         idle_cores: Callable[[], int] | None = None,
+        max_threads: int = 1,
     ) -> None:
-        self._threads, self._dtype, self._band_bytes, self._idle_cores = threads, dtype, band_bytes, idle_cores
+        self._threads, self._dtype, self._band_bytes = threads, dtype, band_bytes
+        self._idle_cores, self._max_threads = idle_cores, max_threads
 
     def use_idle_cores(self) -> None:
         """Adapt the number of threads to what the machine has to spare; to be called between two passes."""
         if self._idle_cores is not None:
-            self._threads.resize(self._idle_cores())
+            self._threads.resize(min(self._max_threads, self._idle_cores()))
 
     def rows_per_band(self, chain: Chain, width: int) -> int:
         """Return the phase rows per band of the last layer, whose output is ``width`` wide."""
@@ -100,6 +103,7 @@ class PassRunner:
         store: Plane | None = None,
         *,
         bands_of: Chain | None = None,
+        adapt: bool = True,
     ) -> ChannelStatistics:
         """Return the statistics of the last layer's raw results, and store these if asked to.
 
@@ -110,6 +114,7 @@ class PassRunner:
             store: where to write the raw results, or None.
             bands_of: a longer chain with the same last layer, in whose bands to run. The order of the sums, and with
                 it the last bits of the statistics, then do not depend on what is stored and what is computed again.
+            adapt: whether the number of threads may change before the pass.
         """
         norm = chain.last.norm
         if norm is None:
@@ -126,7 +131,7 @@ class PassRunner:
             if store is not None:
                 store.write(first * len(raws), _interleaved([raw_NCHW[0].permute(1, 2, 0) for raw_NCHW in raws]))
 
-        self.run(chain, source_of, size, consume, bands_of=bands_of)
+        self.run(chain, source_of, size, consume, bands_of=bands_of, adapt=adapt)
         if norm.fixed is not None:
             return norm.fixed
         accumulator = StatisticsAccumulator()
@@ -141,8 +146,11 @@ class PassRunner:
         consume: Callable[[int, int, list[Tensor]], None],
         *,
         bands_of: Chain | None = None,
+        adapt: bool = True,
     ) -> None:
         """Run a chain and call ``consume(band, first_row, raws)`` for every band, in order per thread."""
+        if adapt:
+            self.use_idle_cores()
         num_rows, width = size
         rows = self.rows_per_band(bands_of or chain, width)
 

@@ -128,12 +128,6 @@ def scratch_file(scratch_dir: str | Path | None) -> Iterator[int]:
         yield file.fileno()
 
 
-def has_room(descriptor: int, num_bytes: int) -> bool:
-    """Return whether the disk of an open file has this much free space for its user."""
-    disk = os.fstatvfs(descriptor)
-    return disk.f_bavail * disk.f_frsize >= num_bytes
-
-
 @dataclass
 class BoundaryRows:
     """Copies of the rows on both sides of the boundaries between threads, made before a thread overwrites them."""

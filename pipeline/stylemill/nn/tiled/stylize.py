@@ -5,8 +5,8 @@ there are several passes over the image, each in bands of full rows from top to 
 
 - The maps of the residual blocks are small. Two of them (the residual stream and the raw results) are kept, in memory
   or in a scratch file, and each convolution overwrites the raw results just behind the rows it has read.
-- One map of half the resolution is kept as well if there is room: first the results of the first downsampling, later
-  those of the first upsampling. Without it every pass that needs one of them computes it again.
+- One map of half the resolution is kept as well if the memory allows it: first the results of the first downsampling,
+  later those of the first upsampling. Without it every pass that needs one of them computes it again.
 - The layers at full resolution are cheap and their maps are large. Every pass that needs them computes them again, and
   only their statistics are kept.
 
@@ -24,7 +24,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stylemill.errors import ImageError
 from stylemill.nn.cpu.channel_stats import ChannelStatistics
 from stylemill.nn.cpu.layers import Layer, Layers
 from stylemill.nn.cpu.measured_norm import MeasuredNorm
@@ -41,12 +40,8 @@ from stylemill.nn.tiled.planes import (
     Plane,
     PlaneSource,
     add_normalised,
-    has_room,
     scratch_file,
 )
-
-ROOM_FOR_SPEED = 2
-"""A map that only saves time is written to the scratch file if the disk has this many times the room for it."""
 
 
 def stylize_tiled(
@@ -101,9 +96,15 @@ def _paint(
     check_image(image_HWC)
     if fast_net.flat_painter and (flat_HWC := fast_net.flat_painter.paint(image_HWC, dtype)) is not None:
         return flat_HWC
-    plan = plan_tiled(image_HWC.shape[:2], fast_net.architecture, fast_net.precision, max_memory_bytes=max_memory_bytes)
+    plan = plan_tiled(
+        image_HWC.shape[:2],
+        fast_net.architecture,
+        fast_net.precision,
+        max_memory_bytes=max_memory_bytes,
+        num_threads=fast_net.threads.num_threads,
+    )
     with torch.inference_mode(), _planes(plan, fast_net.layers, image_HWC.shape[:2], scratch_dir) as planes:
-        runner = PassRunner(fast_net.threads, fast_net.layers.dtype, band_bytes, idle_cores)
+        runner = PassRunner(fast_net.threads, fast_net.layers.dtype, band_bytes, idle_cores, plan.max_threads)
         return _TiledPass(fast_net.layers, runner, image_HWC, planes).run(dtype)
 
 
@@ -111,22 +112,19 @@ def _paint(
 def _planes(
     plan: TiledPlan, layers: Layers, size_px: tuple[int, ...], scratch_dir: str | Path | None
 ) -> Iterator[list[Plane]]:
-    """Yield the planes of the residual stream, of the raw results, and of half the resolution if there is room."""
+    """Yield the planes of the residual stream, of the raw results, and of half the resolution if memory allows it."""
     padded = [padded_side_px(side) for side in size_px]
     quarter = padded[0] // 4, padded[1] // 4, layers.downs[1].conv.out_channels
     half = padded[0] // 2, padded[1] // 2, layers.downs[0].conv.out_channels
-    shapes, planes = [quarter, quarter, half], list[Plane]()
-    for shape in shapes[: plan.planes_in_memory]:
-        planes.append(MemoryPlane(*shape, layers.dtype))
-    if len(planes) == len(shapes):
+    shapes = [quarter, quarter, half]
+    planes: list[Plane] = [MemoryPlane(*shape, layers.dtype) for shape in shapes[: plan.planes_in_memory]]
+    if len(planes) >= 2:
         yield planes
         return
     with scratch_file(scratch_dir) as descriptor:
-        offset_bytes, needed_bytes = 0, plan.scratch_bytes + plan.half_plane_bytes
-        if not has_room(descriptor, ROOM_FOR_SPEED * needed_bytes):
-            shapes.pop()
-        for shape in shapes[len(planes) :]:
-            plane = FilePlane(descriptor, offset_bytes, *shape, layers.dtype)
+        offset_bytes = 0
+        while len(planes) < 2:
+            plane = FilePlane(descriptor, offset_bytes, *quarter, layers.dtype)
             planes.append(plane)
             offset_bytes += plane.nbytes
         yield planes
@@ -151,19 +149,13 @@ class _TiledPass:
         """Store the raw results of the second downsampling; return their norm."""
         stem, (down1, down2) = self._layers.stem, self._layers.downs
         image = self._image_HWC
-        self._runner.use_idle_cores()
 
         def pixels(_: tuple[int, int]) -> PixelSource:
             return PixelSource(image, self._layers.dtype)
 
         stem_link = Link(stem, self._runner.statistics(Chain((), stem), pixels, (self._height, self._width)))
         chain, size = Chain((stem_link,), down1), (self._height // 2, self._width // 2)
-        try:
-            statistics = self._runner.statistics(chain, pixels, size, store=self._half)
-        except ImageError:  # a quota, for example: the map only saves time
-            self._half = None
-            statistics = self._runner.statistics(chain, pixels, size)
-        down1_link = Link(down1, statistics)
+        down1_link = Link(down1, self._runner.statistics(chain, pixels, size, store=self._half))
         raw, whole = self._planes[1], Chain((stem_link, down1_link), down2)
         chain, source_of = self._from_half(whole, pixels, down1_link)
         size = raw.height, raw.width
@@ -178,8 +170,9 @@ class _TiledPass:
         if self._half is None:
             return whole, source_of
         half, norm = self._half, self._with_norm(stored.layer, stored.statistics)
-        behind = whole.links[whole.links.index(stored) + 1 :]
-        return Chain(behind, whole.last), lambda _: PlaneSource(half, norm=norm)
+        # By identity: links hold tensors, which cannot be compared.
+        position = next(number for number, link in enumerate(whole.links) if link is stored)
+        return Chain(whole.links[position + 1 :], whole.last), lambda _: PlaneSource(half, norm=norm)
 
     def _residual(self, first: Layer, second: Layer, norm: MeasuredNorm) -> MeasuredNorm:
         """Run one block over the stored raw results, and replace them by those of its second convolution."""
@@ -194,18 +187,17 @@ class _TiledPass:
     ) -> ChannelStatistics:
         raw = self._planes[1]
         chain, size = Chain((), layer), (raw.height, raw.width)
-        self._runner.use_idle_cores()
+        self._runner.use_idle_cores()  # before it divides the rows among the threads
         boundary = BoundaryRows.copy(self._runner.boundaries(chain, raw.width, raw.height), raw, residual)
 
         def source_of(own_rows: tuple[int, int]) -> PlaneSource:
             return PlaneSource(raw, norm=norm, residual=residual, keep_in=keep_in, own_rows=own_rows, boundary=boundary)
 
-        return self._runner.statistics(chain, source_of, size, store=raw)
+        return self._runner.statistics(chain, source_of, size, store=raw, adapt=False)
 
     def _decode(self, norm: MeasuredNorm, dtype: type) -> NDArray:
         stream, raw = self._planes
         up1, up2 = self._layers.ups
-        self._runner.use_idle_cores()
         rows_per_band = self._runner.rows_per_band(Chain((), self._layers.residuals[0][0]), raw.width)
         add_normalised(raw, norm, stream, rows_per_band)
         # The raw results are no longer needed; the painted image takes their memory.

@@ -50,9 +50,11 @@ def test_rows_are_normalised_into_a_map_with_a_border(channels, then):
 
 
 @pytest.mark.usefixtures("form")
-def test_what_is_not_a_number_is_not_hidden():
+@pytest.mark.parametrize("sign", [1, -1])
+def test_what_is_not_a_number_is_not_hidden(sign):
+    """The NaN that a processor computes has the sign of a negative number."""
     measured, raw_HWC = drawn_norm(16, relu=True), torch.randn(2, 3, 16)
-    raw_HWC[1, 2, 3] = torch.nan
+    raw_HWC[1, 2, 3] = torch.tensor(torch.nan).copysign(torch.tensor(float(sign)))
     out_HWC = torch.zeros_like(raw_HWC)
     measured.write_rows(raw_HWC, out_HWC)
     assert out_HWC.isnan().sum() == 1 and out_HWC[1, 2, 3].isnan()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from stylemill.nn.cpu import winograd
 from stylemill.nn.cpu.compiled import LIBRARY
 from stylemill.nn.cpu.folding import fold_block
 from stylemill.nn.cpu.layers import prepare_layers
+from stylemill.nn.cpu.thread_team import SHARED_BUFFERS
 from stylemill.nn.cpu.winograd import WinogradConv, can_be_winograd, joined_kernel, winograd_conv
 from stylemill.nn.transformer_net import Architecture, TransformerNet
 from tests.unit.nn.nets import fast_net, plain_values, seeded_net, smooth_image
@@ -98,6 +100,7 @@ def test_bits_do_not_depend_on_how_the_rows_are_divided_among_calls(form, width)
             assert torch.equal(part_NCHW, whole_NCHW[:, :, first:last])
 
 
+@pytest.mark.skipif(LIBRARY is None, reason="installed without a C compiler")
 def test_what_is_computed_with_it():
     def algorithms(**fields):
         net = TransformerNet(Architecture(**fields)).eval()
@@ -120,6 +123,49 @@ def test_in_torch_the_whole_network_equals_the_plain_one(monkeypatch):
     in_torch_HWC = fast_net(0.5).values(image_HWC)
     for got_HWC in (compiled_HWC, in_torch_HWC):
         assert abs(got_HWC - plain_values(net, image_HWC)).max() < 0.02
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_what_is_not_a_number_spreads_to_its_tile(form, value):
+    window_NCHW = drawn_map(32, 9, 9)
+    window_NCHW[0, 3, 4, 4] = value
+    (got_NCHW,) = WinogradConv(drawn_kernel(32, 32))(window_NCHW)
+    assert not got_NCHW[:, :, 2:5, 2:5].isfinite().any()
+
+
+def test_other_layouts_than_dense_rows_are_refused(form):
+    conv = WinogradConv(drawn_kernel(8, 8))
+    with pytest.raises(ValueError, match="expected 8 channels, got 5"):
+        conv(drawn_map(5, 4, 4))
+    if form == "compiled":
+        with pytest.raises(ValueError, match="a float32 map with dense rows"):
+            conv(drawn_map(8, 4, 4).double())
+
+
+def test_a_part_of_a_map_is_written_and_nothing_beside_it(form):
+    window_NCHW, conv = drawn_map(16, 13, 21), WinogradConv(drawn_kernel(16, 16))
+    (wanted_NCHW,) = conv(window_NCHW)
+    canvas_SHWC = torch.full((1, 17, 21, 16), torch.nan)
+    conv.write(window_NCHW[0].permute(1, 2, 0), canvas_SHWC[:, 2:15])
+    assert torch.equal(canvas_SHWC[0, 2:15], wanted_NCHW[0].permute(1, 2, 0))
+    assert canvas_SHWC[:, :2].isnan().all() and canvas_SHWC[:, 15:].isnan().all()
+
+
+def test_memory_of_other_layers_is_not_taken_for_results(form, monkeypatch):
+    window_NCHW, conv = drawn_map(32, 20, 30), WinogradConv(drawn_kernel(32, 32))
+    (wanted_NCHW,) = conv(window_NCHW)
+    dirty = torch.full((1 << 24,), torch.nan).view(torch.uint8)
+    monkeypatch.setattr(SHARED_BUFFERS, "take", lambda num_bytes: dirty[:num_bytes].clone())
+    (got_NCHW,) = conv(window_NCHW)
+    assert torch.equal(got_NCHW, wanted_NCHW)
+
+
+def test_threads_share_one_convolution(form):
+    window_NCHW, conv = drawn_map(32, 64, 48), WinogradConv(drawn_kernel(32, 32))
+    (wanted_NCHW,) = conv(window_NCHW)
+    with ThreadPoolExecutor(4) as pool:
+        for (got_NCHW,) in pool.map(conv, [window_NCHW] * 16):
+            assert torch.equal(got_NCHW, wanted_NCHW)
 
 
 def test_the_description_says_which_transforms_run(form):

@@ -10,12 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from stylemill.errors import ImageError
-from stylemill.nn.tiled import stylize, stylize_tiled
-from stylemill.nn.tiled.planes import FilePlane
+from stylemill.nn.cpu.thread_team import ThreadTeam
+from stylemill.nn.tiled import stylize_tiled
 from stylemill.nn.tiled.stylize import tiled_values
 from tests.unit.nn.nets import VARIANTS, drawn_image, fast_net, fast_variant, smooth_image
 
@@ -40,13 +38,12 @@ def test_tiled_equals_whole(width, size, upsampling):
 
 @pytest.mark.parametrize(("precision", "width"), [("float32", 0.25), ("float32", 0.5), ("auto", 0.25)])
 @pytest.mark.usefixtures("two_torch_threads")
-def test_bytes_do_not_depend_on_threads_or_on_where_the_maps_are_stored(precision, width, monkeypatch):
+def test_bytes_do_not_depend_on_threads_or_on_where_the_maps_are_stored(precision, width):
     image_HWC = smooth_image(75, 50)
     wanted = None
     for threads in (1, 2, 3):
         fast = fast_net(width, precision=precision, num_threads=threads)
-        for max_memory_bytes, room_for_speed in ((PLENTY, 1), (NOTHING, 1), (NOTHING, PLENTY)):
-            monkeypatch.setattr(stylize, "ROOM_FOR_SPEED", room_for_speed)
+        for max_memory_bytes in (PLENTY, NOTHING):
             painted_HWC = stylize_tiled(
                 fast, image_HWC, max_memory_bytes=max_memory_bytes, scratch_dir=None, band_bytes=6000
             )
@@ -64,9 +61,19 @@ def test_threads_may_come_and_go_between_passes():
         asked.append(1 + len(asked) % 3)
         return asked[-1]
 
-    painted_HWC = stylize_tiled(fast, image_HWC, max_memory_bytes=NOTHING, band_bytes=6000, idle_cores=idle_cores)
+    painted_HWC = stylize_tiled(fast, image_HWC, max_memory_bytes=PLENTY, band_bytes=6000, idle_cores=idle_cores)
     assert np.array_equal(painted_HWC, wanted_HWC)
-    assert len(asked) == 12 and fast.threads.num_threads == 1
+    assert len(asked) == 16 and fast.threads.num_threads == 1  # once for each pass
+
+
+def test_idle_cores_get_only_threads_for_which_there_is_memory(monkeypatch):
+    fast, image_HWC, used = fast_net(0.25, num_threads=1), smooth_image(150, 60), set()
+    resize = ThreadTeam.resize
+    monkeypatch.setattr(ThreadTeam, "resize", lambda team, count: (used.add(count), resize(team, count)))
+    stylize_tiled(fast, image_HWC, max_memory_bytes=NOTHING, band_bytes=6000, idle_cores=lambda: 3)
+    assert used == {1}
+    stylize_tiled(fast, image_HWC, max_memory_bytes=PLENTY, band_bytes=6000, idle_cores=lambda: 3)
+    assert used == {1, 3}
 
 
 def test_every_small_size_comes_back_in_its_own_size():
@@ -121,23 +128,6 @@ def start(scratch_dir, height_px, mode):
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
-
-
-def test_a_map_that_only_saves_time_is_left_out_where_it_does_not_fit(monkeypatch):
-    """The disk promises room that a quota then denies."""
-    fast, image_HWC = fast_net(), smooth_image(75, 50)
-    wanted_HWC = stylize_tiled(fast, image_HWC, max_memory_bytes=NOTHING, scratch_dir=None)
-    write, denied = FilePlane.write, []
-
-    def limited(self: FilePlane, first: int, rows_HWC: torch.Tensor) -> None:
-        if self.height == 76 // 2:
-            denied.append(first)
-            raise ImageError("ScratchFull", "the quota is used up")
-        write(self, first, rows_HWC)
-
-    monkeypatch.setattr(FilePlane, "write", limited)
-    painted_HWC = stylize_tiled(fast, image_HWC, max_memory_bytes=NOTHING, scratch_dir=None)
-    assert denied and np.array_equal(painted_HWC, wanted_HWC)
 
 
 def test_a_scratch_file_that_cannot_grow_is_an_image_error(tmp_path):
