@@ -102,3 +102,15 @@ def variant_net(width=0.25, seed=0, **fields):
             net.head.conv.weight.mul_(30 if fields.get("pixels") == RAW else 1)
             net.head.conv.bias.add_(120 if fields.get("pixels") == RAW else 0)
     return net
+
+
+def check_bits_of_parts(conv, window_NCHW):
+    """Check that rows have the same bits however a map is divided among calls of a convolution."""
+    border = conv.reach - 1
+    height, width = window_NCHW.shape[2] - border, window_NCHW.shape[3] - border
+    (whole_NCHW,) = conv(window_NCHW)
+    group = conv.rows_per_group(width)
+    for first in range(0, height, group):
+        for last in {min(first + group, height), min(first + 2 * group, height), height}:
+            (part_NCHW,) = conv(window_NCHW[:, :, first : last + border])
+            assert torch.equal(part_NCHW, whole_NCHW[:, :, first:last])

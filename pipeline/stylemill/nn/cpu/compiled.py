@@ -13,7 +13,7 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Of ``kernels.c``; a library of another version was compiled from another file."""
 
 _POINTER, _SIZE = ctypes.c_void_p, ctypes.c_ssize_t

@@ -19,7 +19,7 @@
 #endif
 
 /* To be raised with every change of this file: compiled.py does not use a library of another version. */
-enum { VERSION = 1 };
+enum { VERSION = 2 };
 
 int stylemill_kernels_version(void) { return VERSION; }
 
@@ -30,6 +30,23 @@ enum { TILE = 4, POINTS = 6, LANES = 8 };
 /* Neighbouring channels of one pixel, at any address. */
 typedef float many __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef float one __attribute__((vector_size(4), aligned(4), may_alias));
+
+/* Evaluate one tile by a transform of vectors: of its columns, then of the rows of their results. */
+#define EVALUATE_TILE(NAME, EVALUATE, N, T)                                                                            \
+  ALWAYS_INLINE void NAME(const float *window, ptrdiff_t row, ptrdiff_t pixel, float *inputs, ptrdiff_t point) {       \
+    T columns[N][N];                                                                                                   \
+    for (int x = 0; x < N; x++) {                                                                                      \
+      T taps[N];                                                                                                       \
+      for (int y = 0; y < N; y++) taps[y] = *(const T *)(window + y * row + x * pixel);                                \
+      EVALUATE(taps, columns[x]);                                                                                      \
+    }                                                                                                                  \
+    for (int p = 0; p < N; p++) {                                                                                      \
+      T taps[N], values[N];                                                                                            \
+      for (int x = 0; x < N; x++) taps[x] = columns[x][p];                                                             \
+      EVALUATE(taps, values);                                                                                          \
+      for (int q = 0; q < N; q++) *(T *)(inputs + (p * N + q) * point) = values[q];                                    \
+    }                                                                                                                  \
+  }
 
 /* Products of the matrices of winograd.py and a vector of six, for T of `many` or `one` channels. */
 #define TRANSFORMS(T)                                                                                                  \
@@ -49,21 +66,7 @@ typedef float one __attribute__((vector_size(4), aligned(4), may_alias));
     y[2] = a + 4 * c;                                                                                                  \
     y[3] = b + 8 * e + m[5];                                                                                           \
   }                                                                                                                    \
-  ALWAYS_INLINE void evaluate_tile_##T(const float *window, ptrdiff_t row, ptrdiff_t pixel, float *inputs,             \
-                                       ptrdiff_t point) {                                                              \
-    T columns[POINTS][POINTS];                                                                                         \
-    for (int x = 0; x < POINTS; x++) {                                                                                 \
-      T taps[POINTS];                                                                                                  \
-      for (int y = 0; y < POINTS; y++) taps[y] = *(const T *)(window + y * row + x * pixel);                           \
-      evaluate_##T(taps, columns[x]);                                                                                  \
-    }                                                                                                                  \
-    for (int p = 0; p < POINTS; p++) {                                                                                 \
-      T taps[POINTS], values[POINTS];                                                                                  \
-      for (int x = 0; x < POINTS; x++) taps[x] = columns[x][p];                                                        \
-      evaluate_##T(taps, values);                                                                                      \
-      for (int q = 0; q < POINTS; q++) *(T *)(inputs + (p * POINTS + q) * point) = values[q];                          \
-    }                                                                                                                  \
-  }                                                                                                                    \
+  EVALUATE_TILE(evaluate_tile_##T, evaluate_##T, POINTS, T)                                                            \
   ALWAYS_INLINE void interpolate_tile_##T(const float *results, ptrdiff_t point, float *out, ptrdiff_t row,            \
                                           ptrdiff_t pixel, ptrdiff_t height, ptrdiff_t width) {                        \
     T rows[POINTS][TILE];                                                                                              \
@@ -132,21 +135,7 @@ enum { HEAD_TILE = 3, HEAD_POINTS = 5, COLOURS = 3, KERNEL_TILES = 3 };
     p[3] = a;                                                                                                          \
     p[4] = (d[4] - d[2]) + b;                                                                                          \
   }                                                                                                                    \
-  ALWAYS_INLINE void evaluate_head_tile_##T(const float *window, ptrdiff_t row, ptrdiff_t pixel, float *inputs,        \
-                                            ptrdiff_t point) {                                                         \
-    T columns[HEAD_POINTS][HEAD_POINTS];                                                                               \
-    for (int x = 0; x < HEAD_POINTS; x++) {                                                                            \
-      T taps[HEAD_POINTS];                                                                                             \
-      for (int y = 0; y < HEAD_POINTS; y++) taps[y] = *(const T *)(window + y * row + x * pixel);                      \
-      evaluate_head_##T(taps, columns[x]);                                                                             \
-    }                                                                                                                  \
-    for (int p = 0; p < HEAD_POINTS; p++) {                                                                            \
-      T taps[HEAD_POINTS], values[HEAD_POINTS];                                                                        \
-      for (int x = 0; x < HEAD_POINTS; x++) taps[x] = columns[x][p];                                                   \
-      evaluate_head_##T(taps, values);                                                                                 \
-      for (int q = 0; q < HEAD_POINTS; q++) *(T *)(inputs + (p * HEAD_POINTS + q) * point) = values[q];                \
-    }                                                                                                                  \
-  }                                                                                                                    \
+  EVALUATE_TILE(evaluate_head_tile_##T, evaluate_head_##T, HEAD_POINTS, T)                                             \
   ALWAYS_INLINE void interpolate_head_##T(const T m[HEAD_POINTS], T y[HEAD_TILE]) {                                    \
     T a = m[1] + m[2];                                                                                                 \
     y[0] = (m[0] + a) + m[3];                                                                                          \

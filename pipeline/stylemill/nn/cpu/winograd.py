@@ -174,6 +174,17 @@ class WinogradConv:
         SHARED_BUFFERS.put_back(unit.buffer)
 
 
+def window_of(rows_HWC: Tensor, top: int, left: int, size: tuple[int, int]) -> Tensor:
+    """Return the window of this height and width from a pixel of a map on; what lies outside of the map is zero."""
+    height, width, _ = rows_HWC.shape
+    bottom, right = top + size[0], left + size[1]
+    inside_HWC = rows_HWC[max(0, top) : bottom, max(0, left) : right]
+    if top >= 0 and left >= 0 and bottom <= height and right <= width:
+        return inside_HWC
+    outside = (max(0, -left), max(0, right - width), max(0, -top), max(0, bottom - height))
+    return F.pad(inside_HWC, (0, 0, *outside))
+
+
 class _Tiles:
     """Tiles that are computed at once: their values at the 36 points, before and after the matrix products.
 
@@ -204,13 +215,7 @@ class _Tiles:
 
     def window(self, rows_HWC: Tensor, top: int, left: int) -> Tensor:
         """Return the (height + 2, width + 2, C) window of a map from there on; what lies outside of the map is zero."""
-        height, width, _ = rows_HWC.shape
-        bottom, right = top + self.height + 2, left + self.width + 2
-        inside_HWC = rows_HWC[max(0, top) : bottom, max(0, left) : right]
-        if top >= 0 and left >= 0 and bottom <= height and right <= width:
-            return inside_HWC
-        outside = (max(0, -left), max(0, right - width), max(0, -top), max(0, bottom - height))
-        return F.pad(inside_HWC, (0, 0, *outside))
+        return window_of(rows_HWC, top, left, (self.height + 2, self.width + 2))
 
 
 class _CompiledTiles(_Tiles):

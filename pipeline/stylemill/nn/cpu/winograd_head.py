@@ -14,12 +14,12 @@ from __future__ import annotations
 from ctypes import CDLL
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from stylemill.nn.cpu.compiled import rows_pointer
 from stylemill.nn.cpu.sharing import shared
 from stylemill.nn.cpu.thread_team import SHARED_BUFFERS
+from stylemill.nn.cpu.winograd import window_of
 from stylemill.nn.transformer_net import IMAGE_CHANNELS
 
 TILE_PX = 3
@@ -139,11 +139,9 @@ class _HeadTiles:
 
     def _multiply(self, rows_HWC: Tensor, first: int) -> None:
         """Compute the products of the rows of tiles from ``first`` on."""
-        height, width = self._tile_rows * TILE_PX + 2, self._tiles * TILE_PX + 2
-        window_HWC = rows_HWC[first * TILE_PX : first * TILE_PX + height]
-        missing = height - window_HWC.shape[0], width - window_HWC.shape[1]
-        if any(missing):  # at the end of the map; what is computed from the zeros is not used
-            window_HWC = F.pad(window_HWC, (0, 0, 0, missing[1], 0, missing[0]))
+        size = self._tile_rows * TILE_PX + 2, self._tiles * TILE_PX + 2
+        # At the end of the map it has zeros; what is computed from them is not used.
+        window_HWC = window_of(rows_HWC, first * TILE_PX, 0, size)
         self._conv.library.stylemill_head_evaluate(
             rows_pointer(window_HWC),
             window_HWC.stride(0),

@@ -157,22 +157,21 @@ class _TiledPass:
         chain, size = Chain((stem_link,), down1), (self._height // 2, self._width // 2)
         down1_link = Link(down1, self._runner.statistics(chain, pixels, size, store=self._half))
         raw, whole = self._planes[1], Chain((stem_link, down1_link), down2)
-        chain, source_of = self._from_half(whole, pixels, down1_link)
+        chain, source_of = self._from_half(whole, pixels, 2)
         size = raw.height, raw.width
         statistics = self._runner.statistics(chain, source_of, size, store=raw, bands_of=whole)
         return self._with_norm(down2, statistics)
 
-    def _from_half(self, whole: Chain, source_of: SourceOf, stored: Link) -> tuple[Chain, SourceOf]:
-        """Return the end of a chain behind a link whose raw results are stored, with them as its input.
+    def _from_half(self, whole: Chain, source_of: SourceOf, num_stored: int) -> tuple[Chain, SourceOf]:
+        """Return the end of a chain behind its first links, of the last of which the raw results are stored.
 
-        If they are not stored, that is the whole chain with its own input.
+        Its input are these results. If they are not stored, that is the whole chain with its own input.
         """
         if self._half is None:
             return whole, source_of
+        stored = whole.links[num_stored - 1]
         half, norm = self._half, self._with_norm(stored.layer, stored.statistics)
-        # By identity: links hold tensors, which cannot be compared.
-        position = next(number for number, link in enumerate(whole.links) if link is stored)
-        return Chain(whole.links[position + 1 :], whole.last), lambda _: PlaneSource(half, norm=norm)
+        return Chain(whole.links[num_stored:], whole.last), lambda _: PlaneSource(half, norm=norm)
 
     def _residual(self, first: Layer, second: Layer, norm: MeasuredNorm) -> MeasuredNorm:
         """Run one block over the stored raw results, and replace them by those of its second convolution."""
@@ -211,13 +210,13 @@ class _TiledPass:
         up1_link = Link(up1, self._runner.statistics(Chain((), up1), trunk, size, store=self._half))
         size = self._height // up2.conv.scale, self._width
         whole = Chain((up1_link,), up2)
-        chain, source_of = self._from_half(whole, trunk, up1_link)
+        chain, source_of = self._from_half(whole, trunk, 1)
         up2_link = Link(up2, self._runner.statistics(chain, source_of, size, bands_of=whole))
         painted_HWC: NDArray = np.empty(self._image_HWC.shape, dtype)
         out_HWC = torch.from_numpy(painted_HWC)
         head = self._layers.head
         whole = Chain((up1_link, up2_link), head)
-        chain, source_of = self._from_half(whole, trunk, up1_link)
+        chain, source_of = self._from_half(whole, trunk, 1)
 
         def consume(_: int, first: int, raws: list[torch.Tensor]) -> None:
             write_pixels(raws[0], out_HWC[first : first + raws[0].shape[2]], head.tanh)

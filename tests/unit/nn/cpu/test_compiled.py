@@ -17,7 +17,10 @@ from stylemill.nn.cpu.compiled import LIBRARY, VERSION, find_library, rows_point
 
 SOURCE = Path(compiled.__file__).with_name("kernels.c")
 NAME = f"_kernels{EXTENSION_SUFFIXES[0]}"
-DIGESTS = {1: "08692f4554c98ead77dff1effcba51a6693eb71b4c47251ff6b0d55ce6051977"}
+DIGESTS = {
+    1: "08692f4554c98ead77dff1effcba51a6693eb71b4c47251ff6b0d55ce6051977",
+    2: "e4c9e1b45c1aff2cd315ff7ce289bd1cd2e752f620614f93e221db3029996713",
+}
 """Of ``kernels.c``, by version."""
 
 

@@ -5,20 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stylemill.nn.cpu import measured_norm
 from stylemill.nn.cpu.channel_stats import ChannelStatistics, FoldedNorm
-from stylemill.nn.cpu.compiled import LIBRARY
 from stylemill.nn.cpu.measured_norm import MeasuredNorm
 
 EPSILON = 1e-5
-
-
-@pytest.fixture(params=["compiled", "torch"])
-def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param == "torch":
-        monkeypatch.setattr(measured_norm, "LIBRARY", None)
-    elif LIBRARY is None:
-        pytest.skip("installed without a C compiler")
 
 
 def drawn_norm(channels, relu):

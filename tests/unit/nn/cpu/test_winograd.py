@@ -16,16 +16,7 @@ from stylemill.nn.cpu.layers import prepare_layers
 from stylemill.nn.cpu.thread_team import SHARED_BUFFERS
 from stylemill.nn.cpu.winograd import WinogradConv, can_be_winograd, joined_kernel, winograd_conv
 from stylemill.nn.transformer_net import Architecture, TransformerNet
-from tests.unit.nn.nets import fast_net, plain_values, seeded_net, smooth_image
-
-
-@pytest.fixture(params=["compiled", "torch"])
-def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "torch":
-        monkeypatch.setattr(winograd, "LIBRARY", None)
-    elif LIBRARY is None:
-        pytest.skip("installed without a C compiler")
-    return request.param
+from tests.unit.nn.nets import check_bits_of_parts, fast_net, plain_values, seeded_net, smooth_image
 
 
 def drawn_map(channels, height, width, seed=0):
@@ -89,15 +80,7 @@ def test_a_folded_upsampling_is_that_of_the_plain_network(form, upsampling):
 
 @pytest.mark.parametrize("width", [5, 37, 128, 700])
 def test_bits_do_not_depend_on_how_the_rows_are_divided_among_calls(form, width):
-    weight, height = drawn_kernel(64, 64), 35
-    window_NCHW = drawn_map(64, height, width)
-    conv = WinogradConv(weight)
-    (whole_NCHW,) = conv(window_NCHW)
-    group = conv.rows_per_group(width)
-    for first in range(0, height, group):
-        for last in {min(first + group, height), min(first + 2 * group, height), height}:
-            (part_NCHW,) = conv(window_NCHW[:, :, first : last + 2])
-            assert torch.equal(part_NCHW, whole_NCHW[:, :, first:last])
+    check_bits_of_parts(WinogradConv(drawn_kernel(64, 64)), drawn_map(64, 35, width))
 
 
 @pytest.mark.skipif(LIBRARY is None, reason="installed without a C compiler")

@@ -10,7 +10,7 @@ from stylemill.nn.cpu import layers
 from stylemill.nn.cpu.compiled import LIBRARY
 from stylemill.nn.cpu.winograd_head import WinogradHead
 from stylemill.nn.fast_net import FastNet
-from tests.unit.nn.nets import fast_net, plain_values, seeded_net, smooth_image
+from tests.unit.nn.nets import check_bits_of_parts, fast_net, plain_values, seeded_net, smooth_image
 
 pytestmark = pytest.mark.skipif(LIBRARY is None, reason="installed without a C compiler")
 
@@ -42,14 +42,7 @@ def test_equals_the_convolution(channels, size):
 
 @pytest.mark.parametrize("width", [5, 130, 512, 1100])
 def test_bits_do_not_depend_on_how_the_rows_are_divided_among_calls(width):
-    (weight, bias), height = drawn_head(16), 41
-    conv, window_NCHW = WinogradHead(weight, bias, LIBRARY), drawn_map(16, height, width)
-    (whole_NCHW,) = conv(window_NCHW)
-    group = conv.rows_per_group(width)
-    for first in range(0, height, group):
-        for last in {min(first + group, height), min(first + 2 * group, height), height}:
-            (part_NCHW,) = conv(window_NCHW[:, :, first : last + 8])
-            assert torch.equal(part_NCHW, whole_NCHW[:, :, first:last])
+    check_bits_of_parts(WinogradHead(*drawn_head(16), LIBRARY), drawn_map(16, 41, width))
 
 
 def test_the_whole_network_equals_the_plain_one_with_and_without_it(monkeypatch):
